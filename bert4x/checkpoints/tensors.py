@@ -1,0 +1,68 @@
+"""What every reader returns and every writer takes: named tensors whose bytes are read only when asked for."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """One tensor of a file: its name, shape and dtype now, its values on `read()`.
+
+    `read()` returns an array of exactly `shape` and `dtype`; it may be a read-only view of a memory map.
+    `verify()` checks the bytes against the checksum the format carries, if it carries one, and raises
+    `CorruptFileError`; it returns False when the format has no checksum for this tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+    verify: Callable[[], bool] = lambda: False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=object)) if self.shape else 1
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.size * self.dtype.itemsize
+
+
+def from_array(name: str, array: np.ndarray) -> LazyTensor:
+    """A `LazyTensor` over an array that is already in memory."""
+    return LazyTensor(name, tuple(array.shape), array.dtype, lambda: array)
+
+
+Tensors = dict[str, LazyTensor]
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it once the block succeeded, and is deleted if it failed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,72 @@
+"""Every error bert4x raises on purpose.
+
+Each message says what was found, what was expected and what to do about it. The types also derive from the
+built-in a Python user would catch (`ValueError`, `FileNotFoundError`).
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class Bert4xError(Exception):
+    """Base of all errors raised by bert4x."""
+
+
+class ConfigError(Bert4xError, ValueError):
+    """A configuration is missing, incomplete, or contradicts itself or the tensors."""
+
+
+class UnknownOptionError(ConfigError):
+    """An option that no model takes; the message names the nearest valid one."""
+
+
+class UnknownArchitectureError(ConfigError):
+    """A model, application or family that is not built here."""
+
+
+class CheckpointError(Bert4xError, ValueError):
+    """Base of everything that can be wrong with a checkpoint."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """No such file or folder, or nothing in it that looks like weights."""
+
+
+class UnknownFormatError(CheckpointError):
+    """There is a file, but in no format, or with no family of names, that bert4x knows."""
+
+
+class CorruptFileError(CheckpointError):
+    """Truncated, damaged or failing its checksum."""
+
+
+class UnsafeFileError(CheckpointError):
+    """A file that tries to run code, climb out of its folder, or unpack without bound."""
+
+
+class TensorMismatchError(CheckpointError):
+    """Missing, unexpected, misshapen, duplicate or contradicting tensors; each is named."""
+
+
+class NotFiniteError(CheckpointError):
+    """NaN or infinity among the weights."""
+
+
+class ConversionError(CheckpointError):
+    """The target layout cannot express this model."""
+
+
+class TokenizerError(Bert4xError, ValueError):
+    """A vocabulary that cannot be read, or text that cannot be encoded as asked."""
+
+
+class InputError(Bert4xError, ValueError):
+    """Bad input to a model: ids outside the vocabulary, a sequence longer than its positions."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The end of an error message about `name`: the nearest valid name, and all of them."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(valid)}"
