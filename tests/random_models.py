@@ -1,0 +1,112 @@
+"""Tiny random models of odd sizes: no two dimensions are equal, so that a swapped or transposed axis cannot pass."""
+
+import numpy as np
+
+GPT2_DEFAULTS = {"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
+
+
+def tiny_config(model="bert", **overrides):
+    """TransformerConfig's fields as a dict; overriding a size changes those derived from it."""
+    config = {
+        "model": model,
+        "vocab_size": 97,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 5,
+        "intermediate_size": 53,
+        "max_position": 29,
+        "segment_vocab_size": 2,
+        "hidden_act": "gelu_erf",
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+    }
+    config |= (GPT2_DEFAULTS if model == "gpt2" else {}) | overrides
+    config.setdefault("hidden_size", 7 * config["num_attention_heads"])
+    config.setdefault("attention_head_size", config["hidden_size"] // config["num_attention_heads"])
+    config.setdefault("attention_key_size", config["attention_head_size"])
+    config.setdefault("embedding_size", 11 if model.startswith("albert") else config["hidden_size"])
+    return config
+
+
+def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size=None):
+    """Canonical path -> shape of every variable; heads adds pooler, NSP and MLM; condition_size conditional norms."""
+    c, shapes = config, {}
+    hidden, embedding = c["hidden_size"], c["embedding_size"]
+    keys, values = (c["num_attention_heads"] * c[f"attention_{size}_size"] for size in ("key", "head"))
+
+    def dense(path, inputs, outputs):
+        shapes[f"{path}/kernel"], shapes[f"{path}/bias"] = (inputs, outputs), (outputs,)
+
+    def norm(path, size):
+        shapes[f"{path}/gamma"], shapes[f"{path}/beta"] = (size,), (size,)
+        if condition_size:
+            if condition_hidden_size:
+                shapes[f"{path}/hidden_dense/kernel"] = (condition_size, condition_hidden_size)
+            for name in ("gamma_dense", "beta_dense"):
+                shapes[f"{path}/{name}/kernel"] = (condition_hidden_size or condition_size, size)
+
+    def block(prefix):
+        attention, feed_forward = f"{prefix}-MultiHeadSelfAttention", f"{prefix}-FeedForward"
+        for name, width in (("query", keys), ("key", keys), ("value", values)):
+            dense(f"{attention}/{name}", hidden, width)
+        dense(f"{attention}/output", values, hidden)
+        norm(f"{attention}-Norm", hidden)
+        dense(f"{feed_forward}/intermediate", hidden, c["intermediate_size"])
+        dense(f"{feed_forward}/output", c["intermediate_size"], hidden)
+        norm(f"{feed_forward}-Norm", hidden)
+
+    shapes["Embedding-Token/embeddings"] = (c["vocab_size"], embedding)
+    shapes["Embedding-Position/embeddings"] = (c["max_position"], embedding)
+    if c["segment_vocab_size"]:
+        shapes["Embedding-Segment/embeddings"] = (c["segment_vocab_size"], embedding)
+    if c["model"] != "gpt2":
+        norm("Embedding-Norm", embedding)
+    if embedding != hidden or c["model"].startswith("albert"):
+        dense("Embedding-Mapping", embedding, hidden)
+    for i in range(c["num_hidden_layers"]):
+        block("Transformer" if c["model"] == "albert" else f"Transformer-{i}")
+    if c["model"] == "gpt2":
+        norm("Output-Norm", hidden)
+    elif heads:
+        dense("Pooler-Dense", hidden, hidden)
+        dense("NSP-Proba", hidden, 2)
+        dense("MLM-Dense", hidden, embedding)
+        norm("MLM-Norm", embedding)
+        shapes["MLM-Bias/bias"] = (c["vocab_size"],)
+    return shapes
+
+
+def random_weights(config, heads=True, seed=0, **conditions):
+    """Canonical path -> float32 array; no bias is zero and no gamma one, so that none can be forgotten unnoticed."""
+    generator = np.random.default_rng(seed)
+
+    def draw(path, shape):
+        x = generator.standard_normal(shape)
+        if path.endswith("/kernel"):
+            return x / np.sqrt(shape[0])
+        if path.endswith("/gamma"):
+            return 1 + 0.2 * x
+        return x if path.endswith("/embeddings") else 0.2 * x
+
+    shapes = weight_shapes(config, heads, **conditions)
+    return {path: draw(path, shape).astype(np.float32) for path, shape in shapes.items()}
+
+
+def random_inputs(config, batch=3, length=13, seed=1):
+    """token_ids and segment_ids (0..0 1..1), int32 (batch, length), and padding_mask, bool.
+
+    Every row but the first is padded on the right with the pad id (0 where there is none), each by another length.
+    """
+    generator = np.random.default_rng(seed)
+    pad = config["pad_token_id"] or 0
+    choices = np.setdiff1d(np.arange(config["vocab_size"]), [pad])
+    token_ids = generator.choice(choices, (batch, length))
+    lengths = np.array([max(length - 2 * row - (row > 0), 2) for row in range(batch)])
+    padding_mask = np.arange(length) < lengths[:, None]
+    sources = generator.integers(1, lengths)
+    segment_ids = (np.arange(length) >= sources[:, None]) & padding_mask
+    token_ids[~padding_mask] = pad
+    return {
+        "token_ids": token_ids.astype(np.int32),
+        "segment_ids": segment_ids.astype(np.int32),
+        "padding_mask": padding_mask,
+    }

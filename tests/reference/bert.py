@@ -1,0 +1,66 @@
+"""BERT (Devlin et al. 2018, arXiv 1810.04805) and ALBERT (Lan et al. 2019, arXiv 1909.11942)."""
+
+import numpy as np
+
+from .parts import ACTIVATIONS, Weights, attention, feed_forward, padding, positions
+
+
+def forward(
+    weights,
+    config,
+    token_ids,
+    segment_ids=None,
+    padding_mask=None,
+    position_ids=None,
+    application="encoder",
+    condition=None,
+    condition_act=None,
+):
+    """Outputs of a BERT or ALBERT, as a dict of float64 arrays.
+
+    Args:
+        weights: canonical path -> array. A path "Transformer-..." without layer number means ALBERT's shared layer.
+        config: TransformerConfig's fields as a dict.
+        token_ids, segment_ids, position_ids: int (B, T).
+        padding_mask: bool (B, T), True at real tokens; by default the ids other than config["pad_token_id"].
+        application: "encoder", "lm" or "unilm".
+        condition: (B, C) or (B, T, C), for conditional layer normalization; condition_act: its hidden activation.
+
+    Returns:
+        "hidden" (B, T, D) and, where the weights are there, "pooled" (B, D), "nsp_logits" (B, 2) and
+        "mlm_logits" (B, T, V).
+    """
+    w = Weights(weights)
+    token_ids = np.asarray(token_ids)
+    segments = np.zeros_like(token_ids) if segment_ids is None else np.asarray(segment_ids)
+    valid = padding(config, token_ids, padding_mask)
+
+    def norm(path, x):
+        return w.norm(path, x, config["layer_norm_eps"], condition, condition_act)
+
+    x = w["Embedding-Token/embeddings"][token_ids] + positions(config, w, position_ids, *token_ids.shape)
+    if config.get("segment_vocab_size", 2):
+        x = x + w["Embedding-Segment/embeddings"][segments]
+    x = norm("Embedding-Norm", x)
+    if "Embedding-Mapping/kernel" in w:
+        x = w.dense("Embedding-Mapping", x)
+
+    scores = None
+    for i in range(config["num_hidden_layers"]):
+        numbered = f"Transformer-{i}-FeedForward/output/kernel" in w
+        layer = f"Transformer-{i}" if numbered else "Transformer"
+        mha, ffn = f"{layer}-MultiHeadSelfAttention", f"{layer}-FeedForward"
+        previous = scores if config.get("residual_attention_scores") else None
+        y, scores = attention(w, mha, x, config, application, segments, valid, previous)
+        x = norm(f"{mha}-Norm", x + y)
+        x = norm(f"{ffn}-Norm", x + feed_forward(w, ffn, x, config["hidden_act"]))
+
+    outputs = {"hidden": x}
+    if "Pooler-Dense/kernel" in w:
+        outputs["pooled"] = np.tanh(w.dense("Pooler-Dense", x[:, 0]))
+    if "NSP-Proba/kernel" in w:
+        outputs["nsp_logits"] = w.dense("NSP-Proba", outputs["pooled"])
+    if "MLM-Dense/kernel" in w:
+        y = norm("MLM-Norm", ACTIVATIONS[config["hidden_act"]](w.dense("MLM-Dense", x)))
+        outputs["mlm_logits"] = y @ w["Embedding-Token/embeddings"].T + w["MLM-Bias/bias"]
+    return outputs

@@ -1,0 +1,142 @@
+"""The mathematics the oracles share, one head and one row at a time."""
+
+import math
+
+import numpy as np
+
+erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def gelu_erf(x):
+    """Gaussian error linear unit x * Phi(x) (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    return x * 0.5 * (1 + erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x):
+    """The same paper's approximation of it by a hyperbolic tangent."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS = {
+    "gelu_erf": gelu_erf,
+    "gelu_tanh": gelu_tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "linear": lambda x: x,
+    None: lambda x: x,
+}
+
+
+class Weights:
+    """Looks up tensors by canonical path, cast to float64."""
+
+    def __init__(self, tensors):
+        self.tensors = tensors
+
+    def __contains__(self, path):
+        return path in self.tensors
+
+    def __getitem__(self, path):
+        return np.asarray(self.tensors[path], np.float64)
+
+    def dense(self, path, x):
+        y = x @ self[f"{path}/kernel"]
+        return y + self[f"{path}/bias"] if f"{path}/bias" in self else y
+
+    def norm(self, path, x, epsilon, condition=None, hidden_act=None):
+        """Layer normalization (Ba et al. 2016), conditional (Su 2020, kexue 7124) where the weights have the denses.
+
+        The condition, of shape (B, C) or (B, T, C), shifts gamma and beta by a linear map each, behind an optional
+        hidden layer both share.
+        """
+        gamma, beta = self[f"{path}/gamma"], self[f"{path}/beta"]
+        if condition is not None and f"{path}/gamma_dense/kernel" in self:
+            c = np.asarray(condition, np.float64)
+            c = c[:, None, :] if c.ndim < x.ndim else c
+            if f"{path}/hidden_dense/kernel" in self:
+                c = ACTIVATIONS[hidden_act](self.dense(f"{path}/hidden_dense", c))
+            gamma = gamma + self.dense(f"{path}/gamma_dense", c)
+            beta = beta + self.dense(f"{path}/beta_dense", c)
+        mean = x.mean(-1, keepdims=True)
+        variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+        return (x - mean) / np.sqrt(variance + epsilon) * gamma + beta
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def padding(config, token_ids, padding_mask):
+    """True at real tokens: the mask given, or the ids that differ from the pad id, or everything."""
+    if padding_mask is not None:
+        return np.asarray(padding_mask, bool)
+    pad = config.get("pad_token_id")
+    return np.ones(np.shape(token_ids), bool) if pad is None else np.asarray(token_ids) != pad
+
+
+def is_visible(application, q, k, segments, valid):
+    """Whether the token at q may look at the token at k, for one sequence.
+
+    'lm': the past and itself. 'unilm' (Dong et al. 2019, arXiv 1905.03197): a token sees those before which no more
+    targets (segment 1) have begun, so the source (segment 0) sees all of itself and no target, and a target sees the
+    source and the targets up to itself.
+    """
+    if not valid[k]:
+        return False
+    if application == "encoder":
+        return True
+    if application == "lm":
+        return k <= q
+    return segments[: k + 1].sum() <= segments[: q + 1].sum()
+
+
+def attention(w, path, x, config, application, segments, valid, previous):
+    """Multi-head scaled dot-product self-attention (Vaswani et al. 2017) of x (B, T, D).
+
+    Returns the output (B, T, D) and the scores before the softmax (B, A, T, T); `previous`, when given, is added to
+    these scores (RealFormer, He et al. 2020, arXiv 2012.11747).
+    """
+    heads = config["num_attention_heads"]
+    query, key, value = (w.dense(f"{path}/{name}", x) for name in ("query", "key", "value"))
+    key_size, value_size = key.shape[-1] // heads, value.shape[-1] // heads
+    batch, length, _ = x.shape
+    scores = np.zeros((batch, heads, length, length))
+    mixed = np.zeros((batch, length, heads * value_size))
+    for b in range(batch):
+        for a in range(heads):
+            ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
+            scores[b, a] = query[b, :, ks] @ key[b, :, ks].T / math.sqrt(key_size)
+            if previous is not None:
+                scores[b, a] += previous[b, a]
+            for q in range(length):
+                seen = [k for k in range(length) if is_visible(application, q, k, segments[b], valid[b])]
+                if seen:  # a padded query may see nothing: its row is meaningless and nobody looks at it
+                    mixed[b, q, vs] = softmax(scores[b, a, q, seen]) @ value[b, seen, vs]
+    return w.dense(f"{path}/output", mixed), scores
+
+
+def feed_forward(w, path, x, activation):
+    return w.dense(f"{path}/output", ACTIVATIONS[activation](w.dense(f"{path}/intermediate", x)))
+
+
+def position_vectors(table, position_ids, alpha=None):
+    """Rows of the position table (P, E) at position_ids (B, T).
+
+    With alpha, positions beyond the table are composed of two rows (hierarchical decomposition, Su 2020, kexue 7947):
+    u_i = (p_i - alpha * p_0) / (1 - alpha), and position i * P + j is alpha * u_i + (1 - alpha) * u_j.
+    """
+    if not alpha:
+        return table[position_ids]
+    size = len(table)
+    u = (table - alpha * table[0]) / (1 - alpha)
+    return alpha * u[position_ids // size] + (1 - alpha) * u[position_ids % size]
+
+
+def positions(config, w, position_ids, batch, length):
+    if position_ids is None:
+        position_ids = np.tile(np.arange(length), (batch, 1))
+    alpha = config.get("hierarchical_position")
+    return position_vectors(
+        w["Embedding-Position/embeddings"], np.asarray(position_ids), 0.4 if alpha is True else alpha
+    )
