@@ -1,0 +1,133 @@
+"""What the containers share: bounded reading, memory maps, strict JSON, and checks of shapes and names."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from bert4x.checkpoints.tensors import LazyTensor
+from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, TensorMismatchError
+
+MAX_JSON_BYTES = 100_000_000  # the bound of the safetensors reference on its header
+MAX_RANK = 32  # of NumPy 1; NumPy 2 has 64
+MAX_NAME = 1024
+
+
+def regular_file(path) -> Path:
+    """`path`, after checking that it is a file one can map: not a folder, not a pipe that would block."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointNotFoundError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    return path
+
+
+class MappedFile:
+    """A file whose ranges are mapped on demand, and refused if it is no longer the file it was when first seen.
+
+    Each range has a map of its own, which lives as long as its array: no descriptor stays open, and pages of tensors
+    that were dropped do not count as memory in use.
+    """
+
+    def __init__(self, path):
+        self.path = regular_file(path)
+        status = self.path.stat()
+        self.size, self._identity = status.st_size, _identity(status)
+
+    def map(self, offset: int, length: int) -> np.ndarray:
+        """Read-only bytes of the file. Shape: (length,)"""
+        if not 0 <= offset <= offset + length <= self.size:
+            raise CorruptFileError(f"{self.path}: bytes {offset} to {offset + length} of {self.size}; truncated?")
+        try:
+            with self.path.open("rb") as file:
+                if _identity(os.fstat(file.fileno())) != self._identity:
+                    raise CorruptFileError(f"{self.path}: changed since it was opened; open it again")
+                if length == 0:
+                    return np.empty(0, np.uint8)
+                # a plain ndarray over the map: the memmap subclass would leak into results
+                return np.asarray(np.memmap(file, np.uint8, "r", offset, (length,)))
+        except FileNotFoundError:
+            raise CheckpointNotFoundError(f"{self.path}: removed since it was opened") from None
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def as_tensor(data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Bytes as an array of `dtype` and `shape`; copies only what is not aligned, which not every backend takes."""
+    return np.require(data.view(dtype).reshape(shape), requirements="A")
+
+
+def checked_shape(shape, itemsize: int, where: str) -> tuple[int, ...]:
+    """`shape` as a tuple of sane integers: NumPy must be able to hold it even when a dimension is 0."""
+    shape = tuple(shape)
+    if len(shape) > MAX_RANK or any(type(n) is not int or not 0 <= n < 2**62 for n in shape):
+        raise CorruptFileError(f"{where}: a shape of {len(shape)} dimensions with negative, huge or non-integer sizes")
+    if math.prod(max(n, 1) for n in shape) * itemsize >= 2**62:
+        raise CorruptFileError(f"{where}: shape {shape} is larger than any file")
+    return shape
+
+
+def checked_name(name: str, where: str) -> str:
+    """`name` if it can name a tensor in any format: valid Unicode of at most `MAX_NAME` characters."""
+    if len(name) > MAX_NAME:
+        raise CorruptFileError(f"{where}: a tensor name of {len(name)} characters; at most {MAX_NAME} are read")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise CorruptFileError(f"{where}: tensor name {name!r} is not valid Unicode") from None
+    return name
+
+
+def parse_json(data: bytes, where: str) -> dict:
+    """The JSON object in `data`; repeated keys, other top-level types and hostile nesting are errors."""
+
+    def unique(pairs):
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return result
+
+    try:
+        value = json.loads(data, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{where}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise CorruptFileError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_json(path) -> dict:
+    """The JSON object in a file. Raises `CheckpointNotFoundError` or `CorruptFileError`."""
+    path = regular_file(path)
+    with path.open("rb") as file:
+        data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise CorruptFileError(f"{path}: JSON of more than {MAX_JSON_BYTES} bytes")
+    return parse_json(data, str(path))
+
+
+def unique_list(tensors: Iterable[LazyTensor]) -> list[LazyTensor]:
+    """The tensors as a list, after checking that no name occurs twice."""
+    tensors, seen = list(tensors), set()
+    for tensor in tensors:
+        if tensor.name in seen:
+            raise TensorMismatchError(f"tensor {tensor.name!r} would be written twice")
+        seen.add(tensor.name)
+    return tensors
+
+
+def tensor_bytes(tensor: LazyTensor) -> memoryview:
+    """The values of a tensor as little-endian bytes in C order; a view where they already lie so."""
+    array = tensor.read()
+    if tuple(array.shape) != tuple(tensor.shape) or array.dtype != tensor.dtype:
+        raise ConversionError(
+            f"tensor {tensor.name!r} was declared {tensor.dtype} {tuple(tensor.shape)} "
+            f"but read as {array.dtype} {array.shape}"
+        )
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -1,0 +1,194 @@
+"""PyTorch's `.bin` and `.pt` in both serializations, without PyTorch and without running anything.
+
+Zip form (since 1.6): `<name>/data.pkl`, a pickle whose tensors refer to storages by persistent id, and one member
+`<name>/data/<key>` a storage. Older form: five pickles (magic number, protocol, system, object, storage keys), then
+each storage as an int64 count and its elements. The layouts are those of `torch.serialization`.
+"""
+
+import mmap
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bert4x.checkpoints.formats.common import MappedFile, as_tensor, checked_name
+from bert4x.checkpoints.formats.pickle_machine import MAX_BYTES, PickleMachine
+from bert4x.checkpoints.formats.sharded import read_sharded
+from bert4x.checkpoints.formats.torch_globals import Storage, StridedView, find_global, find_storage
+from bert4x.checkpoints.formats.zip_members import ZipMember, read_members
+from bert4x.checkpoints.tensors import LazyTensor, Tensors
+from bert4x.errors import CorruptFileError, TensorMismatchError, UnknownFormatError, UnsafeFileError
+
+MAGIC = 0x1950A86A20F9469CFC6C
+MAX_DEPTH = 32
+MAX_VALUES = 2_000_000
+
+
+def read_torch(path, root: str | None = None) -> Tensors:
+    """The tensors of one file; values are mapped on `read()`.
+
+    Names are the keys of the nested dicts (and positions in lists) joined by "."; with `root` only what is under that
+    top-level key, named without it (Megatron's and DeepSpeed's shards keep the weights under "module"). Everything
+    that is not a tensor is skipped. `verify()` checks the CRC-32 of the zip form; the older form has none.
+
+    Raises `UnsafeFileError` if the pickle refers to anything but tensors and plain data, `UnknownFormatError` if it
+    is neither form, `CorruptFileError` for damage, `TensorMismatchError` for two tensors of one name.
+    """
+    file = MappedFile(path)
+    path, head = file.path, file.map(0, min(4, file.size)).tobytes()
+    if head == b"PK\3\4":
+        value, segment = _open_zip(path)
+    elif head[:1] == b"\x80":
+        value, segment = _open_legacy(file)
+    elif len(head) < 4:
+        raise CorruptFileError(f"{path}: only {len(head)} bytes; truncated?")
+    else:
+        kind = "the tar form of PyTorch 0.1" if tarfile.is_tarfile(path) else f"it starts with {head!r}"
+        raise UnknownFormatError(f"{path}: expected a file written by torch.save, but {kind}")
+    if root is not None:
+        if type(value) is not dict or type(value.get(root)) is not dict:
+            found = ", ".join(repr(str(key)[:40]) for key in list(value)[:20]) if type(value) is dict else "no dict"
+            raise UnknownFormatError(f"{path}: expected a dict under {root!r}, found {found}")
+        value = value[root]
+    tensors: Tensors = {}
+    for name, view in _named(value, str(path)):
+        if name in tensors:
+            raise TensorMismatchError(f"{path}: two tensors are named {name!r}")
+        tensors[name] = _lazy(name, view, segment(view.storage))
+    return tensors
+
+
+def read_torch_sharded(index_path) -> Tensors:
+    """The tensors of all shards named by a `pytorch_model.bin.index.json`; errors as `read_sharded`."""
+    return read_sharded(index_path, read_torch)
+
+
+def _named(value, where: str) -> Iterator[tuple[str, StridedView]]:
+    """Tensors with their dotted names, in the file's order; bounded against sharing, self-containing and nesting."""
+    budget = MAX_VALUES
+
+    def walk(value, name: str, depth: int):
+        nonlocal budget
+        if type(value) is StridedView:
+            yield checked_name(name, where), value
+            return
+        budget -= 1 + len(value)
+        if budget < 0 or depth > MAX_DEPTH:
+            raise UnsafeFileError(f"{where}: containers nested over {MAX_DEPTH} deep, or over {MAX_VALUES} values")
+        for key, item in value.items() if type(value) is dict else enumerate(value):
+            if type(item) in (StridedView, dict, list, tuple):
+                key = checked_name(str(key), where)
+                yield from walk(item, f"{name}.{key}" if depth else key, depth + 1)
+
+    if type(value) in (dict, list, tuple):
+        yield from walk(value, "", 0)
+
+
+def _lazy(name: str, view: StridedView, segment: "ZipMember | Range") -> LazyTensor:
+    def read() -> np.ndarray:
+        span = view.span
+        if span == 0:
+            return np.empty(view.shape, dtype)
+        data = segment.read((view.storage.start + view.offset) * dtype.itemsize, span * dtype.itemsize)
+        flat = as_tensor(data, dtype, (span,))
+        strides = tuple(stride * dtype.itemsize for stride in view.strides)
+        return np.lib.stride_tricks.as_strided(flat, view.shape, strides, writeable=False)
+
+    dtype = view.storage.dtype
+    return LazyTensor(name, view.shape, dtype, read, segment.verify)
+
+
+def _open_zip(path: Path) -> tuple[object, Callable[[Storage], ZipMember]]:
+    members = read_members(path)
+    roots = [name.removesuffix("data.pkl") for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(roots) != 1 or f"{roots[0]}constants.pkl" in members:
+        raise UnknownFormatError(f"{path}: a zip archive, but not one written by torch.save (or a TorchScript program)")
+    (root,) = roots
+    pickled = members[f"{root}data.pkl"]
+    order = members.get(f"{root}byteorder")
+    for member in filter(None, (pickled, order)):
+        if member.size > MAX_BYTES:
+            raise UnsafeFileError(f"{path}: {member.name} has {member.size} bytes; at most {MAX_BYTES} are read")
+        member.verify()
+    if order and order.read(0, order.size).tobytes() != b"little":
+        raise UnknownFormatError(f"{path}: not little-endian; load it and save it again on a little-endian machine")
+
+    def segment(storage: Storage) -> ZipMember:
+        member = members.get(f"{root}data/{storage.key}")
+        if member is None or member.size < (storage.start + storage.count) * storage.dtype.itemsize:
+            raise CorruptFileError(
+                f"{path}: storage {storage.key[:40]!r} of {storage.count} {storage.dtype} is "
+                + ("missing" if member is None else f"only {member.size} bytes long")
+            )
+        return member
+
+    where = str(path)
+    machine = PickleMachine(pickled.read(0, pickled.size).tobytes(), find_global, find_storage, where=where)
+    return machine.load(), segment
+
+
+class Range:
+    """A storage of the older form: bytes of the file, without a checksum."""
+
+    def __init__(self, file: MappedFile, offset: int, size: int):
+        self.file, self.offset, self.size = file, offset, size
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """Bytes `start` to `start + length`, mapped. Shape: (length,)"""
+        return self.file.map(self.offset + start, length)
+
+    def verify(self) -> bool:
+        """There is nothing to check against."""
+        return False
+
+
+def _open_legacy(mapped: MappedFile) -> tuple[object, Callable[[Storage], Range]]:
+    path, itemsizes = mapped.path, {}
+    where = str(path)
+
+    def persistent(pid) -> Storage:
+        storage = find_storage(pid)
+        if itemsizes.setdefault(storage.key, storage.dtype.itemsize) != storage.dtype.itemsize:
+            raise CorruptFileError(f"storage {storage.key[:40]!r} has elements of two sizes")
+        return storage
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+        machine = PickleMachine(buffer, find_global, persistent, where=where)
+        magic = machine.load()
+        if type(magic) is not int or magic != MAGIC:
+            raise UnknownFormatError(f"{where}: a pickle, but not one written by torch.save")
+        machine.load()  # protocol of torch.save; 1001 is the only one there ever was
+        system = machine.load()
+        if type(system) is dict and system.get("little_endian") is not True:
+            raise UnknownFormatError(f"{where}: not little-endian; load it and save it again on such a machine")
+        value, keys = machine.load(), machine.load()
+        ranges = _storage_ranges(mapped, buffer, machine.position, keys, itemsizes)
+
+    def segment(storage: Storage) -> Range:
+        found = ranges.get(storage.key)
+        if found is None or found.size < (storage.start + storage.count) * storage.dtype.itemsize:
+            raise CorruptFileError(f"{where}: storage {storage.key[:40]!r} is missing or too short")
+        return found
+
+    return value, segment
+
+
+def _storage_ranges(file: MappedFile, buffer, position: int, keys, itemsizes: dict[str, int]) -> dict[str, Range]:
+    """Where each storage lies: they follow the pickles in the order of `keys`, each behind its count."""
+    if type(keys) is not list or any(type(key) is not str or key not in itemsizes for key in keys):
+        raise CorruptFileError(f"{file.path}: the list of storages names others than the tensors use")
+    ranges = {}
+    for key in keys:
+        count = int.from_bytes(buffer[position : position + 8], "little")
+        size = count * itemsizes[key]
+        position += 8
+        if size > len(buffer) - position or key in ranges:
+            raise CorruptFileError(
+                f"{file.path}: storage {key[:40]!r} occurs twice or ends beyond the file; truncated?"
+            )
+        ranges[key] = Range(file, position, size)
+        position += size
+    if position != len(buffer):
+        raise CorruptFileError(f"{file.path}: {len(buffer) - position} bytes behind the last storage")
+    return ranges

@@ -1,0 +1,130 @@
+"""Members of a zip archive as ranges of a file: checked at opening, read or mapped later, verified on request.
+
+`zipfile` parses the central directory; everything it leaves unchecked (local headers, ranges, overlaps, ratios,
+names) is checked here, so that a member is a trustworthy `(offset, size)`.
+"""
+
+import itertools
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from bert4x.checkpoints.formats.common import MappedFile
+from bert4x.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
+
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE 4.3.7
+MAX_RATIO = 100  # weights hardly compress; deflate reaches 1032 on zeros
+FREE_BYTES = 1 << 20  # below this any ratio is harmless
+CHUNK = 1 << 20
+
+
+class ZipMember:
+    """One stored or deflated file inside an archive. `size` is its length once unpacked, in bytes."""
+
+    def __init__(self, file: MappedFile, info: zipfile.ZipInfo, offset: int):
+        self.file, self.path, self.name, self.offset = file, file.path, info.filename, offset
+        self.size, self.packed_size, self.crc = info.file_size, info.compress_size, info.CRC
+        self.deflated = info.compress_type == zipfile.ZIP_DEFLATED
+        self._verified = False
+
+    @property
+    def end(self) -> int:
+        """Where its data ends in the archive's file."""
+        return self.offset + self.packed_size
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """Bytes `start` to `start + length`, mapped where they are stored as they are. Shape: (length,)"""
+        if not self.deflated:
+            return self.file.map(self.offset + start, length)
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            data = unpacker.decompress(self.file.map(self.offset, self.packed_size), self.size + 1)
+        except zlib.error as error:
+            raise CorruptFileError(f"{self.path}: {self.name} does not unpack ({error})") from None
+        if len(data) != self.size:
+            raise CorruptFileError(f"{self.path}: {self.name} does not unpack to the {self.size} bytes it declares")
+        return np.frombuffer(data, np.uint8)[start : start + length]
+
+    def verify(self) -> bool:
+        """Checks the CRC-32 of the whole member, once. Raises `CorruptFileError`."""
+        if not self._verified:
+            step = self.size if self.deflated else CHUNK
+            crc = 0
+            for start in range(0, self.size, step or 1):
+                crc = zlib.crc32(self.read(start, min(step, self.size - start)), crc)
+            if crc != self.crc:
+                raise CorruptFileError(
+                    f"{self.path}: {self.name} has CRC-32 {crc:08x}, the archive says {self.crc:08x}; "
+                    "the file is damaged: download it again"
+                )
+            self._verified = True
+        return True
+
+
+def read_members(path) -> dict[str, ZipMember]:
+    """The members of an archive by name; only its directory and local headers are read.
+
+    Raises `UnsafeFileError` for names that climb out of the archive and for zip bombs, `UnknownFormatError` for
+    encryption and unusual compression, `CorruptFileError` for the rest.
+    """
+    mapped = MappedFile(path)
+    path, total = mapped.path, mapped.size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, OSError, struct.error) as error:
+        raise CorruptFileError(f"{path}: not a readable zip archive ({error}); truncated or damaged") from None
+    members = {}
+    with path.open("rb") as file:
+        for info in infos:
+            _check_directory_entry(path, info)
+            if info.filename in members:
+                raise CorruptFileError(f"{path}: the archive has two members named {info.filename!r}")
+            members[info.filename] = ZipMember(mapped, info, _data_offset(path, file, info))
+    ranges = sorted((info.header_offset, members[info.filename].end) for info in infos)
+    for (_, end), (begin, _) in itertools.pairwise([*ranges, (total, total)]):
+        if end > begin:
+            raise UnsafeFileError(
+                f"{path}: members of the archive overlap, or lie beyond its end; damaged or a zip bomb"
+            )
+    return members
+
+
+def _check_directory_entry(path: Path, info: zipfile.ZipInfo) -> None:
+    name = info.orig_filename
+    if name.startswith("/") or ".." in name.split("/") or any(c in "\\:\0" for c in name):
+        raise UnsafeFileError(f"{path}: member {name!r} climbs out of the archive")
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnknownFormatError(f"{path}: member {name!r} is encrypted or compressed by an unusual method")
+    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
+        raise CorruptFileError(f"{path}: member {name!r} is stored, but its two sizes differ")
+    if info.file_size > max(FREE_BYTES, MAX_RATIO * info.compress_size):
+        raise UnsafeFileError(
+            f"{path}: member {name!r} would unpack {info.compress_size} bytes to {info.file_size}: a zip bomb"
+        )
+
+
+def _data_offset(path: Path, file, info: zipfile.ZipInfo) -> int:
+    """Where the data of a member begins, after checking that its local header agrees with the directory."""
+    corrupt = CorruptFileError(f"{path}: the local header of member {info.orig_filename!r} contradicts the directory")
+    if info.header_offset < 0:
+        raise corrupt
+    file.seek(info.header_offset)
+    header = file.read(LOCAL_HEADER.size)
+    if len(header) != LOCAL_HEADER.size:
+        raise corrupt
+    signature, _, flags, method, _, _, crc, packed, size, name_length, extra_length = LOCAL_HEADER.unpack(header)
+    try:
+        name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+    except UnicodeEncodeError:
+        raise corrupt from None
+    agrees = signature == b"PK\3\4" and method == info.compress_type and file.read(name_length) == name
+    if not flags & 8:  # otherwise these are zero and follow the data
+        agrees = agrees and crc == info.CRC
+        agrees = agrees and packed in (info.compress_size, 0xFFFFFFFF) and size in (info.file_size, 0xFFFFFFFF)
+    if not agrees or flags & 1:
+        raise corrupt
+    return info.header_offset + LOCAL_HEADER.size + name_length + extra_length
