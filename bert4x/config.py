@@ -1,0 +1,186 @@
+"""The one description of a model, and how each published config file spells it."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bert4x.errors import ConfigError, CorruptFileError, UnknownOptionError, nearest
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Everything that shapes a model, whatever the file it came from called it.
+
+    Sizes left at None take the value the papers give them: the heads share the hidden size, embeddings have it, the
+    feed-forward network is four times as wide.
+
+    Raises: ConfigError when a value cannot be, UnknownOptionError (from `replace`) when a field does not exist.
+    """
+
+    model: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int | None = None
+    attention_head_size: int | None = None
+    attention_key_size: int | None = None
+    embedding_size: int | None = None
+    embedding_mapping: bool | None = None  # a dense layer from embedding to hidden size; default: if they differ
+    max_position: int = 512
+    segment_vocab_size: int = 2  # 0: no segment embedding
+    hidden_act: str = "gelu_erf"
+    layer_norm_eps: float = 1e-12
+    dropout_rate: float = 0.1
+    attention_dropout_rate: float = 0.1
+    initializer_range: float = 0.02
+    pad_token_id: int | None = None
+    residual_attention_scores: bool = False
+    hierarchical_position: bool | float = False
+    extra: dict[str, Any] = field(default_factory=dict)  # keys of the file that mean nothing to the model
+
+    def __post_init__(self):
+        for name in SIZES:
+            value = getattr(self, name)
+            if value is None and name in DERIVED:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+                raise ConfigError(f"config says {name} = {value!r}; expected a positive integer")
+        for name in ("layer_norm_eps", "dropout_rate", "attention_dropout_rate", "initializer_range"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ConfigError(f"config says {name} = {value!r}; expected a number from 0 to 1")
+        for name, lowest in (("segment_vocab_size", 0), ("pad_token_id", 0)):
+            value = getattr(self, name)
+            optional = name == "pad_token_id" and value is None
+            if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
+                raise ConfigError(f"config says {name} = {value!r}; expected an integer >= {lowest}")
+        if not isinstance(self.hidden_act, str):
+            raise ConfigError(f"config says hidden_act = {self.hidden_act!r}; expected a name such as 'gelu'")
+        if self.attention_head_size is None and self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
+                "correct the config or give attention_head_size"
+            )
+        for name, value_of in DERIVED.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value_of(self))
+
+    def replace(self, **changes) -> "TransformerConfig":
+        """A copy with some fields changed.
+
+        Raises: UnknownOptionError for a field that does not exist.
+        """
+        for name in changes:
+            if name not in FIELDS:
+                raise UnknownOptionError(f"no config field {name!r}; {nearest(name, FIELDS)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+FIELDS = tuple(f.name for f in dataclasses.fields(TransformerConfig))
+DERIVED = {
+    "intermediate_size": lambda c: 4 * c.hidden_size,
+    "attention_head_size": lambda c: c.hidden_size // c.num_attention_heads,
+    "attention_key_size": lambda c: c.attention_head_size,
+    "embedding_size": lambda c: c.hidden_size,
+    "embedding_mapping": lambda c: c.embedding_size != c.hidden_size,
+}
+SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position"),
+    *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size"),
+)
+SPELLED = tuple(name for name in FIELDS if name not in ("model", "extra"))
+REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+@dataclass(frozen=True)
+class ConfigStyle:
+    """How one kind of config file is read and written.
+
+    `keys` lists the spellings of a field, the one to write first; a field that is not listed is spelled as here.
+    `gelu` is what the plain word "gelu" means there; the original code decides: everything that serves BERT computes
+    erf (the published outputs of Google's Chinese BERT among them), Google's ALBERT and all GPT2 code compute tanh.
+    """
+
+    gelu: str
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)  # written always, ignored when read: model_type ...
+
+    def spellings(self, name: str) -> tuple[str, ...]:
+        """All keys under which a field may stand in such a file."""
+        return self.keys.get(name, (name,))
+
+
+TANH_SPELLINGS = ("gelu_tanh", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh")
+OTHER_SPELLINGS = {"gelu_python": "gelu_erf", "swish": "silu"}
+
+
+def read_activation(name: str, style: ConfigStyle) -> str:
+    """Our name of an activation: gelu is always told apart as `gelu_erf` or `gelu_tanh`."""
+    if name == "gelu":
+        return style.gelu
+    return "gelu_tanh" if name in TANH_SPELLINGS else OTHER_SPELLINGS.get(name, name)
+
+
+def write_activation(name: str, style: ConfigStyle) -> str:
+    """The spelling of an activation that readers of such files, and `read_activation`, take for `name`."""
+    if name == style.gelu:
+        return "gelu"
+    return "gelu_new" if name == "gelu_tanh" else name
+
+
+def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> TransformerConfig:
+    """The config that a published JSON object means.
+
+    Raises: ConfigError naming what is missing or cannot be.
+    """
+    values = dict(style.defaults)
+    for name in SPELLED:
+        for key in style.spellings(name):
+            if data.get(key) is not None:
+                values[name] = data[key]
+                break
+    missing = ["/".join(style.spellings(name)) for name in REQUIRED if name not in values]
+    if missing:
+        raise ConfigError(f"config lacks {', '.join(missing)}; found only {sorted(data)}")
+    if isinstance(values.get("hidden_act"), str):
+        values["hidden_act"] = read_activation(values["hidden_act"], style)
+    known = {key for name in SPELLED for key in style.spellings(name)} | set(style.constants)
+    extra = {key: value for key, value in data.items() if key not in known}
+    return TransformerConfig(model=model, **values, extra=extra)
+
+
+def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
+    """The JSON object of a style: every field that differs from what its readers assume, and the extra keys."""
+    plain = TransformerConfig(config.model, *(getattr(config, name) for name in REQUIRED), **style.defaults)
+    data = dict(style.constants)
+    for name in SPELLED:
+        value, spellings = getattr(config, name), style.spellings(name)
+        usual = name in REQUIRED or name in style.keys or name in ("hidden_act", "initializer_range")
+        derived = name in DERIVED and value == DERIVED[name](config) and name != "intermediate_size"
+        if spellings and not derived and (usual or value != getattr(plain, name)):
+            data[spellings[0]] = write_activation(value, style) if name == "hidden_act" else value
+    return config.extra | data
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises: CorruptFileError when it is not one.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CorruptFileError(f"{path} holds a JSON {type(data).__name__}; expected an object")
+    return data

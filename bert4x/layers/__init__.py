@@ -1,0 +1,23 @@
+"""The parts models are assembled from. All are serializable; none is a Lambda."""
+
+from bert4x.layers.attention import MultiHeadAttention, Visibility
+from bert4x.layers.base import Dense, Layer, activation, initializer, weights_from
+from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding
+from bert4x.layers.ffn import FeedForward
+from bert4x.layers.norm import LayerNorm
+
+__all__ = [
+    "Bias",
+    "Dense",
+    "Embedding",
+    "FeedForward",
+    "FirstToken",
+    "Layer",
+    "LayerNorm",
+    "MultiHeadAttention",
+    "PositionEmbedding",
+    "Visibility",
+    "activation",
+    "initializer",
+    "weights_from",
+]

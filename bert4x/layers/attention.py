@@ -1,0 +1,110 @@
+"""Multi-head attention and the visibility mask it takes."""
+
+import keras
+from keras import ops
+
+from bert4x import masks
+from bert4x.layers.base import Dense, Layer, initializer
+
+HIDDEN = -1e9  # the score of an invisible key: finite, so that a row with no visible key is not NaN
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class Visibility(Layer):
+    """The attention mask of an application (see `bert4x.masks`), from the embedded tokens and their Keras mask.
+
+    Shape: (B, T, E)[, (B, T) segment ids] -> (B, 1, T, T) bool
+    """
+
+    settings = ("application",)
+
+    def __init__(self, application="encoder", **kwargs):
+        super().__init__(**kwargs)
+        self.application = application
+
+    def call(self, x, segment_ids=None, mask=None, x_mask=None):
+        valid = mask if segment_ids is None else x_mask  # Keras names the mask after the number of tensors
+        rank = masks.token_rank(self.application, x[:, :, 0], segment_ids)
+        return masks.visible(rank, rank, valid)
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+    def compute_output_spec(self, x, segment_ids=None, mask=None, x_mask=None):
+        return self.symbolic((x.shape[0], 1, x.shape[1], x.shape[1]), "bool")
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class MultiHeadAttention(Layer):
+    """Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv 1706.03762).
+
+    With `return_scores=True` it also returns the scores before the softmax, and adds `previous_scores` to them:
+    residual attention (He et al. 2020, arXiv 2012.11747). The softmax runs in float32 whatever the policy.
+
+    Shape: x (B, T, D), visible (B, 1, T, T) bool[, previous_scores (B, A, T, T)] -> (B, T, D)[, (B, A, T, T)]
+    """
+
+    settings = ("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores")
+
+    def __init__(
+        self, heads, head_size, key_size=None, use_bias=True, dropout=0.0, stddev=0.02, return_scores=False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.heads = heads
+        self.head_size = head_size
+        self.key_size = key_size or head_size
+        self.use_bias = use_bias
+        self.dropout = dropout
+        self.stddev = stddev
+        self.return_scores = return_scores
+
+    def build(self, x_shape, visible_shape=None, previous_scores_shape=None):
+        sizes = {
+            "query": self.heads * self.key_size,
+            "key": self.heads * self.key_size,
+            "value": self.heads * self.head_size,
+            "output": x_shape[-1],
+        }
+        projections = {
+            name: Dense(
+                size,
+                use_bias=self.use_bias,
+                kernel_initializer=initializer(self.stddev),
+                name=name,
+                dtype=self.dtype_policy,
+            )
+            for name, size in sizes.items()
+        }
+        self.query_dense, self.key_dense, self.value_dense, self.output_dense = projections.values()
+        for name, dense in projections.items():
+            dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)
+        self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+
+    def call(self, x, visible, previous_scores=None, training=None):
+        query, key, value = (
+            self.split_heads(dense(x)) for dense in (self.query_dense, self.key_dense, self.value_dense)
+        )
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        scores = ops.cast(scores, "float32") / self.key_size**0.5
+        if previous_scores is not None:
+            scores = scores + ops.cast(previous_scores, "float32")
+        weights = ops.softmax(ops.where(visible, scores, HIDDEN), axis=-1)
+        weights = self.attention_dropout(ops.cast(weights, self.compute_dtype), training=training)
+        context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        batch, length = ops.shape(x)[:2]
+        out = self.output_dense(ops.reshape(context, (batch, length, self.heads * self.head_size)))
+        return (out, scores) if self.return_scores else out
+
+    def split_heads(self, x):
+        """Shape: (B, T, A * d) -> (B, A, T, d)"""
+        batch, length, size = ops.shape(x)
+        return ops.transpose(ops.reshape(x, (batch, length, self.heads, size // self.heads)), (0, 2, 1, 3))
+
+    def compute_mask(self, x, mask=None):
+        return mask
+
+    def compute_output_spec(self, x, visible, previous_scores=None, training=None):
+        out = self.symbolic(x.shape)
+        if not self.return_scores:
+            return out
+        return out, self.symbolic((x.shape[0], self.heads, x.shape[1], x.shape[1]), "float32")

@@ -1,0 +1,97 @@
+"""What all bert4x layers share: variables that are created straight from a checkpoint."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+
+# path, shape -> the values of that variable, or None where the layer's own initializer should run
+WeightSource = Callable[[str, tuple[int, ...]], np.ndarray | None]
+
+_source: contextvars.ContextVar[WeightSource | None] = contextvars.ContextVar("weight_source", default=None)
+
+
+@contextlib.contextmanager
+def weights_from(source: WeightSource) -> Iterator[None]:
+    """Within the block, every variable of a bert4x layer starts with the values `source` gives for its path.
+
+    Creating a variable with its final values costs one copy; creating it at random and assigning afterwards costs
+    three, and for BERT-base more time than everything else in loading.
+    """
+    token = _source.set(source)
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+class LoadsWeights:
+    """Mix-in for a Keras layer: `add_weight` asks the enclosing `weights_from` first."""
+
+    def add_weight(self, *args, shape=None, initializer=None, name=None, **kwargs):
+        source = _source.get()
+        if source is not None:
+            values = source(f"{self.path}/{name}", tuple(shape))
+            if values is not None:
+
+                def initializer(shape, dtype=None):
+                    return keras.ops.convert_to_tensor(values, dtype=dtype)
+
+        return super().add_weight(*args, shape=shape, initializer=initializer, name=name, **kwargs)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class Dense(LoadsWeights, keras.layers.Dense):
+    """`keras.layers.Dense` (LoRA, quantization and all) that can start from a checkpoint."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+
+class Layer(LoadsWeights, keras.layers.Layer):
+    """Base of the layers written here. Masks pass through unless a layer says otherwise.
+
+    `settings` names the constructor arguments, kept as attributes, that serialization must repeat.
+    """
+
+    settings: tuple[str, ...] = ()
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def get_config(self):
+        return super().get_config() | {name: getattr(self, name) for name in self.settings}
+
+    def symbolic(self, shape, dtype=None) -> keras.KerasTensor:
+        """The symbolic output of `compute_output_spec`; stating it spares Keras a trial run of every layer."""
+        return keras.KerasTensor(tuple(shape), dtype=dtype or self.compute_dtype)
+
+
+def initializer(stddev: float) -> keras.initializers.Initializer:
+    """BERT's initializer: a normal distribution truncated at two standard deviations."""
+    return keras.initializers.TruncatedNormal(stddev=stddev)
+
+
+def activation(name):
+    """A Keras activation by name; `gelu_erf` and `gelu_tanh` name the two published forms of gelu.
+
+    Gaussian Error Linear Units, Hendrycks and Gimpel 2016 (arXiv 1606.08415).
+    """
+    return {"gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh}.get(name) or keras.activations.get(name)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+def gelu_erf(x):
+    """x * Phi(x), with the error function (transformers, bert4keras). Written with Erf, which ONNX can express."""
+    half, inverse_root = (keras.ops.cast(c, x.dtype) for c in (0.5, 0.5**0.5))
+    return half * x * (1 + keras.ops.erf(x * inverse_root))
+
+
+@keras.saving.register_keras_serializable("bert4x")
+def gelu_tanh(x):
+    """The tanh approximation of gelu (Google's BERT and ALBERT, OpenAI's GPT2, Megatron)."""
+    return keras.ops.gelu(x, approximate=True)

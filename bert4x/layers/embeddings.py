@@ -1,0 +1,119 @@
+"""Token and position embeddings, and the output bias of a language model's head."""
+
+import keras
+from keras import ops
+
+from bert4x.errors import InputError
+from bert4x.layers.base import Layer, LoadsWeights, initializer
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
+    """Embedding table that also projects back onto the vocabulary (`reverse=True`, the tied output layer).
+
+    `pad_id` names the id that is padding; later layers see it masked. The first position is never masked, because
+    some models start sequences with id 0 (as in bert4keras). None means that every id is a real token.
+
+    Shape: (B, T) ids -> (B, T, E); reversed: (B, T, E) -> (B, T, V)
+    """
+
+    def __init__(self, *args, pad_id=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.pad_id = pad_id
+        self.supports_masking = True
+
+    def call(self, inputs, reverse=False):
+        return super().call(inputs, reverse=reverse)
+
+    def compute_mask(self, inputs, mask=None):
+        if mask is not None or self.pad_id is None or keras.backend.is_float_dtype(inputs.dtype):
+            return mask
+        real = ops.not_equal(inputs, self.pad_id)
+        return ops.concatenate([ops.ones_like(real[:, :1]), real[:, 1:]], axis=1)
+
+    def get_config(self):
+        return super().get_config() | {"pad_id": self.pad_id}
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class PositionEmbedding(Layer):
+    """Adds a learned vector for each position.
+
+    `hierarchical` (True for 0.4, or alpha itself) decomposes positions so that a table of P rows serves P * P
+    positions: row i * P + j is alpha * u_i + (1 - alpha) * u_j with u = (p - alpha * p_0) / (1 - alpha)
+    (Su, kexue.fm/archives/7947).
+
+    Shape: (B, T, E)[, (B, T) position ids] -> (B, T, E)
+    Raises: InputError when the sequence is longer than the table.
+    """
+
+    settings = ("max_position", "stddev", "hierarchical")
+
+    def __init__(self, max_position, stddev=0.02, hierarchical=False, **kwargs):
+        super().__init__(**kwargs)
+        self.max_position = max_position
+        self.stddev = stddev
+        self.hierarchical = hierarchical
+
+    def build(self, x_shape, position_ids_shape=None):
+        shape = (self.max_position, x_shape[-1])
+        self.embeddings = self.add_weight(shape=shape, initializer=initializer(self.stddev), name="embeddings")
+
+    def call(self, x, position_ids=None):
+        length = x.shape[1]
+        if position_ids is None:
+            limit = self.max_position**2 if self.hierarchical else self.max_position
+            if isinstance(length, int) and length > limit:
+                raise InputError(
+                    f"sequence of {length} tokens, but this model has positions for {limit}. Truncate the input "
+                    "(Tokenizer.encode(..., maxlen=...)) or load with hierarchical_position=True."
+                )
+            position_ids = ops.arange(ops.shape(x)[1])
+            if not self.hierarchical:
+                return x + ops.take(self.embeddings, position_ids, axis=0)
+        return x + self.lookup(position_ids)
+
+    def lookup(self, position_ids):
+        if not self.hierarchical:
+            return ops.take(self.embeddings, position_ids, axis=0)
+        alpha = 0.4 if self.hierarchical is True else self.hierarchical
+        table = (self.embeddings - alpha * self.embeddings[:1]) / (1 - alpha)
+        major = ops.take(table, position_ids // self.max_position, axis=0)
+        return alpha * major + (1 - alpha) * ops.take(table, position_ids % self.max_position, axis=0)
+
+    def compute_output_spec(self, x, position_ids=None):
+        return self.symbolic(x.shape)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class Bias(Layer):
+    """Adds one learned number per feature: the bias of a tied output layer.
+
+    Shape: (..., V) -> (..., V)
+    """
+
+    def build(self, x_shape):
+        self.bias = self.add_weight(shape=(x_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, x):
+        return x + self.bias
+
+    def compute_output_spec(self, x):
+        return self.symbolic(x.shape)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class FirstToken(Layer):
+    """The hidden state of the first token ([CLS]).
+
+    Shape: (B, T, D) -> (B, D)
+    """
+
+    def call(self, x):
+        return x[:, 0]
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+    def compute_output_spec(self, x):
+        return self.symbolic((x.shape[0], x.shape[2]))

@@ -1,0 +1,41 @@
+"""The position-wise feed-forward network."""
+
+import keras
+
+from bert4x.layers.base import Dense, Layer, activation, initializer
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class FeedForward(Layer):
+    """Two dense layers with an activation between them (Vaswani et al. 2017, section 3.3).
+
+    Shape: (B, T, D) -> (B, T, D)
+    """
+
+    settings = ("units", "activation", "use_bias", "stddev")
+
+    def __init__(self, units, activation="gelu_erf", use_bias=True, stddev=0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.activation = activation
+        self.use_bias = use_bias
+        self.stddev = stddev
+
+    def build(self, x_shape):
+        shared = {
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializer(self.stddev),
+            "dtype": self.dtype_policy,
+        }
+        self.intermediate_dense = Dense(
+            self.units, activation=activation(self.activation), name="intermediate", **shared
+        )
+        self.output_dense = Dense(x_shape[-1], name="output", **shared)
+        self.intermediate_dense.build(x_shape)
+        self.output_dense.build((*x_shape[:-1], self.units))
+
+    def call(self, x):
+        return self.output_dense(self.intermediate_dense(x))
+
+    def compute_output_spec(self, x):
+        return self.symbolic(x.shape)

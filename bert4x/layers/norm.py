@@ -1,0 +1,67 @@
+"""Layer normalisation, plain and conditional."""
+
+import keras
+from keras import ops
+
+from bert4x.layers.base import Dense, Layer, activation
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class LayerNorm(Layer):
+    """Layer normalisation (Ba et al. 2016, arXiv 1607.06450), computed in float32 whatever the policy.
+
+    With `conditional=True` it takes `(x, condition)`: scale and offset get a term linear in the condition, starting at
+    zero so that a loaded model is unchanged (Su, kexue.fm/archives/7124). `hidden_units` puts one shared dense layer
+    with `hidden_activation` before both projections.
+
+    Shape: (B, T, D)[, (B, C) or (B, T, C)] -> (B, T, D)
+    """
+
+    settings = ("epsilon", "conditional", "hidden_units", "hidden_activation")
+
+    def __init__(self, epsilon=1e-12, conditional=False, hidden_units=None, hidden_activation="linear", **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.conditional = conditional
+        self.hidden_units = hidden_units
+        self.hidden_activation = hidden_activation
+
+    def build(self, x_shape, condition_shape=None):
+        size = x_shape[-1]
+        self.gamma = self.add_weight(shape=(size,), initializer="ones", name="gamma", autocast=False)
+        self.beta = self.add_weight(shape=(size,), initializer="zeros", name="beta", autocast=False)
+        if self.conditional:
+            if self.hidden_units:
+                self.hidden_dense = Dense(
+                    self.hidden_units,
+                    activation=activation(self.hidden_activation),
+                    use_bias=False,
+                    name="hidden_dense",
+                    dtype=self.dtype_policy,
+                )
+                self.hidden_dense.build(condition_shape)
+                condition_shape = (*condition_shape[:-1], self.hidden_units)
+            make = {"use_bias": False, "kernel_initializer": "zeros", "dtype": self.dtype_policy}
+            self.gamma_dense, self.beta_dense = (
+                Dense(size, name="gamma_dense", **make),
+                Dense(size, name="beta_dense", **make),
+            )
+            self.gamma_dense.build(condition_shape)
+            self.beta_dense.build(condition_shape)
+
+    def call(self, x, condition=None):
+        gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
+        if not self.conditional:
+            normed = ops.layer_normalization(ops.cast(x, "float32"), gamma, beta, epsilon=self.epsilon)
+            return ops.cast(normed, self.compute_dtype)
+        if self.hidden_units:
+            condition = self.hidden_dense(condition)
+        if len(condition.shape) == len(x.shape) - 1:
+            condition = condition[:, None, :]
+        gamma = gamma + ops.cast(self.gamma_dense(condition), "float32")
+        beta = beta + ops.cast(self.beta_dense(condition), "float32")
+        normed = ops.layer_normalization(ops.cast(x, "float32"), epsilon=self.epsilon)
+        return ops.cast(normed * gamma + beta, self.compute_dtype)
+
+    def compute_output_spec(self, x, condition=None):
+        return self.symbolic(x.shape)

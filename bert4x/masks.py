@@ -1,0 +1,34 @@
+"""The one rule of attention visibility.
+
+Key k is visible to query q iff `valid[k] and rank[k] <= rank[q]`. What an application is, is only its rank:
+
+- `encoder`: rank 0 everywhere, so every real token sees every other (Devlin et al. 2018, arXiv 1810.04805);
+- `lm`: rank is the position, so a token sees itself and what came before;
+- `unilm`: rank is the cumulative sum of the segment ids, so the source (segment 0) is bidirectional and each target
+  token (segment 1) sees the source and the targets before it (Dong et al. 2019, arXiv 1905.03197).
+"""
+
+from keras import ops
+
+APPLICATIONS = ("encoder", "lm", "unilm")
+
+
+def token_rank(application: str, token_ids, segment_ids=None):
+    """Rank of every token under an application.
+
+    Shape: (B, T) integer ids and segment ids -> (B, T) int32
+    """
+    if application == "unilm":
+        return ops.cumsum(ops.cast(segment_ids, "int32"), axis=1)
+    if application == "lm":
+        return ops.broadcast_to(ops.arange(ops.shape(token_ids)[1], dtype="int32")[None, :], ops.shape(token_ids))
+    return ops.zeros_like(token_ids, dtype="int32")
+
+
+def visible(query_rank, key_rank, key_valid=None):
+    """Which keys each query may attend to.
+
+    Shape: (B, T), (B, S), (B, S) bool or None -> (B, 1, T, S) bool
+    """
+    seen = key_rank[:, None, None, :] <= query_rank[:, None, :, None]
+    return seen if key_valid is None else ops.logical_and(seen, key_valid[:, None, None, :])

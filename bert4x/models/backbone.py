@@ -1,0 +1,189 @@
+"""The builder: named layers, one forward function, and the Functional model made by calling it on inputs."""
+
+from typing import Any, ClassVar
+
+import keras
+
+from bert4x import layers as L
+from bert4x.config import TransformerConfig
+from bert4x.errors import UnknownArchitectureError, UnknownOptionError, nearest
+from bert4x.masks import APPLICATIONS
+from bert4x.models.functional import TransformerModel
+
+
+class Backbone:
+    """Base of all architectures.
+
+    A subclass writes `forward`, one function from inputs to outputs that gets its layers by name from `layer`. Calling
+    it on `keras.Input`s gives `.model`, an ordinary Keras model; calling it on tensors runs the same layers.
+
+    Options that are not part of a config: `with_mlm`, `with_nsp`, `with_pool` (True, or an activation), the conditions
+    of conditional layer normalisation, `additional_input_layers`, `layers` (take layers of these names instead of
+    making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`.
+    """
+
+    options: ClassVar[dict[str, Any]] = {
+        "with_mlm": False,
+        "with_nsp": False,
+        "with_pool": False,
+        "custom_position_ids": False,
+        "layer_norm_cond": None,
+        "layer_norm_cond_hidden_size": None,
+        "layer_norm_cond_hidden_act": "linear",
+        "additional_input_layers": None,
+        "layers": None,
+        "prefix": "",
+        "name": None,
+        "sequence_length": None,
+        "dtype": None,
+    }
+
+    def __init__(self, config: TransformerConfig, application: str = "encoder", **options):
+        if application not in APPLICATIONS:
+            raise UnknownArchitectureError(f"no application {application!r}; {nearest(application, APPLICATIONS)}")
+        for option in options:
+            if option not in self.options:
+                raise UnknownOptionError(f"no option {option!r}; {nearest(option, self.options)}")
+        self.config = config
+        self.application = application
+        for option, default in self.options.items():
+            setattr(self, option, options.get(option, default))
+        self.layers = dict(self.layers or {})
+        self.policy = keras.dtype_policies.get(self.dtype) if self.dtype else keras.config.dtype_policy()
+        self.model = None
+
+    def layer(self, cls, name: str, **kwargs):
+        """The layer of this name: made on first use, the same one ever after."""
+        name = self.prefix + name
+        if name not in self.layers:
+            self.layers[name] = cls(name=name, dtype=self.policy, **kwargs)
+        return self.layers[name]
+
+    def build(self) -> "Backbone":
+        """Makes `.model`."""
+        inputs = self.inputs()
+        extra = self.additional_input_layers or []
+        extra = [extra] if not isinstance(extra, list | tuple) else list(extra)
+        conditions = self.layer_norm_cond if self.layer_norm_cond is not None else []
+        extra += [conditions] if not isinstance(conditions, list | tuple) else list(conditions)
+        self.model = TransformerModel([*inputs.values(), *unique(extra)], self.forward(inputs), name=self.name)
+        self.model.config = self.config
+        return self
+
+    def inputs(self) -> dict[str, Any]:
+        """The symbolic inputs, by the names users give them."""
+        names = {"token_ids": "Input-Token"}
+        if self.needs_segments:
+            names["segment_ids"] = "Input-Segment"
+        if self.custom_position_ids:
+            names["position_ids"] = "Input-Position"
+        return {
+            key: keras.Input((self.sequence_length,), dtype="int32", name=self.prefix + name)
+            for key, name in names.items()
+        }
+
+    @property
+    def needs_segments(self) -> bool:
+        """Whether the model has a segment input."""
+        return self.config.segment_vocab_size > 0 or self.application == "unilm"
+
+    def forward(self, inputs: dict[str, Any]):
+        """The outputs for these inputs; see the subclass."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to compute")
+
+    # The parts below are shared by the architectures.
+
+    def dense(self, name: str, units: int, activation="linear"):
+        """A dense layer with BERT's initializer."""
+        return self.layer(
+            L.Dense,
+            name,
+            units=units,
+            activation=L.activation(activation),
+            kernel_initializer=L.initializer(self.config.initializer_range),
+        )
+
+    def norm(self, name: str, x):
+        """Layer normalisation, conditional if the model is."""
+        condition = self.layer_norm_cond
+        if isinstance(condition, list | tuple):
+            condition = condition[0]
+        layer = self.layer(
+            L.LayerNorm,
+            name,
+            epsilon=self.config.layer_norm_eps,
+            conditional=condition is not None,
+            hidden_units=self.layer_norm_cond_hidden_size,
+            hidden_activation=self.layer_norm_cond_hidden_act,
+        )
+        return layer(x) if condition is None else layer(x, condition)
+
+    def dropout(self, name: str, x):
+        """Dropout at the config's rate."""
+        return self.layer(keras.layers.Dropout, name, rate=self.config.dropout_rate)(x)
+
+    def add(self, name: str, *tensors):
+        """A residual sum."""
+        return self.layer(keras.layers.Add, name)(list(tensors))
+
+    def token_embedding(self, masks_padding: bool):
+        """The embedding table, also the tied output layer."""
+        return self.layer(
+            L.Embedding,
+            "Embedding-Token",
+            input_dim=self.config.vocab_size,
+            output_dim=self.config.embedding_size,
+            pad_id=self.config.pad_token_id if masks_padding else None,
+            embeddings_initializer=L.initializer(self.config.initializer_range),
+        )
+
+    def position_embedding(self, x, inputs):
+        """Adds the position embedding."""
+        layer = self.layer(
+            L.PositionEmbedding,
+            "Embedding-Position",
+            max_position=self.config.max_position,
+            stddev=self.config.initializer_range,
+            hierarchical=self.config.hierarchical_position,
+        )
+        return layer(x, inputs["position_ids"]) if self.custom_position_ids else layer(x)
+
+    def visibility(self, x, inputs, application: str):
+        """The attention mask of an application."""
+        name = {"encoder": "Attention-Mask", "lm": "Attention-LM-Mask", "unilm": "Attention-UniLM-Mask"}[application]
+        layer = self.layer(L.Visibility, name, application=application)
+        return layer(x, inputs["segment_ids"]) if application == "unilm" else layer(x)
+
+    def attention(self, name: str, x, visible, scores):
+        """Self-attention; returns its output and the scores the next layer may add to its own."""
+        c = self.config
+        layer = self.layer(
+            L.MultiHeadAttention,
+            name,
+            heads=c.num_attention_heads,
+            head_size=c.attention_head_size,
+            key_size=c.attention_key_size,
+            dropout=c.attention_dropout_rate,
+            stddev=c.initializer_range,
+            return_scores=c.residual_attention_scores,
+        )
+        if not c.residual_attention_scores:
+            return layer(x, visible), None
+        return layer(x, visible) if scores is None else layer(x, visible, scores)
+
+    def feed_forward(self, name: str, x):
+        """The feed-forward network."""
+        c = self.config
+        layer = self.layer(
+            L.FeedForward,
+            name,
+            units=c.intermediate_size,
+            activation=c.hidden_act,
+            stddev=c.initializer_range,
+        )
+        return layer(x)
+
+
+def unique(tensors):
+    """The tensors without repetitions, in order."""
+    return list({id(t): t for t in tensors}.values())

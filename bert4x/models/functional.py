@@ -1,0 +1,115 @@
+"""The Keras model that users hold: it takes dicts and lists, a padding mask, and refuses bad ids."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4x.config import TransformerConfig
+from bert4x.errors import InputError, nearest
+
+INPUT_NAMES = {"token_ids": "Input-Token", "segment_ids": "Input-Segment", "position_ids": "Input-Position"}
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class TransformerModel(keras.Model):
+    """A Functional Keras model with `.config` and `.tokenizer`.
+
+    Takes `{"token_ids": ids, "segment_ids": segments, "padding_mask": real}`, all (B, T), the last two optional
+    (segments default to 0; the mask, True for real tokens, to "not the padding id"), or the list bert4keras takes.
+
+    Raises: InputError for ids outside the vocabulary, unknown input names, sequences longer than the model has
+    positions for.
+    """
+
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.supports_masking = True
+        self.config: TransformerConfig | None = None
+        self.tokenizer = None
+
+    def __call__(self, inputs, *args, mask=None, **kwargs):
+        inputs, mask = self.standardize(inputs, mask)
+        self.check_ids(inputs)
+        return super().__call__(inputs, *args, mask=mask, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        inputs, mask = self.standardize(inputs, mask)
+        return super().call(inputs, training=training, mask=mask)
+
+    def compute_mask(self, inputs, mask=None):
+        return None  # the graph has already masked those outputs that have a mask
+
+    def standardize(self, inputs, mask=None):
+        """The list of inputs the graph takes, and the list of their Keras masks (or None)."""
+        names = [tensor.name for tensor in self.inputs]
+        if isinstance(inputs, dict):
+            inputs = dict(inputs)
+            padding_mask = inputs.pop("padding_mask", None)
+            by_layer = {self.layer_name(key, names): value for key, value in inputs.items() if value is not None}
+        else:
+            values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+            padding_mask = None
+            by_layer = dict(zip(names, values, strict=False))
+            if len(values) > len(names):
+                raise InputError(f"got {len(values)} inputs, but this model takes {len(names)}: {', '.join(names)}")
+        first = by_layer.get(names[0])
+        if first is None:
+            raise InputError(f"no token_ids among the inputs; got {sorted(inputs) if isinstance(inputs, dict) else 0}")
+        values = []
+        for name in names:
+            if by_layer.get(name) is None and not name.endswith(INPUT_NAMES["segment_ids"]):
+                raise InputError(f"input {name!r} is missing; this model takes {', '.join(names)}")
+            value = by_layer[name] if by_layer.get(name) is not None else ops.zeros_like(first)
+            values.append(value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value))
+        if padding_mask is not None:
+            mask = [ops.cast(padding_mask, "bool")] + [None] * (len(names) - 1)
+        return values, mask
+
+    @staticmethod
+    def layer_name(key: str, names: list[str]) -> str:
+        """The input layer that a user's key means."""
+        for name in names:
+            if key == name or (key in INPUT_NAMES and name.endswith(INPUT_NAMES[key])):
+                return name
+        if key == "segment_ids":  # a model without segments may be given them all the same
+            return key
+        valid = [*names, "padding_mask", *(k for k, v in INPUT_NAMES.items() if any(n.endswith(v) for n in names))]
+        raise InputError(f"no input {key!r}; {nearest(key, valid)}")
+
+    def check_ids(self, inputs):
+        """Raises InputError for concrete ids that have no row in the table; traced ones cannot be looked at."""
+        if self.config is None:
+            return
+        limits = {"Input-Token": ("token id", self.config.vocab_size)}
+        if self.config.segment_vocab_size:
+            limits["Input-Segment"] = ("segment id", self.config.segment_vocab_size)
+        for tensor, values in zip(self.inputs, inputs, strict=True):
+            for suffix, (what, size) in limits.items():
+                ids = concrete(values) if tensor.name.endswith(suffix) else None
+                if ids is not None and ids.size and (ids.min() < 0 or ids.max() >= size):
+                    bad = ids[(ids < 0) | (ids >= size)].flat[0]
+                    raise InputError(
+                        f"{what} {bad} is outside the table of {size} rows. Is the vocabulary the model's?"
+                    )
+
+    def get_config(self):
+        config = super().get_config()
+        return config | {"transformer": self.config.to_dict() if self.config else None}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        transformer = config.pop("transformer", None)
+        model = super().from_config(config, custom_objects=custom_objects)
+        model.config = TransformerConfig(**transformer) if transformer else None
+        return model
+
+
+def concrete(values) -> np.ndarray | None:
+    """The values as NumPy, or None while a backend is tracing (there are none yet)."""
+    if isinstance(values, keras.KerasTensor):
+        return None
+    try:
+        return np.asarray(values if not ops.is_tensor(values) else ops.convert_to_numpy(values))
+    except Exception:  # each backend has an exception of its own for reading a traced tensor
+        return None

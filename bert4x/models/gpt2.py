@@ -1,0 +1,46 @@
+"""GPT2: the pre-norm decoder of Radford et al. 2019; CPM-LM (Zhang et al. 2020, arXiv 2012.00413) is one."""
+
+import keras
+
+from bert4x.models.backbone import Backbone
+from bert4x.models.registry import register
+
+
+@register("gpt2")
+class Gpt2(Backbone):
+    """Causal whatever the application, except `unilm`, where the source is seen as a whole.
+
+    No id is taken for padding unless the source of a `unilm` must be bounded: a causal model never sees what follows,
+    and published models use every id. Pad on the right, or give `padding_mask`.
+
+    Outputs: hidden states (B, T, D), or with `with_mlm` the language model's (B, T, V) over the tied embeddings.
+    """
+
+    def forward(self, inputs):
+        unilm = self.application == "unilm"
+        tokens = self.token_embedding(masks_padding=unilm)
+        h = tokens(inputs["token_ids"])
+        visible = self.visibility(h, inputs, "unilm" if unilm else "lm")
+        h = self.dropout("Embedding-Dropout", self.position_embedding(h, inputs))
+        scores = None
+        for i in range(self.config.num_hidden_layers):
+            h, scores = self.block(f"Transformer-{i}", h, visible, scores)
+        h = self.norm("Output-Norm", h)
+        if not self.with_mlm:
+            return h
+        activation = "softmax" if self.with_mlm is True else self.with_mlm
+        return self.layer(keras.layers.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
+
+    def block(self, name, h, visible, scores):
+        """Attention, then the feed-forward network; each sees its input normalised and is added to it."""
+        attention = f"{name}-MultiHeadSelfAttention"
+        a, scores = self.attention(attention, self.norm(f"{attention}-Norm", h), visible, scores)
+        h = self.add(f"{attention}-Add", h, self.dropout(f"{attention}-Dropout", a))
+
+        ffn = f"{name}-FeedForward"
+        f = self.feed_forward(ffn, self.norm(f"{ffn}-Norm", h))
+        return self.add(f"{ffn}-Add", h, self.dropout(f"{ffn}-Dropout", f)), scores
+
+    @property
+    def needs_segments(self) -> bool:
+        return self.application == "unilm"
