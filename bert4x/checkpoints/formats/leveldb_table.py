@@ -58,22 +58,26 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """
     if len(data) < FOOTER_SIZE or struct.unpack_from("<Q", data, len(data) - 8)[0] != MAGIC:
         raise UnknownFormatError("not the index of a TensorFlow checkpoint, or a truncated one: no table footer")
-    footer = data[-FOOTER_SIZE:]
-    _, at = _read_handle(footer, 0)  # the metaindex, which TensorFlow leaves empty
-    handle, _ = _read_handle(footer, at)
-    previous_key, previous_end, key_bytes = None, 0, 0
-    for _, value in _read_block(data, *handle):
+    footer = data[-FOOTER_SIZE:-8]
+    metaindex, at = _read_handle(footer, 0)
+    index, at = _read_handle(footer, at)
+    if any(footer[at:]) or any(_read_block(data, *metaindex)) or index[0] != sum(metaindex) + _TRAILER_SIZE:
+        raise CorruptFileError("the footer or the metaindex of the table is not as TensorFlow writes them")
+    previous_key, next_offset, key_bytes = None, 0, 0
+    for _, value in _read_block(data, *index):
         (offset, size), _ = _read_handle(value, 0)
-        # Blocks lie one after another: without this an index could name one large block any number of times.
-        if offset < previous_end:
-            raise CorruptFileError(f"table block at {offset} overlaps the one before it")
-        previous_end = offset + size
+        # Blocks follow each other without gaps: no byte escapes the checksums, and none is named many times.
+        if offset != next_offset:
+            raise CorruptFileError(f"table block at {offset}, expected at {next_offset}")
+        next_offset = offset + size + _TRAILER_SIZE
         for key, entry in _read_block(data, offset, size):
             key_bytes += len(key)
             if (previous_key is not None and key <= previous_key) or key_bytes > _MAX_KEY_BYTES:
                 raise CorruptFileError("the keys of the table are out of order or too long")
             previous_key = key
             yield key, entry
+    if next_offset != metaindex[0]:
+        raise CorruptFileError(f"table blocks end at {next_offset}, expected {metaindex[0]}")
 
 
 def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -96,7 +96,7 @@ def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, check
         with data.open("wb") as file:
             for tensor in tensors:
                 key = tensor.name.encode()
-                if not key or key in entries or tensor.dtype not in _ENUMS:
+                if not key or key in entries or _little(tensor.dtype) not in _ENUMS:
                     raise ConversionError(
                         f"{prefix}: cannot write tensor {tensor.name!r} of dtype {tensor.dtype}: "
                         "names must be unique and not empty, dtypes boolean, integer, floating or bfloat16"
@@ -112,14 +112,18 @@ def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, check
 
 def _write_tensor(file, tensor: LazyTensor) -> bytes:
     """Append the bytes of a tensor and return its BundleEntryProto."""
-    array = np.asarray(tensor.read()).astype(tensor.dtype.newbyteorder("<"), copy=False)
+    array = np.asarray(tensor.read()).astype(_little(tensor.dtype), copy=False)
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     offset = file.tell()
     file.write(flat)
     shape = b"".join(_field(2, _field(1, size)) for size in array.shape)
     crc = masked_crc32c(flat[i : i + CHUNK] for i in range(0, flat.size, CHUNK))
-    parts = [_field(1, _ENUMS[tensor.dtype]), _field(2, shape), _field(4, offset), _field(5, flat.size)]
+    parts = [_field(1, _ENUMS[array.dtype]), _field(2, shape), _field(4, offset), _field(5, flat.size)]
     return b"".join(parts) + write_varint(6 << 3 | 5) + struct.pack("<I", crc)
+
+
+def _little(dtype: np.dtype) -> np.dtype:
+    return dtype.newbyteorder("<")
 
 
 def _tensors(prefix: Path, entries: dict[bytes, bytes]) -> Tensors:
