@@ -1,5 +1,6 @@
 """Bounded reads of regions of a file that must not change while tensors still point into it."""
 
+import contextlib
 import math
 import os
 import stat
@@ -9,10 +10,30 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.tensors import LazyTensor
-from bert4x.errors import CheckpointNotFoundError, CorruptFileError
+from bert4x.errors import CheckpointNotFoundError, CorruptFileError, UnknownFormatError, UnsafeFileError
 
 CHUNK = 4 << 20
 _MAX_RANK = 32  # of NumPy 1
+
+
+def check_shape(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise `CorruptFileError` for a shape that NumPy cannot make, be it of an empty array."""
+    extent = math.prod(size or 1 for size in shape) * dtype.itemsize
+    if len(shape) > _MAX_RANK or any(size < 0 for size in shape) or extent >= 1 << 62:
+        raise CorruptFileError(
+            f"tensor {name!r} has the impossible shape {shape[: _MAX_RANK + 1]}; the file is damaged"
+        )
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Put the path of the file before the message of an error about its content."""
+    try:
+        yield
+    except (CorruptFileError, UnknownFormatError, UnsafeFileError) as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise type(error)(f"{path}: {error}") from None
 
 
 class RegionFile:
@@ -40,10 +61,7 @@ class RegionFile:
         Raises: `CorruptFileError` if its bytes are not all in the file or the shape is impossible.
         """
         tensor = LazyTensor(name, shape, dtype, lambda: self._read(offset, tensor.nbytes).view(dtype).reshape(shape))
-        # NumPy refuses shapes whose product overflows even where another axis is empty.
-        extent = math.prod(size or 1 for size in shape) * dtype.itemsize
-        if len(shape) > _MAX_RANK or any(size < 0 for size in shape) or extent >= 1 << 62:
-            raise CorruptFileError(f"{self.path}: tensor {name!r} has the impossible shape {shape[: _MAX_RANK + 1]}")
+        check_shape(name, shape, dtype)
         self._check(offset, tensor.nbytes, f"tensor {name!r} {shape} {dtype}")
         return tensor
 

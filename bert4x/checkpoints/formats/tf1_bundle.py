@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.formats.leveldb_table import masked_crc32c, read_table, read_varint, write_table, write_varint
-from bert4x.checkpoints.formats.regions import CHUNK, RegionFile
+from bert4x.checkpoints.formats.regions import CHUNK, RegionFile, naming
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
 from bert4x.errors import ConversionError, CorruptFileError, UnknownFormatError
 
@@ -76,10 +76,8 @@ def read_tf1(prefix: str | os.PathLike) -> Tensors:
     file = RegionFile(index)
     if file.size > _MAX_INDEX_SIZE:
         raise UnknownFormatError(f"{index}: {file.size} bytes are too many for the index of a checkpoint")
-    try:
+    with naming(index):
         return _tensors(prefix, dict(read_table(file.bytes(0, file.size))))
-    except (CorruptFileError, UnknownFormatError) as error:
-        raise type(error)(f"{index}: {error}") from None
 
 
 def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, checkpoint_file: bool = True) -> None:
