@@ -1,0 +1,198 @@
+"""What all tokenizers share: start and end tokens, pairs, truncation, batches."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from ..errors import TokenizerError
+
+Text = str | list[str]  # a text, or tokens that are already split and carry their own start and end
+
+
+class TokenizerBase:
+    """bert4keras' tokenizer interface. A subclass gives `_tokenize`, `token_to_id`, `id_to_token`, `decode`.
+
+    `token_start` and `token_end` (None for none) surround every text. `pre_tokenize` is a function from a text to
+    a list of words. `token_translate` renames tokens after splitting, and back when decoding.
+    `pad_id, unk_id, mask_id, start_id, end_id` are None for what the vocabulary lacks.
+    """
+
+    vocab_size: int
+
+    def __init__(
+        self,
+        token_start: str | None = "[CLS]",
+        token_end: str | None = "[SEP]",
+        pre_tokenize: Callable[[str], Iterable[str]] | None = None,
+        token_translate: dict[str, str] | None = None,
+    ):
+        self._token_start = token_start
+        self._token_end = token_end
+        self._pre_tokenize = pre_tokenize
+        self._token_translate = dict(token_translate or {})
+        self._token_translate_inv = {new: old for old, new in self._token_translate.items()}
+
+    def _set_specials(self, ids: dict[str, int | None]) -> None:
+        """Takes the ids of pad, unk, mask, start and end, under the names bert4keras gives them as well."""
+        for name in ("start", "end"):
+            token = getattr(self, f"_token_{name}")
+            if token is not None and ids[name] is None:
+                raise TokenizerError(
+                    f"token_{name}={token!r} is not in the vocabulary; pass the {name} token it uses, or None"
+                )
+        self.pad_id, self.unk_id = ids["pad"], ids["unk"]
+        self.mask_id, self.start_id, self.end_id = ids["mask"], ids["start"], ids["end"]
+        self._token_pad_id, self._token_unk_id = self.pad_id, self.unk_id
+        self._token_mask_id, self._token_start_id, self._token_end_id = self.mask_id, self.start_id, self.end_id
+
+    # for subclasses
+
+    def _tokenize(self, text: str) -> list[str]:
+        """Tokens of a text, without start and end."""
+        raise NotImplementedError
+
+    def _text_ids(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without start and end."""
+        return [self.tokens_to_ids(self._tokens(text)) for text in texts]
+
+    def token_to_id(self, token: str) -> int:
+        """The id of a token; the unknown id when the vocabulary lacks it."""
+        raise NotImplementedError
+
+    def id_to_token(self, token_id: int) -> str:
+        """The token of an id; TokenizerError outside the vocabulary."""
+        raise NotImplementedError
+
+    def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None) -> str:
+        """Readable text of ids (or of `tokens`, when given), without special tokens."""
+        raise NotImplementedError
+
+    # the interface
+
+    def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
+        """The id of each token."""
+        return [self.token_to_id(token) for token in tokens]
+
+    def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
+        """The token of each id."""
+        return [self.id_to_token(int(token_id)) for token_id in ids]
+
+    def tokenize(self, text: str, maxlen: int | None = None) -> list[str]:
+        """Tokens of a text with the start and end tokens, at most `maxlen` of them (cut before the end token).
+
+        A word that the vocabulary cannot spell is given as the word itself; its id is the unknown id.
+        """
+        start = [] if self._token_start is None else [self._token_start]
+        end = [] if self._token_end is None else [self._token_end]
+        tokens = start + self._tokens(_checked(text)) + end
+        return self._truncate(tokens, None, maxlen, "right")[0]
+
+    def _tokens(self, text: str) -> list[str]:
+        return [self._token_translate.get(token, token) for token in self._tokenize(text)]
+
+    def encode(
+        self,
+        first_text: Text,
+        second_text: Text | None = None,
+        maxlen: int | None = None,
+        pattern: str = "S*E*E",
+        truncate_from: str | int = "right",
+    ) -> tuple[list[int], list[int]]:
+        """`(token_ids, segment_ids)`, each of one length T <= `maxlen`; segments are 0, and 1 for the second text.
+
+        A list of tokens is used as it is, so it must hold its own start and end tokens. `pattern` "S*E*E" drops the
+        start token of the second text, "S*ES*E" keeps it. When the result is longer than `maxlen`, the longer
+        of the two texts is shortened, at its "right" or "left" end or from an index on.
+        """
+        firsts, seconds = self._encode_all([first_text], None if second_text is None else [second_text])
+        return self._join(firsts[0], seconds[0], maxlen, pattern, truncate_from)
+
+    def encode_batch(
+        self,
+        texts: Iterable[Text],
+        second_texts: Iterable[Text] | None = None,
+        maxlen: int | None = None,
+        pattern: str = "S*E*E",
+        truncate_from: str | int = "right",
+        padding: bool = False,
+    ) -> tuple:
+        """`encode` of many texts (with `second_texts`: of pairs), much faster than one by one.
+
+        Returns `(token_ids, segment_ids)`: lists of B lists, or with `padding=True` int32 arrays of shape (B, T),
+        T the longest text, filled up with `pad_id` and segment 0.
+        """
+        if isinstance(texts, str):
+            raise TokenizerError("encode_batch takes a list of texts, not one text; use encode for one")
+        texts = list(texts)
+        seconds = None if second_texts is None else list(second_texts)
+        if seconds is not None and len(seconds) != len(texts):
+            raise TokenizerError(f"{len(texts)} texts but {len(seconds)} second texts; they must go in pairs")
+        firsts, seconds = self._encode_all(texts, seconds)
+        pairs = [self._join(a, b, maxlen, pattern, truncate_from) for a, b in zip(firsts, seconds, strict=True)]
+        token_ids, segment_ids = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        if not padding:
+            return token_ids, segment_ids
+        if self.pad_id is None:
+            raise TokenizerError("this vocabulary has no padding token; pad the lists yourself and pass a padding_mask")
+        return _pad(token_ids, self.pad_id), _pad(segment_ids, 0)
+
+    def _encode_all(self, firsts: list[Text], seconds: list[Text] | None) -> tuple[list[list[int]], list]:
+        """Ids of all texts, each with start and end, in one go."""
+        texts = firsts + (seconds or [])
+        plain = [text for text in texts if not isinstance(text, list | tuple)]
+        for text in plain:
+            _checked(text)
+        start = [] if self.start_id is None else [self.start_id]
+        end = [] if self.end_id is None else [self.end_id]
+        encoded = [start + ids + end for ids in self._text_ids(plain)]
+        if len(plain) < len(texts):
+            rest = iter(encoded)
+            encoded = [self.tokens_to_ids(t) if isinstance(t, list | tuple) else next(rest) for t in texts]
+        return encoded[: len(firsts)], encoded[len(firsts) :] or [None] * len(firsts)
+
+    def _join(self, first, second, maxlen, pattern, truncate_from) -> tuple[list[int], list[int]]:
+        if pattern not in ("S*E*E", "S*ES*E"):
+            raise TokenizerError(f"pattern {pattern!r}; expected 'S*E*E' or 'S*ES*E'")
+        dropped = int(self._token_start is not None and pattern == "S*E*E")
+        if second is None:
+            first, _ = self._truncate(first, None, maxlen, truncate_from)
+            return first, [0] * len(first)
+        first, second = self._truncate(first, second, None if maxlen is None else maxlen + dropped, truncate_from)
+        second = second[dropped:]
+        return first + second, [0] * len(first) + [1] * len(second)
+
+    def _truncate(self, first: list, second: list | None, maxlen: int | None, truncate_from: str | int):
+        """Drops items from the longer sequence until both have `maxlen` together; of equal ones from the first."""
+        a, b = len(first), len(second or ())
+        if maxlen is None or a + b <= maxlen:
+            return first, second
+        half, other_half = maxlen // 2, maxlen - maxlen // 2
+        keep = max(maxlen - b, min(a, half)) if second is not None else maxlen
+        keep_second = min(b, max(maxlen - a, other_half))
+        start, end = self._token_start is not None, self._token_end is not None
+        if min(keep, keep_second if second is not None else keep) < start + end:
+            raise TokenizerError(f"maxlen is too short for the start and end tokens; {maxlen} given")
+        index = {"right": -1 - end, "left": int(start)}.get(truncate_from, truncate_from)
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise TokenizerError(f"truncate_from={truncate_from!r}; expected 'right', 'left' or an index")
+        return _drop(first, a - keep, index), None if second is None else _drop(second, b - keep_second, index)
+
+
+def _drop(items: list, count: int, index: int) -> list:
+    """What `count` calls of `items.pop(index)` leave; near an end that has too few items, the nearest others go."""
+    at = index if index >= 0 else len(items) + index + 1 - count
+    at = max(0, min(at, len(items) - count))
+    return items[:at] + items[at + count :]
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise TokenizerError(f"a text must be a str or a list of tokens, not {type(text).__name__}")
+    return text
+
+
+def _pad(rows: list[list[int]], value: int) -> np.ndarray:
+    array = np.full((len(rows), max(map(len, rows), default=0)), value, np.int32)
+    for row, ids in zip(array, rows, strict=True):
+        row[: len(ids)] = ids
+    return array

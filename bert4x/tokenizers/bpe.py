@@ -1,0 +1,95 @@
+"""GPT2's byte-level BPE (vocab.json + merges.txt, or OpenAI's encoder.json + vocab.bpe)."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from ..errors import TokenizerError
+from .base import TokenizerBase
+from .vocab import read_bounded
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class BpeTokenizer(TokenizerBase):
+    """GPT2's tokenizer with bert4keras' interface: no start or end token, no unknown token, id 0 is a real token.
+
+    `vocab` is the path of vocab.json (or encoder.json), `merges` that of merges.txt (or vocab.bpe).
+    "<|endoftext|>" in a text is recognised when the vocabulary has it. Source: Radford et al. 2019.
+    Raises TokenizerError when the files cannot be read or contradict each other.
+    """
+
+    def __init__(
+        self,
+        vocab: str | os.PathLike,
+        merges: str | os.PathLike,
+        token_start: str | None = None,
+        token_end: str | None = None,
+    ):
+        super().__init__(token_start, token_end)
+        try:
+            self.token_dict = {str(k): int(v) for k, v in json.loads(read_bounded(vocab)).items()}
+            lines = read_bounded(merges).decode("utf-8").split("\n")
+            pairs = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
+            self._backend = tokenizers.Tokenizer(models.BPE(self.token_dict, pairs))
+        except TokenizerError:
+            raise
+        except Exception as error:  # tokenizers raises bare Exception
+            raise TokenizerError(
+                f"{Path(vocab)} and {Path(merges).name} are not a vocabulary and its merges: {error}"
+            ) from error
+        self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._backend.decoder = decoders.ByteLevel()
+        specials = [t for t in ("<|endoftext|>", token_start, token_end) if t in self.token_dict]
+        self._backend.add_special_tokens(specials)
+        self._special_ids = {self.token_dict[token] for token in specials}
+        self._token_dict = self.token_dict
+        self._tokens_by_id = {token_id: token for token, token_id in self.token_dict.items()}
+        self.vocab_size = max(self._tokens_by_id, default=-1) + 1
+        self.eos_id = self.token_dict.get("<|endoftext|>")
+        ids = {"pad": None, "unk": None, "mask": None}
+        ids |= {"start": self.token_dict.get(token_start), "end": self.token_dict.get(token_end)}
+        self._set_specials(ids)
+
+    def _encode(self, text: str) -> tokenizers.Encoding:
+        return self._backend.encode(_SURROGATES.sub("\ufffd", text), add_special_tokens=False)
+
+    def _tokenize(self, text: str) -> list[str]:
+        return self._encode(text).tokens
+
+    def _text_ids(self, texts: list[str]) -> list[list[int]]:
+        texts = [_SURROGATES.sub("\ufffd", text) for text in texts]
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The token ids of `encode(text)`, and for each the `(start, end)` of its characters in `text`."""
+        encoding = self._encode(text)
+        start = [] if self.start_id is None else [self.start_id]
+        end = [] if self.end_id is None else [self.end_id]
+        offsets = [(0, 0)] * len(start) + list(encoding.offsets) + [(0, 0)] * len(end)
+        return start + encoding.ids + end, offsets
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """`(start, end)` in `text` of each token of `tokenize(text)`."""
+        return self.encode_with_offsets(text)[1]
+
+    def token_to_id(self, token: str) -> int:
+        if token not in self.token_dict:
+            raise TokenizerError(f"no token {token!r} in this byte-level vocabulary, which has no unknown token")
+        return self.token_dict[token]
+
+    def id_to_token(self, token_id: int) -> str:
+        if token_id not in self._tokens_by_id:
+            raise TokenizerError(f"no token has id {token_id}; ids go from 0 to {self.vocab_size - 1}")
+        return self._tokens_by_id[token_id]
+
+    def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None) -> str:
+        """Text of ids (or of `tokens`) without "<|endoftext|>"; incomplete characters become U+FFFD."""
+        ids = self.tokens_to_ids(tokens) if tokens is not None else [int(i) for i in ids]
+        tokens = [self.id_to_token(i) for i in ids if i not in self._special_ids]
+        return self._backend.decoder.decode(tokens)

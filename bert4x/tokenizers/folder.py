@@ -1,0 +1,134 @@
+"""Finding the tokenizer that lies beside a model's weights."""
+
+import json
+import os
+import re
+import warnings
+from pathlib import Path
+
+from ..errors import TokenizerError
+from .base import TokenizerBase
+from .bpe import BpeTokenizer
+from .sentencepiece import CpmTokenizer, SpTokenizer, is_cpm
+from .vocab import read_bounded
+from .wordpiece import Tokenizer
+
+_SENTENCEPIECE_NAMES = ("spiece.model", "sentencepiece.model", "spm.model", "tokenizer.model", "chinese_vocab.model")
+_BPE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+_BRACKETED = re.compile(r"\[.*\]|<.*>")
+
+
+def load_tokenizer(folder: str | os.PathLike, config: dict | None = None) -> TokenizerBase | None:
+    """The tokenizer of a model folder, or None when no vocabulary lies in it.
+
+    Looks for vocab.txt (or the only *vocab*.txt), tokenizer.json, a SentencePiece model, and GPT2's vocab.json +
+    merges.txt or encoder.json + vocab.bpe; for CPM-LM's original layout also in `bpe_3w_new` and one folder up.
+    `config` is the model's Hugging Face configuration; without it config.json is read. tokenizer_config.json is
+    obeyed. A vocab.txt alone is lower-cased unless it has a token with a capital Latin letter ([CLS] aside).
+
+    Raises TokenizerError for a vocabulary that is there but cannot be read.
+    """
+    folder = Path(folder)
+    folder = folder if folder.is_dir() else folder.parent
+    places = [folder, folder / "bpe_3w_new"]
+    if folder.name.isdigit():  # DeepSpeed's folder of one step
+        places += [folder.parent, folder.parent / "bpe_3w_new"]
+    for place in places:
+        tokenizer = _load_from(place, config) if place.is_dir() else None
+        if tokenizer is not None:
+            return tokenizer
+    return None
+
+
+def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
+    options = (config if config is not None else _read_json(folder / "config.json")) | _read_json(
+        folder / "tokenizer_config.json"
+    )
+    vocab = _vocab_file(folder)
+    pieces = _sentencepiece_file(folder)
+    kind = str(options.get("tokenizer_class") or "").removesuffix("Fast")
+    if pieces is not None and (vocab is None or kind in ("CpmTokenizer", "AlbertTokenizer", "T5Tokenizer")):
+        return _sentencepiece(pieces)
+    if vocab is not None:
+        return _wordpiece(vocab, options)
+    if (folder / "tokenizer.json").is_file():
+        return _from_tokenizer_json(folder / "tokenizer.json")
+    for names in _BPE_NAMES:
+        if all((folder / name).is_file() for name in names):
+            return BpeTokenizer(*(folder / name for name in names))
+    return None
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(read_bounded(path))
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} holds a {type(content).__name__}; expected an object")
+    return content
+
+
+def _vocab_file(folder: Path) -> Path | None:
+    if (folder / "vocab.txt").is_file():
+        return folder / "vocab.txt"
+    found = sorted(path for path in folder.glob("*vocab*.txt") if path.is_file())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise TokenizerError(f"{folder} has several vocabularies ({names}); name the right one vocab.txt")
+    return found[0] if found else None
+
+
+def _sentencepiece_file(folder: Path) -> Path | None:
+    named = [folder / name for name in _SENTENCEPIECE_NAMES]
+    return next((path for path in named + sorted(folder.glob("*.model")) if path.is_file()), None)
+
+
+def _sentencepiece(path: Path) -> SpTokenizer:
+    tokenizer = SpTokenizer(path, token_start=None, token_end=None)
+    if is_cpm(tokenizer):
+        return CpmTokenizer(path)
+    for start, end in (("[CLS]", "[SEP]"), ("<s>", "</s>"), (None, "</s>")):
+        if (start is None or start in tokenizer.token_dict) and end in tokenizer.token_dict:
+            return SpTokenizer(path, start, end)
+    return tokenizer
+
+
+def _wordpiece(path: Path, options: dict) -> Tokenizer:
+    plain = Tokenizer(path, token_start=None, token_end=None)
+    names = {"token_start": ("cls_token", "[CLS]"), "token_end": ("sep_token", "[SEP]")}
+    ends = {}
+    for argument, (key, default) in names.items():
+        token = options.get(key) or default
+        token = token.get("content", default) if isinstance(token, dict) else token
+        ends[argument] = token if token in plain.token_dict else None
+    lower = options.get("do_lower_case")
+    if lower is None:
+        lower = not any(re.search("[A-Z]", token) and not _BRACKETED.fullmatch(token) for token in plain.token_dict)
+    return Tokenizer(
+        plain.token_dict,
+        do_lower_case=bool(lower),
+        strip_accents=options.get("strip_accents"),
+        tokenize_chinese_chars=options.get("tokenize_chinese_chars", True),
+        **ends,
+    )
+
+
+def _from_tokenizer_json(path: Path) -> TokenizerBase | None:
+    content = _read_json(path)
+    model, normalizer = content.get("model") or {}, content.get("normalizer") or {}
+    if model.get("type") == "WordPiece" and normalizer.get("type") == "BertNormalizer":
+        vocab = model["vocab"]
+        return Tokenizer(
+            vocab,
+            do_lower_case=normalizer["lowercase"],
+            word_maxlen=model.get("max_input_chars_per_word", 100),
+            token_start="[CLS]" if "[CLS]" in vocab else None,
+            token_end="[SEP]" if "[SEP]" in vocab else None,
+            strip_accents=normalizer.get("strip_accents"),
+            tokenize_chinese_chars=normalizer.get("handle_chinese_chars", True),
+        )
+    warnings.warn(f"{path} describes a {model.get('type')} tokenizer, which bert4x does not read", stacklevel=4)
+    return None

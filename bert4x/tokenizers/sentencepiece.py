@@ -1,0 +1,130 @@
+"""SentencePiece models: any (mT5, ALBERT), and CPM-LM's, which go through jieba."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from ..errors import TokenizerError
+from .base import TokenizerBase
+from .vocab import read_bounded
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_SPACE, _NEWLINE = "\u2582", "\u2583"  # what CPM-LM writes for a space and a line break
+
+
+def _require(module: str):
+    """Imports an optional package by name."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise TokenizerError(f'this tokenizer needs {module}: pip install "bert4x[cpm]"') from error
+
+
+class SpTokenizer(TokenizerBase):
+    """A SentencePiece model with bert4keras' interface.
+
+    Raises TokenizerError when the file is no SentencePiece model, lacks the start or end token, or
+    `sentencepiece` is not installed. Source: Kudo and Richardson 2018 (arXiv 1808.06226).
+    """
+
+    def __init__(
+        self,
+        sp_model_path: str | os.PathLike,
+        token_start: str | None = "<s>",
+        token_end: str | None = "</s>",
+        pre_tokenize: Callable[[str], Iterable[str]] | None = None,
+        token_translate: dict[str, str] | None = None,
+    ):
+        super().__init__(token_start, token_end, pre_tokenize, token_translate)
+        processor = _require("sentencepiece").SentencePieceProcessor
+        model = read_bounded(sp_model_path)
+        try:
+            self.sp_model = processor(model_proto=model) if model else None
+        except RuntimeError as error:
+            raise TokenizerError(f"{sp_model_path} is not a SentencePiece model, or is damaged: {error}") from error
+        if self.sp_model is None:
+            raise TokenizerError(f"{sp_model_path} is empty; expected a SentencePiece model")
+        self.vocab_size = self.sp_model.get_piece_size()
+        self.token_dict = {self.sp_model.id_to_piece(i): i for i in range(self.vocab_size)}
+        self._token_dict = self.token_dict
+        pad, unk = self.sp_model.pad_id(), self.sp_model.unk_id()
+        ids = {"pad": pad if pad >= 0 else self._first_of("<pad>", "[PAD]"), "unk": unk}
+        ids |= {"mask": self._first_of("<mask>", "[MASK]")}
+        ids |= {"start": self.token_dict.get(token_start), "end": self.token_dict.get(token_end)}
+        self._set_specials(ids)
+
+    def _first_of(self, *tokens: str) -> int | None:
+        return next((self.token_dict[token] for token in tokens if token in self.token_dict), None)
+
+    def _tokenize(self, text: str) -> list[str]:
+        text = _SURROGATES.sub("\ufffd", text)
+        if self._pre_tokenize is not None:
+            text = " ".join(self._pre_tokenize(text))
+        return self.sp_model.encode(text, out_type=str)
+
+    def token_to_id(self, token: str) -> int:
+        return self.token_dict.get(token, self.unk_id)
+
+    def id_to_token(self, token_id: int) -> str:
+        if not 0 <= token_id < self.vocab_size:
+            raise TokenizerError(f"no token has id {token_id}; ids go from 0 to {self.vocab_size - 1}")
+        return self.sp_model.id_to_piece(int(token_id))
+
+    def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None) -> str:
+        """Text of ids (or of `tokens`); control and unknown tokens are left out."""
+        tokens = self.ids_to_tokens(ids) if tokens is None else tokens
+        tokens = [self._token_translate_inv.get(token, token) for token in tokens]
+        return self.sp_model.decode_pieces([token for token in tokens if not self._is_special(token)])
+
+    def _is_special(self, token: str) -> bool:
+        token_id = self.token_dict.get(token)
+        if token_id is None:
+            return False
+        model = self.sp_model
+        return model.is_control(token_id) or model.is_unknown(token_id) or model.is_unused(token_id)
+
+
+class CpmTokenizer(SpTokenizer):
+    """CPM-LM's tokenizer: words by jieba, a space as U+2582, a line break as U+2583, then SentencePiece.
+
+    Two models were published. The later one has the piece U+2583 with id 3; in the earlier one id 3 is `<cls>`,
+    which then stands for the line break. They are told apart by content and give equal ids. There is no start or
+    end token; id 0 is unknown, 5 (`pad_id`) padding, 7 (`eod_id`) the end of a document.
+
+    Source: TsinghuaAI CPM-1-Generate; https://kexue.fm/archives/7912. Raises TokenizerError as `SpTokenizer`,
+    and when jieba is not installed.
+    """
+
+    def __init__(self, sp_model_path: str | os.PathLike, token_start: str | None = None, token_end: str | None = None):
+        super().__init__(sp_model_path, token_start, token_end, pre_tokenize=self._words)
+        if not is_cpm(self):
+            raise TokenizerError(f"{sp_model_path} lacks the pieces of CPM-LM ({_SPACE!r}, '<eod>'); use SpTokenizer")
+        self.eod_id = self.token_dict["<eod>"]
+        if _NEWLINE not in self.token_dict:
+            self._token_translate = {_NEWLINE: "<cls>"}
+            self._token_translate_inv = {"<cls>": _NEWLINE}
+        self._jieba = None
+        self._words("")
+
+    def _words(self, text: str) -> Iterable[str]:
+        if self._jieba is None:
+            jieba = _require("jieba")
+            jieba.setLogLevel("ERROR")  # it reports its start on stderr
+            self._jieba = jieba.Tokenizer()
+        table = {ord(" "): _SPACE, ord("\n"): _NEWLINE}
+        return [word.translate(table) for word in self._jieba.cut(text, cut_all=False)]
+
+    def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None) -> str:
+        """Text of ids (or of `tokens`), spaces and line breaks restored; control and unknown tokens are left out."""
+        text = super().decode(ids, tokens).replace(" ", "")
+        return text.replace(_SPACE, " ").replace(_NEWLINE, "\n")
+
+    def _is_special(self, token: str) -> bool:
+        return token == "<eod>" or super()._is_special(token)
+
+
+def is_cpm(tokenizer: SpTokenizer) -> bool:
+    """Whether the model is one of the two that CPM-LM was published with, by its pieces."""
+    return {_SPACE, "<eod>", "<pad>"} <= tokenizer.token_dict.keys()
