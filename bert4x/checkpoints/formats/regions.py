@@ -18,11 +18,9 @@ _MAX_RANK = 32  # of NumPy 1
 
 def check_shape(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raise `CorruptFileError` for a shape that NumPy cannot make, be it of an empty array."""
-    extent = math.prod(size or 1 for size in shape) * dtype.itemsize
-    if len(shape) > _MAX_RANK or any(size < 0 for size in shape) or extent >= 1 << 62:
-        raise CorruptFileError(
-            f"tensor {name!r} has the impossible shape {shape[: _MAX_RANK + 1]}; the file is damaged"
-        )
+    possible = len(shape) <= _MAX_RANK and all(size >= 0 for size in shape)
+    if not possible or math.prod(size or 1 for size in shape) * dtype.itemsize >= 1 << 62:
+        raise CorruptFileError(f"tensor {name!r} has the impossible shape {shape[: _MAX_RANK + 1]}")
 
 
 @contextlib.contextmanager
