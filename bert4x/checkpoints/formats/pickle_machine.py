@@ -99,7 +99,7 @@ class PickleMachine:
     def op_stack_global(self):
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
-            raise UnsafeFileError(f"the pickle computes the name of a global; damaged or malicious")
+            raise UnsafeFileError("the pickle computes the name of a global; damaged or malicious")
         self.stack.append(self.find_global(module, name))
 
     def op_reduce(self):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,6 +41,11 @@ PLAIN = {
     "numpy": "ndarray dtype bool_ float32 float64 int32 int64",
     "numpy.core.multiarray": "_reconstruct scalar",
     "numpy._core.multiarray": "_reconstruct scalar",
+    "numpy.core.numeric": "_frombuffer",
+    "numpy._core.numeric": "_frombuffer",
+    "numpy.random._pickle": "__randomstate_ctor __bit_generator_ctor __generator_ctor",
+    "numpy.random._mt19937": "MT19937",
+    "numpy.random._pcg64": "PCG64",
     "torch": "device Generator",
     "torch.serialization": "_get_layout",
 }
@@ -50,12 +55,13 @@ INERT_PACKAGES = ("megatron.", "deepspeed.", "apex.", "fp16.", "mpu.", "torch.op
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A flat array of the file: `count` elements, `start` elements into the one stored under `key`."""
+    """A flat array of the file: `count` elements, `start` elements into the `total` stored under `key`."""
 
     key: str
     dtype: np.dtype
     count: int
-    start: int = 0
+    start: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +87,8 @@ def _rebuild_tensor(storage, offset, shape, strides, *rest) -> StridedView:
     if type(storage) is not Storage or type(offset) is not int or offset < 0:
         raise CorruptFileError("a tensor of the pickle has no valid storage and offset")
     if dtype is not None and dtype != storage.dtype:
-        itemsize = storage.dtype.itemsize
-        storage = replace(
-            storage,
-            dtype=dtype,
-            count=storage.count * itemsize // dtype.itemsize,
-            start=storage.start * itemsize // dtype.itemsize,
-        )
+        sizes = (storage.count, storage.start, storage.total)
+        storage = Storage(storage.key, dtype, *(n * storage.dtype.itemsize // dtype.itemsize for n in sizes))
     where = f"a tensor of storage {storage.key[:40]!r}"
     shape = checked_shape(shape, storage.dtype.itemsize, where)
     strides = checked_shape(strides, 1, where)
@@ -143,7 +144,7 @@ def find_global(module: str, name: str) -> Global:
     if known is None:
         raise UnsafeFileError(
             f"the pickle refers to {module}.{name}, which no checkpoint needs and which may run code; "
-            "nothing was executed. Do not load this file with other tools unless you trust where it comes from"
+            "nothing was executed. If it is a whole model you trust, save its state_dict() instead"
         )
     return known
 
@@ -151,13 +152,11 @@ def find_global(module: str, name: str) -> Global:
 def find_storage(pid) -> Storage:
     """What a persistent id ("storage", type, key, device, count[, (view key, start, count)]) refers to."""
     if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
-        raise CorruptFileError(f"a persistent id that is not a storage")
+        raise CorruptFileError("a persistent id that is not a storage")
     _, kind, key, _, count, *view = pid
     if type(kind) is not Global or not isinstance(kind.payload, np.dtype) or type(key) is not str:
-        raise CorruptFileError(f"a storage of unknown type")
-    start = 0
-    if view and view[0] is not None:
-        _, start, count = view[0]
-    if type(count) is not int or type(start) is not int or not (0 <= count < 2**60 and 0 <= start < 2**60):
+        raise CorruptFileError("a storage of unknown type")
+    _, start, size = view[0] if view and view[0] is not None else (None, 0, count)
+    if any(type(n) is not int or not 0 <= n < 2**60 for n in (count, start, size)) or start + size > count:
         raise CorruptFileError(f"storage {key[:40]!r} has no valid size")
-    return Storage(key, kind.payload, count, start)
+    return Storage(key, kind.payload, size, start, count)

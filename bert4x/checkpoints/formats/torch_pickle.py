@@ -22,6 +22,7 @@ from bert4x.errors import CorruptFileError, TensorMismatchError, UnknownFormatEr
 
 MAGIC = 0x1950A86A20F9469CFC6C
 MAX_DEPTH = 32
+MAX_TENSORS = 100_000
 MAX_VALUES = 2_000_000
 
 
@@ -55,6 +56,8 @@ def read_torch(path, root: str | None = None) -> Tensors:
     for name, view in _named(value, str(path)):
         if name in tensors:
             raise TensorMismatchError(f"{path}: two tensors are named {name!r}")
+        if len(tensors) == MAX_TENSORS:
+            raise UnsafeFileError(f"{path}: more than {MAX_TENSORS} tensors")
         tensors[name] = _lazy(name, view, segment(view.storage))
     return tensors
 
@@ -100,7 +103,7 @@ def _lazy(name: str, view: StridedView, segment: "ZipMember | Range") -> LazyTen
 
 
 def _open_zip(path: Path) -> tuple[object, Callable[[Storage], ZipMember]]:
-    members = read_members(path)
+    members, where = read_members(path), str(path)
     roots = [name.removesuffix("data.pkl") for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(roots) != 1 or f"{roots[0]}constants.pkl" in members:
         raise UnknownFormatError(f"{path}: a zip archive, but not one written by torch.save (or a TorchScript program)")
@@ -116,16 +119,19 @@ def _open_zip(path: Path) -> tuple[object, Callable[[Storage], ZipMember]]:
 
     def segment(storage: Storage) -> ZipMember:
         member = members.get(f"{root}data/{storage.key}")
-        if member is None or member.size < (storage.start + storage.count) * storage.dtype.itemsize:
-            raise CorruptFileError(
-                f"{path}: storage {storage.key[:40]!r} of {storage.count} {storage.dtype} is "
-                + ("missing" if member is None else f"only {member.size} bytes long")
-            )
+        _check_size(storage, member.size if member else None, where)
         return member
 
-    where = str(path)
     machine = PickleMachine(pickled.read(0, pickled.size).tobytes(), find_global, find_storage, where=where)
     return machine.load(), segment
+
+
+def _check_size(storage: Storage, size: int | None, where: str) -> None:
+    if size is None or size // storage.dtype.itemsize != storage.total:
+        found = "missing" if size is None else f"{size} bytes long"
+        raise CorruptFileError(
+            f"{where}: storage {storage.key[:40]!r} of {storage.total} {storage.dtype} is {found}; damaged"
+        )
 
 
 class Range:
@@ -167,8 +173,7 @@ def _open_legacy(mapped: MappedFile) -> tuple[object, Callable[[Storage], Range]
 
     def segment(storage: Storage) -> Range:
         found = ranges.get(storage.key)
-        if found is None or found.size < (storage.start + storage.count) * storage.dtype.itemsize:
-            raise CorruptFileError(f"{where}: storage {storage.key[:40]!r} is missing or too short")
+        _check_size(storage, found.size if found else None, where)
         return found
 
     return value, segment

@@ -24,9 +24,10 @@ CHUNK = 1 << 20
 class ZipMember:
     """One stored or deflated file inside an archive. `size` is its length once unpacked, in bytes."""
 
-    def __init__(self, file: MappedFile, info: zipfile.ZipInfo, offset: int):
+    def __init__(self, file: MappedFile, info: zipfile.ZipInfo, offset: int, checked: bool):
         self.file, self.path, self.name, self.offset = file, file.path, info.filename, offset
-        self.size, self.packed_size, self.crc = info.file_size, info.compress_size, info.CRC
+        self.size, self.packed_size = info.file_size, info.compress_size
+        self.crc = info.CRC if checked else None
         self.deflated = info.compress_type == zipfile.ZIP_DEFLATED
         self._verified = False
 
@@ -49,7 +50,9 @@ class ZipMember:
         return np.frombuffer(data, np.uint8)[start : start + length]
 
     def verify(self) -> bool:
-        """Checks the CRC-32 of the whole member, once. Raises `CorruptFileError`."""
+        """Checks the CRC-32 of the whole member, once; False if it has none. Raises `CorruptFileError`."""
+        if self.crc is None:
+            return False
         if not self._verified:
             step = self.size if self.deflated else CHUNK
             crc = 0
@@ -77,13 +80,15 @@ def read_members(path) -> dict[str, ZipMember]:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, OSError, struct.error) as error:
         raise CorruptFileError(f"{path}: not a readable zip archive ({error}); truncated or damaged") from None
+    # torch.serialization.set_crc32_options(False) leaves every checksum 0
+    checked = any(info.CRC for info in infos)
     members = {}
     with path.open("rb") as file:
         for info in infos:
             _check_directory_entry(path, info)
             if info.filename in members:
                 raise CorruptFileError(f"{path}: the archive has two members named {info.filename!r}")
-            members[info.filename] = ZipMember(mapped, info, _data_offset(path, file, info))
+            members[info.filename] = ZipMember(mapped, info, _data_offset(path, file, info), checked)
     ranges = sorted((info.header_offset, members[info.filename].end) for info in infos)
     for (_, end), (begin, _) in itertools.pairwise([*ranges, (total, total)]):
         if end > begin:
@@ -95,7 +100,7 @@ def read_members(path) -> dict[str, ZipMember]:
 
 def _check_directory_entry(path: Path, info: zipfile.ZipInfo) -> None:
     name = info.orig_filename
-    if name.startswith("/") or ".." in name.split("/") or any(c in "\\:\0" for c in name):
+    if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/") or "\\" in name or "\0" in name:
         raise UnsafeFileError(f"{path}: member {name!r} climbs out of the archive")
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UnknownFormatError(f"{path}: member {name!r} is encrypted or compressed by an unusual method")
@@ -110,7 +115,7 @@ def _check_directory_entry(path: Path, info: zipfile.ZipInfo) -> None:
 def _data_offset(path: Path, file, info: zipfile.ZipInfo) -> int:
     """Where the data of a member begins, after checking that its local header agrees with the directory."""
     corrupt = CorruptFileError(f"{path}: the local header of member {info.orig_filename!r} contradicts the directory")
-    if info.header_offset < 0:
+    if not 0 <= info.header_offset < 2**62:
         raise corrupt
     file.seek(info.header_offset)
     header = file.read(LOCAL_HEADER.size)
