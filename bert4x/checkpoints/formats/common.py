@@ -128,6 +128,10 @@ def tensor_bytes(tensor: LazyTensor) -> memoryview:
             f"tensor {tensor.name!r} was declared {tensor.dtype} {tuple(tensor.shape)} "
             f"but read as {array.dtype} {array.shape}"
         )
-    if array.dtype.byteorder == ">":
-        array = array.astype(array.dtype.newbyteorder("<"))
+    array = array.astype(little_endian(array.dtype), copy=False)
     return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def little_endian(dtype: np.dtype) -> np.dtype:
+    """The dtype as files hold it; it equals `dtype` unless that is big-endian."""
+    return dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype

@@ -19,6 +19,7 @@ from bert4x.checkpoints.formats.common import (
     as_tensor,
     checked_name,
     checked_shape,
+    little_endian,
     parse_json,
     tensor_bytes,
     unique_list,
@@ -175,11 +176,12 @@ def _write(path: Path, tensors: Sequence[LazyTensor], metadata: dict[str, str] |
     header: dict = {"__metadata__": {"format": "pt"} if metadata is None else metadata}
     begin = 0
     for tensor in tensors:
-        if tensor.dtype not in DTYPE_NAMES or tensor.name == "__metadata__":
+        dtype = DTYPE_NAMES.get(little_endian(tensor.dtype))
+        if dtype is None or tensor.name == "__metadata__":
             raise ConversionError(f"safetensors cannot hold tensor {tensor.name!r} of {tensor.dtype}")
         end = begin + tensor.nbytes
         header[tensor.name] = {
-            "dtype": DTYPE_NAMES[tensor.dtype],
+            "dtype": dtype,
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }

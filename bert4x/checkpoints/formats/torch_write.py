@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import tensor_bytes, unique_list
+from bert4x.checkpoints.formats.common import little_endian, tensor_bytes, unique_list
 from bert4x.checkpoints.formats.torch_globals import DTYPES
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
 from bert4x.errors import ConversionError
@@ -86,8 +86,7 @@ def _value(value) -> bytes:
 
 def _tensor(key: str, tensor: LazyTensor) -> bytes:
     """Pickle of a contiguous tensor that owns storage `key`."""
-    dtype = tensor.dtype.newbyteorder("<") if tensor.dtype.byteorder == ">" else tensor.dtype
-    kind = STORAGE_NAMES.get(dtype)
+    kind = STORAGE_NAMES.get(little_endian(tensor.dtype))
     if kind is None:
         raise ConversionError(f"PyTorch has no storage for tensor {tensor.name!r} of {tensor.dtype}")
     strides = tuple(int(np.prod(tensor.shape[i + 1 :], dtype=object)) for i in range(len(tensor.shape)))
