@@ -11,9 +11,10 @@ HIDDEN = -1e9  # the score of an invisible key: finite, so that a row with no vi
 
 @keras.saving.register_keras_serializable("bert4x")
 class Visibility(Layer):
-    """The attention mask of an application (see `bert4x.masks`), from the embedded tokens and their Keras mask.
+    """The attention mask of an application (see `bert4x.masks`), from the embedded tokens, whose Keras mask tells
+    padding, and their ids: the segment ids for `unilm`, any others elsewhere.
 
-    Shape: (B, T, E)[, (B, T) segment ids] -> (B, 1, T, T) bool
+    Shape: (B, T, E), (B, T) -> (B, 1, T, T) bool
     """
 
     settings = ("application",)
@@ -22,15 +23,16 @@ class Visibility(Layer):
         super().__init__(**kwargs)
         self.application = application
 
-    def call(self, x, segment_ids=None, mask=None, x_mask=None):
-        valid = mask if segment_ids is None else x_mask  # Keras names the mask after the number of tensors
-        rank = masks.token_rank(self.application, x[:, :, 0], segment_ids)
-        return masks.visible(rank, rank, valid)
+    def call(self, x, ids, x_mask=None):
+        # Two tensors always: for a layer called on one, Keras records the symbolic call's mask (that of the padding
+        # id) as an argument of the graph node, and a padding_mask given later would be ignored.
+        rank = masks.token_rank(self.application, ids, ids)
+        return masks.visible(rank, rank, x_mask)
 
     def compute_mask(self, x, mask=None):
         return None
 
-    def compute_output_spec(self, x, segment_ids=None, mask=None, x_mask=None):
+    def compute_output_spec(self, x, ids, x_mask=None):
         return self.symbolic((x.shape[0], 1, x.shape[1], x.shape[1]), "bool")
 
 

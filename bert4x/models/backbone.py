@@ -152,7 +152,7 @@ class Backbone:
         """The attention mask of an application."""
         name = {"encoder": "Attention-Mask", "lm": "Attention-LM-Mask", "unilm": "Attention-UniLM-Mask"}[application]
         layer = self.layer(L.Visibility, name, application=application)
-        return layer(x, inputs["segment_ids"]) if application == "unilm" else layer(x)
+        return layer(x, inputs["segment_ids" if application == "unilm" else "token_ids"])
 
     def attention(self, name: str, x, visible, scores):
         """Self-attention; returns its output and the scores the next layer may add to its own."""
