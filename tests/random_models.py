@@ -85,7 +85,7 @@ def random_weights(config, heads=True, seed=0, **conditions):
             return x / np.sqrt(shape[0])
         if path.endswith("/gamma"):
             return 1 + 0.2 * x
-        return x if path.endswith("/embeddings") else 0.2 * x
+        return (0.4 if path.endswith("/embeddings") else 0.2) * x
 
     shapes = weight_shapes(config, heads, **conditions)
     return {path: draw(path, shape).astype(np.float32) for path, shape in shapes.items()}

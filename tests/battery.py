@@ -1,0 +1,179 @@
+"""What every family of models must pass. A family subclasses `FamilyBattery` in a few lines (tests/test_parity.py)."""
+
+import keras
+import numpy as np
+from random_models import random_inputs, random_weights, tiny_config, weight_shapes
+
+from bert4x.config import TransformerConfig
+from bert4x.models.registry import backbone_class
+
+# largest difference to float32 allowed under each policy, in standard deviations of the hidden states
+POLICIES = {"mixed_float16": 0.02, "mixed_bfloat16": 0.15, "bfloat16": 0.3}
+CONDITION = {"condition_size": 4, "condition_hidden_size": 6}
+
+
+def variables_of(model):
+    """Path -> variable, without the states of dropout's random generators."""
+    return {variable.path: variable for variable in model.variables if "seed_generator" not in variable.path}
+
+
+def build(config, weights, application="encoder", **options):
+    """The library's model of a config dict, with these weights by canonical path."""
+    builder = backbone_class(config["model"])(TransformerConfig(**config), application, **options)
+    model = builder.build().model
+    for path, variable in variables_of(model).items():
+        variable.assign(weights[path])
+    return model
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
+
+
+def close(ours, expected, tolerance=2e-5):
+    np.testing.assert_allclose(array(ours), expected, rtol=0, atol=tolerance)
+
+
+class FamilyBattery:
+    """A subclass sets `model`, `oracle` (see tests/reference), and what it has of the rest."""
+
+    model: str
+    oracle = None
+    # options of the builder -> the oracle's outputs that the model then gives
+    outputs: tuple[tuple[dict, tuple[str, ...]], ...] = (({}, ("hidden",)),)
+    applications: tuple[str, ...] = ("encoder", "lm", "unilm")
+    variants: dict[str, dict] = {}  # noqa: RUF012  name -> changes of the config
+    layer_names: tuple[str, ...] = ()  # some of bert4keras' names that scripts look up
+
+    def pytest_generate_tests(self, metafunc):
+        for name, values in (("application", self.applications), ("variant", self.variants), ("policy", POLICIES)):
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, values)
+
+    def config(self, **changes):
+        return tiny_config(self.model, **changes)
+
+    def encode(self, config, options=None, application="encoder", seed=0, **conditions):
+        """A model with random weights, and these weights."""
+        weights = random_weights(config, seed=seed, **conditions)
+        return build(config, weights, application, **(options or {})), weights
+
+    def check(self, config, application="unilm", inputs=None, options=None, conditions=None, **oracle_options):
+        """Every output against the oracle, at the real tokens."""
+        inputs = inputs or random_inputs(config)
+        weights = random_weights(config, **(conditions or {}))
+        real = inputs["padding_mask"]
+        known = {k: inputs[k] for k in ("token_ids", "segment_ids", "padding_mask", "position_ids") if k in inputs}
+        expected = type(self).oracle(weights, config, **known, application=application, **oracle_options)
+        for asked, names in self.outputs:
+            outputs = build(config, weights, application, **asked, **(options or {}))(inputs)
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            for output, name in zip(outputs, names, strict=True):
+                at = real if output.shape[:2] == real.shape else ...
+                close(array(output)[at], expected[name][at])
+
+    def test_application(self, application):
+        self.check(self.config(), application)
+
+    def test_variant(self, variant):
+        self.check(self.config(**self.variants[variant]))
+
+    def test_explicit_padding_mask(self):
+        """The mask decides, whatever the ids: padding may hold any id, a real token the pad id."""
+        config = self.config(pad_token_id=0)
+        inputs = random_inputs(config)
+        inputs["token_ids"][~inputs["padding_mask"]] = 7
+        inputs["token_ids"][:, 1] = 0
+        for application in self.applications:
+            self.check(config, application, inputs)
+
+    def test_custom_position_ids(self):
+        config = self.config()
+        inputs = random_inputs(config)
+        positions = np.random.default_rng(3).integers(0, config["max_position"], inputs["token_ids"].shape)
+        self.check(config, inputs=inputs | {"position_ids": positions}, options={"custom_position_ids": True})
+
+    def test_hierarchical_positions(self):
+        for alpha in (True, 0.3):
+            config = self.config(hierarchical_position=alpha)
+            self.check(config, inputs=random_inputs(config, length=2 * config["max_position"] + 3))
+
+    def test_conditional_layer_norm(self):
+        config = self.config()
+        condition = np.random.default_rng(4).standard_normal((3, CONDITION["condition_size"])).astype("float32")
+        self.check(
+            config,
+            inputs=random_inputs(config) | {"Input-Condition": condition},
+            options={
+                "layer_norm_cond": keras.Input((CONDITION["condition_size"],), name="Input-Condition"),
+                "layer_norm_cond_hidden_size": CONDITION["condition_hidden_size"],
+                "layer_norm_cond_hidden_act": "relu",
+            },
+            conditions=CONDITION,
+            condition=condition,
+            condition_act="relu",
+        )
+
+    def test_lists_and_missing_inputs(self):
+        config = self.config(pad_token_id=0)
+        inputs = random_inputs(config)
+        for application in self.applications:
+            model, _ = self.encode(config, application=application)
+            names = ("token_ids", "segment_ids")[: len(model.inputs)]
+            expected = array(model({name: inputs[name] for name in names}))
+            close(model([inputs[name] for name in names]), expected, 0)
+            close(model.predict([inputs[name] for name in names], verbose=0), expected, 1e-5)
+            zeros = np.zeros_like(inputs["segment_ids"])
+            alone = model({"token_ids": inputs["token_ids"]})
+            close(alone, array(model({"token_ids": inputs["token_ids"], "segment_ids": zeros})), 0)
+
+    def test_variable_paths(self):
+        """Checkpoint tables key on these paths: they may not change."""
+        config, paths = self.config(), set()
+        for options, _ in self.outputs:
+            model, weights = self.encode(config, options)
+            paths |= set(variables_of(model))
+            shapes = {path: tuple(variable.shape) for path, variable in variables_of(model).items()}
+            assert shapes.items() <= weight_shapes(config).items()
+        assert paths == set(weights)
+        for name in self.layer_names:
+            assert model.get_layer(name).name == name
+
+    def test_serialization(self, tmp_path):
+        config = self.config()
+        inputs = random_inputs(config)
+        for i, (options, _) in enumerate(self.outputs):
+            model, _ = self.encode(config, options, application="unilm")
+            model.save(tmp_path / f"{i}.keras")
+            loaded = keras.saving.load_model(tmp_path / f"{i}.keras")
+            assert loaded.config == model.config
+            assert list(variables_of(loaded)) == list(variables_of(model))
+            ours, theirs = (keras.tree.flatten(m(inputs)) for m in (model, loaded))
+            for a, b in zip(ours, theirs, strict=True):
+                close(a, array(b), 0)
+
+    def test_precision_policy(self, policy):
+        config = self.config(residual_attention_scores=True)
+        inputs = random_inputs(config)
+        real = inputs["padding_mask"]
+        expected = array(self.encode(config)[0](inputs))[real]
+        model, _ = self.encode(config, {"dtype": policy})
+        hidden = model(inputs)
+        assert keras.backend.standardize_dtype(hidden.dtype) == keras.dtype_policies.get(policy).compute_dtype
+        close(array(hidden)[real], expected, POLICIES[policy] * expected.std())
+        for path, variable in variables_of(model).items():
+            assert variable.dtype == keras.dtype_policies.get(policy).variable_dtype, path
+
+    def test_every_weight_learns(self):
+        """One step moves every variable but the key biases, which the softmax cannot see."""
+        config = self.config(dropout_rate=0.0)
+        for options, names in self.outputs:
+            model, weights = self.encode(config, options)
+            inputs = random_inputs(config)
+            outputs = [array(x) for x in keras.tree.flatten(model(inputs))]
+            targets = [np.random.default_rng(5).standard_normal(x.shape).astype("float32") for x in outputs]
+            model.compile(keras.optimizers.SGD(0.1), ["mse"] * len(names) if len(names) > 1 else "mse")
+            x = [inputs[name] for name in ("token_ids", "segment_ids")[: len(model.inputs)]]
+            model.train_on_batch(x, targets if len(names) > 1 else targets[0])
+            still = {path for path, v in variables_of(model).items() if np.array_equal(array(v), weights[path])}
+            assert not [path for path in still if not path.endswith("/key/bias")]
