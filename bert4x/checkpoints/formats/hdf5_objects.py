@@ -18,6 +18,7 @@ ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 0x0C, 0x10, 0x11
 _SOFT_LINK = 2
 _MAX_STRUCTURE = 64 << 20
 _MAX_DEPTH = 64
+_PAGE, _MAX_PAGES = 16 << 10, 64
 _MAX_PATH = 1024
 
 Messages = list[tuple[int, bytes]]  # the (type, body) pairs of one object header
@@ -34,6 +35,7 @@ class Hdf5Objects:
         # Every structure lies in the file once: cycles and overlaps soon exceed this, so work is linear in its size.
         self._budget = 2 * file.size + (1 << 20)
         self._collections: dict[int, dict[int, bytes]] = {}
+        self._pages: dict[int, bytes] = {}  # of the file: a group is five small structures near each other
         head = file.bytes(0, min(file.size, 96))
         if not head.startswith(SIGNATURE):
             raise UnknownFormatError("not an HDF5 file")
@@ -72,7 +74,16 @@ class Hdf5Objects:
 
     def _read(self, offset: int, size: int) -> bytes:
         self._spend(size)
-        return self._file.bytes(offset, size)
+        page = offset // _PAGE
+        if (offset + size) // _PAGE != page or offset + size > self._file.size:
+            return self._file.bytes(offset, size)
+        if page not in self._pages:
+            if len(self._pages) == _MAX_PAGES:
+                self._pages.clear()
+            start = page * _PAGE
+            self._pages[page] = self._file.bytes(start, min(_PAGE, self._file.size - start))
+        at = offset - page * _PAGE
+        return self._pages[page][at : at + size]
 
     def _spend(self, size: int) -> None:
         self._budget -= size

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, check
             path.write_text(f"model_checkpoint_path: {name}\nall_model_checkpoint_paths: {name}\n", encoding="utf-8")
 
 
-def _write_tensor(file, tensor: LazyTensor) -> bytes:
+def _write_tensor(file: BinaryIO, tensor: LazyTensor) -> bytes:
     """Append the bytes of a tensor and return its BundleEntryProto."""
     array = np.asarray(tensor.read()).astype(_little(tensor.dtype), copy=False)
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
