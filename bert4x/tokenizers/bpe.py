@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -16,33 +15,39 @@ from .vocab import read_bounded
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
+def _read_merges(path: str | os.PathLike) -> list[tuple[str, str]]:
+    lines = read_bounded(path).decode("utf-8").split("\n")
+    return [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
+
+
 class BpeTokenizer(TokenizerBase):
     """GPT2's tokenizer with bert4keras' interface: no start or end token, no unknown token, id 0 is a real token.
 
-    `vocab` is the path of vocab.json (or encoder.json), `merges` that of merges.txt (or vocab.bpe).
+    `vocab` is the path of vocab.json (or encoder.json) or its content, a dict from token to id; `merges` the path of
+    merges.txt (or vocab.bpe) or a list of pairs.
     "<|endoftext|>" in a text is recognised when the vocabulary has it. Source: Radford et al. 2019.
     Raises TokenizerError when the files cannot be read or contradict each other.
     """
 
     def __init__(
         self,
-        vocab: str | os.PathLike,
-        merges: str | os.PathLike,
+        vocab: dict[str, int] | str | os.PathLike,
+        merges: list[tuple[str, str]] | str | os.PathLike,
         token_start: str | None = None,
         token_end: str | None = None,
     ):
         super().__init__(token_start, token_end)
         try:
-            self.token_dict = {str(k): int(v) for k, v in json.loads(read_bounded(vocab)).items()}
-            lines = read_bounded(merges).decode("utf-8").split("\n")
-            pairs = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
-            self._backend = tokenizers.Tokenizer(models.BPE(self.token_dict, pairs))
+            vocab = vocab if isinstance(vocab, dict) else json.loads(read_bounded(vocab))
+            self.token_dict = {str(token): int(token_id) for token, token_id in vocab.items()}
+            merges = merges if isinstance(merges, list) else _read_merges(merges)
+            self._backend = tokenizers.Tokenizer(models.BPE(self.token_dict, merges))
+            if not self.token_dict:
+                raise ValueError("no tokens")
         except TokenizerError:
             raise
         except Exception as error:  # tokenizers raises bare Exception
-            raise TokenizerError(
-                f"{Path(vocab)} and {Path(merges).name} are not a vocabulary and its merges: {error}"
-            ) from error
+            raise TokenizerError(f"not a byte-level vocabulary and its merges: {error}") from error
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._backend.decoder = decoders.ByteLevel()
         specials = [t for t in ("<|endoftext|>", token_start, token_end) if t in self.token_dict]

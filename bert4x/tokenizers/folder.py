@@ -6,11 +6,13 @@ import re
 import warnings
 from pathlib import Path
 
+import tokenizers
+
 from ..errors import TokenizerError
 from .base import TokenizerBase
 from .bpe import BpeTokenizer
-from .sentencepiece import CpmTokenizer, SpTokenizer, is_cpm
-from .vocab import read_bounded
+from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
+from .vocab import load_vocab, read_bounded
 from .wordpiece import Tokenizer
 
 _SENTENCEPIECE_NAMES = ("spiece.model", "sentencepiece.model", "spm.model", "tokenizer.model", "chinese_vocab.model")
@@ -19,14 +21,15 @@ _BRACKETED = re.compile(r"\[.*\]|<.*>")
 
 
 def load_tokenizer(folder: str | os.PathLike, config: dict | None = None) -> TokenizerBase | None:
-    """The tokenizer of a model folder, or None when no vocabulary lies in it.
+    """The tokenizer of a model folder (or of the folder a file lies in), or None when no vocabulary lies in it.
 
     Looks for vocab.txt (or the only *vocab*.txt), tokenizer.json, a SentencePiece model, and GPT2's vocab.json +
     merges.txt or encoder.json + vocab.bpe; for CPM-LM's original layout also in `bpe_3w_new` and one folder up.
     `config` is the model's Hugging Face configuration; without it config.json is read. tokenizer_config.json is
     obeyed. A vocab.txt alone is lower-cased unless it has a token with a capital Latin letter ([CLS] aside).
 
-    Raises TokenizerError for a vocabulary that is there but cannot be read.
+    Raises TokenizerError for a vocabulary that is damaged. One that needs a package that is not installed, or is of a
+    kind not supported here, gives a warning and None, so that the weights can be used all the same.
     """
     folder = Path(folder)
     folder = folder if folder.is_dir() else folder.parent
@@ -48,7 +51,11 @@ def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
     pieces = _sentencepiece_file(folder)
     kind = str(options.get("tokenizer_class") or "").removesuffix("Fast")
     if pieces is not None and (vocab is None or kind in ("CpmTokenizer", "AlbertTokenizer", "T5Tokenizer")):
-        return _sentencepiece(pieces)
+        try:
+            return _sentencepiece(pieces)
+        except MissingPackageError as error:
+            warnings.warn(f"{pieces} is not loaded: {error}", stacklevel=3)
+            return None
     if vocab is not None:
         return _wordpiece(vocab, options)
     if (folder / "tokenizer.json").is_file():
@@ -97,38 +104,51 @@ def _sentencepiece(path: Path) -> SpTokenizer:
 
 
 def _wordpiece(path: Path, options: dict) -> Tokenizer:
-    plain = Tokenizer(path, token_start=None, token_end=None)
-    names = {"token_start": ("cls_token", "[CLS]"), "token_end": ("sep_token", "[SEP]")}
-    ends = {}
-    for argument, (key, default) in names.items():
-        token = options.get(key) or default
-        token = token.get("content", default) if isinstance(token, dict) else token
-        ends[argument] = token if token in plain.token_dict else None
+    vocab = load_vocab(path)
+    added = options.get("added_tokens_decoder")
+    added = {entry["content"]: int(i) for i, entry in added.items()} if isinstance(added, dict) else {}
     lower = options.get("do_lower_case")
     if lower is None:
-        lower = not any(re.search("[A-Z]", token) and not _BRACKETED.fullmatch(token) for token in plain.token_dict)
+        lower = not any(re.search("[A-Z]", token) and not _BRACKETED.fullmatch(token) for token in vocab)
+    ends = {}
+    for argument, key, default in (("token_start", "cls_token", "[CLS]"), ("token_end", "sep_token", "[SEP]")):
+        token = options.get(key) or default
+        token = token.get("content", default) if isinstance(token, dict) else token
+        ends[argument] = token if token in vocab else None
     return Tokenizer(
-        plain.token_dict,
+        vocab | added,
         do_lower_case=bool(lower),
         strip_accents=options.get("strip_accents"),
         tokenize_chinese_chars=options.get("tokenize_chinese_chars", True),
+        special_tokens=added,
         **ends,
     )
 
 
 def _from_tokenizer_json(path: Path) -> TokenizerBase | None:
+    """Hugging Face's own file: BERT's WordPiece and GPT2's BPE are read, in the form their tokenizers save them."""
     content = _read_json(path)
-    model, normalizer = content.get("model") or {}, content.get("normalizer") or {}
-    if model.get("type") == "WordPiece" and normalizer.get("type") == "BertNormalizer":
-        vocab = model["vocab"]
+    try:
+        tokenizers.Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # a bare Exception
+        raise TokenizerError(f"{path} is damaged: {error}") from error
+    model, normalizer, splitter = (content.get(key) or {} for key in ("model", "normalizer", "pre_tokenizer"))
+    added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
+    kinds = model.get("type"), normalizer.get("type"), splitter.get("type")
+    if kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer") and normalizer["clean_text"]:
+        vocab = model["vocab"] | added
         return Tokenizer(
             vocab,
             do_lower_case=normalizer["lowercase"],
-            word_maxlen=model.get("max_input_chars_per_word", 100),
+            word_maxlen=model["max_input_chars_per_word"],
             token_start="[CLS]" if "[CLS]" in vocab else None,
             token_end="[SEP]" if "[SEP]" in vocab else None,
-            strip_accents=normalizer.get("strip_accents"),
-            tokenize_chinese_chars=normalizer.get("handle_chinese_chars", True),
+            strip_accents=normalizer["strip_accents"],
+            tokenize_chinese_chars=normalizer["handle_chinese_chars"],
+            special_tokens=added,
         )
-    warnings.warn(f"{path} describes a {model.get('type')} tokenizer, which bert4x does not read", stacklevel=4)
+    if kinds == ("BPE", None, "ByteLevel") and not splitter["add_prefix_space"]:
+        merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+        return BpeTokenizer(model["vocab"] | added, merges)
+    warnings.warn(f"{path} describes a tokenizer that bert4x does not read: {kinds}", stacklevel=4)
     return None

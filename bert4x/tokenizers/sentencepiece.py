@@ -1,8 +1,11 @@
 """SentencePiece models: any (mT5, ALBERT), and CPM-LM's, which go through jieba."""
 
+import importlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 
 from ..errors import TokenizerError
 from .base import TokenizerBase
@@ -12,14 +15,17 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _SPACE, _NEWLINE = "\u2582", "\u2583"  # what CPM-LM writes for a space and a line break
 
 
-def _require(module: str):
-    """Imports an optional package by name."""
-    import importlib
+class MissingPackageError(TokenizerError, ImportError):
+    """A tokenizer needs a package that is not installed."""
 
+
+def _require(module: str) -> ModuleType:
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():  # jieba's import warns about its own use of pkg_resources
+            warnings.simplefilter("ignore")
+            return importlib.import_module(module)
     except ImportError as error:
-        raise TokenizerError(f'this tokenizer needs {module}: pip install "bert4x[cpm]"') from error
+        raise MissingPackageError(f'this tokenizer needs {module}: pip install "bert4x[cpm]"') from error
 
 
 class SpTokenizer(TokenizerBase):
@@ -105,16 +111,12 @@ class CpmTokenizer(SpTokenizer):
         if _NEWLINE not in self.token_dict:
             self._token_translate = {_NEWLINE: "<cls>"}
             self._token_translate_inv = {"<cls>": _NEWLINE}
-        self._jieba = None
-        self._words("")
+        _require("jieba").setLogLevel("ERROR")  # it would report on stderr that it reads its dictionary
 
-    def _words(self, text: str) -> Iterable[str]:
-        if self._jieba is None:
-            jieba = _require("jieba")
-            jieba.setLogLevel("ERROR")  # it reports its start on stderr
-            self._jieba = jieba.Tokenizer()
+    @staticmethod
+    def _words(text: str) -> list[str]:
         table = {ord(" "): _SPACE, ord("\n"): _NEWLINE}
-        return [word.translate(table) for word in self._jieba.cut(text, cut_all=False)]
+        return [word.translate(table) for word in _require("jieba").cut(text, cut_all=False)]
 
     def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None) -> str:
         """Text of ids (or of `tokens`), spaces and line breaks restored; control and unknown tokens are left out."""

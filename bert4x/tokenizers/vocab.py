@@ -1,6 +1,7 @@
 """Reading, writing and trimming vocab.txt."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -59,7 +60,7 @@ def load_vocab(
     simplified: bool = False,
     startswith: Iterable[str] | None = None,
 ) -> dict[str, int] | tuple[dict[str, int], list[int]]:
-    """Reads a vocab.txt, one token a line; the line number, or the id after a tab (Paddle), is its id.
+    """Reads a vocab.txt: one token a line, whose number is its id, or "token<tab>id" lines, id 0 first (Paddle).
 
     With `simplified=True` returns `(token_dict, keep_tokens)` as bert4keras does: `startswith` first, then every
     other token in its old order, less those of several characters that contain a Chinese character or punctuation
@@ -74,14 +75,22 @@ def load_vocab(
         raise TokenizerError(f"{dict_path} is not a {encoding} text file ({error}); pass its encoding=") from error
     if "\0" in text:
         raise TokenizerError(f"{dict_path} holds binary data, not one token a line")
-    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
+    lines = re.sub("\r\n?", "\n", text).rstrip("\n").split("\n")
     if lines == [""]:
         raise TokenizerError(f"{dict_path} is empty; expected one token a line")
+    has_ids = lines[0].endswith("\t0")
 
     token_dict: dict[str, int] = {}
     lines_of: dict[int, int] = {}
     for number, line in enumerate(lines):
-        token, token_id = _parse_line(line, number)
+        token, *rest = re.split("[ \t]+", line.strip(" \t"))  # of a frequency list, what follows the token is dropped
+        token_id = number
+        if has_ids:
+            if len(rest) != 1 or not re.fullmatch("[0-9]{1,9}", rest[0]):
+                raise TokenizerError(
+                    f"{dict_path} line {number + 1}: expected a token, a tab and its id, found {line!r}"
+                )
+            token_id = int(rest[0])
         if token in token_dict:
             raise TokenizerError(
                 f"{dict_path} line {number + 1}: token {token!r} was already given id {token_dict[token]}; "
@@ -92,15 +101,6 @@ def load_vocab(
         token_dict[token] = token_id
         lines_of[token_id] = number + 1
     return simplify_vocab(token_dict, startswith) if simplified else token_dict
-
-
-def _parse_line(line: str, number: int) -> tuple[str, int]:
-    fields = line.split("\t")
-    if len(fields) == 2 and fields[0] and fields[1].strip().isdecimal():
-        return fields[0], int(fields[1])
-    token = line.strip(" \t")
-    words = token.split()
-    return (words[0] if len(words) > 1 else token), number
 
 
 def simplify_vocab(token_dict: dict[str, int], startswith: Iterable[str] | None = None) -> tuple[dict, list[int]]:
@@ -125,7 +125,7 @@ def save_vocab(dict_path: str | os.PathLike, token_dict: dict[str, int], encodin
     for expected, token in enumerate(tokens):
         if token_dict[token] != expected:
             raise TokenizerError(f"a vocab.txt has ids 0, 1, 2 ...; id {expected} is missing or given twice")
-        if "\n" in token or "\r" in token:
-            raise TokenizerError(f"token {token!r} holds a line break and cannot be written to a vocab.txt")
+        if re.search("[ \t\r\n]", token):
+            raise TokenizerError(f"token {token!r} holds a space or line break; a vocab.txt cannot hold it")
     with atomic_write(dict_path) as temporary:
         temporary.write_text("".join(f"{token}\n" for token in tokens), encoding=encoding, newline="\n")

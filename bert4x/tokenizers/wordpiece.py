@@ -53,10 +53,11 @@ class Tokenizer(TokenizerBase):
     """BERT's tokenizer, with bert4keras' interface and the ids of Hugging Face's BertTokenizerFast.
 
     `token_dict` is a dict from token to id or the path of a vocab.txt. With `do_lower_case`, text is lower-cased and
-    its accents are stripped (unless `strip_accents` says otherwise). Special tokens written in a text ("[MASK]")
-    are recognised. A word longer than `word_maxlen` characters is unknown: 100 as in Hugging Face's tokenizers (200
-    in Google's and bert4keras'). `pre_tokenize` splits a (normalised) text into words; a word that is in the vocabulary
-    is one token, whatever its length, as the word-based RoFormer needs. Lone surrogates count as U+FFFD.
+    its accents are stripped (unless `strip_accents` says otherwise). Special tokens written in a text ("[MASK]", and
+    `special_tokens`, as they stand) are recognised. A word longer than `word_maxlen` characters is unknown: 100 as in
+    Hugging Face's tokenizers (200 in Google's and bert4keras'). `pre_tokenize` splits a (normalised) text into words;
+    one that is in the vocabulary is one token, whatever its length, as word-based models need. Lone surrogates count
+    as U+FFFD.
 
     Source: Devlin et al. 2018 (arXiv 1810.04805); greedy longest match: Wu et al. 2016 (arXiv 1609.08144).
     Raises TokenizerError for a vocabulary without "[UNK]" or without the start or end token.
@@ -74,11 +75,15 @@ class Tokenizer(TokenizerBase):
         *,
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
+        special_tokens: Iterable[str] = (),
     ):
         super().__init__(token_start, token_end, pre_tokenize, token_translate)
         self.token_dict = dict(token_dict) if isinstance(token_dict, dict) else load_vocab(token_dict)
         self.do_lower_case = do_lower_case
         self._token_dict = self.token_dict  # the name bert4keras' scripts reach for
+        for token, token_id in self.token_dict.items():
+            if not isinstance(token, str) or not isinstance(token_id, int) or not 0 <= token_id < 2**31:
+                raise TokenizerError(f"token_dict maps tokens to ids from 0 on; found {token!r}: {token_id!r}")
         self._tokens_by_id = {token_id: token for token, token_id in self.token_dict.items()}
         if len(self._tokens_by_id) < len(self.token_dict):
             raise TokenizerError("two tokens of token_dict share an id; every token needs its own")
@@ -90,7 +95,8 @@ class Tokenizer(TokenizerBase):
         names = {"pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]", "start": token_start, "end": token_end}
         self._set_specials({name: self.token_dict.get(token) for name, token in names.items()})
 
-        self._specials = [t for t in dict.fromkeys((*SPECIALS, token_start, token_end)) if t in self.token_dict]
+        candidates = dict.fromkeys((*SPECIALS, token_start, token_end, *special_tokens))
+        self._specials = [token for token in candidates if token and token in self.token_dict]
         longest_first = sorted(self._specials, key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, longest_first)))
         self._backend = tokenizers.Tokenizer(
