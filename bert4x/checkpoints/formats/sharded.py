@@ -7,6 +7,8 @@ from bert4x.checkpoints.formats.common import read_json
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnsafeFileError
 
+MAX_NAME = 85  # characters of a file name: at most 255 bytes of UTF-8, all that file systems take
+
 
 def read_sharded(index_path, read_one: Callable[[Path], Tensors]) -> Tensors:
     """All tensors of the shards an index names.
@@ -35,8 +37,8 @@ def read_sharded(index_path, read_one: Callable[[Path], Tensors]) -> Tensors:
 
 
 def _shard_path(index_path: Path, shard: str) -> Path:
-    if shard in ("", ".", "..") or any(c in "/\\:" or not c.isprintable() for c in shard):
-        raise UnsafeFileError(f"{index_path}: shard {shard!r} is not a plain file name in the same folder")
+    if shard in ("", ".", "..") or len(shard) > MAX_NAME or any(c in "/\\:" or not c.isprintable() for c in shard):
+        raise UnsafeFileError(f"{index_path}: shard {shard[:MAX_NAME]!r} is not a plain file name in the same folder")
     path = index_path.parent / shard
     if not path.is_file():
         raise CheckpointNotFoundError(f"{index_path}: shard {shard} is missing; download it beside the index")

@@ -6,7 +6,6 @@ each storage as an int64 count and its elements. The layouts are those of `torch
 """
 
 import mmap
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,7 +44,8 @@ def read_torch(path, root: str | None = None) -> Tensors:
     elif len(head) < 4:
         raise CorruptFileError(f"{path}: only {len(head)} bytes; truncated?")
     else:
-        kind = "the tar form of PyTorch 0.1" if tarfile.is_tarfile(path) else f"it starts with {head!r}"
+        tar = file.size > 512 and file.map(257, 5).tobytes() == b"ustar"
+        kind = "it is in the tar form of PyTorch 0.1" if tar else f"it starts with {head!r}"
         raise UnknownFormatError(f"{path}: expected a file written by torch.save, but {kind}")
     if root is not None:
         if type(value) is not dict or type(value.get(root)) is not dict:
