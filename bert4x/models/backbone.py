@@ -48,7 +48,9 @@ class Backbone:
         self.application = application
         for option, default in self.options.items():
             setattr(self, option, options.get(option, default))
-        self.layers = dict(self.layers or {})
+        self.layers = self.layers if self.layers is not None else {}  # shared with the caller, as in bert4keras
+        self.reused = len(self.layers)
+        self.prefix = self.prefix or ""
         self.policy = keras.dtype_policies.get(self.dtype) if self.dtype else keras.config.dtype_policy()
         self.model = None
 

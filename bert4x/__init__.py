@@ -1,0 +1,45 @@
+"""Pretrained Chinese language models in Keras 3: load, run, convert and fine-tune them.
+
+Names are imported when first used, so that `import bert4x` is instant and loads no backend.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from bert4x.errors import Bert4xError
+from bert4x.version import __version__
+
+if TYPE_CHECKING:
+    from bert4x.checkpoints.convert import convert, inspect, save
+    from bert4x.config import TransformerConfig
+    from bert4x.models.build import build_transformer_model, load
+    from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
+
+_HOME = {
+    "build_transformer_model": "bert4x.models.build",
+    "load": "bert4x.models.build",
+    "convert": "bert4x.checkpoints.convert",
+    "inspect": "bert4x.checkpoints.inspect",
+    "save": "bert4x.checkpoints.convert",
+    "TransformerConfig": "bert4x.config",
+    "Tokenizer": "bert4x.tokenizers",
+    "CpmTokenizer": "bert4x.tokenizers",
+    "SpTokenizer": "bert4x.tokenizers",
+    "load_tokenizer": "bert4x.tokenizers",
+    "load_vocab": "bert4x.tokenizers",
+    "save_vocab": "bert4x.tokenizers",
+}
+
+__all__ = ["Bert4xError", "__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'bert4x' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

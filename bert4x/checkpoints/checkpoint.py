@@ -1,0 +1,316 @@
+"""An opened checkpoint: which family it is, what it holds, what is wrong with it, and our variables read from it."""
+
+import functools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bert4x.checkpoints.files import Files, locate
+from bert4x.checkpoints.spec import Entry, Table
+from bert4x.checkpoints.tables import PUBLISHED, own_table, style_for
+from bert4x.checkpoints.tensors import LazyTensor, Tensors
+from bert4x.checkpoints.variables import variables
+from bert4x.config import TransformerConfig, from_json, read_json
+from bert4x.errors import ConfigError, TensorMismatchError, UnknownFormatError
+
+CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
+# The original download of CPM-LM has no config file; its sizes are those of the paper (arXiv 2012.00413, table 2).
+CPM_LM = {
+    "vocab_size": 30000,
+    "hidden_size": 2560,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 1024,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+
+
+@dataclass
+class Report:
+    """What of a checkpoint does not fit its family. The first four are errors, unless one loads with strict=False."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+    duplicate: list[str] = field(default_factory=list)
+    absent_heads: list[str] = field(default_factory=list)  # published without: fine unless one asks for them
+    stray: list[str] = field(default_factory=list)  # of no model here: heads of other tasks
+    ignored: list[str] = field(default_factory=list)  # optimizer slots, buffers
+
+    @property
+    def problems(self) -> list[str]:
+        """All errors, one line each."""
+        return [*self.missing, *self.unexpected, *self.misshapen, *self.duplicate]
+
+    def raise_for_problems(self, where) -> None:
+        """Raises: TensorMismatchError naming the first of them."""
+        if self.problems:
+            shown = "\n  ".join(self.problems[:8])
+            more = f"\n  ... and {len(self.problems) - 8} more" if len(self.problems) > 8 else ""
+            raise TensorMismatchError(
+                f"{where} does not hold what its config says:\n  {shown}{more}\n"
+                "Check the config beside the weights, or load with strict=False to get a report instead."
+            )
+
+
+class Checkpoint:
+    """A checkpoint of a known family, opened but not read.
+
+    `variables` maps each of our variable paths that it holds to (shape, dtype); `read(path)` gives the values.
+    """
+
+    def __init__(self, files: Files, table: Table, config: TransformerConfig, tensors: Tensors):
+        self.files, self.table, self.config, self.tensors = files, table, config, tensors
+        self.ranks = 1 + max((int(name.split("/")[0]) for name in tensors), default=0) if table.sharded else 1
+        self.report = Report()
+        self.renamed = self._rename()
+        self.entries: dict[str, Entry] = {}
+        self._bind()
+        self._last: tuple[Entry | None, list[np.ndarray]] = (None, [])
+
+    @property
+    def format(self) -> str:
+        """hf, tf1, megatron, keras or bert4x."""
+        return self.table.format
+
+    @property
+    def folder(self) -> Path:
+        """Where config and vocabulary lie."""
+        return self.files.folder
+
+    def _rename(self) -> dict[str, LazyTensor]:
+        """The tensors by the names the rules use; what is no weight goes to the report."""
+        renamed, originals = {}, {}
+        for name, tensor in self.tensors.items():
+            if self.table.is_ignored(name):
+                self.report.ignored.append(name)
+                continue
+            known = self.table.canonical_name(name)
+            if known in renamed and not same_values(renamed[known], tensor):
+                self.report.duplicate.append(f"{originals[known]!r} and {name!r} are one tensor, but differ")
+            renamed.setdefault(known, tensor)
+            originals.setdefault(known, name)
+        return renamed
+
+    def _bind(self) -> None:
+        shapes = variables(self.config)
+        left = dict(self.renamed)
+        for entry in self.table.entries(self.config.num_hidden_layers):
+            ours = [shapes[path][0] for path in entry.ours if path in shapes]
+            if len(ours) != len(entry.ours):
+                continue
+            names = self._names(entry)
+            found = [left.pop(name, None) for name in names]
+            if None in found:
+                self._note_missing(entry, names, found, shapes)
+                continue
+            if not entry.layout.divides(ours, self.ranks):
+                self.report.misshapen.append(f"{entry.theirs}: {ours} cannot be divided over {self.ranks} ranks")
+                continue
+            expected = entry.layout.shape(ours, self.ranks)
+            if found[0].shape != expected:
+                self.report.misshapen.append(f"{names[0]}: shape {found[0].shape}, but the config says {expected}")
+                continue
+            self.entries.update(dict.fromkeys(entry.ours, entry))
+        self._check_heads(shapes)
+        for name in self.table.tied:
+            left.pop(name, None)
+        for name in left:
+            ours = self._is_backbone(name)
+            (self.report.unexpected if ours else self.report.stray).append(f"{name}: unexpected" if ours else name)
+
+    def _names(self, entry: Entry) -> list[str]:
+        return [f"{rank}/{entry.theirs}" for rank in range(self.ranks)] if self.table.sharded else [entry.theirs]
+
+    def _note_missing(self, entry, names, found, shapes) -> None:
+        head = shapes[entry.ours[0]][1]
+        for name, tensor in zip(names, found, strict=True):
+            if tensor is None:
+                expected = entry.layout.shape([shapes[path][0] for path in entry.ours], self.ranks)
+                line = f"{name}: missing; expected shape {expected}"
+                (self.report.missing if head is None else self.report.absent_heads).append(line)
+
+    def _check_heads(self, shapes) -> None:
+        """A head that is there in part is an error; one that is not there at all was not published."""
+        for head in {head for _, head in shapes.values() if head}:
+            paths = [path for path, (_, of) in shapes.items() if of == head]
+            present = [path for path in paths if path in self.entries]
+            names = {self.table_name(path) for path in paths if path not in self.entries}
+            if present and len(present) < len(paths):
+                lines = [line for line in self.report.absent_heads if line.split(":")[0] in names]
+                self.report.missing += lines
+                self.report.absent_heads = [line for line in self.report.absent_heads if line not in lines]
+
+    def table_name(self, path: str) -> str | None:
+        """The name in this layout of one of our variables."""
+        for entry in self.table.entries(self.config.num_hidden_layers):
+            if path in entry.ours:
+                return entry.theirs
+        return None
+
+    def _is_backbone(self, name: str) -> bool:
+        """Whether a left-over tensor claims to be part of the model itself, rather than of some task's head."""
+        name = name.split("/", 1)[1] if self.table.sharded else name
+        return re.match(self.table.backbone, name) is not None
+
+    @property
+    def variables(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of our variables that are there, in the order of the model."""
+        shapes = variables(self.config)
+        return {
+            path: (shape, self.renamed[self._names(self.entries[path])[0]].dtype)
+            for path, (shape, _) in shapes.items()
+            if path in self.entries
+        }
+
+    def read(self, path: str) -> np.ndarray:
+        """The values of one of our variables; may be a view of something larger."""
+        entry = self.entries[path]
+        if self._last[0] is not entry:  # variables that are one tensor in the file are asked for in succession
+            shapes = variables(self.config)
+            theirs = [self.renamed[name].read() for name in self._names(entry)]
+            self._last = entry, entry.layout.load(theirs, [shapes[name][0] for name in entry.ours])
+        values = self._last[1][entry.ours.index(path)]
+        if len(entry.ours) == 1 or path == entry.ours[-1]:
+            self._last = (None, [])
+        return values
+
+    def verify(self) -> int:
+        """Checks every tensor against the checksum its format carries; returns how many had one.
+
+        Raises: CorruptFileError
+        """
+        return sum(bool(tensor.verify()) for tensor in self.tensors.values())
+
+    def check_tied(self) -> None:
+        """Raises: TensorMismatchError when a copy of the embedding table is not a copy."""
+        for name in self.table.tied:
+            if name in self.renamed and "Embedding-Token/embeddings" in self.entries:
+                table = self.renamed[self._names(self.entries["Embedding-Token/embeddings"])[0]]
+                if not same_values(self.renamed[name], table):
+                    raise TensorMismatchError(
+                        f"{name} differs from the embedding table. bert4x has only tied output layers; this "
+                        "checkpoint was trained with separate ones and would give other outputs."
+                    )
+
+
+def same_values(a: LazyTensor, b: LazyTensor) -> bool:
+    """Whether two tensors hold the same bits."""
+    return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(bits(a.read()), bits(b.read()))
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    """The same memory as unsigned integers, so that NaN equals NaN and -0 is not 0."""
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+
+
+def open_checkpoint(source, config=None) -> Checkpoint:
+    """Opens a checkpoint in any published layout; nothing but names, shapes and the config is read.
+
+    `config` is a path, a dict spelled as in such files, or a `TransformerConfig`; by default the file beside the
+    weights.
+
+    Raises: CheckpointNotFoundError, UnknownFormatError, CorruptFileError, UnsafeFileError, ConfigError.
+    """
+    files = locate(source)
+    tensors = files.read()
+    if not tensors:
+        raise UnknownFormatError(f"{files.path} holds no tensors")
+    data = config if isinstance(config, dict | TransformerConfig) else read_config(files.folder, config)
+    if isinstance(data, TransformerConfig):
+        table = detect(files, tensors, data.model)
+        own = data if table else None
+    elif files.container in ("safetensors", "hdf5") and (data or {}).get("library") == "bert4x":
+        own = from_json(data, str(data.get("model")), style_for("bert4x", ""))
+        table = None
+    else:
+        table, own = detect(files, tensors), None
+    if table is None and own is not None:
+        table = own_table("keras" if files.container == "hdf5" else "bert4x", own)
+    if own is None:
+        data = guess_config(files, table, tensors) if data is None else data
+        own = from_json(data, table.family, style_for(table.format, table.family))
+    return Checkpoint(files, table, own, tensors)
+
+
+def detect(files: Files, tensors: Tensors, family: str | None = None) -> Table | None:
+    """The table that knows most of the names.
+
+    Raises: UnknownFormatError when none knows enough of them, or when a known but different model is recognised.
+    """
+    formats = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron", "hdf5": "keras"}
+    tables = [table for table in PUBLISHED if table.format == formats[files.container]]
+    for table in tables:
+        for pattern, reason in table.foreign:
+            if any(re.search(pattern, name) for name in tensors):
+                raise UnknownFormatError(f"{files.path}: {reason}")
+    scores = {table: sum(known_name(table, name) for name in tensors) for table in tables}
+    best = max(scores, key=scores.get, default=None)
+    if best is None or scores[best] < 3:
+        if family is not None and files.container in ("safetensors", "hdf5"):
+            return None
+        raise UnknownFormatError(
+            f"{files.path}: no family known here has tensors of these names: {', '.join(list(tensors)[:6])} ... "
+            "(a file in bert4x's own layout needs its config.json beside it)"
+        )
+    return best
+
+
+def known_name(table: Table, name: str) -> bool:
+    """Whether a table has a rule for a tensor, in any layer."""
+    name = name.split("/", 1)[1] if table.sharded else name
+    name = table.canonical_name(name)
+    return any(pattern.fullmatch(name) for pattern in name_patterns(table))
+
+
+@functools.cache
+def name_patterns(table: Table) -> list[re.Pattern]:
+    """The tensor names of a table as patterns."""
+
+    def pattern(part: str) -> str:
+        if not part.startswith("{"):
+            return re.escape(part)
+        return r"\d+" if part.startswith("{i") else "(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")"
+
+    return [re.compile("".join(map(pattern, re.split(r"(\{[^}]*\})", rule.theirs)))) for rule in table.rules]
+
+
+def read_config(folder: Path, path=None) -> dict | None:
+    """The config file beside the weights (or at `path`), or None.
+
+    Raises: ConfigError if `path` does not exist or several could be meant, CorruptFileError if it is no JSON object.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise ConfigError(f"config file {path} does not exist")
+        return read_json(path)
+    places = [folder, folder.parent] if folder.name.isdigit() else [folder]
+    for place in places:
+        for name in CONFIG_NAMES:
+            if (place / name).is_file():
+                return read_json(place / name)
+        others = sorted(
+            p for p in place.glob("*config*.json") if "tokenizer" not in p.name and "generation" not in p.name
+        )
+        if len(others) > 1:
+            raise ConfigError(f"several config files in {place}: {', '.join(p.name for p in others)}; pass one of them")
+        if others:
+            return read_json(others[0])
+    return None
+
+
+def guess_config(files: Files, table: Table, tensors: Tensors) -> dict:
+    """The config of a checkpoint that is published without one.
+
+    Raises: ConfigError for any but CPM-LM: the number of heads cannot be seen from the weights.
+    """
+    norm = tensors.get("0/transformer.final_layernorm.weight") if table.format == "megatron" else None
+    if norm is not None and norm.shape == (CPM_LM["hidden_size"],):
+        return CPM_LM
+    raise ConfigError(
+        f"no config file beside the weights in {files.folder}; expected one of {', '.join(CONFIG_NAMES)}. "
+        "Put the published one there, or pass it as config_path"
+    )

@@ -1,0 +1,196 @@
+"""The language of checkpoint tables: a rule ties variables of ours to tensors of a published layout, both ways.
+
+A rule is written once and read in both directions. `{i}` stands for the layer number; `{a,b}` lists alternatives that
+are taken in step on both sides (the first of ours with the first of theirs); `[a,b]` on our side gathers several
+variables that are one tensor on theirs.
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tensors of a rule relate to our variables, whose kernels are (in, out).
+
+    `transpose`: theirs is (out, in). `lead`: theirs has an extra first axis of length 1. `shard`: the axis of ours that
+    is divided over model-parallel ranks; None: every rank holds all of it. Several variables of ours are joined along
+    their last axis, inside each rank.
+    """
+
+    transpose: bool = False
+    lead: bool = False
+    shard: int | None = None
+
+    def piece(self, shape: Shape, ranks: int) -> Shape:
+        """Shape of the part of one variable of ours that one rank holds."""
+        if self.shard is None or ranks == 1:
+            return shape
+        shape = list(shape)
+        shape[self.shard] //= ranks
+        return tuple(shape)
+
+    def shape(self, ours: Sequence[Shape], ranks: int = 1) -> Shape:
+        """Shape of their tensor (the same in every rank)."""
+        pieces = [self.piece(shape, ranks) for shape in ours]
+        shape = (*pieces[0][:-1], sum(piece[-1] for piece in pieces))
+        shape = shape[::-1] if self.transpose else shape
+        return (1, *shape) if self.lead else shape
+
+    def divides(self, ours: Sequence[Shape], ranks: int) -> bool:
+        """Whether the variables can be divided over so many ranks."""
+        return self.shard is None or all(shape[self.shard] % ranks == 0 for shape in ours)
+
+    def load(self, theirs: Sequence[np.ndarray], ours: Sequence[Shape]) -> list[np.ndarray]:
+        """Our variables from their tensors, one of each rank. Copies only what must move."""
+        ranks = len(theirs)
+        theirs = [self._as_ours(tensor) for tensor in theirs]
+        if len(ours) == 1 and (self.shard is None or ranks == 1):
+            return [theirs[0]]
+        out = [np.empty(shape, theirs[0].dtype) for shape in ours]
+        for rank, tensor in enumerate(theirs if self.shard is not None else theirs[:1]):
+            for whole, part in zip(out, self._parts(tensor, ours, ranks), strict=True):
+                copy(whole[self._slice(whole, rank, ranks)], part)
+        return out
+
+    def save(self, ours: Sequence[np.ndarray], rank: int = 0, ranks: int = 1) -> np.ndarray:
+        """Their tensor of one rank from our variables."""
+        shapes = [array.shape for array in ours]
+        if len(ours) == 1 and not (self.transpose or self.lead):
+            return ours[0][self._slice(ours[0], rank, ranks)]
+        tensor = np.empty(self.shape(shapes, ranks), ours[0].dtype)
+        for part, whole in zip(self._parts(self._as_ours(tensor), shapes, ranks), ours, strict=True):
+            copy(part, whole[self._slice(whole, rank, ranks)])
+        return tensor
+
+    def _as_ours(self, tensor: np.ndarray) -> np.ndarray:
+        tensor = tensor[0] if self.lead else tensor
+        return tensor.T if self.transpose else tensor
+
+    def _parts(self, tensor: np.ndarray, ours: Sequence[Shape], ranks: int) -> list[np.ndarray]:
+        ends = np.cumsum([self.piece(shape, ranks)[-1] for shape in ours])
+        return np.split(tensor, ends[:-1], axis=-1)
+
+    def _slice(self, whole: np.ndarray, rank: int, ranks: int) -> tuple[slice, ...]:
+        if self.shard is None or ranks == 1:
+            return (slice(None),)
+        size = whole.shape[self.shard] // ranks
+        part = slice(rank * size, (rank + 1) * size)
+        return (slice(None), part) if self.shard % whole.ndim == 1 else (part,)
+
+
+BLOCK = 128  # rows and columns of a transposed tile: two of them fit the first-level cache
+
+
+def copy(target: np.ndarray, source: np.ndarray) -> None:
+    """`target[...] = source`, tile by tile when one is the transpose of the other: several times faster."""
+    if target.ndim != 2 or target.flags.c_contiguous == source.flags.c_contiguous or target.size < BLOCK**2:
+        target[...] = source
+        return
+    for row in range(0, target.shape[0], BLOCK):
+        for column in range(0, target.shape[1], BLOCK):
+            tile = slice(row, row + BLOCK), slice(column, column + BLOCK)
+            target[tile] = source[tile]
+
+
+SAME, TRANSPOSED = Layout(), Layout(transpose=True)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`ours` and `theirs` name the same numbers; `layout` says how they lie."""
+
+    ours: str
+    theirs: str
+    layout: Layout = SAME
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A rule for one layer and one alternative: variables of ours, and the tensor that holds them."""
+
+    ours: tuple[str, ...]
+    theirs: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Table:
+    """One checkpoint family in one layout.
+
+    `aliases` are (pattern, replacement) pairs that bring old and alternative names to those of the rules. `ignored`
+    are patterns of tensors that are no weights of the model (optimizer slots, buffers); they are reported, not loaded.
+    `tied` names copies of the embedding table that must equal it. `sharded` layouts hold every tensor once per rank.
+    `backbone` matches the names that only the model itself has: an unknown one of those is an error, not a stray head.
+    `foreign` are patterns of models that look like this family and are not, each with what to tell the user.
+    """
+
+    format: str
+    family: str
+    rules: tuple[Rule, ...]
+    backbone: str
+    aliases: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+    sharded: bool = False
+    foreign: tuple[tuple[str, str], ...] = ()
+
+    def entries(self, num_layers: int) -> list[Entry]:
+        """All rules, written out."""
+        return [
+            Entry(tuple(gathered(ours)), theirs, rule.layout)
+            for rule in self.rules
+            for ours, theirs in expanded(rule.ours, rule.theirs, num_layers)
+        ]
+
+    @functools.cached_property
+    def _alias_patterns(self):
+        return [(re.compile(pattern), replacement) for pattern, replacement in self.aliases]
+
+    def canonical_name(self, name: str) -> str:
+        """The name under which the rules know a tensor."""
+        for pattern, replacement in self._alias_patterns:
+            name = pattern.sub(replacement, name)
+        return name
+
+    def is_ignored(self, name: str) -> bool:
+        """Whether a tensor is known not to be a weight."""
+        return any(re.search(pattern, name) for pattern in self.ignored)
+
+
+def expanded(ours: str, theirs: str, num_layers: int) -> Iterator[tuple[str, str]]:
+    """The pairs of names a rule stands for."""
+    layered = "{i" in ours or "{i" in theirs
+    for i in range(num_layers if layered else 1):
+        yield from alternatives(numbered(ours, i), numbered(theirs, i))
+
+
+def numbered(template: str, i: int) -> str:
+    """`{i}` replaced by the number, `{i:02d}` by the number so formatted."""
+    return re.sub(r"\{i(:[^}]*)?\}", lambda match: format(i, (match[1] or ":d")[1:]), template)
+
+
+def alternatives(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    """The `{a,b}` of both sides, taken in step; where a side repeats a list, all its combinations are."""
+    left, right = (re.findall(r"\{([^}]*)\}", text) for text in (ours, theirs))
+    if len(left) != len(right):
+        raise ValueError(f"rule {ours!r} <-> {theirs!r} does not list the same alternatives on both sides")
+    choices = [list(zip(a.split(","), b.split(","), strict=True)) for a, b in zip(left, right, strict=True)]
+    for chosen in itertools.product(*choices):
+        pair = ours, theirs
+        for a, b in chosen:
+            pair = re.sub(r"\{[^}]*\}", a, pair[0], count=1), re.sub(r"\{[^}]*\}", b, pair[1], count=1)
+        yield pair
+
+
+def gathered(ours: str) -> list[str]:
+    """The variables of a `[a,b]` name."""
+    match = re.search(r"\[([^\]]*)\]", ours)
+    return [ours.replace(match[0], name) for name in match[1].split(",")] if match else [ours]

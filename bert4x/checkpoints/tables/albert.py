@@ -1,0 +1,92 @@
+"""ALBERT's tensors, one group of them for all layers, in every layout it was published in."""
+
+from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
+from bert4x.checkpoints.tables.bert import GOOGLE as GOOGLE_BERT
+from bert4x.checkpoints.tables.bert import SLOTS
+
+GROUP = "bert/encoder/transformer/group_0/inner_group_0"
+LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+
+GOOGLE = Table(
+    "tf1",
+    "albert",
+    rules=(
+        *(rule for rule in GOOGLE_BERT.rules if "{i}" not in rule.ours),  # embeddings and heads are BERT's
+        Rule(
+            "Transformer-MultiHeadSelfAttention/{query,key,value}/{kernel,bias}",
+            GROUP + "/attention_1/self/{query,key,value}/{kernel,bias}",
+        ),
+        Rule(
+            "Transformer-MultiHeadSelfAttention/output/{kernel,bias}",
+            GROUP + "/attention_1/output/dense/{kernel,bias}",
+        ),
+        Rule("Transformer-MultiHeadSelfAttention-Norm/{gamma,beta}", GROUP + "/LayerNorm/{gamma,beta}"),
+        Rule(
+            "Transformer-FeedForward/intermediate/{kernel,bias}",
+            GROUP + "/ffn_1/intermediate/dense/{kernel,bias}",
+        ),
+        Rule("Transformer-FeedForward/output/{kernel,bias}", GROUP + "/ffn_1/intermediate/output/dense/{kernel,bias}"),
+        Rule("Transformer-FeedForward-Norm/{gamma,beta}", GROUP + "/LayerNorm_1/{gamma,beta}"),
+    ),
+    backbone=r"bert/",
+    ignored=SLOTS,
+    foreign=(
+        (
+            r"bert/embeddings/word_embeddings_2$|bert/encoder/layer_shared/",
+            "this is brightmart's early ALBERT, which is not Google's model: its segment and position embeddings are "
+            "added after the mapping to the hidden size. Use the published '_google' version of the same model",
+        ),
+        (r"group_[1-9]\d*/|inner_group_[1-9]", "ALBERT with more than one group of layers is not supported"),
+    ),
+)
+
+HF = Table(
+    "hf",
+    "albert",
+    rules=(
+        Rule(
+            "Embedding-{Token,Segment,Position}/embeddings",
+            "albert.embeddings.{word,token_type,position}_embeddings.weight",
+        ),
+        Rule("Embedding-Norm/{gamma,beta}", "albert.embeddings.LayerNorm.{weight,bias}"),
+        Rule("Embedding-Mapping/kernel", "albert.encoder.embedding_hidden_mapping_in.weight", TRANSPOSED),
+        Rule("Embedding-Mapping/bias", "albert.encoder.embedding_hidden_mapping_in.bias"),
+        Rule(
+            "Transformer-MultiHeadSelfAttention/{query,key,value,output}/kernel",
+            LAYER + ".attention.{query,key,value,dense}.weight",
+            TRANSPOSED,
+        ),
+        Rule(
+            "Transformer-MultiHeadSelfAttention/{query,key,value,output}/bias",
+            LAYER + ".attention.{query,key,value,dense}.bias",
+        ),
+        Rule("Transformer-MultiHeadSelfAttention-Norm/{gamma,beta}", LAYER + ".attention.LayerNorm.{weight,bias}"),
+        Rule("Transformer-FeedForward/{intermediate,output}/kernel", LAYER + ".{ffn,ffn_output}.weight", TRANSPOSED),
+        Rule("Transformer-FeedForward/{intermediate,output}/bias", LAYER + ".{ffn,ffn_output}.bias"),
+        Rule("Transformer-FeedForward-Norm/{gamma,beta}", LAYER + ".full_layer_layer_norm.{weight,bias}"),
+        Rule("Pooler-Dense/kernel", "albert.pooler.weight", TRANSPOSED),
+        Rule("Pooler-Dense/bias", "albert.pooler.bias"),
+        Rule("NSP-Proba/kernel", "sop_classifier.classifier.weight", TRANSPOSED),
+        Rule("NSP-Proba/bias", "sop_classifier.classifier.bias"),
+        Rule("MLM-Dense/kernel", "predictions.dense.weight", TRANSPOSED),
+        Rule("MLM-Dense/bias", "predictions.dense.bias"),
+        Rule("MLM-Norm/{gamma,beta}", "predictions.LayerNorm.{weight,bias}"),
+        Rule("MLM-Bias/bias", "predictions.bias"),
+    ),
+    backbone=r"albert\.",
+    aliases=(
+        (r"^(?:model\.|module\.)", ""),
+        (r"^(?=(?:embeddings|encoder|pooler)\.)", "albert."),
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (r"^predictions\.decoder\.bias$", "predictions.bias"),
+    ),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
+    tied=("predictions.decoder.weight",),
+    foreign=(
+        (
+            r"albert_layer_groups\.[1-9]|albert_layers\.[1-9]",
+            "ALBERT with more than one group of layers is not supported",
+        ),
+    ),
+)

@@ -1,0 +1,112 @@
+"""BERT's tensors in every layout it was published in."""
+
+from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
+
+SLOTS = (
+    r"/adam_[mv]$",
+    r"/Adam(_1)?$",
+    r"/lamb_[mv]$",
+    r"^global_step",
+    r"^(beta1|beta2)_power$",
+    r"_power$",
+    r"^good_steps|^loss_scale",
+)
+
+GOOGLE = Table(
+    "tf1",
+    "bert",
+    rules=(
+        Rule("Embedding-{Token,Segment,Position}/embeddings", "bert/embeddings/{word,token_type,position}_embeddings"),
+        Rule("Embedding-Norm/{gamma,beta}", "bert/embeddings/LayerNorm/{gamma,beta}"),
+        Rule("Embedding-Mapping/{kernel,bias}", "bert/encoder/embedding_hidden_mapping_in/{kernel,bias}"),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/{kernel,bias}",
+            "bert/encoder/layer_{i}/attention/self/{query,key,value}/{kernel,bias}",
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/output/{kernel,bias}",
+            "bert/encoder/layer_{i}/attention/output/dense/{kernel,bias}",
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}",
+            "bert/encoder/layer_{i}/attention/output/LayerNorm/{gamma,beta}",
+        ),
+        Rule(
+            "Transformer-{i}-FeedForward/{intermediate,output}/{kernel,bias}",
+            "bert/encoder/layer_{i}/{intermediate,output}/dense/{kernel,bias}",
+        ),
+        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", "bert/encoder/layer_{i}/output/LayerNorm/{gamma,beta}"),
+        Rule("Pooler-Dense/{kernel,bias}", "bert/pooler/dense/{kernel,bias}"),
+        Rule("NSP-Proba/kernel", "cls/seq_relationship/output_weights", TRANSPOSED),
+        Rule("NSP-Proba/bias", "cls/seq_relationship/output_bias"),
+        Rule("MLM-Dense/{kernel,bias}", "cls/predictions/transform/dense/{kernel,bias}"),
+        Rule("MLM-Norm/{gamma,beta}", "cls/predictions/transform/LayerNorm/{gamma,beta}"),
+        Rule("MLM-Bias/bias", "cls/predictions/output_bias"),
+    ),
+    backbone=r"bert/",
+    ignored=SLOTS,
+)
+
+HF = Table(
+    "hf",
+    "bert",
+    rules=(
+        Rule(
+            "Embedding-{Token,Segment,Position}/embeddings",
+            "bert.embeddings.{word,token_type,position}_embeddings.weight",
+        ),
+        Rule("Embedding-Norm/{gamma,beta}", "bert.embeddings.LayerNorm.{weight,bias}"),
+        Rule("Embedding-Mapping/kernel", "bert.embeddings_project.weight", TRANSPOSED),
+        Rule("Embedding-Mapping/bias", "bert.embeddings_project.bias"),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/kernel",
+            "bert.encoder.layer.{i}.attention.self.{query,key,value}.weight",
+            TRANSPOSED,
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/bias",
+            "bert.encoder.layer.{i}.attention.self.{query,key,value}.bias",
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/output/kernel",
+            "bert.encoder.layer.{i}.attention.output.dense.weight",
+            TRANSPOSED,
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/output/bias", "bert.encoder.layer.{i}.attention.output.dense.bias"
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}",
+            "bert.encoder.layer.{i}.attention.output.LayerNorm.{weight,bias}",
+        ),
+        Rule(
+            "Transformer-{i}-FeedForward/{intermediate,output}/kernel",
+            "bert.encoder.layer.{i}.{intermediate,output}.dense.weight",
+            TRANSPOSED,
+        ),
+        Rule(
+            "Transformer-{i}-FeedForward/{intermediate,output}/bias",
+            "bert.encoder.layer.{i}.{intermediate,output}.dense.bias",
+        ),
+        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", "bert.encoder.layer.{i}.output.LayerNorm.{weight,bias}"),
+        Rule("Pooler-Dense/kernel", "bert.pooler.dense.weight", TRANSPOSED),
+        Rule("Pooler-Dense/bias", "bert.pooler.dense.bias"),
+        Rule("NSP-Proba/kernel", "cls.seq_relationship.weight", TRANSPOSED),
+        Rule("NSP-Proba/bias", "cls.seq_relationship.bias"),
+        Rule("MLM-Dense/kernel", "cls.predictions.transform.dense.weight", TRANSPOSED),
+        Rule("MLM-Dense/bias", "cls.predictions.transform.dense.bias"),
+        Rule("MLM-Norm/{gamma,beta}", "cls.predictions.transform.LayerNorm.{weight,bias}"),
+        Rule("MLM-Bias/bias", "cls.predictions.bias"),
+    ),
+    backbone=r"bert\.",
+    aliases=(
+        (r"^(?:model\.|module\.)", ""),
+        (r"^(?=(?:embeddings|encoder|pooler)\.)", "bert."),  # sentence-transformers and BertModel leave it out
+        (r"^roberta\.", "bert."),
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (r"^cls\.predictions\.decoder\.bias$", "cls.predictions.bias"),
+    ),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
+    tied=("cls.predictions.decoder.weight",),
+)

@@ -1,0 +1,155 @@
+"""From an opened checkpoint to the variables of a model that may differ from it: trimmed, resized, unshared."""
+
+import re
+import warnings
+
+import numpy as np
+
+from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.tensors import BFLOAT16
+from bert4x.checkpoints.variables import variables
+from bert4x.config import TransformerConfig
+from bert4x.errors import ConfigError, NotFiniteError, TensorMismatchError
+
+VOCABULARY_ROWS = ("Embedding-Token/embeddings", "MLM-Bias/bias")
+
+
+class Weights:
+    """The source of initial values for a model: called with a variable's path and shape (see `layers.weights_from`).
+
+    What the model asks for and the checkpoint lacks is collected in `missing`; new kinds of variables, such as those of
+    conditional layer normalisation, start as their layers say.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: TransformerConfig, options: dict):
+        self.checkpoint = checkpoint
+        self.config = config
+        self.prefix = options.get("prefix") or ""
+        self.keep_tokens = options.get("keep_tokens")
+        self.compound_tokens = options.get("compound_tokens")
+        self.autoresize = options.get("autoresize_weights", False)
+        self.lenient = options.get("ignore_invalid_weights", False)
+        self.known = variables(config) if config.model in ("bert", "albert", "albert_unshared", "gpt2") else {}
+        self.missing: list[str] = []
+        self.loaded: list[str] = []
+
+    def __call__(self, path: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        path = path.removeprefix(self.prefix)
+        source = self.source_path(path)
+        if source is None:
+            if path in self.known:
+                self.missing.append(f"{path}: missing in the checkpoint; expected shape {shape}")
+            return None
+        values = self.checkpoint.read(source)
+        if path in VOCABULARY_ROWS:
+            values = self.vocabulary_rows(values)
+        if values.shape != shape:
+            if self.autoresize:
+                values = resized(path, values, shape, self.config.hidden_act)
+            else:
+                self.missing.append(f"{path}: shape {values.shape} in the checkpoint, but the model has {shape}")
+                return None
+        check_finite(path, values)
+        self.loaded.append(path)
+        return np.ascontiguousarray(values)
+
+    def source_path(self, path: str) -> str | None:
+        """The checkpoint's variable for one of the model's: its own, or ALBERT's shared one for an unshared layer."""
+        held = self.checkpoint.entries
+        if path in held:
+            return path
+        shared = re.sub(r"^Transformer-\d+-", "Transformer-", path)
+        return shared if self.config.model == "albert_unshared" and shared in held else None
+
+    def vocabulary_rows(self, values: np.ndarray) -> np.ndarray:
+        """Rows of `keep_tokens`, then for each of `compound_tokens` the (weighted) mean of some of those.
+
+        A compound is a list of ids, or (ids, weights); its ids count after keeping, as in bert4keras.
+        """
+        if self.keep_tokens is not None:
+            values = values[checked_ids("keep_tokens", self.keep_tokens, len(values))]
+        if not self.compound_tokens:
+            return values
+        new = []
+        for item in self.compound_tokens:
+            ids, weights = item if isinstance(item, tuple) else (item, [1] * len(item))
+            ids = checked_ids("compound_tokens", ids, len(values))
+            new.append(np.average(values[ids].astype("float32"), axis=0, weights=weights))
+        return np.concatenate([values, np.asarray(new, dtype=values.dtype)])
+
+    def settle(self, strict: bool) -> None:
+        """After building: what is missing is an error, or with `strict=False` a warning.
+
+        Raises: TensorMismatchError
+        """
+        if not self.missing:
+            return
+        text = (
+            f"the model has {len(self.missing)} variables that {self.checkpoint.files.path} cannot fill:\n  "
+            + "\n  ".join(self.missing[:8])
+            + (f"\n  ... and {len(self.missing) - 8} more" if len(self.missing) > 8 else "")
+        )
+        if strict and not self.lenient:
+            raise TensorMismatchError(
+                f"{text}\nA checkpoint without that head cannot serve it; strict=False starts those at random."
+            )
+        warnings.warn(f"{text}\nThey start at random.", stacklevel=3)
+
+
+def checked_ids(option: str, ids, size: int) -> np.ndarray:
+    """Row numbers as an array.
+
+    Raises: ConfigError for ids that are no rows.
+    """
+    array = np.asarray(ids)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= size:
+        raise ConfigError(f"{option} must list ids from 0 to {size - 1}; got {str(ids)[:80]}")
+    return array
+
+
+def check_finite(path: str, values: np.ndarray) -> None:
+    """Raises: NotFiniteError when a weight is NaN or infinite."""
+    if values.dtype.kind != "f" and values.dtype != BFLOAT16:
+        return
+    if values.dtype.itemsize == 2:  # half types have slow arithmetic; all ones in the exponent is what is not finite
+        exponent = 0x7F80 if values.dtype == BFLOAT16 else 0x7C00
+        bad = (values.view("u2") & exponent) == exponent
+        finite = not bad.any()
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(values.sum()) or np.isfinite(values).all()
+    if not finite:
+        count = int((~np.isfinite(values.astype("float32"))).sum())
+        raise NotFiniteError(f"{path} has {count} values that are NaN or infinite; the checkpoint is damaged")
+
+
+def resized(path: str, values: np.ndarray, shape: tuple[int, ...], hidden_act: str) -> np.ndarray:
+    """Weights of another size made to fit: repeated in pairs along each axis, cut, and rescaled (as in bert4keras).
+
+    The scale keeps the attention scores and the feed-forward output at their size (Su, kexue.fm/archives/8444).
+    """
+    old_shape = values.shape
+    out = orthogonally_resize(values.astype("float32"), shape)
+    if "-MultiHeadSelfAttention/" in path and path.split("/")[1] in ("query", "key"):
+        out = out * (shape[-1] / old_shape[-1]) ** 0.25
+    elif "-FeedForward/" in path:
+        inner = "/intermediate/" in path and hidden_act not in ("relu", "leaky_relu")
+        out = out * (shape[-1] / old_shape[-1] if inner else old_shape[0] / shape[0]) ** 0.5
+    return out.astype(values.dtype)
+
+
+def orthogonally_resize(array: np.ndarray, shape: tuple[int, ...], window: int = 2) -> np.ndarray:
+    """An array of another shape with the same norm: along each axis, windows of entries are repeated, then cut.
+
+    Raises: ConfigError where a growing axis is not a multiple of the window.
+    """
+    norm = np.linalg.norm(array)
+    for axis, (old, new) in enumerate(zip(array.shape, shape, strict=True)):
+        repeats = -(-new // old)
+        if repeats > 1:
+            if old % window:
+                raise ConfigError(f"cannot resize an axis of {old} to {new}: it is not a multiple of {window}")
+            windows = np.arange(old).reshape(old // window, window)
+            array = np.take(array, np.repeat(windows, repeats, axis=0).reshape(-1), axis=axis)
+        array = np.take(array, np.arange(new), axis=axis)
+    return array / np.linalg.norm(array) * norm

@@ -1,0 +1,203 @@
+"""`load` and `build_transformer_model`: from a checkpoint to a Keras model."""
+
+import os
+import warnings
+from typing import Any
+
+import keras
+
+from bert4x.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from bert4x.checkpoints.tables import STYLES
+from bert4x.checkpoints.weights import Weights
+from bert4x.config import FIELDS, TransformerConfig, from_json, read_activation, read_json
+from bert4x.errors import ConfigError, TokenizerError, UnknownOptionError, nearest
+from bert4x.layers import weights_from
+from bert4x.models.backbone import Backbone
+from bert4x.models.registry import backbone_class
+
+# Other names of config fields, from published config files and older scripts.
+ALIASES = {
+    "max_position_embeddings": "max_position",
+    "max_length": "max_position",
+    "hidden_dropout_prob": "dropout_rate",
+    "attention_probs_dropout_prob": "attention_dropout_rate",
+    "type_vocab_size": "segment_vocab_size",
+    "keep_words": "keep_tokens",
+}
+LOADING_OPTIONS = ("keep_tokens", "compound_tokens", "autoresize_weights", "ignore_invalid_weights")
+Source = str | os.PathLike
+
+
+def load(
+    source: Source, application: str | None = None, *, strict: bool = True, dtype: str | None = None, **options
+) -> keras.Model:
+    """A published checkpoint as a Keras model; format, family and config are found out.
+
+    `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout. `application` is
+    "encoder", "lm" or "unilm"; by default what the family was made for ("lm" for GPT2). `dtype` is a Keras policy:
+    "bfloat16", "mixed_float16" ... All options of `build_transformer_model` are taken; outputs are raw logits.
+    `verify=True` checks the file's checksums first. `strict=False` turns missing and unexpected tensors into a warning
+    and starts what is missing at random; `model.load_report` says which.
+
+    Shape: `{"token_ids", "segment_ids", "padding_mask"}` or `[token_ids, segment_ids]`, each (B, T) -> (B, T, D), or
+    with `with_mlm=True` or an application "lm" or "unilm" the logits (B, T, V)
+    Raises: Bert4xError; the subclass says what is wrong.
+    """
+    if options.pop("verify", False):
+        open_checkpoint(source, options.get("config")).verify()
+    checkpoint = open_checkpoint(source, options.pop("config", None))
+    family = options.pop("model", None) or checkpoint.config.model
+    application = application or ("lm" if checkpoint.config.model == "gpt2" else "encoder")
+    if application in ("lm", "unilm"):
+        options.setdefault("with_mlm", True)
+    for head in ("with_mlm", "with_nsp"):
+        if options.get(head) is True:
+            options[head] = "linear"
+    tokenizer = find_tokenizer(checkpoint)
+    config = with_pad_id(checkpoint.config, tokenizer)
+    backbone = construct(config, family, application, checkpoint, strict, dtype=dtype, **options)
+    keep = options.get("keep_tokens")
+    if tokenizer is not None and keep is None and tokenizer.vocab_size > config.vocab_size:
+        warnings.warn(
+            f"the vocabulary has {tokenizer.vocab_size} tokens, the model {config.vocab_size}: they do not belong "
+            "together, or the vocabulary has unused entries at its end",
+            stacklevel=2,
+        )
+    backbone.model.tokenizer = tokenizer if keep is None else None
+    return backbone.model
+
+
+def build_transformer_model(
+    config_path: Source | dict | None = None,
+    checkpoint_path: Source | None = None,
+    model: str | type[Backbone] = "bert",
+    application: str = "encoder",
+    return_keras_model: bool = True,
+    **options,
+) -> keras.Model | Backbone:
+    """bert4keras' builder, with its arguments, defaults and layer names.
+
+    Heads give probabilities (`with_mlm="linear"` gives logits); "lm", "unilm" and every gpt2 have the language-model
+    head. Any config field or option may be given by name. With `return_keras_model=False` it returns the backbone,
+    whose `.model` is the Keras model. Without `checkpoint_path` the weights are random.
+
+    Raises: Bert4xError; the subclass says what is wrong.
+    """
+    if model == "seq2seq" or application == "seq2seq":  # the name in bert4keras' first versions
+        application = "unilm"
+    application = application.lower() if isinstance(application, str) else application
+    family = model.model_name if isinstance(model, type) else backbone_class(model).model_name
+    checkpoint = None
+    if checkpoint_path is not None:
+        checkpoint = open_checkpoint(checkpoint_path, config_path)
+        config = checkpoint.config
+    elif config_path is not None or options:
+        config = read_any_config(config_path, family, options)
+    else:
+        raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
+    if application in ("lm", "unilm") or family == "gpt2":
+        options.setdefault("with_mlm", True)
+        options["with_mlm"] = options.pop("final_activation", options["with_mlm"])
+    if checkpoint is not None:
+        config = with_pad_id(config, find_tokenizer(checkpoint))
+    strict = options.pop("strict", True)
+    backbone = construct(config, model, application, checkpoint, strict, **options)
+    return backbone.model if return_keras_model else backbone
+
+
+def construct(
+    config: TransformerConfig, model, application: str, checkpoint: Checkpoint | None, strict: bool, **options
+) -> Backbone:
+    """A built backbone with the weights of a checkpoint, if there is one.
+
+    Raises: UnknownOptionError, ConfigError, TensorMismatchError.
+    """
+    cls = backbone_class(model)
+    changes, build, loading = sort_options(options, cls)
+    if "hidden_act" in changes:
+        style = STYLES.get(("hf", config.model))
+        changes["hidden_act"] = read_activation(changes["hidden_act"], style)
+    check_family(config.model, cls.model_name, checkpoint)
+    vocab = config.vocab_size if loading.get("keep_tokens") is None else len(loading["keep_tokens"])
+    changes.setdefault("vocab_size", vocab + len(loading.get("compound_tokens") or ()))
+    changes.update(follow_on_sizes(config, changes))
+    backbone = cls(config.replace(model=cls.model_name, **changes), application, **build)
+    if checkpoint is None:
+        return backbone.build()
+    if strict and not loading.get("ignore_invalid_weights"):
+        checkpoint.report.raise_for_problems(checkpoint.files.path)
+    checkpoint.check_tied()
+    weights = Weights(checkpoint, backbone.config, loading | {"prefix": backbone.prefix})
+    with weights_from(weights):
+        backbone.build()
+    weights.settle(strict)
+    if not weights.loaded and not backbone.reused:
+        raise ConfigError(f"nothing of {checkpoint.files.path} fits this model; is model={cls.model_name!r} right?")
+    backbone.model.load_report = checkpoint.report
+    return backbone
+
+
+def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, dict, dict]:
+    """User options as (config fields, options of the backbone, options of loading).
+
+    Raises: UnknownOptionError naming the nearest valid one.
+    """
+    changes, build, loading = {}, {}, {}
+    for name, value in options.items():
+        name = ALIASES.get(name, name)
+        if name in FIELDS and name not in ("model", "extra"):
+            if value is not None:
+                changes[name] = value
+        elif name in cls.options:
+            build[name] = value
+        elif name in LOADING_OPTIONS:
+            loading[name] = value
+        else:
+            raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*FIELDS, *cls.options, *LOADING_OPTIONS])}")
+    return changes, build, loading
+
+
+def follow_on_sizes(config: TransformerConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """Sizes that were derived from one that is changed are derived anew."""
+    follow = {}
+    if "hidden_size" in changes or "num_attention_heads" in changes:
+        if config.attention_head_size * config.num_attention_heads == config.hidden_size:
+            follow["attention_head_size"] = follow["attention_key_size"] = None
+        if config.embedding_size == config.hidden_size:
+            follow["embedding_size"] = follow["embedding_mapping"] = None
+    if "embedding_size" in changes:
+        follow["embedding_mapping"] = None
+    return {name: value for name, value in follow.items() if name not in changes}
+
+
+def check_family(found: str, asked: str, checkpoint: Checkpoint | None) -> None:
+    """Raises: ConfigError when a checkpoint of one family is asked to be another."""
+    compatible = {("albert", "albert_unshared")}
+    if checkpoint is not None and found != asked and (found, asked) not in compatible:
+        raise ConfigError(f"{checkpoint.files.path} is a {found} checkpoint; it cannot be loaded as model={asked!r}")
+
+
+def read_any_config(config_path, family: str, options: dict[str, Any]) -> TransformerConfig:
+    """The config of a model without weights; options fill in what the file lacks, and need not be repeated there."""
+    data = dict(config_path) if isinstance(config_path, dict) else read_json(config_path) if config_path else {}
+    renamed = {ALIASES.get(name, name): value for name, value in options.items()}
+    given = {name: value for name, value in renamed.items() if name in FIELDS and name not in ("model", "extra")}
+    style = STYLES["hf" if family == "gpt2" else "tf1", "albert" if family == "albert_unshared" else family]
+    return from_json(data | given, family, style)
+
+
+def find_tokenizer(checkpoint: Checkpoint):
+    """The tokenizer whose vocabulary lies beside the weights, or None."""
+    from bert4x.tokenizers import load_tokenizer
+
+    try:
+        return load_tokenizer(checkpoint.folder, checkpoint.config.extra)
+    except TokenizerError as error:
+        warnings.warn(f"the vocabulary in {checkpoint.folder} cannot be used: {error}", stacklevel=3)
+        return None
+
+
+def with_pad_id(config: TransformerConfig, tokenizer) -> TransformerConfig:
+    """The config with the padding id of the vocabulary, which knows better than config files do."""
+    pad = getattr(tokenizer, "_token_pad_id", None)
+    return config if pad is None or config.model == "gpt2" else config.replace(pad_token_id=pad)
