@@ -117,15 +117,15 @@ class FamilyBattery:
     def test_lists_and_missing_inputs(self):
         config = self.config(pad_token_id=0)
         inputs = random_inputs(config)
-        for application in self.applications:
-            model, _ = self.encode(config, application=application)
-            names = ("token_ids", "segment_ids")[: len(model.inputs)]
-            expected = array(model({name: inputs[name] for name in names}))
-            close(model([inputs[name] for name in names]), expected, 0)
-            close(model.predict([inputs[name] for name in names], verbose=0), expected, 1e-5)
-            zeros = np.zeros_like(inputs["segment_ids"])
-            alone = model({"token_ids": inputs["token_ids"]})
-            close(alone, array(model({"token_ids": inputs["token_ids"], "segment_ids": zeros})), 0)
+        model, _ = self.encode(config, application="unilm")
+        names = ("token_ids", "segment_ids")
+        values = [inputs[name] for name in names]
+        expected = array(model({name: inputs[name] for name in names}))
+        close(model(values), expected, 0)
+        close(model.predict(values, verbose=0), expected, 1e-5)
+        zeros = np.zeros_like(inputs["segment_ids"])
+        alone = model({"token_ids": inputs["token_ids"]})
+        close(alone, array(model({"token_ids": inputs["token_ids"], "segment_ids": zeros})), 0)
 
     def test_variable_paths(self):
         """Checkpoint tables key on these paths: they may not change."""
@@ -167,13 +167,22 @@ class FamilyBattery:
     def test_every_weight_learns(self):
         """One step moves every variable but the key biases, which the softmax cannot see."""
         config = self.config(dropout_rate=0.0)
-        for options, names in self.outputs:
-            model, weights = self.encode(config, options)
-            inputs = random_inputs(config)
-            outputs = [array(x) for x in keras.tree.flatten(model(inputs))]
-            targets = [np.random.default_rng(5).standard_normal(x.shape).astype("float32") for x in outputs]
-            model.compile(keras.optimizers.SGD(0.1), ["mse"] * len(names) if len(names) > 1 else "mse")
-            x = [inputs[name] for name in ("token_ids", "segment_ids")[: len(model.inputs)]]
-            model.train_on_batch(x, targets if len(names) > 1 else targets[0])
-            still = {path for path, v in variables_of(model).items() if np.array_equal(array(v), weights[path])}
-            assert not [path for path in still if not path.endswith("/key/bias")]
+        options, names = self.outputs[-1]
+        model, weights = self.encode(config, options)
+        inputs = random_inputs(config)
+        targets = [np.full(output.shape, 0.5, "float32") for output in keras.tree.flatten(model(inputs))]
+        targets, loss = (targets, ["mse"] * len(names)) if len(names) > 1 else (targets[0], "mse")
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        model.train_on_batch([inputs[name] for name in ("token_ids", "segment_ids")[: len(model.inputs)]], targets)
+        still = {path for path, v in variables_of(model).items() if np.array_equal(array(v), weights[path])}
+        assert not [path for path in still if not path.endswith("/key/bias")]
+
+    def test_dropout(self):
+        """Each of the two rates acts in training and only there."""
+        inputs = random_inputs(self.config())
+        for rates in ({"dropout_rate": 0.5}, {"attention_dropout_rate": 0.5}):
+            config = self.config(**{"dropout_rate": 0.0, "attention_dropout_rate": 0.0} | rates)
+            model, _ = self.encode(config)
+            expected = array(model(inputs))
+            close(model(inputs, training=False), expected, 0)
+            assert np.abs(array(model(inputs, training=True)) - expected).max() > 0.1

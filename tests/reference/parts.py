@@ -104,15 +104,17 @@ def attention(w, path, x, config, application, segments, valid, previous):
     scores = np.zeros((batch, heads, length, length))
     mixed = np.zeros((batch, length, heads * value_size))
     for b in range(batch):
+        seen = [
+            [k for k in range(length) if is_visible(application, q, k, segments[b], valid[b])] for q in range(length)
+        ]
         for a in range(heads):
             ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
             scores[b, a] = query[b, :, ks] @ key[b, :, ks].T / math.sqrt(key_size)
             if previous is not None:
                 scores[b, a] += previous[b, a]
             for q in range(length):
-                seen = [k for k in range(length) if is_visible(application, q, k, segments[b], valid[b])]
-                if seen:  # a padded query may see nothing: its row is meaningless and nobody looks at it
-                    mixed[b, q, vs] = softmax(scores[b, a, q, seen]) @ value[b, seen, vs]
+                if seen[q]:  # a padded query may see nothing: its row is meaningless and nobody looks at it
+                    mixed[b, q, vs] = softmax(scores[b, a, q, seen[q]]) @ value[b, seen[q], vs]
     return w.dense(f"{path}/output", mixed), scores
 
 
