@@ -1,11 +1,13 @@
 """What all tokenizers share: start and end tokens, pairs, truncation, batches."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from ..errors import TokenizerError
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 Text = str | list[str]  # a text, or tokens that are already split and carry their own start and end
 
 
@@ -183,6 +185,11 @@ def _drop(items: list, count: int, index: int) -> list:
     at = index if index >= 0 else len(items) + index + 1 - count
     at = max(0, min(at, len(items) - count))
     return items[:at] + items[at + count :]
+
+
+def without_surrogates(text: str) -> str:
+    """The text with every lone surrogate, which no UTF-8 can hold, as U+FFFD; its length stays."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def _checked(text: str) -> str:

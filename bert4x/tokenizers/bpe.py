@@ -2,17 +2,14 @@
 
 import json
 import os
-import re
 from collections.abc import Sequence
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from ..errors import TokenizerError
-from .base import TokenizerBase
+from .base import TokenizerBase, without_surrogates
 from .vocab import read_bounded
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def _read_merges(path: str | os.PathLike) -> list[tuple[str, str]]:
@@ -62,13 +59,13 @@ class BpeTokenizer(TokenizerBase):
         self._set_specials(ids)
 
     def _encode(self, text: str) -> tokenizers.Encoding:
-        return self._backend.encode(_SURROGATES.sub("\ufffd", text), add_special_tokens=False)
+        return self._backend.encode(without_surrogates(text), add_special_tokens=False)
 
     def _tokenize(self, text: str) -> list[str]:
         return self._encode(text).tokens
 
     def _text_ids(self, texts: list[str]) -> list[list[int]]:
-        texts = [_SURROGATES.sub("\ufffd", text) for text in texts]
+        texts = [without_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -2,16 +2,14 @@
 
 import importlib
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 
 from ..errors import TokenizerError
-from .base import TokenizerBase
+from .base import TokenizerBase, without_surrogates
 from .vocab import read_bounded
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _SPACE, _NEWLINE = "\u2582", "\u2583"  # what CPM-LM writes for a space and a line break
 
 
@@ -65,7 +63,7 @@ class SpTokenizer(TokenizerBase):
         return next((self.token_dict[token] for token in tokens if token in self.token_dict), None)
 
     def _tokenize(self, text: str) -> list[str]:
-        text = _SURROGATES.sub("\ufffd", text)
+        text = without_surrogates(text)
         if self._pre_tokenize is not None:
             text = " ".join(self._pre_tokenize(text))
         return self.sp_model.encode(text, out_type=str)

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
-from .base import TokenizerBase
+from .base import TokenizerBase, without_surrogates
 from .decoding import join_wordpieces
 from .vocab import load_vocab
 
@@ -24,7 +24,6 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _SPACE, _RUN = -1, -2
 _CHUNK = 1 << 20  # characters tokenized at once, and characters of runs remembered
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _PUNCTUATION_BLOCKS = ((0x21, 0x7E), (0xA1, 0xBF), (0x2010, 0x205E), (0x3001, 0x301F), (0xFF01, 0xFF65))
 _CJK_BLOCKS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF))
 
@@ -140,7 +139,7 @@ class Tokenizer(TokenizerBase):
         try:
             encoded = joined.encode("utf-32-le")
         except UnicodeEncodeError:
-            joined = _SURROGATES.sub("\ufffd", joined)
+            joined = without_surrogates(joined)
             encoded = joined.encode("utf-32-le")
         values = self._table.take(np.frombuffer(encoded, "<u4"), mode="clip")  # all above U+FFFF is _RUN, like it
 
@@ -198,7 +197,7 @@ class Tokenizer(TokenizerBase):
 
     def _pieces(self, text: str) -> list[tuple[str, int, int]]:
         """Tokens with their offsets; an unknown word is given as the word itself, normalised."""
-        text = _SURROGATES.sub("\ufffd", text)
+        text = without_surrogates(text)
         if self._pre_tokenize is None:
             return list(self._backend_pieces(text))
         normalized, origins = self._normalize(text)
@@ -218,7 +217,7 @@ class Tokenizer(TokenizerBase):
         for token_id, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
             token, source = self._tokens_by_id[token_id], text[begin:end]
             if token_id == self.unk_id and source != token:
-                token = self._normalize(source)[0]
+                token = self._normalize(source)[0] or token  # empty where NFD reordered marks across the offsets
             yield token, begin, end
 
     def _normalize(self, text: str) -> tuple[str, list[int]]:
@@ -239,7 +238,7 @@ class Tokenizer(TokenizerBase):
     def _normalize_char(self, char: str) -> str:
         known = self._normalized_chars.get(char)
         if known is None:
-            padded = self._backend.normalizer.normalize_str(_SURROGATES.sub("\ufffd", char))
+            padded = self._backend.normalizer.normalize_str(without_surrogates(char))
             known = self._normalized_chars[char] = padded.strip(" ") or padded[:1]
         return known
 
