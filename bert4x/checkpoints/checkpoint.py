@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.files import Files, locate
-from bert4x.checkpoints.spec import Entry, Table
+from bert4x.checkpoints.spec import NUMBER, Entry, Table
 from bert4x.checkpoints.tables import PUBLISHED, own_table, style_for
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.checkpoints.variables import variables
@@ -273,7 +273,7 @@ def name_patterns(table: Table) -> list[re.Pattern]:
     def pattern(part: str) -> str:
         if not part.startswith("{"):
             return re.escape(part)
-        return r"\d+" if part.startswith("{i") else "(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")"
+        return r"\d+" if NUMBER.fullmatch(part) else "(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")"
 
     return [re.compile("".join(map(pattern, re.split(r"(\{[^}]*\})", rule.theirs)))) for rule in table.rules]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Shape = tuple[int, ...]
+NUMBER = re.compile(r"\{i(:[^}]*)?\}")  # {i} or {i:02d}, but not {intermediate,output}
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,14 @@ class Table:
 
 def expanded(ours: str, theirs: str, num_layers: int) -> Iterator[tuple[str, str]]:
     """The pairs of names a rule stands for."""
-    layered = "{i" in ours or "{i" in theirs
+    layered = NUMBER.search(ours) or NUMBER.search(theirs)
     for i in range(num_layers if layered else 1):
         yield from alternatives(numbered(ours, i), numbered(theirs, i))
 
 
 def numbered(template: str, i: int) -> str:
     """`{i}` replaced by the number, `{i:02d}` by the number so formatted."""
-    return re.sub(r"\{i(:[^}]*)?\}", lambda match: format(i, (match[1] or ":d")[1:]), template)
+    return NUMBER.sub(lambda match: format(i, (match[1] or ":d")[1:]), template)
 
 
 def alternatives(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
