@@ -10,16 +10,20 @@ from bert4x.errors import Bert4xError
 from bert4x.version import __version__
 
 if TYPE_CHECKING:
-    from bert4x.checkpoints.convert import convert, inspect, save
+    from bert4x.checkpoints.convert import convert, save
+    from bert4x.checkpoints.inspection import inspect, verify
     from bert4x.config import TransformerConfig
     from bert4x.models.build import build_transformer_model, load
+    from bert4x.tasks.fill_mask import fill_mask
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
 
 _HOME = {
     "build_transformer_model": "bert4x.models.build",
     "load": "bert4x.models.build",
+    "fill_mask": "bert4x.tasks.fill_mask",
     "convert": "bert4x.checkpoints.convert",
-    "inspect": "bert4x.checkpoints.inspect",
+    "inspect": "bert4x.checkpoints.inspection",
+    "verify": "bert4x.checkpoints.inspection",
     "save": "bert4x.checkpoints.convert",
     "TransformerConfig": "bert4x.config",
     "Tokenizer": "bert4x.tokenizers",
@@ -30,7 +34,24 @@ _HOME = {
     "save_vocab": "bert4x.tokenizers",
 }
 
-__all__ = ["Bert4xError", "__version__", *sorted(_HOME)]
+__all__ = [
+    "Bert4xError",
+    "CpmTokenizer",
+    "SpTokenizer",
+    "Tokenizer",
+    "TransformerConfig",
+    "__version__",
+    "build_transformer_model",
+    "convert",
+    "fill_mask",
+    "inspect",
+    "load",
+    "load_tokenizer",
+    "load_vocab",
+    "save",
+    "save_vocab",
+    "verify",
+]
 
 
 def __getattr__(name: str):

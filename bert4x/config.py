@@ -97,6 +97,8 @@ SIZES = (
     *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size"),
 )
 SPELLED = tuple(name for name in FIELDS if name not in ("model", "extra"))
+# Keys that label the file rather than describe the model; each format writes its own.
+LABELS = {"model_type", "architectures", "torch_dtype", "dtype", "transformers_version", "library", "model"}
 REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -112,7 +114,7 @@ class ConfigStyle:
     gelu: str
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
-    constants: dict[str, Any] = field(default_factory=dict)  # written always, ignored when read: model_type ...
+    labels: dict[str, Any] = field(default_factory=dict)  # written always, ignored when read: model_type ...
 
     def spellings(self, name: str) -> tuple[str, ...]:
         """All keys under which a field may stand in such a file."""
@@ -145,7 +147,7 @@ def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> Transform
     values = dict(style.defaults)
     for name in SPELLED:
         for key in style.spellings(name):
-            if data.get(key) is not None:
+            if data.get(key) is not None or (key in data and name == "pad_token_id"):  # null: no padding id
                 values[name] = data[key]
                 break
     missing = ["/".join(style.spellings(name)) for name in REQUIRED if name not in values]
@@ -153,7 +155,7 @@ def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> Transform
         raise ConfigError(f"config lacks {', '.join(missing)}; found only {sorted(data)}")
     if isinstance(values.get("hidden_act"), str):
         values["hidden_act"] = read_activation(values["hidden_act"], style)
-    known = {key for name in SPELLED for key in style.spellings(name)} | set(style.constants)
+    known = {key for name in SPELLED for key in style.spellings(name)} | LABELS
     extra = {key: value for key, value in data.items() if key not in known}
     return TransformerConfig(model=model, **values, extra=extra)
 
@@ -161,7 +163,7 @@ def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> Transform
 def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     """The JSON object of a style: every field that differs from what its readers assume, and the extra keys."""
     plain = TransformerConfig(config.model, *(getattr(config, name) for name in REQUIRED), **style.defaults)
-    data = dict(style.constants)
+    data = dict(style.labels)
     for name in SPELLED:
         value, spellings = getattr(config, name), style.spellings(name)
         usual = name in REQUIRED or name in style.keys or name in ("hidden_act", "initializer_range")

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -28,12 +29,23 @@ LOADING_OPTIONS = ("keep_tokens", "compound_tokens", "autoresize_weights", "igno
 Source = str | os.PathLike
 
 
+def default_model() -> Path:
+    """The folder of the small model inside the package: one set of weights for encoder, masked LM, LM and UniLM."""
+    return Path(__file__).parents[1] / "assets" / "default"
+
+
 def load(
-    source: Source, application: str | None = None, *, strict: bool = True, dtype: str | None = None, **options
+    source: Source | None = None,
+    application: str | None = None,
+    *,
+    strict: bool = True,
+    dtype: str | None = None,
+    **options,
 ) -> keras.Model:
     """A published checkpoint as a Keras model; format, family and config are found out.
 
-    `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout. `application` is
+    `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout; by default the
+    small model inside the package. `application` is
     "encoder", "lm" or "unilm"; by default what the family was made for ("lm" for GPT2). `dtype` is a Keras policy:
     "bfloat16", "mixed_float16" ... All options of `build_transformer_model` are taken; outputs are raw logits.
     `verify=True` checks the file's checksums first. `strict=False` turns missing and unexpected tensors into a warning
@@ -43,6 +55,7 @@ def load(
     with `with_mlm=True` or an application "lm" or "unilm" the logits (B, T, V)
     Raises: Bert4xError; the subclass says what is wrong.
     """
+    source = default_model() if source is None else source
     if options.pop("verify", False):
         open_checkpoint(source, options.get("config")).verify()
     checkpoint = open_checkpoint(source, options.pop("config", None))

@@ -51,7 +51,7 @@ STYLES: dict[tuple[str, str], ConfigStyle] = {
         "gelu_erf",
         _BERT,
         _ZERO | {"hidden_act": "gelu_tanh", "embedding_size": 128, "embedding_mapping": True},
-        {"model_type": "albert", "architectures": ["AlbertForPreTraining"], "num_hidden_groups": 1},
+        {"model_type": "albert", "architectures": ["AlbertForPreTraining"]},
     ),
     ("hf", "gpt2"): ConfigStyle(
         "gelu_erf", GPT2_KEYS, _GPT2, {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
@@ -87,5 +87,5 @@ def table_for(format: str, config: TransformerConfig) -> Table:
 def style_for(format: str, family: str) -> ConfigStyle:
     """How a config file of a format and family is spelled."""
     if format in OWN_FORMATS:
-        return ConfigStyle("gelu_erf", {name: (name,) for name in FIELDS}, constants={"library": "bert4x"})
+        return ConfigStyle("gelu_erf", {name: (name,) for name in FIELDS}, labels={"library": "bert4x"})
     return STYLES[format, family]

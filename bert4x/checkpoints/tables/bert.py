@@ -2,14 +2,13 @@
 
 from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
 
+# Optimizer slots and counters that training leaves in TensorFlow checkpoints.
 SLOTS = (
-    r"/adam_[mv]$",
-    r"/Adam(_1)?$",
-    r"/lamb_[mv]$",
+    r"/(adam|lamb)_[mv]$",
+    r"/(Adam|LAMB)(_1)?$",
     r"^global_step",
-    r"^(beta1|beta2)_power$",
     r"_power$",
-    r"^good_steps|^loss_scale",
+    r"^(good_steps|loss_scale)",
 )
 
 GOOGLE = Table(

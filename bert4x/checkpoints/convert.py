@@ -1,0 +1,305 @@
+"""From any readable layout to any writable one of the same family, tensor by tensor, without building a model."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bert4x.checkpoints.checkpoint import Checkpoint, bits, open_checkpoint
+from bert4x.checkpoints.spec import Table
+from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, style_for, table_for
+from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write
+from bert4x.checkpoints.variables import variables
+from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids
+from bert4x.config import TransformerConfig, to_json
+from bert4x.errors import ConversionError, TokenizerError, nearest
+
+DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
+VOCABULARY_FILES = (
+    *("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe"),
+)
+CONFIG_FILES = {
+    ("tf1", "bert"): "bert_config.json",
+    ("tf1", "albert"): "albert_config.json",
+    ("tf1", "gpt2"): "hparams.json",
+}
+RENAMED_VOCABULARY = {
+    "hf": {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"},
+    "tf1": {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
+}
+TRIMMABLE = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+ITERATION = "1"
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+class Variables:
+    """Our variables of a checkpoint as lazily read tensors, cast and trimmed on the way."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: np.dtype | None = None, keep_tokens=None):
+        self.checkpoint, self.dtype = checkpoint, dtype
+        self.keep = None
+        if keep_tokens is not None:
+            self.keep = checked_ids("keep_tokens", keep_tokens, checkpoint.config.vocab_size)
+        self.config = (
+            checkpoint.config.replace(vocab_size=len(self.keep)) if self.keep is not None else checkpoint.config
+        )
+
+    def tensors(self) -> dict[str, LazyTensor]:
+        """All of them, by path."""
+        return {path: self.tensor(path, *held) for path, held in self.checkpoint.variables.items()}
+
+    def tensor(self, path: str, shape, dtype) -> LazyTensor:
+        """One of them."""
+        if self.keep is not None and path in VOCABULARY_ROWS:
+            shape = (len(self.keep), *shape[1:])
+        floating = dtype.kind == "f" or dtype == BFLOAT16
+        target = self.dtype if self.dtype is not None and floating else dtype
+        return LazyTensor(path, shape, target, lambda: self.read(path, target))
+
+    def read(self, path: str, dtype: np.dtype) -> np.ndarray:
+        """The values of one of them."""
+        values = self.checkpoint.read(path)
+        if self.keep is not None and path in VOCABULARY_ROWS:
+            values = values[self.keep]
+        if values.dtype == dtype:
+            return values
+        with np.errstate(over="ignore"):
+            cast = np.ascontiguousarray(values.astype(dtype))
+        if dtype == np.float16 and values.size:
+            check_finite(f"{path} as float16 (its largest value is {np.abs(values).max():.4g})", cast)
+        return cast
+
+
+def convert(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    format: str = "hf",
+    *,
+    dtype: str | None = None,
+    shards: int | None = None,
+    keep_tokens=None,
+    config=None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes the checkpoint at `source` into the folder `target` in another format, with its config and vocabulary.
+
+    `format`: "hf", "tf1", "megatron", "keras" or "bert4x". Values are kept bit for bit unless `dtype` ("float32",
+    "float16", "bfloat16") asks otherwise. `shards` is the number of files ("hf") or of model-parallel ranks
+    ("megatron"). `keep_tokens` lists the vocabulary ids to keep, in their new order. Memory is a few times the largest
+    tensor, whatever the checkpoint's size. Returns the folder.
+
+    Raises: ConversionError when the format cannot express the model; and the errors of opening a checkpoint.
+    """
+    if format not in FORMATS:
+        raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
+    if dtype is not None and dtype not in DTYPES:
+        raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}")
+    if shards is not None and (shards < 1 or format not in ("hf", "bert4x", "megatron")):
+        raise ConversionError(f"shards={shards} does not go with format {format!r}")
+    checkpoint = open_checkpoint(source, config)
+    checkpoint.report.raise_for_problems(checkpoint.files.path)
+    checkpoint.check_tied()
+    target = Path(target).expanduser()
+    if target.is_file():
+        raise ConversionError(f"{target} is a file; expected a folder to write into")
+    if target.resolve() == checkpoint.folder.resolve():
+        raise ConversionError(f"{target} is the source itself; choose another folder")
+    held = Variables(checkpoint, DTYPES.get(dtype), keep_tokens)
+    created = not target.exists()
+    try:
+        write(target, format, held.config, held.tensors(), shards, progress)
+        write_config(target, format, held.config, held.tensors())
+        copy_vocabulary(checkpoint, target, format, held.keep)
+    except BaseException:
+        if created:
+            shutil.rmtree(target, ignore_errors=True)
+        raise
+    return target
+
+
+def write(
+    folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor], shards=None, progress=None
+) -> None:
+    """Writes variables of ours as the weights of a format."""
+    from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, torch_write
+
+    if config.model == "albert_unshared" and format not in OWN_FORMATS:
+        config, ours = shared(config, ours)
+    table = table_for(format, config)
+    ranks = shards or 1 if table.sharded else 1
+    total = sum(tensor.nbytes for tensor in ours.values())
+    per_rank = [list(counted(theirs(table, config, ours, rank, ranks), total, progress)) for rank in range(ranks)]
+    folder.mkdir(parents=True, exist_ok=True)
+    if format in ("hf", "bert4x"):
+        safetensors_file.write_safetensors_sharded(folder, per_rank[0], shards=shards)
+    elif format == "tf1":
+        tf1_bundle.write_tf1(folder / ("model.ckpt" if table.family == "gpt2" else "bert_model.ckpt"), per_rank[0])
+    elif format == "keras":
+        keras_h5.write_keras_h5(folder / "model.weights.h5", per_rank[0])
+    else:
+        names = [folder / ITERATION / f"mp_rank_{rank:02d}_model_states.pt" for rank in range(ranks)]
+        for path, tensors in zip(names, per_rank, strict=True):
+            torch_write.write_torch(path, tensors, root="module")
+        with atomic_write(folder / "latest_checkpointed_iteration.txt") as path:
+            path.write_text(ITERATION, encoding="utf-8")
+
+
+def theirs(
+    table: Table, config: TransformerConfig, ours: dict[str, LazyTensor], rank: int, ranks: int
+) -> Iterator[LazyTensor]:
+    """The tensors of a layout, made from our variables when they are read.
+
+    Raises: ConversionError when the variables cannot be divided over the ranks.
+    """
+    known = variables(config)
+    for entry in table.entries(config.num_hidden_layers):
+        if not all(path in ours for path in entry.ours):
+            continue
+        shapes = [known[path][0] for path in entry.ours]
+        if not entry.layout.divides(shapes, ranks):
+            raise ConversionError(f"{entry.theirs}: {shapes} cannot be divided over {ranks} ranks")
+        parts = [ours[path] for path in entry.ours]
+        if len({part.dtype for part in parts}) > 1:
+            raise ConversionError(
+                f"{entry.theirs} is one tensor of {[str(part.dtype) for part in parts]}; pass a dtype"
+            )
+
+        def read(entry=entry, parts=parts) -> np.ndarray:
+            return entry.layout.save([part.read() for part in parts], rank, ranks)
+
+        yield LazyTensor(entry.theirs, entry.layout.shape(shapes, ranks), parts[0].dtype, read)
+
+
+def counted(tensors: Iterator[LazyTensor], total: int, progress: Progress | None) -> Iterator[LazyTensor]:
+    """The same tensors, telling `progress` as each has been read."""
+    done = 0
+
+    def reading(tensor: LazyTensor) -> Callable[[], np.ndarray]:
+        def read():
+            nonlocal done
+            values = tensor.read()
+            done += tensor.nbytes
+            progress(min(done, total), total)
+            return values
+
+        return read
+
+    for tensor in tensors:
+        yield replace(tensor, read=reading(tensor)) if progress else tensor
+
+
+def shared(config: TransformerConfig, ours: dict[str, LazyTensor]) -> tuple[TransformerConfig, dict[str, LazyTensor]]:
+    """An unshared ALBERT as an ordinary one.
+
+    Raises: ConversionError when its layers are no longer the same.
+    """
+    config = config.replace(model="albert")
+    result = {}
+    for path in variables(config):
+        if not path.startswith("Transformer-"):
+            copies = [ours[path]] if path in ours else []
+        else:
+            name = path.removeprefix("Transformer-")
+            copies = [ours[f"Transformer-{i}-{name}"] for i in range(config.num_hidden_layers)]
+        first = bits(copies[0].read()) if len(copies) > 1 else None
+        for i, copy in enumerate(copies[1:], start=1):
+            if not np.array_equal(first, bits(copy.read())):
+                raise ConversionError(
+                    f"this unshared ALBERT was trained: {path} of layer {i} differs from layer 0, and a shared layout "
+                    "holds one of them. Convert to 'bert4x' or 'keras', which keep all layers"
+                )
+        if copies:
+            result[path] = replace(copies[0], name=path)
+    return config, result
+
+
+def write_config(folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor]) -> None:
+    """Writes the config file of a format."""
+    family = "albert" if config.model == "albert_unshared" else config.model
+    data = to_json(config, style_for(format, family))
+    if format in OWN_FORMATS:
+        data["model"] = config.model
+    if format == "hf":
+        data["torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
+    write_json(folder / CONFIG_FILES.get((format, family), "config.json"), data)
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Writes a JSON object, all or nothing."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.ndarray | None) -> None:
+    """Copies the vocabulary files under the names the format's readers look for, trimmed to the kept ids.
+
+    Raises: ConversionError when a vocabulary that is no vocab.txt should be trimmed.
+    """
+    renamed = RENAMED_VOCABULARY.get(format, {})
+    names = [name for name in VOCABULARY_FILES if (checkpoint.folder / name).is_file()]
+    pieces = sorted(path.name for path in checkpoint.folder.glob("*.model") if path.name not in names)
+    if format == "hf" and len(pieces) == 1:
+        renamed = renamed | {pieces[0]: "spiece.model"}
+    if keep is not None:
+        if any(name not in TRIMMABLE for name in names) or pieces:
+            raise ConversionError(f"only a vocab.txt can be trimmed; found {', '.join([*names, *pieces])}")
+        names = [name for name in names if name != "tokenizer.json"]  # holds the whole vocabulary; vocab.txt suffices
+    for name in [*names, *pieces]:
+        with atomic_write(target / renamed.get(name, name)) as path:
+            if keep is not None and name == "vocab.txt":
+                tokens = (checkpoint.folder / name).read_text(encoding="utf-8").splitlines()
+                path.write_text("".join(f"{tokens[i]}\n" for i in keep), encoding="utf-8")
+            else:
+                shutil.copyfile(checkpoint.folder / name, path)
+    if format == "hf" and not (target / "tokenizer_config.json").exists():
+        write_tokenizer_config(target)
+
+
+def write_tokenizer_config(folder: Path) -> None:
+    """Says to `transformers` which tokenizer the vocabulary is for, where the original release did not."""
+    from bert4x.tokenizers import CpmTokenizer, Tokenizer, load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(folder)
+    except TokenizerError:  # it was copied as it is; it need not be one that bert4x can use
+        return
+    if isinstance(tokenizer, CpmTokenizer):
+        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "CpmTokenizer"})
+    elif isinstance(tokenizer, Tokenizer):
+        data = {"tokenizer_class": "BertTokenizer", "do_lower_case": tokenizer.do_lower_case}
+        write_json(folder / "tokenizer_config.json", data)
+
+
+def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) -> Path:
+    """Writes a model made by `load` or `build_transformer_model` as a checkpoint of any format.
+
+    Variables that are no part of the family (a classifier on top) are not written; use `model.save` for those too.
+
+    Raises: ConversionError
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, TransformerConfig):
+        raise ConversionError("this Keras model was not made by bert4x, so its layout is unknown; use model.save(...)")
+    if format not in FORMATS:
+        raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
+    held = {variable.path: variable for variable in model.variables}
+    ours = {path: of_variable(path, held[path]) for path in variables(config) if path in held}
+    folder = Path(folder)
+    write(folder, format, config, ours, **options)
+    write_config(folder, format, config, ours)
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder)
+    return folder
+
+
+def of_variable(path: str, variable) -> LazyTensor:
+    """A Keras variable as a lazily read tensor."""
+    from keras import ops
+
+    dtype = BFLOAT16 if variable.dtype == "bfloat16" else np.dtype(variable.dtype)
+    return LazyTensor(path, tuple(variable.shape), dtype, lambda: ops.convert_to_numpy(variable.value))

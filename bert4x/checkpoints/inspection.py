@@ -1,0 +1,165 @@
+"""What is in a checkpoint, and whether two are the same model."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bert4x.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from bert4x.errors import ConfigError
+
+SENTENCES = (
+    "床前明月光，疑是地上霜。",
+    "今天天气很好，我们去公园散步吧。",
+    "The quick brown fox jumps over the lazy dog.",
+)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found, as plain values ready for JSON."""
+
+    path: str
+    format: str
+    family: str
+    config: dict[str, Any]
+    tensors: list[dict[str, Any]]  # name, shape, dtype
+    parameters: int
+    bytes: int
+    memory: dict[str, int]  # dtype of the model -> bytes its weights take
+    absent_heads: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+    duplicate: list[str]
+    stray: list[str]
+    ignored: list[str]
+    vocabulary: str | None
+
+
+def inspect(source: str | os.PathLike, config=None) -> Inspection:
+    """Format, family, config and tensors of a checkpoint, and what in it is missing or unexpected; reads no values.
+
+    Raises: the errors of opening a checkpoint; what is wrong with its tensors is in the result instead.
+    """
+    checkpoint = open_checkpoint(source, config)
+    parameters = sum(math.prod(shape) for shape, _ in checkpoint.variables.values())
+    report = checkpoint.report
+    return Inspection(
+        path=str(checkpoint.files.path),
+        format=checkpoint.format,
+        family=checkpoint.config.model,
+        config=checkpoint.config.to_dict(),
+        tensors=[{"name": t.name, "shape": list(t.shape), "dtype": str(t.dtype)} for t in checkpoint.tensors.values()],
+        parameters=parameters,
+        bytes=sum(tensor.nbytes for tensor in checkpoint.tensors.values()),
+        memory={"float32": 4 * parameters, "bfloat16": 2 * parameters},
+        absent_heads=report.absent_heads,
+        missing=report.missing,
+        unexpected=report.unexpected,
+        misshapen=report.misshapen,
+        duplicate=report.duplicate,
+        stray=report.stray,
+        ignored=report.ignored,
+        vocabulary=vocabulary_of(checkpoint),
+    )
+
+
+def vocabulary_of(checkpoint: Checkpoint) -> str | None:
+    """A word about the tokenizer beside the weights."""
+    from bert4x.models.build import find_tokenizer
+
+    tokenizer = find_tokenizer(checkpoint)
+    return f"{type(tokenizer).__name__}, {tokenizer.vocab_size} tokens" if tokenizer else None
+
+
+def check(source: str | os.PathLike) -> int:
+    """Reads all of a checkpoint: checksums where the format has them, and that every weight is finite.
+
+    Returns the number of tensors that had a checksum.
+    Raises: CorruptFileError, NotFiniteError, TensorMismatchError.
+    """
+    from bert4x.checkpoints.weights import check_finite
+
+    checkpoint = open_checkpoint(source)
+    checkpoint.report.raise_for_problems(checkpoint.files.path)
+    checked = checkpoint.verify()
+    for path in checkpoint.variables:
+        check_finite(path, np.ascontiguousarray(checkpoint.read(path)))
+    checkpoint.check_tied()
+    return checked
+
+
+def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0) -> dict[str, float]:
+    """Runs two checkpoints on the same inputs, real sentences and random ids; the largest difference of each output.
+
+    Raises: ConfigError when they cannot be compared: other families, vocabularies, or heads.
+    """
+    from bert4x.models.build import load
+
+    checkpoints = [open_checkpoint(path) for path in (first, second)]
+    a, b = (checkpoint.config for checkpoint in checkpoints)
+    families = {config.model.removesuffix("_unshared") for config in (a, b)}
+    if len(families) > 1 or a.vocab_size != b.vocab_size:
+        raise ConfigError(
+            f"{first} is {a.model} with {a.vocab_size} tokens, {second} is {b.model} with {b.vocab_size}; "
+            "only two layouts of one model can be compared"
+        )
+    heads = head_options(checkpoints)
+    models = [load(path, dtype="float32", **heads) for path in (first, second)]
+    names = [name for name in ("with_nsp", "with_pool", "with_mlm") if name in heads] or ["hidden"]
+    names = [name for name in names if name != "with_pool" or "with_nsp" not in heads]
+    worst = dict.fromkeys(names, 0.0)
+    for inputs in sample_inputs(models[0], min(a.max_position, b.max_position), seed):
+        outputs = [as_arrays(model(inputs)) for model in models]
+        for name, x, y in zip(names, *outputs, strict=True):
+            worst[name] = max(worst[name], float(np.abs(x - y).max()))
+    return worst
+
+
+def head_options(checkpoints: list[Checkpoint]) -> dict[str, bool]:
+    """The options that ask for every head both checkpoints have.
+
+    Raises: ConfigError when one has a head the other lacks.
+    """
+    paths = {
+        "with_mlm": "MLM-Bias/bias",
+        "with_nsp": "NSP-Proba/kernel",
+        "with_pool": "Pooler-Dense/kernel",
+    }
+    if checkpoints[0].config.model == "gpt2":
+        return {"with_mlm": True}
+    held = [{name for name, path in paths.items() if path in checkpoint.entries} for checkpoint in checkpoints]
+    for name in sorted(held[0] ^ held[1]):
+        owner = checkpoints[0 if name in held[0] else 1].files.path
+        raise ConfigError(f"only {owner} has the head {name}; the two are not the same model")
+    return dict.fromkeys(sorted(held[0]), True)
+
+
+def sample_inputs(model, max_position: int, seed: int):
+    """Batches to compare on: sentences, if the model has a tokenizer, and random ids of two lengths."""
+    if model.tokenizer is not None:
+        for sentence in SENTENCES:
+            ids, segments = model.tokenizer.encode(sentence, maxlen=max_position)
+            if max(ids) < model.config.vocab_size:
+                yield {"token_ids": np.array([ids]), "segment_ids": np.array([segments])}
+    random = np.random.default_rng(seed)
+    for length in sorted({min(17, max_position), min(128, max_position)}):
+        ids = random.integers(0, model.config.vocab_size, (3, length))
+        segments = np.arange(length)[None, :] >= random.integers(0, length, (3, 1))
+        segments = segments.astype("int32") * (model.config.segment_vocab_size > 1)
+        yield {
+            "token_ids": ids,
+            "segment_ids": segments,
+            "padding_mask": np.arange(length) < [[length], [length - 1], [1]],
+        }
+
+
+def as_arrays(outputs) -> list[np.ndarray]:
+    """The outputs of a model as a list of NumPy arrays."""
+    from keras import ops
+
+    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return [ops.convert_to_numpy(output) for output in outputs]

@@ -1,0 +1,61 @@
+"""Filling [MASK]: the task BERT was pretrained on (Devlin et al. 2018, section 3.1)."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from bert4x.errors import TokenizerError
+
+
+@dataclass(frozen=True)
+class Filling:
+    """One guess for one [MASK]: the text with it filled in, the token, and its probability."""
+
+    text: str
+    token: str
+    probability: float
+
+
+def fill_mask(text: str, source: str | os.PathLike | None = None, top_k: int = 5) -> list[list[Filling]]:
+    """The `top_k` likeliest tokens for each [MASK] of a text, best first; masks are filled independently.
+
+    `source` is a checkpoint with its vocabulary and masked-language-model head; by default the embedded model.
+
+    Raises: TokenizerError when there is no vocabulary or no [MASK]; and the errors of `load`.
+    """
+    from bert4x.models.build import load
+
+    return FillMask(load(source, with_mlm=True))(text, top_k)
+
+
+class FillMask:
+    """`fill_mask` on a model that is loaded already, with `with_mlm=True`."""
+
+    def __init__(self, model):
+        if model.tokenizer is None or model.tokenizer.mask_id is None:
+            raise TokenizerError("this model has no vocabulary with a [MASK] beside its weights; put vocab.txt there")
+        self.model, self.tokenizer = model, model.tokenizer
+
+    def __call__(self, text: str, top_k: int = 5) -> list[list[Filling]]:
+        """The fillings of each [MASK] in the text."""
+        tokenizer = self.tokenizer
+        ids, segments = tokenizer.encode(text, maxlen=self.model.config.max_position)
+        places = [i for i, token_id in enumerate(ids) if token_id == tokenizer.mask_id]
+        if not places:
+            raise TokenizerError(f"no [MASK] in {text!r}; write one where a token is to be guessed")
+        logits = np.asarray(self.model.predict_on_batch([np.array([ids]), np.array([segments])]), "float64")[0]
+        return [self.best(text, n, logits[place], top_k) for n, place in enumerate(places)]
+
+    def best(self, text: str, n: int, logits: np.ndarray, top_k: int) -> list[Filling]:
+        """The likeliest tokens for the n-th [MASK]."""
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        parts = text.split("[MASK]")
+        before, after = "[MASK]".join(parts[: n + 1]), "[MASK]".join(parts[n + 1 :])
+        fillings = []
+        for token_id in np.argsort(-probabilities)[:top_k]:
+            token = self.tokenizer.id_to_token(int(token_id))
+            filled = before + token.removeprefix("##") + after
+            fillings.append(Filling(filled, token, float(probabilities[token_id])))
+        return fillings
