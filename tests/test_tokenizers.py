@@ -516,3 +516,11 @@ def test_load_tokenizer_bpe(bpe_files):
 def test_chinese_bert_folder_is_lower_cased(real_vocab):
     tokenizer = load_tokenizer(real_vocab.parent)
     assert tokenizer.do_lower_case and tokenizer.encode("语言模型")[0] == [101, 6427, 6241, 3563, 1798, 102]
+
+
+def test_save_and_load_again(made, tmp_path):
+    made.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.token_dict == made.token_dict
+    text = "Ünïcode [MASK] 床前明月光，ABC"
+    assert again.encode(text) == made.encode(text)

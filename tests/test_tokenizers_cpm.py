@@ -153,3 +153,13 @@ def test_nothing_is_printed(small):
     root = Path(__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_save_and_load_again(tmp_path, small):
+    for age in ("old", "new"):
+        tokenizer = CpmTokenizer(small[age])
+        (tmp_path / age).mkdir()
+        tokenizer.save(tmp_path / age)
+        again = load_tokenizer(tmp_path / age)
+        assert type(again) is CpmTokenizer
+        assert again.encode("清华 大学\n") == tokenizer.encode("清华 大学\n")

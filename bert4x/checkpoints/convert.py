@@ -1,5 +1,6 @@
 """From any readable layout to any writable one of the same family, tensor by tensor, without building a model."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -262,17 +263,12 @@ def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.
 
 def write_tokenizer_config(folder: Path) -> None:
     """Says to `transformers` which tokenizer the vocabulary is for, where the original release did not."""
-    from bert4x.tokenizers import CpmTokenizer, Tokenizer, load_tokenizer
+    from bert4x.tokenizers import load_tokenizer
 
-    try:
+    with contextlib.suppress(TokenizerError):  # it was copied as it is; it need not be one that bert4x can use
         tokenizer = load_tokenizer(folder)
-    except TokenizerError:  # it was copied as it is; it need not be one that bert4x can use
-        return
-    if isinstance(tokenizer, CpmTokenizer):
-        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "CpmTokenizer"})
-    elif isinstance(tokenizer, Tokenizer):
-        data = {"tokenizer_class": "BertTokenizer", "do_lower_case": tokenizer.do_lower_case}
-        write_json(folder / "tokenizer_config.json", data)
+        if tokenizer is not None:
+            tokenizer.save(folder)
 
 
 def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) -> Path:

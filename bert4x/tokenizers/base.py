@@ -1,13 +1,24 @@
 """What all tokenizers share: start and end tokens, pairs, truncation, batches."""
 
+import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import TokenizerError
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def write_tokenizer_config(folder: str | os.PathLike, **values) -> None:
+    """Writes tokenizer_config.json, by which loaders know the class of a vocabulary."""
+    text = json.dumps(values, ensure_ascii=False, indent=2)
+    (Path(folder) / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
 Text = str | list[str]  # a text, or tokens that are already split and carry their own start and end
 
 
@@ -56,6 +67,10 @@ class TokenizerBase:
     def _text_ids(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without start and end."""
         return [self.tokens_to_ids(self._tokens(text)) for text in texts]
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the vocabulary into a folder, under the names `load_tokenizer` and `transformers` look for."""
+        raise NotImplementedError
 
     def token_to_id(self, token: str) -> int:
         """The id of a token; the unknown id when the vocabulary lacks it."""

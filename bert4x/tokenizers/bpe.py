@@ -58,6 +58,9 @@ class BpeTokenizer(TokenizerBase):
         ids |= {"start": self.token_dict.get(token_start), "end": self.token_dict.get(token_end)}
         self._set_specials(ids)
 
+    def save(self, folder: str | os.PathLike) -> None:
+        self._backend.model.save(str(folder))
+
     def _encode(self, text: str) -> tokenizers.Encoding:
         return self._backend.encode(without_surrogates(text), add_special_tokens=False)
 

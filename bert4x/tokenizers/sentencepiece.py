@@ -4,10 +4,11 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import ModuleType
 
 from ..errors import TokenizerError
-from .base import TokenizerBase, without_surrogates
+from .base import TokenizerBase, without_surrogates, write_tokenizer_config
 from .vocab import read_bounded
 
 _SPACE, _NEWLINE = "\u2582", "\u2583"  # what CPM-LM writes for a space and a line break
@@ -68,6 +69,9 @@ class SpTokenizer(TokenizerBase):
             text = " ".join(self._pre_tokenize(text))
         return self.sp_model.encode(text, out_type=str)
 
+    def save(self, folder: str | os.PathLike) -> None:
+        (Path(folder) / "spiece.model").write_bytes(self.sp_model.serialized_model_proto())
+
     def token_to_id(self, token: str) -> int:
         return self.token_dict.get(token, self.unk_id)
 
@@ -110,6 +114,10 @@ class CpmTokenizer(SpTokenizer):
             self._token_translate = {_NEWLINE: "<cls>"}
             self._token_translate_inv = {"<cls>": _NEWLINE}
         _require("jieba").setLogLevel("ERROR")  # it would report on stderr that it reads its dictionary
+
+    def save(self, folder: str | os.PathLike) -> None:
+        super().save(folder)
+        write_tokenizer_config(folder, tokenizer_class="CpmTokenizer")
 
     @staticmethod
     def _words(text: str) -> list[str]:

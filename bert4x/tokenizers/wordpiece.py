@@ -10,15 +10,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
+from pathlib import Path
 
 import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
-from .base import TokenizerBase, without_surrogates
+from .base import TokenizerBase, without_surrogates, write_tokenizer_config
 from .decoding import join_wordpieces
-from .vocab import load_vocab
+from .vocab import load_vocab, save_vocab
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -126,6 +127,10 @@ class Tokenizer(TokenizerBase):
         """Readable text of ids (or of `tokens`): no spaces around Chinese, `##` merged, bracketed tokens left out."""
         tokens = self.ids_to_tokens(ids) if tokens is None else tokens
         return join_wordpieces([self._token_translate_inv.get(token, token) for token in tokens])
+
+    def save(self, folder: str | os.PathLike) -> None:
+        save_vocab(Path(folder) / "vocab.txt", self.token_dict)
+        write_tokenizer_config(folder, tokenizer_class="BertTokenizer", do_lower_case=self.do_lower_case)
 
     # ids of a batch
 
