@@ -219,30 +219,42 @@ def open_checkpoint(source, config=None) -> Checkpoint:
     tensors = files.read()
     if not tensors:
         raise UnknownFormatError(f"{files.path} holds no tensors")
-    data = config if isinstance(config, dict | TransformerConfig) else read_config(files.folder, config)
-    if isinstance(data, TransformerConfig):
-        table = detect(files, tensors, data.model)
-        own = data if table else None
-    elif files.container in ("safetensors", "hdf5") and (data or {}).get("library") == "bert4x":
-        own = from_json(data, str(data.get("model")), style_for("bert4x", ""))
-        table = None
-    else:
-        table, own = detect(files, tensors), None
-    if table is None and own is not None:
+    given = isinstance(config, dict | TransformerConfig)
+    data = config if given else read_config(files.folder, config)
+    if "Embedding-Token/embeddings" in tensors:  # keyed by our variable paths
+        own = data if isinstance(data, TransformerConfig) else own_config(data, files, tensors)
         table = own_table("keras" if files.container == "hdf5" else "bert4x", own)
-    if own is None:
-        data = guess_config(files, table, tensors) if data is None else data
-        own = from_json(data, table.family, style_for(table.format, table.family))
-    return Checkpoint(files, table, own, tensors)
+        return Checkpoint(files, table, own, tensors)
+    table = detect(files, tensors)
+    if isinstance(data, TransformerConfig):
+        return Checkpoint(files, table, data, tensors)
+    data = guess_config(files, table, tensors) if data is None else data
+    return Checkpoint(files, table, from_json(data, table.family, style_for(table.format, table.family)), tensors)
 
 
-def detect(files: Files, tensors: Tensors, family: str | None = None) -> Table | None:
+def own_config(data: dict | None, files: Files, tensors: Tensors) -> TransformerConfig:
+    """The config beside weights keyed by our paths: ours, or a published one when only the weights were saved.
+
+    Raises: ConfigError
+    """
+    if data is None:
+        raise ConfigError(
+            f"no config file beside the weights in {files.folder}; expected one of {', '.join(CONFIG_NAMES)}"
+        )
+    if data.get("library") == "bert4x":
+        return from_json(data, str(data.get("model")), style_for("bert4x", ""))
+    shared = any(name.startswith("Transformer-MultiHeadSelfAttention") for name in tensors)
+    family = "albert" if shared else "gpt2" if "Output-Norm/gamma" in tensors else "bert"
+    return from_json(data, family, style_for("hf" if "model_type" in data else "tf1", family))
+
+
+def detect(files: Files, tensors: Tensors) -> Table:
     """The table that knows most of the names.
 
     Raises: UnknownFormatError when none knows enough of them, or when a known but different model is recognised.
     """
-    formats = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron", "hdf5": "keras"}
-    tables = [table for table in PUBLISHED if table.format == formats[files.container]]
+    formats = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron"}
+    tables = [table for table in PUBLISHED if table.format == formats.get(files.container)]
     for table in tables:
         for pattern, reason in table.foreign:
             if any(re.search(pattern, name) for name in tensors):
@@ -250,11 +262,8 @@ def detect(files: Files, tensors: Tensors, family: str | None = None) -> Table |
     scores = {table: sum(known_name(table, name) for name in tensors) for table in tables}
     best = max(scores, key=scores.get, default=None)
     if best is None or scores[best] < 3:
-        if family is not None and files.container in ("safetensors", "hdf5"):
-            return None
         raise UnknownFormatError(
-            f"{files.path}: no family known here has tensors of these names: {', '.join(list(tensors)[:6])} ... "
-            "(a file in bert4x's own layout needs its config.json beside it)"
+            f"{files.path}: no family known here has tensors of these names: {', '.join(list(tensors)[:6])} ..."
         )
     return best
 

@@ -1,6 +1,6 @@
-"""Keras 3's `.weights.h5`, by our variable paths.
+"""Keras' weight files by our variable paths: Keras 3's `.weights.h5`, and what bert4keras saved under Keras 2.
 
-Keras numbers layers by class in the order of the graph ("layers/dense_1/vars/0") and keeps their names in an
+Keras 3 numbers layers by class in the order of the graph ("layers/dense_1/vars/0") and keeps their names in an
 attribute of `vars`; reading goes by those names, so any model that contains our layers can be read.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
-from bert4x.errors import TensorMismatchError, UnknownFormatError
+from bert4x.errors import CorruptFileError, TensorMismatchError, UnknownFormatError
 
 # our layers: (pattern of the name, Keras' snake-case class, names of the variables in order of creation)
 CLASSES = (
@@ -25,6 +25,19 @@ CLASSES = (
 )
 DENSE = ("kernel", "bias")
 
+# The same for files written by bert4keras: variables of each layer in the order Keras 2 created them.
+KERAS2 = (
+    (r"Embedding-(Token|Segment|Position)", ("embeddings",)),
+    (r".*-Norm", ("beta", "gamma")),
+    (
+        r".*-MultiHeadSelfAttention",
+        tuple(f"{part}/{name}" for part in ("query", "key", "value", "output") for name in DENSE),
+    ),
+    (r".*-FeedForward", tuple(f"{part}/{name}" for part in ("intermediate", "output") for name in DENSE)),
+    (r"MLM-Bias", ("bias",)),
+    (r"Embedding-Mapping|MLM-Dense|Pooler-Dense|NSP-Proba", DENSE),
+)
+
 
 def layer_class(name: str) -> tuple[str, tuple[str, ...]] | None:
     """Keras' name of a layer's class, and its variables in order."""
@@ -37,16 +50,14 @@ def layer_class(name: str) -> tuple[str, tuple[str, ...]] | None:
 def read_keras_h5(path: Path) -> Tensors:
     """The tensors of a `.weights.h5` by our variable paths; others by their path in the file.
 
-    Raises: UnknownFormatError for other HDF5 files, TensorMismatchError when a layer is there twice.
+    Raises: UnknownFormatError for HDF5 files Keras did not write, TensorMismatchError when a layer is there twice.
     """
     from bert4x.checkpoints.formats.hdf5 import read_hdf5, read_hdf5_attributes
 
     raw, attributes = read_hdf5(path), read_hdf5_attributes(path)
-    if "" in attributes and "layer_names" in attributes[""]:
-        raise UnknownFormatError(
-            f"{path} is a Keras 2 weight file. Save it with bert4keras as a TensorFlow checkpoint "
-            "(save_weights_as_checkpoint) and load that"
-        )
+    for root in ("", "model_weights"):  # save_weights, model.save
+        if "layer_names" in attributes.get(root, {}):
+            return read_keras2(raw, attributes, root)
     if not any(re.match(r"layers/[^/]+/", name) for name in raw):
         raise UnknownFormatError(f"{path} is HDF5, but not Keras 3's .weights.h5: its tensors are {sorted(raw)[:5]}")
     tensors: Tensors = {}
@@ -55,6 +66,25 @@ def read_keras_h5(path: Path) -> Tensors:
         if ours in tensors:
             raise TensorMismatchError(f"{path} holds variable {ours!r} twice; expected each layer once")
         tensors[ours] = replace(tensor, name=ours)
+    return tensors
+
+
+def read_keras2(raw: Tensors, attributes: dict, root: str) -> Tensors:
+    """The tensors of a file that bert4keras (Keras 2) wrote, by our variable paths; others by their path in the file.
+
+    The names of variables there depend on the Keras version, their order inside a layer does not.
+    """
+    tensors: Tensors = {}
+    for layer in attributes[root]["layer_names"]:
+        group = f"{root}/{layer}".strip("/")
+        written = [f"{group}/{name}" for name in attributes.get(group, {}).get("weight_names", ())]
+        names = next((names for pattern, names in KERAS2 if re.fullmatch(pattern, layer)), ())
+        for i, name in enumerate(written):
+            if name not in raw:
+                raise CorruptFileError(f"dataset {name!r} is listed but missing; the file is damaged")
+            known = len(names) == len(written)
+            ours = f"{layer}/{names[i]}" if known else name
+            tensors[ours] = replace(raw[name], name=ours)
     return tensors
 
 
