@@ -39,6 +39,7 @@ class Report:
     absent_heads: list[str] = field(default_factory=list)  # published without: fine unless one asks for them
     stray: list[str] = field(default_factory=list)  # of no model here: heads of other tasks
     ignored: list[str] = field(default_factory=list)  # optimizer slots, buffers
+    unfilled: list[str] = field(default_factory=list)  # variables of a model that it could not fill
 
     @property
     def problems(self) -> list[str]:

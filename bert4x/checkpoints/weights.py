@@ -29,7 +29,7 @@ class Weights:
         self.compound_tokens = options.get("compound_tokens")
         self.autoresize = options.get("autoresize_weights", False)
         self.lenient = options.get("ignore_invalid_weights", False)
-        self.known = variables(config) if config.model in ("bert", "albert", "albert_unshared", "gpt2") else {}
+        self.known = variables(config)
         self.missing: list[str] = []
         self.loaded: list[str] = []
 
@@ -82,6 +82,7 @@ class Weights:
 
         Raises: TensorMismatchError
         """
+        self.checkpoint.report.unfilled = self.missing
         if not self.missing:
             return
         text = (
