@@ -32,18 +32,19 @@ BLOCK = [
     ("FeedForward-Norm/gamma", "H"),
     ("FeedForward-Norm/beta", "H"),
 ]
-HEADS = [
-    ("Pooler-Dense/kernel", "HH", "pool"),
-    ("Pooler-Dense/bias", "H", "pool"),
-    ("NSP-Proba/kernel", "H2", "nsp"),
-    ("NSP-Proba/bias", "2", "nsp"),
+HEADS = [  # in the order in which Keras sorts their layers; where a class has several, .weights.h5 numbers them by it
     ("MLM-Dense/kernel", "HE", "mlm"),
     ("MLM-Dense/bias", "E", "mlm"),
     ("MLM-Norm/gamma", "E", "mlm"),
     ("MLM-Norm/beta", "E", "mlm"),
+    ("Pooler-Dense/kernel", "HH", "pool"),
+    ("Pooler-Dense/bias", "H", "pool"),
     ("MLM-Bias/bias", "V", "mlm"),
+    ("NSP-Proba/kernel", "H2", "nsp"),
+    ("NSP-Proba/bias", "2", "nsp"),
 ]
 GPT2_EMBEDDINGS = [EMBEDDINGS[0], EMBEDDINGS[2]]
+GPT2_BLOCK = [*BLOCK[8:10], *BLOCK[:8], *BLOCK[14:], *BLOCK[10:14]]  # the norms come first
 GPT2_OUTPUT = [("Output-Norm/gamma", "H", None), ("Output-Norm/beta", "H", None)]
 
 
@@ -60,10 +61,11 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
     blocks["gpt2"] = blocks["albert_unshared"] = blocks["bert"]
     if c.model not in blocks:
         raise UnknownArchitectureError(f"no checkpoints of family {c.model!r}; known: {', '.join(blocks)}")
-    embeddings, output = (GPT2_EMBEDDINGS, GPT2_OUTPUT) if c.model == "gpt2" else (EMBEDDINGS, HEADS)
+    gpt2 = GPT2_EMBEDDINGS, GPT2_BLOCK, GPT2_OUTPUT
+    embeddings, block_rows, output = gpt2 if c.model == "gpt2" else (EMBEDDINGS, BLOCK, HEADS)
     rows = [
         *embeddings,
-        *((f"{block}-{name}", shape, None) for block in blocks[c.model] for name, shape in BLOCK),
+        *((f"{block}-{name}", shape, None) for block in blocks[c.model] for name, shape in block_rows),
         *output,
     ]
     size = {
