@@ -2,9 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
 from random_models import random_inputs, random_weights, tiny_config, weight_shapes
 
 from bert4x.config import TransformerConfig
+from bert4x.errors import InputError
 from bert4x.models.registry import backbone_class
 
 # largest difference to float32 allowed under each policy, in standard deviations of the hidden states
@@ -163,6 +165,22 @@ class FamilyBattery:
         close(array(hidden)[real], expected, POLICIES[policy] * expected.std())
         for path, variable in variables_of(model).items():
             assert variable.dtype == keras.dtype_policies.get(policy).variable_dtype, path
+
+    def test_bad_inputs(self):
+        config = self.config()
+        model, _ = self.encode(config)
+        ids = random_inputs(config)["token_ids"]
+        for inputs in (
+            {"token_ids": ids + config["vocab_size"]},
+            {"token_ids": ids - config["vocab_size"]},
+            {"token_ids": np.ones((1, config["max_position"] + 1), "int32")},
+            {"token_id": ids},
+            {"token_ids": ids, "mask": ids},
+            {"segment_ids": ids},
+            [ids, ids, ids],
+        ):
+            with pytest.raises(InputError):
+                model(inputs)
 
     def test_every_weight_learns(self):
         """One step moves every variable but the key biases, which the softmax cannot see."""

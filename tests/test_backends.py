@@ -1,0 +1,37 @@
+"""The parity tests again on every other backend that is installed: the same code must run on all of them."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+TESTS = Path(__file__).parent
+# one family with shared layers and a mapping, one causal; loading from each container
+SELECTION = (
+    "(TestAlbert or TestGpt2) and not Unshared"
+    " and (application or padding_mask or conditional or serialization or learns or bfloat16)"
+    " or saved_by_transformers or cpm or published_for"
+)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_parity_on(backend):
+    if backend == keras.backend.backend():
+        pytest.skip(f"{backend} is the backend of this run: test_parity.py has run on it")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    command = [sys.executable, "-m", "pytest", "-k", SELECTION, "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, TESTS / "test_parity.py", TESTS / "test_published.py"],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
