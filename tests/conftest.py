@@ -1,0 +1,79 @@
+"""Tiny checkpoints in the published layouts, made without a backend, for the tests of commands and documents."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from random_models import random_weights, tiny_config
+
+from bert4x.checkpoints.convert import write, write_config
+from bert4x.checkpoints.tensors import from_array
+from bert4x.config import TransformerConfig
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+CHARACTERS = "床前明月光疑是地上霜今天天气很好我们去公园散步吧举头望低思故乡语言模型，。"
+VOCABULARY = [*SPECIALS, *dict.fromkeys(CHARACTERS), *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "aeiou")]
+SIZES = {"vocab_size": len(VOCABULARY), "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 52}
+# Folders of the documents' examples -> the family and layout of the checkpoint of that name.
+STAND_INS = {
+    "chinese_L-12_H-768_A-12": ("bert", "tf1"),
+    "albert_small_zh_google": ("albert", "tf1"),
+    "bert-base-chinese": ("bert", "hf"),
+    "CPM-1-Generate": ("gpt2", "megatron"),
+}
+
+
+def write_tiny(folder, model="bert", format="hf", *, seed=0, heads=True, shards=None, **sizes) -> Path:
+    """A random checkpoint of a few thousand weights in a published layout, with its config and a vocab.txt."""
+    changes = SIZES | sizes
+    if format == "megatron":  # every size is divided over two or four ranks
+        changes = changes | {"vocab_size": changes["vocab_size"] // 4 * 4}
+        shards = shards or 2
+    described = tiny_config(model, **changes)
+    config = TransformerConfig(**described)
+    ours = {path: from_array(path, values) for path, values in random_weights(described, heads, seed).items()}
+    folder = Path(folder)
+    write(folder, format, config, ours, shards=shards)
+    write_config(folder, format, config, ours)
+    if model != "gpt2":
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """`tiny("name", ...)` writes a checkpoint of that name; see `write_tiny`."""
+    return lambda name="source", *args, **kwargs: write_tiny(tmp_path / name, *args, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory) -> Path:
+    """A folder in which tiny checkpoints bear the names of the published ones that the documents speak of."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name, (model, format) in STAND_INS.items():
+        write_tiny(folder / name, model, format)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory):
+    """`shell(script, folder)` runs bash there, with `python` and `bert4x` being those under test."""
+    tools = tmp_path_factory.mktemp("bin")
+    for name, command in {"python": "", "bert4x": "-m bert4x "}.items():
+        tool = tools / name
+        tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {command}"$@"\n', encoding="utf-8")
+        tool.chmod(0o755)
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join([str(tools), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+    def run(script: str, folder, timeout: float = 300) -> subprocess.CompletedProcess:
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run
