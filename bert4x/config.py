@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bert4x.errors import ConfigError, CorruptFileError, UnknownOptionError, nearest
+from bert4x.errors import ConfigError, ConversionError, CorruptFileError, UnknownOptionError, nearest
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class ConfigStyle:
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)  # written always, ignored when read: model_type ...
+    required: dict[str, Any] = field(default_factory=dict)  # what such files can ask for, but we only do this way
 
     def spellings(self, name: str) -> tuple[str, ...]:
         """All keys under which a field may stand in such a file."""
@@ -155,19 +156,29 @@ def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> Transform
         raise ConfigError(f"config lacks {', '.join(missing)}; found only {sorted(data)}")
     if isinstance(values.get("hidden_act"), str):
         values["hidden_act"] = read_activation(values["hidden_act"], style)
+    for key, only in style.required.items():
+        if data.get(key, only) != only:
+            raise ConfigError(f"config says {key} = {data[key]!r}; only {only!r} is supported here")
     known = {key for name in SPELLED for key in style.spellings(name)} | LABELS
     extra = {key: value for key, value in data.items() if key not in known}
     return TransformerConfig(model=model, **values, extra=extra)
 
 
 def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
-    """The JSON object of a style: every field that differs from what its readers assume, and the extra keys."""
+    """The JSON object of a style: every field that differs from what its readers assume, and the extra keys.
+
+    Raises: ConversionError when such files cannot say what this config does.
+    """
+    for key, only in style.required.items():
+        if getattr(config, key, only) != only:
+            raise ConversionError(f"this layout always has {key} = {only!r}; the model has {getattr(config, key)!r}")
     plain = TransformerConfig(config.model, *(getattr(config, name) for name in REQUIRED), **style.defaults)
     data = dict(style.labels)
     for name in SPELLED:
         value, spellings = getattr(config, name), style.spellings(name)
         usual = name in REQUIRED or name in style.keys or name in ("hidden_act", "initializer_range")
-        derived = name in DERIVED and value == DERIVED[name](config) and name != "intermediate_size"
+        derived = name in DERIVED and name not in style.defaults and value == DERIVED[name](config)
+        derived = derived and name != "intermediate_size"
         if spellings and not derived and (usual or value != getattr(plain, name)):
             data[spellings[0]] = write_activation(value, style) if name == "hidden_act" else value
     return config.extra | data

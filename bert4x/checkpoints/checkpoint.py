@@ -9,23 +9,13 @@ import numpy as np
 
 from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.spec import NUMBER, Entry, Table
-from bert4x.checkpoints.tables import PUBLISHED, own_table, style_for
+from bert4x.checkpoints.tables import OWN_STYLE, PUBLISHED, own_table, style_for, variables
+from bert4x.checkpoints.tables.gpt2 import CPM_LM
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
-from bert4x.checkpoints.variables import variables
 from bert4x.config import TransformerConfig, from_json, read_json
 from bert4x.errors import ConfigError, TensorMismatchError, UnknownFormatError
 
 CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
-# The original download of CPM-LM has no config file; its sizes are those of the paper (arXiv 2012.00413, table 2).
-CPM_LM = {
-    "vocab_size": 30000,
-    "hidden_size": 2560,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 1024,
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-}
 
 
 @dataclass
@@ -243,7 +233,7 @@ def own_config(data: dict | None, files: Files, tensors: Tensors) -> Transformer
             f"no config file beside the weights in {files.folder}; expected one of {', '.join(CONFIG_NAMES)}"
         )
     if data.get("library") == "bert4x":
-        return from_json(data, str(data.get("model")), style_for("bert4x", ""))
+        return from_json(data, str(data.get("model")), OWN_STYLE)
     shared = any(name.startswith("Transformer-MultiHeadSelfAttention") for name in tensors)
     family = "albert" if shared else "gpt2" if "Output-Norm/gamma" in tensors else "bert"
     return from_json(data, family, style_for("hf" if "model_type" in data else "tf1", family))

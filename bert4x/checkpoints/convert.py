@@ -12,9 +12,8 @@ import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint, bits, open_checkpoint
 from bert4x.checkpoints.spec import Table
-from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, style_for, table_for
+from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, family_of, style_for, table_for, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write
-from bert4x.checkpoints.variables import variables
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids
 from bert4x.config import TransformerConfig, to_json
 from bert4x.errors import ConversionError, TokenizerError, nearest
@@ -221,13 +220,14 @@ def shared(config: TransformerConfig, ours: dict[str, LazyTensor]) -> tuple[Tran
 
 def write_config(folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor]) -> None:
     """Writes the config file of a format."""
-    family = "albert" if config.model == "albert_unshared" else config.model
-    data = to_json(config, style_for(format, family))
+    data = to_json(config, style_for(format, config.model))
     if format in OWN_FORMATS:
         data["model"] = config.model
     if format == "hf":
         data["torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
-    write_json(folder / CONFIG_FILES.get((format, family), "config.json"), data)
+    write_json(
+        folder / CONFIG_FILES.get((format, family_of(config.model).written_as or config.model), "config.json"), data
+    )
 
 
 def write_json(path: Path, data: dict) -> None:

@@ -9,9 +9,11 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from bert4x.config import ConfigStyle
 
 Shape = tuple[int, ...]
 NUMBER = re.compile(r"\{i(:[^}]*)?\}")  # {i} or {i:02d}, but not {intermediate,output}
@@ -164,6 +166,22 @@ class Table:
     def is_ignored(self, name: str) -> bool:
         """Whether a tensor is known not to be a weight."""
         return any(re.search(pattern, name) for pattern in self.ignored)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture's checkpoints: its variables, the tables of its published layouts, the spelling of its configs.
+
+    `variables` are (path, shape, head) with the letters of `tables.SIZES` for the shape; head names the part that
+    published files may lack, or is None. Of several tables for one format the first is the one that is written.
+    `styles` maps a format to its `ConfigStyle`. `written_as` names the family whose layouts this one is published in.
+    """
+
+    name: str
+    variables: tuple[tuple[str, str, str | None], ...]
+    tables: tuple[Table, ...] = ()
+    styles: dict[str, ConfigStyle] = field(default_factory=dict)
+    written_as: str | None = None
 
 
 def expanded(ours: str, theirs: str, num_layers: int) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import BFLOAT16
-from bert4x.checkpoints.variables import variables
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, NotFiniteError, TensorMismatchError
 

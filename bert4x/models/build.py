@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from bert4x.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from bert4x.checkpoints.tables import STYLES
+from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights
 from bert4x.config import FIELDS, TransformerConfig, from_json, read_activation, read_json
 from bert4x.errors import ConfigError, TokenizerError, UnknownOptionError, nearest
@@ -128,8 +128,7 @@ def construct(
     cls = backbone_class(model)
     changes, build, loading = sort_options(options, cls)
     if "hidden_act" in changes:
-        style = STYLES.get(("hf", config.model))
-        changes["hidden_act"] = read_activation(changes["hidden_act"], style)
+        changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))
     check_family(config.model, cls.model_name, checkpoint)
     vocab = config.vocab_size if loading.get("keep_tokens") is None else len(loading["keep_tokens"])
     changes.setdefault("vocab_size", vocab + len(loading.get("compound_tokens") or ()))
@@ -195,8 +194,7 @@ def read_any_config(config_path, family: str, options: dict[str, Any]) -> Transf
     data = dict(config_path) if isinstance(config_path, dict) else read_json(config_path) if config_path else {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
     given = {name: value for name, value in renamed.items() if name in FIELDS and name not in ("model", "extra")}
-    style = STYLES["hf" if family == "gpt2" else "tf1", "albert" if family == "albert_unshared" else family]
-    return from_json(data | given, family, style)
+    return from_json(data | given, family, style_for("tf1", family))
 
 
 def find_tokenizer(checkpoint: Checkpoint):

@@ -1,5 +1,9 @@
 """Architectures by name."""
 
+import importlib
+import pkgutil
+
+import bert4x.models
 from bert4x.errors import UnknownArchitectureError, nearest
 
 _MODELS: dict[str, type] = {}
@@ -21,8 +25,8 @@ def backbone_class(model) -> type:
 
     Raises: UnknownArchitectureError
     """
-    from bert4x.models import albert, bert, gpt2  # noqa: F401  importing registers them
-
+    for module in pkgutil.iter_modules(bert4x.models.__path__):
+        importlib.import_module(f"bert4x.models.{module.name}")  # importing registers its models
     if isinstance(model, type):
         return model
     if str(model).lower() not in _MODELS:

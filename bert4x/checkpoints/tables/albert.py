@@ -1,8 +1,8 @@
 """ALBERT's tensors, one group of them for all layers, in every layout it was published in."""
 
-from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
-from bert4x.checkpoints.tables.bert import GOOGLE as GOOGLE_BERT
-from bert4x.checkpoints.tables.bert import SLOTS
+from bert4x.checkpoints.spec import TRANSPOSED, Family, Rule, Table
+from bert4x.checkpoints.tables import bert
+from bert4x.config import ConfigStyle
 
 GROUP = "bert/encoder/transformer/group_0/inner_group_0"
 LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
@@ -11,7 +11,7 @@ GOOGLE = Table(
     "tf1",
     "albert",
     rules=(
-        *(rule for rule in GOOGLE_BERT.rules if "{i}" not in rule.ours),  # embeddings and heads are BERT's
+        *(rule for rule in bert.GOOGLE.rules if "{i}" not in rule.ours),  # embeddings and heads are BERT's
         Rule(
             "Transformer-MultiHeadSelfAttention/{query,key,value}/{kernel,bias}",
             GROUP + "/attention_1/self/{query,key,value}/{kernel,bias}",
@@ -29,7 +29,7 @@ GOOGLE = Table(
         Rule("Transformer-FeedForward-Norm/{gamma,beta}", GROUP + "/LayerNorm_1/{gamma,beta}"),
     ),
     backbone=r"bert/",
-    ignored=SLOTS,
+    ignored=bert.SLOTS,
     foreign=(
         (
             r"bert/embeddings/word_embeddings_2$|bert/encoder/layer_shared/",
@@ -88,5 +88,28 @@ HF = Table(
             r"albert_layer_groups\.[1-9]|albert_layers\.[1-9]",
             "ALBERT with more than one group of layers is not supported",
         ),
+    ),
+)
+
+FAMILIES = (
+    Family(
+        "albert",
+        variables=bert.EMBEDDINGS + bert.block("Transformer") + bert.HEADS,
+        tables=(GOOGLE, HF),
+        styles={
+            "tf1": ConfigStyle("gelu_tanh", bert.KEYS, bert.DEFAULTS),
+            "hf": ConfigStyle(
+                "gelu_erf",
+                bert.KEYS,
+                bert.DEFAULTS | {"hidden_act": "gelu_tanh", "embedding_size": 128, "embedding_mapping": True},
+                labels={"model_type": "albert", "architectures": ["AlbertForPreTraining"]},
+                required={"position_embedding_type": "absolute", "embedding_mapping": True},
+            ),
+        },
+    ),
+    Family(
+        "albert_unshared",
+        variables=bert.EMBEDDINGS + bert.block("Transformer-{i}") + bert.HEADS,
+        written_as="albert",
     ),
 )

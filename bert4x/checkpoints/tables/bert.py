@@ -1,6 +1,55 @@
 """BERT's tensors in every layout it was published in."""
 
-from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
+from bert4x.checkpoints.spec import TRANSPOSED, Family, Rule, Table
+from bert4x.config import ConfigStyle
+
+EMBEDDINGS = (
+    ("Embedding-Token/embeddings", "VE", None),
+    ("Embedding-Segment/embeddings", "SE", None),
+    ("Embedding-Position/embeddings", "PE", None),
+    ("Embedding-Norm/gamma", "E", None),
+    ("Embedding-Norm/beta", "E", None),
+    ("Embedding-Mapping/kernel", "EH", None),
+    ("Embedding-Mapping/bias", "H", None),
+)
+# In the order in which Keras sorts their layers; .weights.h5 numbers the layers of a class by it.
+HEADS = (
+    ("MLM-Dense/kernel", "HE", "mlm"),
+    ("MLM-Dense/bias", "E", "mlm"),
+    ("MLM-Norm/gamma", "E", "mlm"),
+    ("MLM-Norm/beta", "E", "mlm"),
+    ("Pooler-Dense/kernel", "HH", "pool"),
+    ("Pooler-Dense/bias", "H", "pool"),
+    ("MLM-Bias/bias", "V", "mlm"),
+    ("NSP-Proba/kernel", "H2", "nsp"),
+    ("NSP-Proba/bias", "2", "nsp"),
+)
+
+
+def block(prefix: str, norm_first: bool = False) -> tuple:
+    """The variables of one Transformer block, in the order of the graph."""
+    attention = (
+        ("MultiHeadSelfAttention/query/kernel", "HQ"),
+        ("MultiHeadSelfAttention/query/bias", "Q"),
+        ("MultiHeadSelfAttention/key/kernel", "HQ"),
+        ("MultiHeadSelfAttention/key/bias", "Q"),
+        ("MultiHeadSelfAttention/value/kernel", "HA"),
+        ("MultiHeadSelfAttention/value/bias", "A"),
+        ("MultiHeadSelfAttention/output/kernel", "AH"),
+        ("MultiHeadSelfAttention/output/bias", "H"),
+    )
+    ffn = (
+        ("FeedForward/intermediate/kernel", "HI"),
+        ("FeedForward/intermediate/bias", "I"),
+        ("FeedForward/output/kernel", "IH"),
+        ("FeedForward/output/bias", "H"),
+    )
+    rows = ()
+    for name, part in (("MultiHeadSelfAttention", attention), ("FeedForward", ffn)):
+        norm = ((f"{name}-Norm/gamma", "H"), (f"{name}-Norm/beta", "H"))
+        rows += norm + part if norm_first else part + norm
+    return tuple((f"{prefix}-{name}", shape, None) for name, shape in rows)
+
 
 # Optimizer slots and counters that training leaves in TensorFlow checkpoints.
 SLOTS = (
@@ -108,4 +157,32 @@ HF = Table(
     ),
     ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
     tied=("cls.predictions.decoder.weight",),
+)
+
+KEYS = {
+    "max_position": ("max_position_embeddings", "max_position"),
+    "segment_vocab_size": ("type_vocab_size", "segment_vocab_size"),
+    "dropout_rate": ("hidden_dropout_prob", "dropout_rate"),
+    "attention_dropout_rate": ("attention_probs_dropout_prob", "attention_dropout_rate"),
+    # Not read: one other than 0 is a mistake of the file (hfl's RoBERTa-wwm says 1). The vocabulary decides.
+    "pad_token_id": (),
+}
+DEFAULTS = {"pad_token_id": 0}
+
+FAMILIES = (
+    Family(
+        "bert",
+        variables=EMBEDDINGS + block("Transformer-{i}") + HEADS,
+        tables=(GOOGLE, HF),
+        styles={
+            "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS),
+            "hf": ConfigStyle(
+                "gelu_erf",
+                KEYS,
+                DEFAULTS,
+                labels={"model_type": "bert", "architectures": ["BertForPreTraining"]},
+                required={"position_embedding_type": "absolute"},
+            ),
+        },
+    ),
 )

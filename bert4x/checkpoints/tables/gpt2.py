@@ -1,7 +1,19 @@
 """GPT2's tensors in every layout it was published in, CPM-LM's model-parallel one among them."""
 
-from bert4x.checkpoints.spec import Layout, Rule, Table
-from bert4x.checkpoints.tables.bert import SLOTS
+from bert4x.checkpoints.spec import Family, Layout, Rule, Table
+from bert4x.checkpoints.tables import bert
+from bert4x.config import ConfigStyle
+
+# The original download of CPM-LM has no config file; its sizes are those of the paper (arXiv 2012.00413, table 2).
+CPM_LM = {
+    "vocab_size": 30000,
+    "hidden_size": 2560,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 1024,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
 
 ATTENTION, FFN = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward"
 CONV = Layout(lead=True)  # OpenAI's conv1d of width 1
@@ -43,7 +55,7 @@ OPENAI = Table(
         Rule("Output-Norm/{gamma,beta}", "model/ln_f/{g,b}"),
     ),
     backbone=r"model/",
-    ignored=SLOTS,
+    ignored=bert.SLOTS,
 )
 
 BERT4KERAS = Table(
@@ -65,7 +77,7 @@ BERT4KERAS = Table(
         Rule("Output-Norm/{gamma,beta}", "gpt/output/LayerNorm/{gamma,beta}"),
     ),
     backbone=r"gpt/",
-    ignored=SLOTS,
+    ignored=bert.SLOTS,
 )
 
 LAYER = "transformer.layers.{i}"
@@ -91,4 +103,49 @@ MEGATRON = Table(
     ),
     backbone="",
     sharded=True,
+)
+
+KEYS = {
+    "hidden_size": ("n_embd", "hidden_size"),
+    "num_hidden_layers": ("n_layer", "num_hidden_layers"),
+    "num_attention_heads": ("n_head", "num_attention_heads"),
+    "max_position": ("n_positions", "n_ctx", "max_position_embeddings", "max_position"),
+    "intermediate_size": ("n_inner", "intermediate_size"),
+    "hidden_act": ("activation_function", "hidden_act"),
+    "layer_norm_eps": ("layer_norm_epsilon", "layer_norm_eps"),
+    "dropout_rate": ("resid_pdrop", "hidden_dropout_prob", "dropout_rate"),
+    "attention_dropout_rate": ("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout_rate"),
+}
+OPENAI_KEYS = KEYS | {"vocab_size": ("n_vocab", "vocab_size")}
+MEGATRON_KEYS = {name: keys for name, keys in bert.KEYS.items() if name != "pad_token_id"}
+DEFAULTS = {"layer_norm_eps": 1e-5, "hidden_act": "gelu_tanh", "segment_vocab_size": 0, "max_position": 1024}
+PLAIN_ATTENTION = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+FAMILIES = (
+    Family(
+        "gpt2",
+        variables=(
+            bert.EMBEDDINGS[0],
+            bert.EMBEDDINGS[2],
+            *bert.block("Transformer-{i}", norm_first=True),
+            ("Output-Norm/gamma", "H", None),
+            ("Output-Norm/beta", "H", None),
+        ),
+        tables=(HF, OPENAI, BERT4KERAS, MEGATRON),
+        styles={
+            "tf1": ConfigStyle("gelu_tanh", OPENAI_KEYS, DEFAULTS),
+            "hf": ConfigStyle(
+                "gelu_erf",
+                KEYS,
+                DEFAULTS,
+                labels={"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
+                required=PLAIN_ATTENTION,
+            ),
+            "megatron": ConfigStyle("gelu_tanh", MEGATRON_KEYS, DEFAULTS | {"pad_token_id": 5}),
+        },
+    ),
 )
