@@ -1,8 +1,7 @@
-"""What the containers share: bounded reading, memory maps, strict JSON, and checks of shapes and names."""
+"""What the containers share: strict JSON, checks of files, shapes and names, and tensors as bytes."""
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,48 +16,11 @@ MAX_NAME = 1024
 
 
 def regular_file(path) -> Path:
-    """`path`, after checking that it is a file one can map: not a folder, not a pipe that would block."""
+    """`path`, after checking that it is a file one can read: not a folder, not a pipe that would block."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     return path
-
-
-class MappedFile:
-    """A file whose ranges are mapped on demand, and refused if it is no longer the file it was when first seen.
-
-    Each range has a map of its own, which lives as long as its array: no descriptor stays open, and pages of tensors
-    that were dropped do not count as memory in use.
-    """
-
-    def __init__(self, path):
-        self.path = regular_file(path)
-        status = self.path.stat()
-        self.size, self._identity = status.st_size, _identity(status)
-
-    def map(self, offset: int, length: int) -> np.ndarray:
-        """Read-only bytes of the file. Shape: (length,)"""
-        if not 0 <= offset <= offset + length <= self.size:
-            raise CorruptFileError(f"{self.path}: bytes {offset} to {offset + length} of {self.size}; truncated?")
-        try:
-            with self.path.open("rb") as file:
-                if _identity(os.fstat(file.fileno())) != self._identity:
-                    raise CorruptFileError(f"{self.path}: changed since it was opened; open it again")
-                if length == 0:
-                    return np.empty(0, np.uint8)
-                # a plain ndarray over the map: the memmap subclass would leak into results
-                return np.asarray(np.memmap(file, np.uint8, "r", offset, (length,)))
-        except FileNotFoundError:
-            raise CheckpointNotFoundError(f"{self.path}: removed since it was opened") from None
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def as_tensor(data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Bytes as an array of `dtype` and `shape`; copies only what is not aligned, which not every backend takes."""
-    return np.require(data.view(dtype).reshape(shape), requirements="A")
 
 
 def checked_shape(shape, itemsize: int, where: str) -> tuple[int, ...]:
@@ -92,7 +54,7 @@ def parse_json(data: bytes, where: str) -> dict:
         return result
 
     try:
-        value = json.loads(data, object_pairs_hook=unique)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)  # bytes could also be UTF-16
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(value, dict):

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from bert4x.checkpoints.formats.common import checked_shape
 from bert4x.checkpoints.formats.hdf5_messages import cut, parse_dataspace, parse_datatype, unpack
 from bert4x.checkpoints.formats.hdf5_objects import DATASPACE, DATATYPE, LAYOUT, Hdf5Objects, Messages
-from bert4x.checkpoints.formats.regions import RegionFile, check_shape, naming
+from bert4x.checkpoints.formats.regions import RegionFile, naming
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
 from bert4x.errors import ConversionError
 
@@ -106,7 +107,7 @@ def _dataset(file: RegionFile, objects: Hdf5Objects, name: str, messages: Messag
     if kind == _COMPACT:
         stored = unpack("<H", layout, 2)[0]
         data = cut(layout, 4, stored)
-        check_shape(name, shape, dtype)
+        checked_shape(shape, dtype.itemsize, f"tensor {name!r}")
         tensor = LazyTensor(name, shape, dtype, lambda: np.frombuffer(data, dtype).reshape(shape))
     else:
         address, stored = unpack("<2Q", layout, 2)

@@ -35,7 +35,7 @@ class Global:
 
 
 class PickleMachine:
-    """Runs the pickle at `position` of `buffer` (bytes or mmap); afterwards `position` is behind it.
+    """Runs the pickle at `position` of `buffer`; afterwards `position` is behind it.
 
     `find_global(module, name) -> Global` raises `UnsafeFileError` for what is not allowed; `persistent(id)` resolves
     persistent ids. Only dicts keyed by strings and integers keep their items: no other key can name a tensor, and

@@ -1,26 +1,16 @@
 """Bounded reads of regions of a file that must not change while tensors still point into it."""
 
 import contextlib
-import math
 import os
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from bert4x.checkpoints.formats.common import checked_shape, regular_file
 from bert4x.checkpoints.tensors import LazyTensor
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, UnknownFormatError, UnsafeFileError
 
 CHUNK = 4 << 20
-_MAX_RANK = 32  # of NumPy 1
-
-
-def check_shape(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raise `CorruptFileError` for a shape that NumPy cannot make, be it of an empty array."""
-    possible = len(shape) <= _MAX_RANK and all(size >= 0 for size in shape)
-    if not possible or math.prod(size or 1 for size in shape) * dtype.itemsize >= 1 << 62:
-        raise CorruptFileError(f"tensor {name!r} has the impossible shape {shape[: _MAX_RANK + 1]}")
 
 
 @contextlib.contextmanager
@@ -43,13 +33,8 @@ class RegionFile:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        try:
-            status = self.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            raise CheckpointNotFoundError(f"{self.path}: no such file; check the path and download it again") from None
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointNotFoundError(f"{self.path}: not a regular file")
+        self.path = regular_file(path)
+        status = self.path.stat()
         self.size = status.st_size
         self._identity = _identity(status)
 
@@ -58,24 +43,16 @@ class RegionFile:
 
         Raises: `CorruptFileError` if its bytes are not all in the file or the shape is impossible.
         """
-        tensor = LazyTensor(name, shape, dtype, lambda: self._read(offset, tensor.nbytes).view(dtype).reshape(shape))
-        check_shape(name, shape, dtype)
+        tensor = LazyTensor(name, shape, dtype, lambda: self.read(offset, tensor.nbytes).view(dtype).reshape(shape))
+        checked_shape(shape, dtype.itemsize, f"{self.path}: tensor {name!r}")
         self._check(offset, tensor.nbytes, f"tensor {name!r} {shape} {dtype}")
         return tensor
 
-    def bytes(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on.
+    def read(self, offset: int, size: int) -> np.ndarray:
+        """`size` bytes from `offset` on, as a fresh array of uint8.
 
         Raises: `CorruptFileError` if they are not all there, or the file changed since it was opened.
         """
-        return self._read(offset, size).tobytes()
-
-    def chunks(self, offset: int, size: int) -> Iterator[np.ndarray]:
-        """The same bytes as uint8 arrays of at most `CHUNK` bytes."""
-        for start in range(0, size, CHUNK):
-            yield self._read(offset + start, min(CHUNK, size - start))
-
-    def _read(self, offset: int, size: int) -> np.ndarray:
         self._check(offset, size, "a structure")
         buffer = np.empty(size, np.uint8)
         try:
@@ -90,6 +67,15 @@ class RegionFile:
         if not same or done < size:
             raise CorruptFileError(f"{self.path}: changed since it was opened; open it again")
         return buffer
+
+    def bytes(self, offset: int, size: int) -> bytes:
+        """The same as `bytes`."""
+        return self.read(offset, size).tobytes()
+
+    def chunks(self, offset: int, size: int) -> Iterator[np.ndarray]:
+        """The same as uint8 arrays of at most `CHUNK` bytes."""
+        for start in range(0, size, CHUNK):
+            yield self.read(offset + start, min(CHUNK, size - start))
 
     def _check(self, offset: int, size: int, what: str) -> None:
         if not 0 <= offset <= self.size - size or size < 0:

@@ -15,15 +15,13 @@ import numpy as np
 
 from bert4x.checkpoints.formats.common import (
     MAX_JSON_BYTES,
-    MappedFile,
-    as_tensor,
     checked_name,
-    checked_shape,
     little_endian,
     parse_json,
     tensor_bytes,
     unique_list,
 )
+from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.checkpoints.formats.sharded import read_sharded
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
 from bert4x.errors import ConversionError, CorruptFileError, UnknownFormatError
@@ -44,7 +42,7 @@ def read_safetensors(path) -> Tensors:
 
     Raises `CorruptFileError` for anything that contradicts the format, `UnknownFormatError` for a dtype NumPy lacks.
     """
-    file = MappedFile(path)
+    file = RegionFile(path)
     path = file.path
     header, start, size = _read_header(file)
     tensors = {name: _lazy(file, name, entry, start, size) for name, entry in header.items() if name != "__metadata__"}
@@ -60,7 +58,7 @@ def read_safetensors(path) -> Tensors:
 
 def read_safetensors_metadata(path) -> dict[str, str]:
     """The free-form metadata of a file; `{}` if it has none."""
-    return _read_header(MappedFile(path))[0].get("__metadata__", {})
+    return _read_header(RegionFile(path))[0].get("__metadata__", {})
 
 
 def read_safetensors_sharded(index_path) -> Tensors:
@@ -68,13 +66,13 @@ def read_safetensors_sharded(index_path) -> Tensors:
     return read_sharded(index_path, read_safetensors)
 
 
-def _read_header(file: MappedFile) -> tuple[dict, int, int]:
+def _read_header(file: RegionFile) -> tuple[dict, int, int]:
     """(header, offset of the data, size of the data)"""
     path, total = file.path, file.size
-    length = int.from_bytes(file.map(0, min(8, total)), "little")
+    length = int.from_bytes(file.bytes(0, min(8, total)), "little")
     if total < 10 or length > min(total - 8, MAX_JSON_BYTES):
         raise CorruptFileError(f"{path}: {total} bytes with a header of {length}; truncated, or not safetensors")
-    data = file.map(8, length).tobytes()
+    data = file.bytes(8, length)
     if not data.startswith(b"{"):
         raise CorruptFileError(f"{path}: the header is not a JSON object; damaged, or not safetensors")
     header = parse_json(data, str(path))
@@ -84,7 +82,7 @@ def _read_header(file: MappedFile) -> tuple[dict, int, int]:
     return header, 8 + length, total - 8 - length
 
 
-def _lazy(file: MappedFile, name: str, entry, start: int, size: int) -> LazyTensor:
+def _lazy(file: RegionFile, name: str, entry, start: int, size: int) -> LazyTensor:
     where = f"{file.path}: tensor {checked_name(name, str(file.path))!r}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CorruptFileError(f"{where}: expected an object of dtype, shape and data_offsets")
@@ -94,11 +92,10 @@ def _lazy(file: MappedFile, name: str, entry, start: int, size: int) -> LazyTens
     if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
         raise CorruptFileError(f"{where}: shape and data_offsets must be lists, data_offsets of two numbers")
     dtype = DTYPES[dtype]
-    shape = checked_shape(shape, dtype.itemsize, where)
     begin, end = offsets
     if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= size:
         raise CorruptFileError(f"{where}: data_offsets are not within the {size} bytes of data; truncated?")
-    tensor = LazyTensor(name, shape, dtype, lambda: as_tensor(file.map(start + begin, end - begin), dtype, shape))
+    tensor = file.tensor(name, start + begin, tuple(shape), dtype)
     if tensor.nbytes != end - begin:
         raise CorruptFileError(f"{where}: {dtype} {shape} needs {tensor.nbytes} bytes, data_offsets give {end - begin}")
     return tensor

@@ -5,14 +5,14 @@ Zip form (since 1.6): `<name>/data.pkl`, a pickle whose tensors refer to storage
 each storage as an int64 count and its elements. The layouts are those of `torch.serialization`.
 """
 
-import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import MappedFile, as_tensor, checked_name
+from bert4x.checkpoints.formats.common import checked_name
 from bert4x.checkpoints.formats.pickle_machine import MAX_BYTES, PickleMachine
+from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.checkpoints.formats.sharded import read_sharded
 from bert4x.checkpoints.formats.torch_globals import Storage, StridedView, find_global, find_storage
 from bert4x.checkpoints.formats.zip_members import ZipMember, read_members
@@ -20,13 +20,14 @@ from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.errors import CorruptFileError, TensorMismatchError, UnknownFormatError, UnsafeFileError
 
 MAGIC = 0x1950A86A20F9469CFC6C
+MAX_LEGACY_BYTES = 1 << 25  # of the five pickles before the data; a hundred thousand tensors take less
 MAX_DEPTH = 32
 MAX_TENSORS = 100_000
 MAX_VALUES = 2_000_000
 
 
 def read_torch(path, root: str | None = None) -> Tensors:
-    """The tensors of one file; values are mapped on `read()`.
+    """The tensors of one file; values are read on `read()`.
 
     Names are the keys of the nested dicts (and positions in lists) joined by "."; with `root` only what is under that
     top-level key, named without it (Megatron's and DeepSpeed's shards keep the weights under "module"). Everything
@@ -35,8 +36,8 @@ def read_torch(path, root: str | None = None) -> Tensors:
     Raises `UnsafeFileError` if the pickle refers to anything but tensors and plain data, `UnknownFormatError` if it
     is neither form, `CorruptFileError` for damage, `TensorMismatchError` for two tensors of one name.
     """
-    file = MappedFile(path)
-    path, head = file.path, file.map(0, min(4, file.size)).tobytes()
+    file = RegionFile(path)
+    path, head = file.path, file.bytes(0, min(4, file.size))
     if head == b"PK\3\4":
         value, segment = _open_zip(path)
     elif head[:1] == b"\x80":
@@ -44,7 +45,7 @@ def read_torch(path, root: str | None = None) -> Tensors:
     elif len(head) < 4:
         raise CorruptFileError(f"{path}: only {len(head)} bytes; truncated?")
     else:
-        tar = file.size > 512 and file.map(257, 5).tobytes() == b"ustar"
+        tar = file.size > 512 and file.bytes(257, 5) == b"ustar"
         kind = "it is in the tar form of PyTorch 0.1" if tar else f"it starts with {head!r}"
         raise UnknownFormatError(f"{path}: expected a file written by torch.save, but {kind}")
     if root is not None:
@@ -94,9 +95,8 @@ def _lazy(name: str, view: StridedView, segment: "ZipMember | Range") -> LazyTen
         if span == 0:
             return np.empty(view.shape, dtype)
         data = segment.read((view.storage.start + view.offset) * dtype.itemsize, span * dtype.itemsize)
-        flat = as_tensor(data, dtype, (span,))
         strides = tuple(stride * dtype.itemsize for stride in view.strides)
-        return np.lib.stride_tricks.as_strided(flat, view.shape, strides, writeable=False)
+        return np.lib.stride_tricks.as_strided(data.view(dtype), view.shape, strides, writeable=False)
 
     dtype = view.storage.dtype
     return LazyTensor(name, view.shape, dtype, read, segment.verify)
@@ -137,21 +137,20 @@ def _check_size(storage: Storage, size: int | None, where: str) -> None:
 class Range:
     """A storage of the older form: bytes of the file, without a checksum."""
 
-    def __init__(self, file: MappedFile, offset: int, size: int):
+    def __init__(self, file: RegionFile, offset: int, size: int):
         self.file, self.offset, self.size = file, offset, size
 
     def read(self, start: int, length: int) -> np.ndarray:
-        """Bytes `start` to `start + length`, mapped. Shape: (length,)"""
-        return self.file.map(self.offset + start, length)
+        """Bytes `start` to `start + length`. Shape: (length,)"""
+        return self.file.read(self.offset + start, length)
 
     def verify(self) -> bool:
         """There is nothing to check against."""
         return False
 
 
-def _open_legacy(mapped: MappedFile) -> tuple[object, Callable[[Storage], Range]]:
-    path, itemsizes = mapped.path, {}
-    where = str(path)
+def _open_legacy(file: RegionFile) -> tuple[object, Callable[[Storage], Range]]:
+    where, itemsizes = str(file.path), {}
 
     def persistent(pid) -> Storage:
         storage = find_storage(pid)
@@ -159,17 +158,16 @@ def _open_legacy(mapped: MappedFile) -> tuple[object, Callable[[Storage], Range]
             raise CorruptFileError(f"storage {storage.key[:40]!r} has elements of two sizes")
         return storage
 
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-        machine = PickleMachine(buffer, find_global, persistent, where=where)
-        magic = machine.load()
-        if type(magic) is not int or magic != MAGIC:
-            raise UnknownFormatError(f"{where}: a pickle, but not one written by torch.save")
-        machine.load()  # protocol of torch.save; 1001 is the only one there ever was
-        system = machine.load()
-        if type(system) is dict and system.get("little_endian") is not True:
-            raise UnknownFormatError(f"{where}: not little-endian; load it and save it again on such a machine")
-        value, keys = machine.load(), machine.load()
-        ranges = _storage_ranges(mapped, buffer, machine.position, keys, itemsizes)
+    machine = PickleMachine(file.bytes(0, min(file.size, MAX_LEGACY_BYTES)), find_global, persistent, where=where)
+    magic = machine.load()
+    if type(magic) is not int or magic != MAGIC:
+        raise UnknownFormatError(f"{where}: a pickle, but not one written by torch.save")
+    machine.load()  # protocol of torch.save; 1001 is the only one there ever was
+    system = machine.load()
+    if type(system) is dict and system.get("little_endian") is not True:
+        raise UnknownFormatError(f"{where}: not little-endian; load it and save it again on such a machine")
+    value, keys = machine.load(), machine.load()
+    ranges = _storage_ranges(file, machine.position, keys, itemsizes)
 
     def segment(storage: Storage) -> Range:
         found = ranges.get(storage.key)
@@ -179,21 +177,20 @@ def _open_legacy(mapped: MappedFile) -> tuple[object, Callable[[Storage], Range]
     return value, segment
 
 
-def _storage_ranges(file: MappedFile, buffer, position: int, keys, itemsizes: dict[str, int]) -> dict[str, Range]:
+def _storage_ranges(file: RegionFile, position: int, keys, itemsizes: dict[str, int]) -> dict[str, Range]:
     """Where each storage lies: they follow the pickles in the order of `keys`, each behind its count."""
     if type(keys) is not list or any(type(key) is not str or key not in itemsizes for key in keys):
         raise CorruptFileError(f"{file.path}: the list of storages names others than the tensors use")
     ranges = {}
     for key in keys:
-        count = int.from_bytes(buffer[position : position + 8], "little")
-        size = count * itemsizes[key]
+        size = int.from_bytes(file.bytes(position, 8), "little") * itemsizes[key]
         position += 8
-        if size > len(buffer) - position or key in ranges:
+        if size > file.size - position or key in ranges:
             raise CorruptFileError(
                 f"{file.path}: storage {key[:40]!r} occurs twice or ends beyond the file; truncated?"
             )
         ranges[key] = Range(file, position, size)
         position += size
-    if position != len(buffer):
-        raise CorruptFileError(f"{file.path}: {len(buffer) - position} bytes behind the last storage")
+    if position != file.size:
+        raise CorruptFileError(f"{file.path}: {file.size - position} bytes behind the last storage")
     return ranges

@@ -1,9 +1,10 @@
-"""Members of a zip archive as ranges of a file: checked at opening, read or mapped later, verified on request.
+"""Members of a zip archive as ranges of a file: checked at opening, read later, verified on request.
 
 `zipfile` parses the central directory; everything it leaves unchecked (local headers, ranges, overlaps, ratios,
 names) is checked here, so that a member is a trustworthy `(offset, size)`.
 """
 
+import functools
 import itertools
 import struct
 import zipfile
@@ -12,19 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import MappedFile
+from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE 4.3.7
 MAX_RATIO = 100  # weights hardly compress; deflate reaches 1032 on zeros
 FREE_BYTES = 1 << 20  # below this any ratio is harmless
-CHUNK = 1 << 20
 
 
 class ZipMember:
     """One stored or deflated file inside an archive. `size` is its length once unpacked, in bytes."""
 
-    def __init__(self, file: MappedFile, info: zipfile.ZipInfo, offset: int, checked: bool):
+    def __init__(self, file: RegionFile, info: zipfile.ZipInfo, offset: int, checked: bool):
         self.file, self.path, self.name, self.offset = file, file.path, info.filename, offset
         self.size, self.packed_size = info.file_size, info.compress_size
         self.crc = info.CRC if checked else None
@@ -37,12 +37,12 @@ class ZipMember:
         return self.offset + self.packed_size
 
     def read(self, start: int, length: int) -> np.ndarray:
-        """Bytes `start` to `start + length`, mapped where they are stored as they are. Shape: (length,)"""
+        """Bytes `start` to `start + length`. Shape: (length,)"""
         if not self.deflated:
-            return self.file.map(self.offset + start, length)
+            return self.file.read(self.offset + start, length)
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            data = unpacker.decompress(self.file.map(self.offset, self.packed_size), self.size + 1)
+            data = unpacker.decompress(self.file.read(self.offset, self.packed_size), self.size + 1)
         except zlib.error as error:
             raise CorruptFileError(f"{self.path}: {self.name} does not unpack ({error})") from None
         if len(data) != self.size:
@@ -54,10 +54,8 @@ class ZipMember:
         if self.crc is None:
             return False
         if not self._verified:
-            step = self.size if self.deflated else CHUNK
-            crc = 0
-            for start in range(0, self.size, step or 1):
-                crc = zlib.crc32(self.read(start, min(step, self.size - start)), crc)
+            parts = [self.read(0, self.size)] if self.deflated else self.file.chunks(self.offset, self.size)
+            crc = functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
             if crc != self.crc:
                 raise CorruptFileError(
                     f"{self.path}: {self.name} has CRC-32 {crc:08x}, the archive says {self.crc:08x}; "
@@ -73,8 +71,8 @@ def read_members(path) -> dict[str, ZipMember]:
     Raises `UnsafeFileError` for names that climb out of the archive and for zip bombs, `UnknownFormatError` for
     encryption and unusual compression, `CorruptFileError` for the rest.
     """
-    mapped = MappedFile(path)
-    path, total = mapped.path, mapped.size
+    file = RegionFile(path)
+    path, total = file.path, file.size
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -83,12 +81,12 @@ def read_members(path) -> dict[str, ZipMember]:
     # torch.serialization.set_crc32_options(False) leaves every checksum 0
     checked = any(info.CRC for info in infos)
     members = {}
-    with path.open("rb") as file:
+    with path.open("rb") as opened:
         for info in infos:
             _check_directory_entry(path, info)
             if info.filename in members:
                 raise CorruptFileError(f"{path}: the archive has two members named {info.filename!r}")
-            members[info.filename] = ZipMember(mapped, info, _data_offset(path, file, info), checked)
+            members[info.filename] = ZipMember(file, info, _data_offset(path, opened, info), checked)
     ranges = sorted((info.header_offset, members[info.filename].end) for info in infos)
     for (_, end), (begin, _) in itertools.pairwise([*ranges, (total, total)]):
         if end > begin:
