@@ -176,6 +176,7 @@ BAD_FILES = {
     "not an object": raw(b"[]"),
     "not JSON": raw(b"{nonsense"),
     "not UTF-8": raw(b'{"\xff": 1}'),
+    "UTF-16": raw(json.dumps({"a": entry()}).encode("utf-16-le"), bytes(8)),
     "deep": raw(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
     "huge integer": raw(b'{"a":' + b"9" * 10_000 + b"}"),
     "repeated name": raw(b'{"a":%b,"a":%b}' % ((json.dumps(entry()).encode(),) * 2), bytes(8)),

@@ -169,7 +169,10 @@ def test_torch_reads_what_we_write(tmp_path, root):
             np.testing.assert_array_equal(weights[tensor.name].double().numpy(), expected.astype("f8"))
 
 
-def test_round_trip_alignment_and_directory(tmp_path):
+@pytest.mark.parametrize("zip64", [False, True])
+def test_round_trip_alignment_and_directory(tmp_path, monkeypatch, zip64):
+    if zip64:  # as for members over 2 GiB
+        monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 30)
     path = tmp_path / "x.bin"
     write_torch(path, some_tensors())
     tensors = read_torch(path)
