@@ -1,0 +1,1 @@
+"""What training stands on: corpora, objectives, training steps, evaluation."""

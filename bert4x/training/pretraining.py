@@ -1,0 +1,160 @@
+"""Pretraining of one BERT under several objectives: one graph, a training step, checkpoints it resumes from exactly."""
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from bert4x import layers as L
+from bert4x import masks
+from bert4x.checkpoints.tensors import atomic_write
+from bert4x.config import TransformerConfig
+from bert4x.errors import CheckpointNotFoundError, ConfigError
+from bert4x.models.bert import Bert
+from bert4x.training.mixture import Mixture
+from bert4x.training.objectives import Mix, Specials, make_batch
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class RankVisibility(L.Layer):
+    """The attention mask of ranks that come as an input, so that every row can have an objective of its own.
+
+    Shape: (B, T) int32 -> (B, 1, T, T) bool
+    """
+
+    def call(self, rank):
+        return masks.visible(rank, rank)
+
+    def compute_output_spec(self, rank):
+        return self.symbolic((rank.shape[0], 1, rank.shape[1], rank.shape[1]), "bool")
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class GatherPositions(L.Layer):
+    """Hidden states at positions of the flattened batch: the vocabulary is projected onto only where it is predicted.
+
+    Shape: (B, T, D), (N,) int32 -> (N, D)
+    """
+
+    def call(self, h, positions):
+        return ops.take(ops.reshape(h, (-1, h.shape[-1])), positions, axis=0)
+
+    def compute_mask(self, h, mask=None):
+        return None
+
+    def compute_output_spec(self, h, positions):
+        return self.symbolic((positions.shape[0], h.shape[-1]))
+
+
+class PretrainingBert(Bert):
+    """BERT whose visibility comes as `Input-Rank` and whose language-model head runs at `Input-Positions` only."""
+
+    def inputs(self):
+        self.rank = keras.Input((None,), dtype="int32", name="Input-Rank")
+        self.positions = keras.Input((), dtype="int32", name="Input-Positions")
+        return super().inputs() | {"rank": self.rank, "positions": self.positions}
+
+    def visibility(self, x, inputs, application):
+        return self.layer(RankVisibility, "Attention-Rank-Mask")(self.rank)
+
+    def heads(self, h):
+        return super().heads(self.layer(GatherPositions, "Gather-Positions")(h, self.positions))
+
+
+def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
+    """Linear warm-up over the first `warmup` of the run, then linear decay to zero; progress runs from 0 to 1."""
+    if progress < warmup:
+        return peak * progress / warmup
+    return peak * max(0.0, (1 - progress) / (1 - warmup))
+
+
+class Pretrainer:
+    """A model in training on a mixture of rows.
+
+    Every batch is a function of (seed, step), so a run that was interrupted and resumed equals one that was not.
+
+    Args:
+        specials: the ids of the special tokens.
+        jit: compile with XLA; None leaves it to Keras. On TensorFlow, XLA is faster in float32, the plain graph in
+            mixed bfloat16.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        mixture: Mixture,
+        specials: Specials,
+        mix: Mix | None = None,
+        *,
+        peak: float = 1e-3,
+        weight_decay: float = 0.01,
+        seed: int = 0,
+        dtype: str | None = None,
+        jit: bool | str = "auto",
+    ):
+        keras.utils.set_random_seed(seed)
+        self.mixture, self.specials, self.mix, self.peak, self.seed = mixture, specials, mix or Mix(), peak, seed
+        # At about an epoch and a few million parameters nothing overfits: dropout would only slow learning.
+        plain = config.replace(dropout_rate=0.0, attention_dropout_rate=0.0)
+        self.model = PretrainingBert(plain, with_mlm="linear", dtype=dtype).build().model
+        self.model.config = config
+        # Starting from the tokens' frequencies spares the model the long way there in steps of the learning rate.
+        counts = mixture.token_counts(config.vocab_size) + 1
+        self.model.get_layer("MLM-Bias").bias.assign(np.log(counts / counts.sum()))
+        self.optimizer = keras.optimizers.AdamW(
+            peak, weight_decay=weight_decay, beta_2=0.98, epsilon=1e-8, global_clipnorm=1.0
+        )
+        self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.optimizer.build(self.model.trainable_variables)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+        self.model.compile(optimizer=self.optimizer, loss=loss, jit_compile=jit)
+        self.step = 0
+        self.seconds = 0.0  # of training so far, over all sittings
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The arrays of a step; see `make_batch`."""
+        length, rows = self.mixture.rows(step)
+        return make_batch(rows, length, self.mix, self.specials, np.random.default_rng([self.seed, step]))
+
+    def train_step(self, progress: float) -> float:
+        """Takes one step at the learning rate of `progress` (0 to 1), and returns its loss."""
+        batch = self.batch(self.step)
+        self.optimizer.learning_rate.assign(learning_rate(progress, self.peak))
+        inputs = [batch[name] for name in ("token_ids", "segment_ids", "rank", "positions")]
+        loss = self.model.train_on_batch(inputs, batch["targets"], sample_weight=batch["weights"])
+        self.step += 1
+        return float(loss)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes weights, optimizer slots and the position in the data, atomically, as one file."""
+        tensors = {f"model/{v.path}": ops.convert_to_numpy(v.value) for v in self.model.variables}
+        for i, variable in enumerate(self.optimizer.variables):
+            tensors[f"optimizer/{i}"] = np.asarray(ops.convert_to_numpy(variable.value))
+        state = {"step": self.step, "seconds": self.seconds, "config": self.model.config.to_dict()}
+        with atomic_write(Path(folder) / "training.safetensors") as path:
+            save_file(tensors, path, metadata={"state": json.dumps(state)})
+
+    def resume(self, folder: str | os.PathLike) -> None:
+        """Continues from what `save` wrote.
+
+        Raises: CheckpointNotFoundError when there is nothing to resume from, ConfigError when it was another model.
+        """
+        path = Path(folder) / "training.safetensors"
+        if not path.exists():
+            raise CheckpointNotFoundError(f"nothing to resume from: {path} does not exist; start without resuming")
+        with safe_open(path, "numpy") as file:
+            state = json.loads(file.metadata()["state"])
+        ours, theirs = self.model.config.to_dict(), state["config"]
+        if different := sorted(name for name in ours if name != "extra" and ours[name] != theirs.get(name)):
+            raise ConfigError(f"{path} holds a model with other {', '.join(different)}; resume with the sizes it had")
+        tensors = load_file(path)
+        for variable in self.model.variables:
+            variable.assign(tensors[f"model/{variable.path}"])
+        for i, variable in enumerate(self.optimizer.variables):
+            variable.assign(tensors[f"optimizer/{i}"])
+        self.step, self.seconds = state["step"], state["seconds"]
