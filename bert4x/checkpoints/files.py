@@ -75,10 +75,10 @@ def container_of(path: Path) -> str:
         head = file.read(16)
     if head.startswith(b"\x89HDF\r\n"):
         return "hdf5"
+    if head[8:9] == b"{" or name.endswith(".safetensors"):  # first: its length may begin with any byte
+        return "safetensors"
     if head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
         return "torch"
-    if head[8:9] == b"{" or name.endswith(".safetensors"):
-        return "safetensors"
     if name.endswith((".bin", ".pt", ".pth")):
         return "torch"
     if name.endswith(".h5"):
