@@ -41,9 +41,12 @@ class MultiHeadAttention(Layer):
     """Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv 1706.03762).
 
     With `return_scores=True` it also returns the scores before the softmax, and adds `previous_scores` to them:
-    residual attention (He et al. 2020, arXiv 2012.11747). The softmax runs in float32 whatever the policy.
+    residual attention (He et al. 2020, arXiv 2012.11747). With `memory`, the keys and values of S cached positions, it
+    writes those of x from position `index` on, attends to all, and returns the new memory last. The softmax runs in
+    float32 whatever the policy.
 
-    Shape: x (B, T, D), visible (B, 1, T, T) bool[, previous_scores (B, A, T, T)] -> (B, T, D)[, (B, A, T, T)]
+    Shape: x (B, T, D), visible (B, 1, T, S) bool[, previous_scores (B, A, T, S)], S = T without a memory
+    -> (B, T, D)[, (B, A, T, S)][, ((B, A, S, d_k), (B, A, S, d_v))]
     """
 
     settings = ("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores")
@@ -82,10 +85,15 @@ class MultiHeadAttention(Layer):
             dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)
         self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
 
-    def call(self, x, visible, previous_scores=None, training=None):
+    def call(self, x, visible, previous_scores=None, memory=None, index=0, training=None):
         query, key, value = (
             self.split_heads(dense(x)) for dense in (self.query_dense, self.key_dense, self.value_dense)
         )
+        if memory is not None:
+            key, value = (
+                ops.slice_update(old, (0, 0, index, 0), ops.cast(new, old.dtype))
+                for old, new in zip(memory, (key, value), strict=True)
+            )
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         scores = ops.cast(scores, "float32") / self.key_size**0.5
         if previous_scores is not None:
@@ -95,7 +103,9 @@ class MultiHeadAttention(Layer):
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         batch, length = ops.shape(x)[:2]
         out = self.output_dense(ops.reshape(context, (batch, length, self.heads * self.head_size)))
-        return (out, scores) if self.return_scores else out
+        extra = [scores] if self.return_scores else []
+        extra += [(key, value)] if memory is not None else []
+        return (out, *extra) if extra else out
 
     def split_heads(self, x):
         """Shape: (B, T, A * d) -> (B, A, T, d)"""
@@ -105,7 +115,7 @@ class MultiHeadAttention(Layer):
     def compute_mask(self, x, mask=None):
         return mask
 
-    def compute_output_spec(self, x, visible, previous_scores=None, training=None):
+    def compute_output_spec(self, x, visible, previous_scores=None, memory=None, index=0, training=None):
         out = self.symbolic(x.shape)
         if not self.return_scores:
             return out

@@ -3,11 +3,14 @@
 from typing import Any, ClassVar
 
 import keras
+from keras import ops
 
 from bert4x import layers as L
+from bert4x import masks
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownArchitectureError, UnknownOptionError, nearest
 from bert4x.masks import APPLICATIONS
+from bert4x.models.cache import Attending, Cache
 from bert4x.models.functional import TransformerModel
 
 
@@ -15,7 +18,7 @@ class Backbone:
     """Base of all architectures.
 
     A subclass writes `forward`, one function from inputs to outputs that gets its layers by name from `layer`. Calling
-    it on `keras.Input`s gives `.model`, an ordinary Keras model; calling it on tensors runs the same layers.
+    it on `keras.Input`s gives `.model`, an ordinary Keras model; calling it on tensors, with a cache, decodes.
 
     Options that are not part of a config: `with_mlm`, `with_nsp`, `with_pool` (True, or an activation), the conditions
     of conditional layer normalisation, `additional_input_layers`, `layers` (take layers of these names instead of
@@ -89,8 +92,11 @@ class Backbone:
         """Whether the model has a segment input."""
         return self.config.segment_vocab_size > 0 or self.application == "unilm"
 
-    def forward(self, inputs: dict[str, Any]):
-        """The outputs for these inputs; see the subclass."""
+    def forward(self, inputs: dict[str, Any], cache: Cache | None = None, index=0):
+        """The outputs for these inputs; see the subclass.
+
+        With a cache, the inputs are the tokens from position `index` on, and it returns (outputs, the cache with them).
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how to compute")
 
     # The parts below are shared by the architectures.
@@ -139,8 +145,8 @@ class Backbone:
             embeddings_initializer=L.initializer(self.config.initializer_range),
         )
 
-    def position_embedding(self, x, inputs):
-        """Adds the position embedding."""
+    def position_embedding(self, x, inputs, index=0, cached=False):
+        """Adds the position embedding; with a cache, the first token is at position `index`."""
         layer = self.layer(
             L.PositionEmbedding,
             "Embedding-Position",
@@ -148,7 +154,28 @@ class Backbone:
             stddev=self.config.initializer_range,
             hierarchical=self.config.hierarchical_position,
         )
-        return layer(x, inputs["position_ids"]) if self.custom_position_ids else layer(x)
+        if self.custom_position_ids:
+            return layer(x, inputs["position_ids"])
+        return layer(x, index + ops.arange(ops.shape(x)[1])) if cached else layer(x)
+
+    def attend(self, tokens, inputs, application: str, cache: Cache | None, index) -> Attending:
+        """What the attention layers of this pass share."""
+        if cache is None:
+            return Attending(self.visibility(tokens, inputs, application))
+        ids = inputs["token_ids"]
+        rank = masks.token_rank(application, ids, inputs.get("segment_ids"))
+        if application == "lm":
+            rank = rank + index
+        elif application == "unilm":  # ranks go on from the last token that was read
+            last = ops.take(cache.rank, ops.maximum(index - 1, 0), axis=1)
+            rank = rank + ops.where(ops.greater(index, 0), last, 0)[:, None]
+        valid = inputs.get("padding_mask")
+        valid = self.layers[self.prefix + "Embedding-Token"].compute_mask(ids) if valid is None else valid
+        valid = ops.ones_like(ids, dtype="bool") if valid is None else ops.cast(valid, "bool")
+        cache = cache._replace(
+            rank=ops.slice_update(cache.rank, (0, index), rank), valid=ops.slice_update(cache.valid, (0, index), valid)
+        )
+        return Attending(masks.visible(rank, cache.rank, cache.valid), cache, index)
 
     def visibility(self, x, inputs, application: str):
         """The attention mask of an application."""
@@ -156,8 +183,8 @@ class Backbone:
         layer = self.layer(L.Visibility, name, application=application)
         return layer(x, inputs["segment_ids" if application == "unilm" else "token_ids"])
 
-    def attention(self, name: str, x, visible, scores):
-        """Self-attention; returns its output and the scores the next layer may add to its own."""
+    def attention(self, name: str, x, pass_: Attending):
+        """Self-attention over this pass's tokens and the cached ones."""
         c = self.config
         layer = self.layer(
             L.MultiHeadAttention,
@@ -169,9 +196,15 @@ class Backbone:
             stddev=c.initializer_range,
             return_scores=c.residual_attention_scores,
         )
-        if not c.residual_attention_scores:
-            return layer(x, visible), None
-        return layer(x, visible) if scores is None else layer(x, visible, scores)
+        given = {} if pass_.scores is None else {"previous_scores": pass_.scores}
+        if pass_.cache is not None:
+            given |= {"memory": pass_.memory, "index": pass_.index}
+        outputs = layer(x, pass_.visible, **given)
+        if c.residual_attention_scores or pass_.cache is not None:
+            outputs, *rest = outputs
+            pass_.scores = rest.pop(0) if c.residual_attention_scores else None
+            pass_.written += rest
+        return outputs
 
     def feed_forward(self, name: str, x):
         """The feed-forward network."""

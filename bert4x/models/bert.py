@@ -15,19 +15,18 @@ class Bert(Backbone):
     (B, 2), then masked language model (B, T, V).
     """
 
-    def forward(self, inputs):
-        h, visible = self.embed(inputs)
-        scores = None
+    def forward(self, inputs, cache=None, index=0):
+        h, pass_ = self.embed(inputs, cache, index)
         for i in range(self.config.num_hidden_layers):
-            h, scores = self.block(self.block_name(i), h, visible, scores)
-        return self.heads(h)
+            h = self.block(self.block_name(i), h, pass_)
+        return pass_.result(self.heads(h))
 
     def block_name(self, i: int) -> str:
         """Prefix of the names of block i's layers."""
         return f"Transformer-{i}"
 
-    def embed(self, inputs):
-        """Token + segment + position embeddings, normalised and brought to the hidden size; and the mask."""
+    def embed(self, inputs, cache, index):
+        """Token + segment + position embeddings, normalised, at the hidden size; and what attention shares."""
         h = tokens = self.token_embedding(masks_padding=True)(inputs["token_ids"])
         if self.config.segment_vocab_size:
             segments = self.layer(
@@ -38,23 +37,23 @@ class Bert(Backbone):
                 embeddings_initializer=L.initializer(self.config.initializer_range),
             )
             h = self.add("Embedding-Token-Segment", h, segments(inputs["segment_ids"]))
-        h = self.position_embedding(h, inputs)
+        h = self.position_embedding(h, inputs, index, cached=cache is not None)
         h = self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", h))
         if self.config.embedding_mapping:
             h = self.dense("Embedding-Mapping", self.config.hidden_size)(h)
-        return h, self.visibility(tokens, inputs, self.application)
+        return h, self.attend(tokens, inputs, self.application, cache, index)
 
-    def block(self, name, h, visible, scores):
+    def block(self, name, h, pass_):
         """Attention, then the feed-forward network; each is added to its input, then normalised."""
         attention = f"{name}-MultiHeadSelfAttention"
-        a, scores = self.attention(attention, h, visible, scores)
-        h = self.add(f"{attention}-Add", h, self.dropout(f"{attention}-Dropout", a))
+        a = self.dropout(f"{attention}-Dropout", self.attention(attention, h, pass_))
+        h = self.add(f"{attention}-Add", h, a)
         h = self.norm(f"{attention}-Norm", h)
 
         ffn = f"{name}-FeedForward"
         f = self.dropout(f"{ffn}-Dropout", self.feed_forward(ffn, h))
         h = self.add(f"{ffn}-Add", h, f)
-        return self.norm(f"{ffn}-Norm", h), scores
+        return self.norm(f"{ffn}-Norm", h)
 
     def heads(self, h):
         """The pooler, next-sentence and masked-language-model heads that were asked for."""

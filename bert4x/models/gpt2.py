@@ -16,30 +16,29 @@ class Gpt2(Backbone):
     Outputs: hidden states (B, T, D), or with `with_mlm` the language model's (B, T, V) over the tied embeddings.
     """
 
-    def forward(self, inputs):
+    def forward(self, inputs, cache=None, index=0):
         unilm = self.application == "unilm"
         tokens = self.token_embedding(masks_padding=unilm)
         h = tokens(inputs["token_ids"])
-        visible = self.visibility(h, inputs, "unilm" if unilm else "lm")
-        h = self.dropout("Embedding-Dropout", self.position_embedding(h, inputs))
-        scores = None
+        pass_ = self.attend(h, inputs, "unilm" if unilm else "lm", cache, index)
+        h = self.dropout("Embedding-Dropout", self.position_embedding(h, inputs, index, cached=cache is not None))
         for i in range(self.config.num_hidden_layers):
-            h, scores = self.block(f"Transformer-{i}", h, visible, scores)
+            h = self.block(f"Transformer-{i}", h, pass_)
         h = self.norm("Output-Norm", h)
-        if not self.with_mlm:
-            return h
-        activation = "softmax" if self.with_mlm is True else self.with_mlm
-        return self.layer(keras.layers.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
+        if self.with_mlm:
+            activation = "softmax" if self.with_mlm is True else self.with_mlm
+            h = self.layer(keras.layers.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
+        return pass_.result(h)
 
-    def block(self, name, h, visible, scores):
+    def block(self, name, h, pass_):
         """Attention, then the feed-forward network; each sees its input normalised and is added to it."""
         attention = f"{name}-MultiHeadSelfAttention"
-        a, scores = self.attention(attention, self.norm(f"{attention}-Norm", h), visible, scores)
+        a = self.attention(attention, self.norm(f"{attention}-Norm", h), pass_)
         h = self.add(f"{attention}-Add", h, self.dropout(f"{attention}-Dropout", a))
 
         ffn = f"{name}-FeedForward"
         f = self.feed_forward(ffn, self.norm(f"{ffn}-Norm", h))
-        return self.add(f"{ffn}-Add", h, self.dropout(f"{ffn}-Dropout", f)), scores
+        return self.add(f"{ffn}-Add", h, self.dropout(f"{ffn}-Dropout", f))
 
     @property
     def needs_segments(self) -> bool:
