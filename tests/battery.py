@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from random_models import random_inputs, random_weights, tiny_config, weight_shapes
 
+import bert4x
 from bert4x.config import TransformerConfig
 from bert4x.errors import InputError
 from bert4x.models.registry import backbone_class
@@ -79,6 +80,20 @@ class FamilyBattery:
 
     def test_variant(self, variant):
         self.check(self.config(**self.variants[variant]))
+
+    def test_build_transformer_model(self):
+        """bert4keras' entry point: the same model from keyword arguments, its heads as probabilities by default."""
+        config = self.config()
+        inputs = random_inputs(config)
+        model, weights = self.encode(config, {"with_mlm": "linear"}, application="unilm")
+        logits = array(model(inputs)).astype("float64")
+        sizes = {name: value for name, value in config.items() if name != "model"}
+        built = bert4x.build_transformer_model(model=self.model, application="unilm", **sizes)
+        assert built.config == model.config.replace(extra=built.config.extra)
+        for path, variable in variables_of(built).items():
+            variable.assign(weights[path])
+        odds = np.exp(logits - logits.max(-1, keepdims=True))
+        close(built(inputs), odds / odds.sum(-1, keepdims=True))
 
     def test_explicit_padding_mask(self):
         """The mask decides, whatever the ids: padding may hold any id, a real token the pad id."""
