@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +35,7 @@ RENAMED_VOCABULARY = {
     "tf1": {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
 }
 TRIMMABLE = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+WEIGHTS = re.compile(r"\.(safetensors|safetensors\.index\.json|bin|bin\.index\.json|pt|h5|index)$")
 ITERATION = "1"
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -110,16 +113,31 @@ def convert(
     if target.resolve() == checkpoint.folder.resolve():
         raise ConversionError(f"{target} is the source itself; choose another folder")
     held = Variables(checkpoint, DTYPES.get(dtype), keep_tokens)
-    created = not target.exists()
-    try:
-        write(target, format, held.config, held.tensors(), shards, progress)
-        write_config(target, format, held.config, held.tensors())
-        copy_vocabulary(checkpoint, target, format, held.keep)
-    except BaseException:
-        if created:
-            shutil.rmtree(target, ignore_errors=True)
-        raise
+    with staged(target) as folder:
+        write(folder, format, held.config, held.tensors(), shards, progress)
+        write_config(folder, format, held.config, held.tensors())
+        copy_vocabulary(checkpoint, folder, format, held.keep)
     return target
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A new folder whose files move to `target` once the block succeeded; if it failed, nothing is left of them.
+
+    Raises: ConversionError where the target has other weights, which loaders would confuse with these.
+    """
+    parent = next(path for path in target.absolute().parents if path.exists())
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as name:
+        folder = Path(name)
+        yield folder
+        files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        held = [path.relative_to(target) for path in [*target.glob("*"), *target.glob("*/mp_rank_*")]]
+        stale = sorted(str(path) for path in held if WEIGHTS.search(path.name) and path not in files)
+        if stale:
+            raise ConversionError(f"{target} already holds {', '.join(stale)}; choose an empty folder or delete them")
+        for path in files:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(folder / path, target / path)
 
 
 def write(
@@ -132,6 +150,8 @@ def write(
         config, ours = shared(config, ours)
     table = table_for(format, config)
     ranks = shards or 1 if table.sharded else 1
+    if config.num_attention_heads % ranks:
+        raise ConversionError(f"{config.num_attention_heads} attention heads cannot be divided over {ranks} ranks")
     total = sum(tensor.nbytes for tensor in ours.values())
     per_rank = [list(counted(theirs(table, config, ours, rank, ranks), total, progress)) for rank in range(ranks)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -285,12 +305,13 @@ def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) ->
         raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
     held = {variable.path: variable for variable in model.variables}
     ours = {path: of_variable(path, held[path]) for path in variables(config) if path in held}
-    folder = Path(folder)
-    write(folder, format, config, ours, **options)
-    write_config(folder, format, config, ours)
-    if model.tokenizer is not None:
-        model.tokenizer.save(folder)
-    return folder
+    target = Path(folder).expanduser()
+    with staged(target) as folder:
+        write(folder, format, config, ours, **options)
+        write_config(folder, format, config, ours)
+        if model.tokenizer is not None:
+            model.tokenizer.save(folder)
+    return target
 
 
 def of_variable(path: str, variable) -> LazyTensor:

@@ -1,0 +1,63 @@
+"""Tiny checkpoints of odd sizes in every published layout, and their variables compared bit by bit."""
+
+from pathlib import Path
+
+import numpy as np
+from random_models import tiny_config
+
+from bert4x.checkpoints.checkpoint import bits, open_checkpoint
+from bert4x.checkpoints.convert import write, write_config
+from bert4x.checkpoints.tables import variables
+from bert4x.checkpoints.tensors import BFLOAT16, from_array
+from bert4x.config import TransformerConfig
+
+DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
+FAMILIES = ("bert", "albert", "albert_unshared", "gpt2")
+# Layouts a family can be written in; the first is one it was published in.
+LAYOUTS = {
+    "bert": ("tf1", "hf", "keras", "bert4x"),
+    "albert": ("tf1", "hf", "keras", "bert4x"),
+    "albert_unshared": ("bert4x", "keras"),
+    "gpt2": ("hf", "tf1", "megatron", "keras", "bert4x"),
+}
+
+
+def config_of(family="bert", **changes) -> TransformerConfig:
+    """A config in which no two sizes are equal (heads and vocabulary of gpt2 divide by 2 and 3: ranks)."""
+    if family == "gpt2":
+        changes = {"num_attention_heads": 6, "vocab_size": 90, "intermediate_size": 54} | changes
+    return TransformerConfig(**tiny_config(family, **changes))
+
+
+def draw(config, dtype="float32", *, heads=True, any_bits=False, seed=0) -> dict[str, np.ndarray]:
+    """Our path -> random values; with `any_bits` every bit pattern, NaN payloads, infinities and -0 among them."""
+    generator, dtype = np.random.default_rng(seed), DTYPES[dtype]
+    shapes = {path: shape for path, (shape, head) in variables(config).items() if heads or head is None}
+    if any_bits:
+        limit = 1 << 8 * dtype.itemsize
+        unsigned = f"u{dtype.itemsize}"
+        return {path: generator.integers(0, limit, s).astype(unsigned).view(dtype) for path, s in shapes.items()}
+    return {path: (0.4 * generator.standard_normal(shape)).astype(dtype) for path, shape in shapes.items()}
+
+
+def write_checkpoint(folder, format, config, weights=None, shards=None) -> Path:
+    """Writes weights of ours in a layout, with its config."""
+    weights = draw(config) if weights is None else weights
+    ours = {path: from_array(path, values) for path, values in weights.items()}
+    write(Path(folder), format, config, ours, shards=shards)
+    write_config(Path(folder), format, config, ours)
+    return Path(folder)
+
+
+def read_all(folder) -> dict[str, np.ndarray]:
+    """Our variables of a checkpoint, copied."""
+    checkpoint = open_checkpoint(folder)
+    return {path: np.array(checkpoint.read(path)) for path in checkpoint.variables}
+
+
+def assert_same_bits(found: dict, expected: dict) -> None:
+    """The same variables, dtypes, shapes and bits."""
+    assert set(found) == set(expected)
+    for path, values in expected.items():
+        assert (found[path].dtype, found[path].shape) == (values.dtype, values.shape), path
+        assert np.array_equal(bits(found[path]), bits(values)), path
