@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--to", default="hf", choices=["hf", "tf1", "bert4x"])
     options = parser.parse_args()
     try:
-        style = style_for("tf1", options.model.removesuffix("_unshared"))
+        style = style_for("tf1", options.model)
         config = from_json(read_json(options.config), options.model, style) if options.config else None
         print(f"wrote {convert(options.source, options.target, options.to, config=config)}")
     except Bert4xError as error:

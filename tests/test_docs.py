@@ -1,0 +1,69 @@
+"""The code of docs/ is run, with tiny checkpoints for the published ones it names; and docs leave nothing out."""
+
+import re
+import runpy
+import shutil
+
+import pytest
+from documents import ROOT, blocks, run_python, runnable, without_comments
+
+import bert4x
+from bert4x import errors
+from bert4x.models.backbone import Backbone
+from bert4x.models.build import LOADING_OPTIONS
+
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.glob("*.md") if not path.name.endswith(".zh.md"))
+
+
+def pages_with(language):
+    return [pytest.param(page, id=page.stem) for page in PAGES if runnable(page, language)]
+
+
+@pytest.fixture
+def folder(stand_ins, tmp_path, monkeypatch):
+    shutil.copytree(stand_ins, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:the model has")  # the pages show strict=False
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python(page, folder):
+    run_python(page)
+
+
+@pytest.mark.parametrize("page", pages_with("bash"))
+def test_commands(page, folder, shell):
+    run = shell(runnable(page, "bash"), folder)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES])
+def test_both_languages_have_the_page_and_its_code(page):
+    chinese = page.with_suffix(".zh.md")
+    for language in ("python", "bash"):
+        ours, theirs = ([without_comments(b.code) for b in blocks(path, language)] for path in (page, chinese))
+        assert ours == theirs
+    tables = [len(re.findall(r"^\|", path.read_text(encoding="utf-8"), flags=re.M)) for path in (page, chinese)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("suffix", [".md", ".zh.md"])
+def test_every_option_and_error_is_described(suffix):
+    loading, errors_page = ((DOCS / f"{name}{suffix}").read_text(encoding="utf-8") for name in ("loading", "errors"))
+    options = {*Backbone.options, *LOADING_OPTIONS} - {"name"}  # Keras' own
+    assert [name for name in sorted(options) if f"`{name}`" not in loading] == []
+    types = [name for name, value in vars(errors).items() if isinstance(value, type)]
+    assert len(types) > 10
+    assert [name for name in types if f"`{name}`" not in errors_page and name != "Bert4xError"] == []
+
+
+def test_every_public_name_is_described():
+    text = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert [name for name in bert4x.__all__ if not name.startswith("__") and name not in text] == []
+
+
+def test_the_figure_is_what_the_rule_draws():
+    draw = runpy.run_path(str(DOCS / "visibility.py"))["draw"]
+    assert (DOCS / "images" / "visibility.svg").read_text(encoding="utf-8") == draw()
