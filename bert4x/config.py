@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bert4x.errors import ConfigError, ConversionError, CorruptFileError, UnknownOptionError, nearest
+from bert4x.errors import (
+    ConfigError,
+    ConversionError,
+    CorruptFileError,
+    UnknownArchitectureError,
+    UnknownOptionError,
+    nearest,
+)
 
 
 @dataclass(frozen=True)
@@ -47,17 +54,24 @@ class TransformerConfig:
             value = getattr(self, name)
             if value is None and name in DERIVED:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
-                raise ConfigError(f"config says {name} = {value!r}; expected a positive integer")
+            largest = MAX_LAYERS if name == "num_hidden_layers" else 2**31 - 1
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+                raise ConfigError(f"config says {name} = {value!r}; expected a positive integer up to {largest}")
         for name in ("layer_norm_eps", "dropout_rate", "attention_dropout_rate", "initializer_range"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ConfigError(f"config says {name} = {value!r}; expected a number from 0 to 1")
-        for name, lowest in (("segment_vocab_size", 0), ("pad_token_id", 0)):
+        for name in ("segment_vocab_size", "pad_token_id"):
             value = getattr(self, name)
             optional = name == "pad_token_id" and value is None
-            if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
-                raise ConfigError(f"config says {name} = {value!r}; expected an integer >= {lowest}")
+            if not optional and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31):
+                raise ConfigError(f"config says {name} = {value!r}; expected an integer from 0 to {2**31 - 1}")
+        for name in ("residual_attention_scores", "embedding_mapping"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise ConfigError(f"config says {name} = {getattr(self, name)!r}; expected true or false")
+        alpha = self.hierarchical_position
+        if not isinstance(alpha, bool) and not (isinstance(alpha, int | float) and 0 <= alpha < 1):
+            raise ConfigError(f"config says hierarchical_position = {alpha!r}; expected true, or a number from 0 to 1")
         if not isinstance(self.hidden_act, str):
             raise ConfigError(f"config says hidden_act = {self.hidden_act!r}; expected a name such as 'gelu'")
         if self.attention_head_size is None and self.hidden_size % self.num_attention_heads:
@@ -97,6 +111,8 @@ SIZES = (
     *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size"),
 )
 SPELLED = tuple(name for name in FIELDS if name not in ("model", "extra"))
+MAX_CONFIG_BYTES = 10_000_000
+MAX_LAYERS = 4096  # far above any model; what a damaged config says must not keep us busy
 # Keys that label the file rather than describe the model; each format writes its own.
 LABELS = {"model_type", "architectures", "torch_dtype", "dtype", "transformers_version", "library", "model"}
 REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -143,7 +159,7 @@ def write_activation(name: str, style: ConfigStyle) -> str:
 def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> TransformerConfig:
     """The config that a published JSON object means.
 
-    Raises: ConfigError naming what is missing or cannot be.
+    Raises: ConfigError naming what is missing or cannot be, UnknownArchitectureError.
     """
     values = dict(style.defaults)
     for name in SPELLED:
@@ -156,6 +172,12 @@ def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> Transform
         raise ConfigError(f"config lacks {', '.join(missing)}; found only {sorted(data)}")
     if isinstance(values.get("hidden_act"), str):
         values["hidden_act"] = read_activation(values["hidden_act"], style)
+    kind = style.labels.get("model_type")
+    if kind and data.get("model_type", kind) != kind:
+        raise UnknownArchitectureError(
+            f"config says model_type = {data['model_type']!r}, but the tensors are named like those of {kind!r}; "
+            "that is another architecture, which would give wrong outputs here"
+        )
     for key, only in style.required.items():
         if data.get(key, only) != only:
             raise ConfigError(f"config says {key} = {data[key]!r}; only {only!r} is supported here")
@@ -176,7 +198,7 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     data = dict(style.labels)
     for name in SPELLED:
         value, spellings = getattr(config, name), style.spellings(name)
-        usual = name in REQUIRED or name in style.keys or name in ("hidden_act", "initializer_range")
+        usual = name in (*REQUIRED, *style.keys, "intermediate_size", "hidden_act", "initializer_range")
         derived = name in DERIVED and name not in style.defaults and value == DERIVED[name](config)
         derived = derived and name != "intermediate_size"
         if spellings and not derived and (usual or value != getattr(plain, name)):
@@ -190,8 +212,12 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     Raises: CorruptFileError when it is not one.
     """
     path = Path(path)
+    with path.open("rb") as file:
+        text = file.read(MAX_CONFIG_BYTES + 1)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise CorruptFileError(f"{path} has more than {MAX_CONFIG_BYTES} bytes; that is no config file")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(data, dict):
