@@ -2,6 +2,7 @@
 
 import functools
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.spec import NUMBER, Entry, Table
 from bert4x.checkpoints.tables import OWN_STYLE, PUBLISHED, own_table, style_for, variables
 from bert4x.checkpoints.tables.gpt2 import CPM_LM
-from bert4x.checkpoints.tensors import LazyTensor, Tensors
+from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous
 from bert4x.config import TransformerConfig, from_json, read_json
-from bert4x.errors import ConfigError, TensorMismatchError, UnknownFormatError
+from bert4x.errors import ConfigError, TensorMismatchError, TokenizerError, UnknownFormatError
 
 CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
 
@@ -58,9 +59,10 @@ class Checkpoint:
         self.ranks = 1 + max((int(name.split("/")[0]) for name in tensors), default=0) if table.sharded else 1
         self.report = Report()
         self.renamed = self._rename()
+        self.shapes = variables(config)
         self.entries: dict[str, Entry] = {}
         self._bind()
-        self._last: tuple[Entry | None, list[np.ndarray]] = (None, [])
+        self._unasked: dict[str, np.ndarray] = {}
 
     @property
     def format(self) -> str:
@@ -87,7 +89,7 @@ class Checkpoint:
         return renamed
 
     def _bind(self) -> None:
-        shapes = variables(self.config)
+        shapes = self.shapes
         left = dict(self.renamed)
         for entry in self.table.entries(self.config.num_hidden_layers):
             ours = [shapes[path][0] for path in entry.ours if path in shapes]
@@ -147,27 +149,23 @@ class Checkpoint:
         name = name.split("/", 1)[1] if self.table.sharded else name
         return re.match(self.table.backbone, name) is not None
 
-    @property
+    @functools.cached_property
     def variables(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of our variables that are there, in the order of the model."""
-        shapes = variables(self.config)
         return {
             path: (shape, self.renamed[self._names(self.entries[path])[0]].dtype)
-            for path, (shape, _) in shapes.items()
+            for path, (shape, _) in self.shapes.items()
             if path in self.entries
         }
 
     def read(self, path: str) -> np.ndarray:
         """The values of one of our variables; may be a view of something larger."""
-        entry = self.entries[path]
-        if self._last[0] is not entry:  # variables that are one tensor in the file are asked for in succession
-            shapes = variables(self.config)
+        if path not in self._unasked:  # of a tensor that holds several variables, the others are asked for soon
+            entry = self.entries[path]
             theirs = [self.renamed[name].read() for name in self._names(entry)]
-            self._last = entry, entry.layout.load(theirs, [shapes[name][0] for name in entry.ours])
-        values = self._last[1][entry.ours.index(path)]
-        if len(entry.ours) == 1 or path == entry.ours[-1]:
-            self._last = (None, [])
-        return values
+            ours = entry.layout.load(theirs, [self.shapes[name][0] for name in entry.ours])
+            self._unasked.update(zip(entry.ours, ours, strict=True))
+        return self._unasked.pop(path)
 
     def verify(self) -> int:
         """Checks every tensor against the checksum its format carries; returns how many had one.
@@ -195,7 +193,7 @@ def same_values(a: LazyTensor, b: LazyTensor) -> bool:
 
 def bits(array: np.ndarray) -> np.ndarray:
     """The same memory as unsigned integers, so that NaN equals NaN and -0 is not 0."""
-    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+    return contiguous(array).view(f"u{array.dtype.itemsize}")
 
 
 def open_checkpoint(source, config=None) -> Checkpoint:
@@ -314,3 +312,14 @@ def guess_config(files: Files, table: Table, tensors: Tensors) -> dict:
         f"no config file beside the weights in {files.folder}; expected one of {', '.join(CONFIG_NAMES)}. "
         "Put the published one there, or pass it as config_path"
     )
+
+
+def find_tokenizer(checkpoint: Checkpoint):
+    """The tokenizer whose vocabulary lies beside the weights, or None."""
+    from bert4x.tokenizers import load_tokenizer
+
+    try:
+        return load_tokenizer(checkpoint.folder, checkpoint.config.extra)
+    except TokenizerError as error:
+        warnings.warn(f"the vocabulary in {checkpoint.folder} cannot be used: {error}", stacklevel=3)
+        return None

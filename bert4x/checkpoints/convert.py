@@ -15,7 +15,7 @@ import numpy as np
 from bert4x.checkpoints.checkpoint import Checkpoint, bits, open_checkpoint
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, family_of, style_for, table_for, variables
-from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write
+from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write, contiguous
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids
 from bert4x.config import TransformerConfig, to_json
 from bert4x.errors import ConversionError, TokenizerError, nearest
@@ -72,7 +72,7 @@ class Variables:
         if values.dtype == dtype:
             return values
         with np.errstate(over="ignore"):
-            cast = np.ascontiguousarray(values.astype(dtype))
+            cast = contiguous(values).astype(dtype)
         if dtype == np.float16 and values.size:
             check_finite(f"{path} as float16 (its largest value is {np.abs(values).max():.4g})", cast)
         return cast

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bert4x.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from bert4x.checkpoints.checkpoint import Checkpoint, find_tokenizer, open_checkpoint
 from bert4x.errors import ConfigError
 
 SENTENCES = (
@@ -69,8 +69,6 @@ def inspect(source: str | os.PathLike, config=None) -> Inspection:
 
 def vocabulary_of(checkpoint: Checkpoint) -> str | None:
     """A word about the tokenizer beside the weights."""
-    from bert4x.models.build import find_tokenizer
-
     tokenizer = find_tokenizer(checkpoint)
     return f"{type(tokenizer).__name__}, {tokenizer.vocab_size} tokens" if tokenizer else None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bert4x.checkpoints.tensors import copy
 from bert4x.config import ConfigStyle
 
 Shape = tuple[int, ...]
@@ -87,20 +88,6 @@ class Layout:
         size = whole.shape[self.shard] // ranks
         part = slice(rank * size, (rank + 1) * size)
         return (slice(None), part) if self.shard % whole.ndim == 1 else (part,)
-
-
-BLOCK = 128  # rows and columns of a transposed tile: two of them fit the first-level cache
-
-
-def copy(target: np.ndarray, source: np.ndarray) -> None:
-    """`target[...] = source`, tile by tile when one is the transpose of the other: several times faster."""
-    if target.ndim != 2 or target.flags.c_contiguous == source.flags.c_contiguous or target.size < BLOCK**2:
-        target[...] = source
-        return
-    for row in range(0, target.shape[0], BLOCK):
-        for column in range(0, target.shape[1], BLOCK):
-            tile = slice(row, row + BLOCK), slice(column, column + BLOCK)
-            target[tile] = source[tile]
 
 
 SAME, TRANSPOSED = Layout(), Layout(transpose=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.tables import variables
-from bert4x.checkpoints.tensors import BFLOAT16
+from bert4x.checkpoints.tensors import BFLOAT16, contiguous
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, NotFiniteError, TensorMismatchError
 
@@ -51,7 +51,7 @@ class Weights:
                 return None
         check_finite(path, values)
         self.loaded.append(path)
-        return np.ascontiguousarray(values)
+        return contiguous(values)
 
     def source_path(self, path: str) -> str | None:
         """The checkpoint's variable for one of the model's: its own, or ALBERT's shared one for an unshared layer."""

@@ -7,14 +7,15 @@ from typing import Any
 
 import keras
 
-from bert4x.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from bert4x.checkpoints.checkpoint import Checkpoint, find_tokenizer, open_checkpoint
 from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights
 from bert4x.config import FIELDS, TransformerConfig, from_json, read_activation, read_json
-from bert4x.errors import ConfigError, TokenizerError, UnknownOptionError, nearest
+from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
 from bert4x.layers import weights_from
 from bert4x.models.backbone import Backbone
 from bert4x.models.registry import backbone_class
+from bert4x.tokenizers import load_tokenizer
 
 # Other names of config fields, from published config files and older scripts.
 ALIASES = {
@@ -45,7 +46,7 @@ def load(
     """A published checkpoint as a Keras model; format, family and config are found out.
 
     `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout; by default the
-    small model inside the package. `application` is
+    small model inside the package. A `.keras` file that `model.save` wrote is loaded as it is. `application` is
     "encoder", "lm" or "unilm"; by default what the family was made for ("lm" for GPT2). `dtype` is a Keras policy:
     "bfloat16", "mixed_float16" ... All options of `build_transformer_model` are taken; outputs are raw logits.
     `verify=True` checks the file's checksums first. `strict=False` turns missing and unexpected tensors into a warning
@@ -56,6 +57,8 @@ def load(
     Raises: Bert4xError; the subclass says what is wrong.
     """
     source = default_model() if source is None else source
+    if str(source).endswith(".keras"):
+        return load_keras(source, application, dtype, options)
     if options.pop("verify", False):
         open_checkpoint(source, options.get("config")).verify()
     checkpoint = open_checkpoint(source, options.pop("config", None))
@@ -78,6 +81,24 @@ def load(
         )
     backbone.model.tokenizer = tokenizer if keep is None else None
     return backbone.model
+
+
+def load_keras(path: Source, application: str | None, dtype: str | None, options: dict[str, Any]) -> keras.Model:
+    """A whole model that `model.save` wrote; its graph is fixed, so it takes no options.
+
+    Raises: CheckpointNotFoundError, UnknownOptionError, CorruptFileError.
+    """
+    if application or dtype or options:
+        raise UnknownOptionError(f"{path} is a whole model: what it computes was fixed when it was saved")
+    if not Path(path).is_file():
+        raise CheckpointNotFoundError(f"{path} does not exist; expected a file that model.save wrote")
+    try:
+        model = keras.models.load_model(path)
+    except Exception as error:  # Keras raises whatever its parts do
+        raise CorruptFileError(f"Keras cannot load {path}: {error}") from error
+    if hasattr(model, "tokenizer"):
+        model.tokenizer = load_tokenizer(Path(path).parent)
+    return model
 
 
 def build_transformer_model(
@@ -129,22 +150,38 @@ def construct(
     changes, build, loading = sort_options(options, cls)
     if "hidden_act" in changes:
         changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))
-    check_family(config.model, cls.model_name, checkpoint)
+    if checkpoint is not None:
+        check_family(config.model, cls.model_name, checkpoint)
     vocab = config.vocab_size if loading.get("keep_tokens") is None else len(loading["keep_tokens"])
     changes.setdefault("vocab_size", vocab + len(loading.get("compound_tokens") or ()))
     changes.update(follow_on_sizes(config, changes))
     backbone = cls(config.replace(model=cls.model_name, **changes), application, **build)
-    if checkpoint is None:
-        return backbone.build()
-    if strict and not loading.get("ignore_invalid_weights"):
+    backbone.loading = loading
+    return backbone.build() if checkpoint is None else fill(backbone, checkpoint, strict)
+
+
+def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Backbone:
+    """Builds a backbone from a checkpoint; what is built already (layers of another model, too) takes its values.
+
+    Raises: ConfigError, TensorMismatchError.
+    """
+    check_family(checkpoint.config.model, backbone.model_name, checkpoint)
+    if strict and not backbone.loading.get("ignore_invalid_weights"):
         checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
-    weights = Weights(checkpoint, backbone.config, loading | {"prefix": backbone.prefix})
-    with weights_from(weights):
-        backbone.build()
+    weights = Weights(checkpoint, backbone.config, backbone.loading | {"prefix": backbone.prefix})
+    existing = {id(v): v for layer in backbone.layers.values() for v in layer.variables}
+    if backbone.model is None:
+        with weights_from(weights):
+            backbone.build()
+    for variable in backbone.model.variables:
+        if id(variable) in existing:
+            values = weights(variable.path, tuple(variable.shape))
+            if values is not None:
+                variable.assign(values)
     weights.settle(strict)
-    if not weights.loaded and not backbone.reused:
-        raise ConfigError(f"nothing of {checkpoint.files.path} fits this model; is model={cls.model_name!r} right?")
+    if not weights.loaded:
+        raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
     backbone.model.load_report = checkpoint.report
     return backbone
 
@@ -158,7 +195,7 @@ def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, di
     for name, value in options.items():
         name = ALIASES.get(name, name)
         if name in FIELDS and name not in ("model", "extra"):
-            if value is not None:
+            if value is not None or name == "pad_token_id":  # None: no id is padding
                 changes[name] = value
         elif name in cls.options:
             build[name] = value
@@ -182,10 +219,10 @@ def follow_on_sizes(config: TransformerConfig, changes: dict[str, Any]) -> dict[
     return {name: value for name, value in follow.items() if name not in changes}
 
 
-def check_family(found: str, asked: str, checkpoint: Checkpoint | None) -> None:
+def check_family(found: str, asked: str, checkpoint: Checkpoint) -> None:
     """Raises: ConfigError when a checkpoint of one family is asked to be another."""
     compatible = {("albert", "albert_unshared")}
-    if checkpoint is not None and found != asked and (found, asked) not in compatible:
+    if found != asked and (found, asked) not in compatible:
         raise ConfigError(f"{checkpoint.files.path} is a {found} checkpoint; it cannot be loaded as model={asked!r}")
 
 
@@ -195,17 +232,6 @@ def read_any_config(config_path, family: str, options: dict[str, Any]) -> Transf
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
     given = {name: value for name, value in renamed.items() if name in FIELDS and name not in ("model", "extra")}
     return from_json(data | given, family, style_for("tf1", family))
-
-
-def find_tokenizer(checkpoint: Checkpoint):
-    """The tokenizer whose vocabulary lies beside the weights, or None."""
-    from bert4x.tokenizers import load_tokenizer
-
-    try:
-        return load_tokenizer(checkpoint.folder, checkpoint.config.extra)
-    except TokenizerError as error:
-        warnings.warn(f"the vocabulary in {checkpoint.folder} cannot be used: {error}", stacklevel=3)
-        return None
 
 
 def with_pad_id(config: TransformerConfig, tokenizer) -> TransformerConfig:

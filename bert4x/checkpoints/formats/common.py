@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.tensors import LazyTensor
+from bert4x.checkpoints.tensors import LazyTensor, contiguous
 from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, TensorMismatchError
 
 MAX_JSON_BYTES = 100_000_000  # the bound of the safetensors reference on its header
@@ -91,7 +92,19 @@ def tensor_bytes(tensor: LazyTensor) -> memoryview:
             f"but read as {array.dtype} {array.shape}"
         )
     array = array.astype(little_endian(array.dtype), copy=False)
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return memoryview(contiguous(array).reshape(-1).view(np.uint8))
+
+
+def read_ahead(tensors: Iterable[LazyTensor]) -> Iterator[tuple[LazyTensor, memoryview]]:
+    """The tensors with their bytes; while one is written, a second thread reads the next."""
+    with ThreadPoolExecutor(1) as reader:
+        following = None
+        for tensor in tensors:
+            current, following = following, (tensor, reader.submit(tensor_bytes, tensor))
+            if current:
+                yield current[0], current[1].result()
+        if following:
+            yield following[0], following[1].result()
 
 
 def little_endian(dtype: np.dtype) -> np.dtype:

@@ -9,7 +9,7 @@ from bert4x.checkpoints.formats.common import checked_shape
 from bert4x.checkpoints.formats.hdf5_messages import cut, parse_dataspace, parse_datatype, unpack
 from bert4x.checkpoints.formats.hdf5_objects import DATASPACE, DATATYPE, LAYOUT, Hdf5Objects, Messages
 from bert4x.checkpoints.formats.regions import RegionFile, naming
-from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
+from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write, contiguous
 from bert4x.errors import ConversionError
 
 Attributes = dict[str, str | list[str] | np.ndarray]
@@ -77,7 +77,7 @@ def write_hdf5(
             if not known or not all(tensor.name.split("/")):
                 raise ConversionError(f"{path}: cannot write tensor {tensor.name!r} of dtype {dtype} to HDF5")
             try:
-                array = np.ascontiguousarray(tensor.read()).reshape(tensor.shape)
+                array = contiguous(tensor.read()).reshape(tensor.shape)
                 dataset = file.create_dataset(tensor.name, data=array.astype(dtype.newbyteorder("<"), copy=False))
             except (ValueError, TypeError) as error:
                 raise ConversionError(f"{path}: cannot write tensor {tensor.name!r} to HDF5: {error}") from error

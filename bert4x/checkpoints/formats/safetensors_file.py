@@ -18,7 +18,7 @@ from bert4x.checkpoints.formats.common import (
     checked_name,
     little_endian,
     parse_json,
-    tensor_bytes,
+    read_ahead,
     unique_list,
 )
 from bert4x.checkpoints.formats.regions import RegionFile
@@ -187,5 +187,5 @@ def _write(path: Path, tensors: Sequence[LazyTensor], metadata: dict[str, str] |
     data += b" " * (-len(data) % 8)
     with path.open("wb") as file:
         file.write(len(data).to_bytes(8, "little") + data)
-        for tensor in tensors:
-            file.write(tensor_bytes(tensor))
+        for _, values in read_ahead(tensors):
+            file.write(values)

@@ -16,8 +16,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from bert4x.checkpoints.formats.common import read_ahead
 from bert4x.checkpoints.formats.leveldb_table import masked_crc32c, read_table, read_varint, write_table, write_varint
-from bert4x.checkpoints.formats.regions import CHUNK, RegionFile, naming
+from bert4x.checkpoints.formats.regions import RegionFile, naming
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
 from bert4x.errors import ConversionError, CorruptFileError, UnknownFormatError
 
@@ -93,14 +94,14 @@ def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, check
     entries = {}
     with atomic_write(f"{prefix}.index") as index, atomic_write(f"{prefix}.data-00000-of-00001") as data:
         with data.open("wb") as file:
-            for tensor in tensors:
+            for tensor, values in read_ahead(tensors):
                 key = tensor.name.encode()
                 if not key or key in entries or _little(tensor.dtype) not in _ENUMS:
                     raise ConversionError(
                         f"{prefix}: cannot write tensor {tensor.name!r} of dtype {tensor.dtype}: "
                         "names must be unique and not empty, dtypes boolean, integer, floating or bfloat16"
                     )
-                entries[key] = _write_tensor(file, tensor)
+                entries[key] = _write_tensor(file, tensor, values)
         header = _field(1, 1) + _field(3, _field(1, 1))  # num_shards = 1, little-endian, version.producer = 1
         index.write_bytes(write_table(sorted({b"": header, **entries}.items())))
     if checkpoint_file:
@@ -109,15 +110,13 @@ def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, check
             path.write_text(f"model_checkpoint_path: {name}\nall_model_checkpoint_paths: {name}\n", encoding="utf-8")
 
 
-def _write_tensor(file: BinaryIO, tensor: LazyTensor) -> bytes:
+def _write_tensor(file: BinaryIO, tensor: LazyTensor, values: memoryview) -> bytes:
     """Append the bytes of a tensor and return its BundleEntryProto."""
-    array = np.asarray(tensor.read()).astype(_little(tensor.dtype), copy=False)
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     offset = file.tell()
-    file.write(flat)
-    shape = b"".join(_field(2, _field(1, size)) for size in array.shape)
-    crc = masked_crc32c(flat[i : i + CHUNK] for i in range(0, flat.size, CHUNK))
-    parts = [_field(1, _ENUMS[array.dtype]), _field(2, shape), _field(4, offset), _field(5, flat.size)]
+    file.write(values)
+    shape = b"".join(_field(2, _field(1, size)) for size in tensor.shape)
+    crc = masked_crc32c([np.frombuffer(values, np.uint8)])
+    parts = [_field(1, _ENUMS[_little(tensor.dtype)]), _field(2, shape), _field(4, offset), _field(5, len(values))]
     return b"".join(parts) + write_varint(6 << 3 | 5) + struct.pack("<I", crc)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import little_endian, tensor_bytes, unique_list
+from bert4x.checkpoints.formats.common import little_endian, read_ahead, unique_list
 from bert4x.checkpoints.formats.torch_globals import DTYPES
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
 from bert4x.errors import ConversionError
@@ -39,8 +39,8 @@ def write_torch(
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         _member(archive, f"{folder}/data.pkl", b"\x80\x02}(" + state + items + b"u.")
         _member(archive, f"{folder}/byteorder", b"little")
-        for key, tensor in enumerate(tensors):
-            _member(archive, f"{folder}/data/{key}", tensor_bytes(tensor))
+        for key, (_, values) in enumerate(read_ahead(tensors)):
+            _member(archive, f"{folder}/data/{key}", values)
         _member(archive, f"{folder}/version", b"3\n")
 
 
