@@ -158,7 +158,7 @@ def unbatch(batch, kind):
 @pytest.fixture(scope="module")
 def batch(files, tokenizer):
     rows = [files[1][i] for i in range(60)] + [files[0][i] for i in range(len(files[0])) if len(files[0][i]) < 62]
-    mix = Mix((0.4, 0.3, 0.3), predicted=1.0)
+    mix = Mix((0.4, 0.3, 0.3), predicted=1.0, unpunctuated=0)
     return rows, make_batch(rows, 64, mix, Specials.of(tokenizer), np.random.default_rng(2))
 
 
@@ -181,6 +181,13 @@ def test_masked_rows(batch, tokenizer):
     total = sum(seen.values())
     assert total > 200 and 0.72 < seen["mask"] / total < 0.88
     assert 0.04 < seen["random"] / total < 0.16 and 0.04 < seen["kept"] / total < 0.2
+
+
+def test_some_masked_rows_lose_their_final_punctuation(tokenizer):
+    row = np.array(tokenizer.encode(LINES[3])[0][1:-1])
+    mix, specials, rng = Mix((1, 0, 0), unpunctuated=0.5), Specials.of(tokenizer), np.random.default_rng(0)
+    lengths = Counter((make_batch([row] * 64, 32, mix, specials, rng)["rank"] == 0).sum(1).tolist())
+    assert set(lengths) == {len(row) + 1, len(row) + 2} and min(lengths.values()) > 15
 
 
 def test_left_to_right_rows(batch):
@@ -213,7 +220,9 @@ def test_unilm_rows(batch):
 
 def test_predictions_have_a_fixed_number_and_masked_ones_come_first(batch, tokenizer):
     rows, arrays = batch
-    few = make_batch(rows, 64, Mix((0.4, 0.3, 0.3), predicted=0.2), Specials.of(tokenizer), np.random.default_rng(2))
+    few = make_batch(
+        rows, 64, Mix((0.4, 0.3, 0.3), predicted=0.2, unpunctuated=0), Specials.of(tokenizer), np.random.default_rng(2)
+    )
     assert len(few["targets"]) == round(0.2 * len(rows) * 64) and few["weights"].all()
     masked = (arrays["objectives"] == 0) & (arrays["weights"] > 0)
     assert ((few["objectives"] == 0) & (few["weights"] > 0)).sum() == masked.sum()

@@ -47,11 +47,14 @@ class Mix:
         masked: fraction of a row's tokens that the masked objective predicts.
         predicted: predictions a batch, as a fraction of its tokens. The number is fixed, as a compiled step needs;
             left-to-right and UniLM predictions beyond it are dropped at random.
+        unpunctuated: probability that a masked row loses its final punctuation: without such rows a model sees
+            nothing but a full stop in a [MASK] at the end of a phrase.
     """
 
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     masked: float = 0.25
     predicted: float = 0.42
+    unpunctuated: float = 0.25
 
 
 def mask_tokens(ids: np.ndarray, allowed: np.ndarray, rate: float, s: Specials, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +102,8 @@ def make_batch(rows: list[np.ndarray], length: int, mix: Mix, s: Specials, rng: 
     for b, (row, kind) in enumerate(zip(rows, rng.choice(3, size, p=mix.shares), strict=True)):
         if kind == 2 and len(row) < 2:
             kind = 0
+        if kind == 0 and len(row) > 2 and row[-1] in s.enders and rng.random() < mix.unpunctuated:
+            row = row[:-1]
         if kind == 2:
             cut = split_point(row, s, rng)
             source, target = row[:cut], row[cut:]
