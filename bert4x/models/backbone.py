@@ -52,9 +52,9 @@ class Backbone:
         for option, default in self.options.items():
             setattr(self, option, options.get(option, default))
         self.layers = self.layers if self.layers is not None else {}  # shared with the caller, as in bert4keras
-        self.reused = len(self.layers)
         self.prefix = self.prefix or ""
         self.policy = keras.dtype_policies.get(self.dtype) if self.dtype else keras.config.dtype_policy()
+        self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
         self.model = None
 
     def layer(self, cls, name: str, **kwargs):
@@ -74,6 +74,22 @@ class Backbone:
         self.model = TransformerModel([*inputs.values(), *unique(extra)], self.forward(inputs), name=self.name)
         self.model.config = self.config
         return self
+
+    def load_weights_from_checkpoint(self, checkpoint, strict: bool = True) -> None:
+        """Gives a built model the values of a checkpoint in any readable layout, whether its layers are frozen or not.
+
+        Raises: the errors of `bert4x.load`.
+        """
+        from bert4x.checkpoints.checkpoint import open_checkpoint
+        from bert4x.models.build import fill
+
+        fill(self, open_checkpoint(checkpoint), strict)
+
+    def save_weights_as_checkpoint(self, folder, format: str = "tf1") -> None:
+        """Writes the model's weights into a folder as a checkpoint: TensorFlow's by default, as bert4keras does."""
+        from bert4x.checkpoints.convert import save
+
+        save(self.model, folder, format)
 
     def inputs(self) -> dict[str, Any]:
         """The symbolic inputs, by the names users give them."""

@@ -174,12 +174,11 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
     if backbone.model is None:
         with weights_from(weights):
             backbone.build()
-    for variable in backbone.model.variables:
-        if id(variable) in existing:
-            values = weights(variable.path, tuple(variable.shape))
-            if values is not None:
-                variable.assign(values)
+    found = [(v, weights(v.path, tuple(v.shape))) for v in backbone.model.variables if id(v) in existing]
     weights.settle(strict)
+    for variable, values in found:
+        if values is not None:
+            variable.assign(values)
     if not weights.loaded:
         raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
     backbone.model.load_report = checkpoint.report
