@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileE
 MAX_JSON_BYTES = 100_000_000  # the bound of the safetensors reference on its header
 MAX_RANK = 32  # of NumPy 1; NumPy 2 has 64
 MAX_NAME = 1024
+AHEAD = 1 << 27  # bytes read before they are written
 
 
 def regular_file(path) -> Path:
@@ -96,15 +98,16 @@ def tensor_bytes(tensor: LazyTensor) -> memoryview:
 
 
 def read_ahead(tensors: Iterable[LazyTensor]) -> Iterator[tuple[LazyTensor, memoryview]]:
-    """The tensors with their bytes; while one is written, a second thread reads the next."""
+    """The tensors with their bytes; while one is written, a second thread reads those that come next."""
+    waiting: deque[tuple[LazyTensor, Future]] = deque()
     with ThreadPoolExecutor(1) as reader:
-        following = None
         for tensor in tensors:
-            current, following = following, (tensor, reader.submit(tensor_bytes, tensor))
-            if current:
-                yield current[0], current[1].result()
-        if following:
-            yield following[0], following[1].result()
+            waiting.append((tensor, reader.submit(tensor_bytes, tensor)))
+            while len(waiting) > 1 and sum(tensor.nbytes for tensor, _ in waiting) > AHEAD:
+                first, values = waiting.popleft()
+                yield first, values.result()
+        for first, values in waiting:
+            yield first, values.result()
 
 
 def little_endian(dtype: np.dtype) -> np.dtype:
