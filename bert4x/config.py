@@ -209,9 +209,11 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """A JSON object from a file.
 
-    Raises: CorruptFileError when it is not one.
+    Raises: ConfigError when there is none, CorruptFileError when it is not one.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"config file {path} does not exist")
     with path.open("rb") as file:
         text = file.read(MAX_CONFIG_BYTES + 1)
     if len(text) > MAX_CONFIG_BYTES:

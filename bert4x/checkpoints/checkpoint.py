@@ -12,7 +12,7 @@ from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.spec import NUMBER, Entry, Table
 from bert4x.checkpoints.tables import OWN_STYLE, PUBLISHED, own_table, style_for, variables
 from bert4x.checkpoints.tables.gpt2 import CPM_LM
-from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous
+from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous, is_floating
 from bert4x.config import TransformerConfig, from_json, read_json
 from bert4x.errors import ConfigError, TensorMismatchError, TokenizerError, UnknownFormatError
 
@@ -106,6 +106,9 @@ class Checkpoint:
             expected = entry.layout.shape(ours, self.ranks)
             if found[0].shape != expected:
                 self.report.misshapen.append(f"{names[0]}: shape {found[0].shape}, but the config says {expected}")
+                continue
+            if not is_floating(found[0].dtype):
+                self.report.misshapen.append(f"{names[0]}: {found[0].dtype}, but weights are floating-point numbers")
                 continue
             self.entries.update(dict.fromkeys(entry.ours, entry))
         self._check_heads(shapes)
@@ -234,6 +237,7 @@ def own_config(data: dict | None, files: Files, tensors: Tensors) -> Transformer
         return from_json(data, str(data.get("model")), OWN_STYLE)
     shared = any(name.startswith("Transformer-MultiHeadSelfAttention") for name in tensors)
     family = "albert" if shared else "gpt2" if "Output-Norm/gamma" in tensors else "bert"
+    family = "albert_unshared" if data.get("model_type") == "albert" and not shared else family
     return from_json(data, family, style_for("hf" if "model_type" in data else "tf1", family))
 
 

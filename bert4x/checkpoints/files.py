@@ -45,8 +45,10 @@ def locate(source) -> Files:
 
     Raises: CheckpointNotFoundError, UnknownFormatError.
     """
+    if not str(source):
+        raise CheckpointNotFoundError(f"the path is empty; expected a file or folder with {CONTAINERS}")
     path = Path(source).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         found = in_folder(path)
         if found:
             return found
@@ -64,6 +66,17 @@ def locate(source) -> Files:
         return Files("megatron", path.parent, path.parent)
     container = container_of(path)
     return Files(container, path, path.parent)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder.
+
+    Raises: CheckpointNotFoundError for a name that no file can have.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise CheckpointNotFoundError(f"{str(path)[:200]} does not exist: {error.strerror}") from error
 
 
 def container_of(path: Path) -> str:

@@ -13,6 +13,11 @@ import numpy as np
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether numbers of a dtype can be weights."""
+    return dtype.kind == "f" or dtype == BFLOAT16
+
+
 @dataclass(frozen=True)
 class LazyTensor:
     """One tensor of a file: its name, shape and dtype now, its values on `read()`.

@@ -70,11 +70,8 @@ class Weights:
             values = values[checked_ids("keep_tokens", self.keep_tokens, len(values))]
         if not self.compound_tokens:
             return values
-        new = []
-        for item in self.compound_tokens:
-            ids, weights = item if isinstance(item, tuple) else (item, [1] * len(item))
-            ids = checked_ids("compound_tokens", ids, len(values))
-            new.append(np.average(values[ids].astype("float32"), axis=0, weights=weights))
+        compounds = [checked_compound(item, len(values)) for item in self.compound_tokens]
+        new = [np.average(values[ids].astype("float32"), axis=0, weights=weights) for ids, weights in compounds]
         return np.concatenate([values, np.asarray(new, dtype=values.dtype)])
 
     def settle(self, strict: bool) -> None:
@@ -106,6 +103,32 @@ def checked_ids(option: str, ids, size: int) -> np.ndarray:
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= size:
         raise ConfigError(f"{option} must list ids from 0 to {size - 1}; got {str(ids)[:80]}")
     return array
+
+
+def checked_compound(item, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and weights of a compound token: a list of ids, or (ids, weights).
+
+    Raises: ConfigError
+    """
+    ids, weights = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+    ids = checked_ids("compound_tokens", ids, size)
+    weights = np.ones(len(ids)) if weights is None else np.asarray(weights)
+    if weights.shape != ids.shape or weights.dtype.kind not in "iuf" or not np.isfinite(weights.sum() or np.nan):
+        raise ConfigError(f"compound_tokens needs one number for each of the ids {ids}, not all 0; got {weights}")
+    return ids, weights
+
+
+def vocabulary_size(size: int, keep_tokens=None, compound_tokens=None) -> int:
+    """Rows of the embedding table once tokens were kept and compound ones appended.
+
+    Raises: ConfigError for what is no list of ids.
+    """
+    if keep_tokens is not None:
+        size = len(checked_ids("keep_tokens", keep_tokens, size))
+    compound_tokens = [] if compound_tokens is None else compound_tokens
+    if not isinstance(compound_tokens, list | tuple):
+        raise ConfigError(f"compound_tokens must be a list of lists of ids; got {compound_tokens!r}")
+    return size + len([checked_compound(item, size) for item in compound_tokens])
 
 
 def check_finite(path: str, values: np.ndarray) -> None:

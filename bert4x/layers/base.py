@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
+from bert4x.errors import ConfigError, nearest
+
 # path, shape -> the values of that variable, or None where the layer's own initializer should run
 WeightSource = Callable[[str, tuple[int, ...]], np.ndarray | None]
 
@@ -80,8 +82,16 @@ def activation(name):
     """A Keras activation by name; `gelu_erf` and `gelu_tanh` name the two published forms of gelu.
 
     Gaussian Error Linear Units, Hendrycks and Gimpel 2016 (arXiv 1606.08415).
+    Raises: ConfigError for a name that Keras does not know either.
     """
-    return {"gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh}.get(name) or keras.activations.get(name)
+    ours = {"gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh}
+    if isinstance(name, str) and name in ours:
+        return ours[name]
+    try:
+        return keras.activations.get(name)
+    except (ValueError, TypeError) as error:
+        known = [*ours, "linear", "relu", "silu", "softmax", "tanh"]
+        raise ConfigError(f"no activation {name!r}; {nearest(str(name), known)}, or another of Keras'") from error
 
 
 @keras.saving.register_keras_serializable("bert4x")

@@ -35,6 +35,14 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
         return super().get_config() | {"pad_id": self.pad_id}
 
 
+def too_long(length: int, limit: int) -> str:
+    """The message about a sequence that has no positions."""
+    return (
+        f"sequence of {length} tokens, but this model has positions for {limit}. Truncate the input "
+        "(Tokenizer.encode(..., maxlen=...)) or load with hierarchical_position=True."
+    )
+
+
 @keras.saving.register_keras_serializable("bert4x")
 class PositionEmbedding(Layer):
     """Adds a learned vector for each position.
@@ -64,10 +72,7 @@ class PositionEmbedding(Layer):
         if position_ids is None:
             limit = self.max_position**2 if self.hierarchical else self.max_position
             if isinstance(length, int) and length > limit:
-                raise InputError(
-                    f"sequence of {length} tokens, but this model has positions for {limit}. Truncate the input "
-                    "(Tokenizer.encode(..., maxlen=...)) or load with hierarchical_position=True."
-                )
+                raise InputError(too_long(length, limit))
             position_ids = ops.arange(ops.shape(x)[1])
             if not self.hierarchical:
                 return x + ops.take(self.embeddings, position_ids, axis=0)

@@ -8,7 +8,7 @@ from keras import ops
 from bert4x import layers as L
 from bert4x import masks
 from bert4x.config import TransformerConfig
-from bert4x.errors import UnknownArchitectureError, UnknownOptionError, nearest
+from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError, nearest
 from bert4x.masks import APPLICATIONS
 from bert4x.models.cache import Attending, Cache
 from bert4x.models.functional import TransformerModel
@@ -53,7 +53,7 @@ class Backbone:
             setattr(self, option, options.get(option, default))
         self.layers = self.layers if self.layers is not None else {}  # shared with the caller, as in bert4keras
         self.prefix = self.prefix or ""
-        self.policy = keras.dtype_policies.get(self.dtype) if self.dtype else keras.config.dtype_policy()
+        self.policy = dtype_policy(self.dtype)
         self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
         self.model = None
 
@@ -233,6 +233,19 @@ class Backbone:
             stddev=c.initializer_range,
         )
         return layer(x)
+
+
+def dtype_policy(name) -> keras.DTypePolicy:
+    """A Keras policy by name; None is the global one.
+
+    Raises: ConfigError
+    """
+    try:
+        return keras.dtype_policies.get(name) if name else keras.config.dtype_policy()
+    except ValueError as error:
+        raise ConfigError(
+            f"no dtype {name!r}; expected float32, bfloat16, mixed_bfloat16, mixed_float16 ..."
+        ) from error
 
 
 def unique(tensors):

@@ -72,7 +72,9 @@ class Bert(Backbone):
             m = self.norm("MLM-Norm", m)
             m = self.token_embedding(masks_padding=True)(m, reverse=True)
             m = self.layer(L.Bias, "MLM-Bias")(m)
-            outputs.append(self.layer(keras.layers.Activation, "MLM-Activation", activation=activation)(m))
+            outputs.append(
+                self.layer(keras.layers.Activation, "MLM-Activation", activation=L.activation(activation))(m)
+            )
         if not outputs:
             return h
         return outputs[0] if len(outputs) == 1 else outputs

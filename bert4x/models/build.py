@@ -9,7 +9,7 @@ import keras
 
 from bert4x.checkpoints.checkpoint import Checkpoint, find_tokenizer, open_checkpoint
 from bert4x.checkpoints.tables import style_for
-from bert4x.checkpoints.weights import Weights
+from bert4x.checkpoints.weights import Weights, vocabulary_size
 from bert4x.config import FIELDS, TransformerConfig, from_json, read_activation, read_json
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
 from bert4x.layers import weights_from
@@ -152,8 +152,8 @@ def construct(
         changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))
     if checkpoint is not None:
         check_family(config.model, cls.model_name, checkpoint)
-    vocab = config.vocab_size if loading.get("keep_tokens") is None else len(loading["keep_tokens"])
-    changes.setdefault("vocab_size", vocab + len(loading.get("compound_tokens") or ()))
+    vocabulary = loading.get("keep_tokens"), loading.get("compound_tokens")
+    changes.setdefault("vocab_size", vocabulary_size(config.vocab_size, *vocabulary))
     changes.update(follow_on_sizes(config, changes))
     backbone = cls(config.replace(model=cls.model_name, **changes), application, **build)
     backbone.loading = loading

@@ -1,13 +1,31 @@
 """The Keras model that users hold: it takes dicts and lists, a padding mask, and refuses bad ids."""
 
+import functools
+import itertools
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from bert4x.config import TransformerConfig
 from bert4x.errors import InputError, nearest
+from bert4x.layers.embeddings import too_long
 
 INPUT_NAMES = {"token_ids": "Input-Token", "segment_ids": "Input-Segment", "position_ids": "Input-Position"}
+
+
+def checks_arrays(name: str):
+    """Keras' method of this name, with a look at the ids first: compiled, a bad one gives garbage on some devices."""
+    method = getattr(keras.Model, name)
+
+    @functools.wraps(method)
+    def checked(self, x=None, *args, **kwargs):
+        if isinstance(x, np.ndarray | dict | list | tuple):
+            self.check(x)
+        return method(self, x, *args, **kwargs)
+
+    return checked
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -28,9 +46,14 @@ class TransformerModel(keras.Model):
         self.tokenizer = None
 
     def __call__(self, inputs, *args, mask=None, **kwargs):
+        self.check(inputs)
         inputs, mask = self.standardize(inputs, mask)
-        self.check_ids(inputs)
         return super().__call__(inputs, *args, mask=mask, **kwargs)
+
+    fit, evaluate, predict = (checks_arrays(name) for name in ("fit", "evaluate", "predict"))
+    train_on_batch, test_on_batch, predict_on_batch = (
+        checks_arrays(name) for name in ("train_on_batch", "test_on_batch", "predict_on_batch")
+    )
 
     def call(self, inputs, training=None, mask=None):
         inputs, mask = self.standardize(inputs, mask)
@@ -39,23 +62,32 @@ class TransformerModel(keras.Model):
     def compute_mask(self, inputs, mask=None):
         return None  # the graph has already masked those outputs that have a mask
 
+    def by_layer(self, inputs) -> tuple[dict, Any]:
+        """What the user gave for each input layer, and the padding mask or None.
+
+        Raises: InputError for names no input has, and without token ids.
+        """
+        names = [tensor.name for tensor in self.inputs]
+        if isinstance(inputs, dict):
+            given = {key: value for key, value in inputs.items() if value is not None and key != "padding_mask"}
+            by_layer, padding_mask = (
+                {self.layer_name(key, names): given[key] for key in given},
+                inputs.get("padding_mask"),
+            )
+        else:
+            values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+            by_layer, padding_mask = dict(zip(names, values, strict=False)), None
+            if len(values) > len(names):
+                raise InputError(f"got {len(values)} inputs, but this model takes {len(names)}: {', '.join(names)}")
+        if by_layer.get(names[0]) is None:
+            raise InputError(f"no token_ids among the inputs; got {sorted(inputs) if isinstance(inputs, dict) else 0}")
+        return by_layer, padding_mask
+
     def standardize(self, inputs, mask=None):
         """The list of inputs the graph takes, and the list of their Keras masks (or None)."""
         names = [tensor.name for tensor in self.inputs]
-        if isinstance(inputs, dict):
-            inputs = dict(inputs)
-            padding_mask = inputs.pop("padding_mask", None)
-            by_layer = {self.layer_name(key, names): value for key, value in inputs.items() if value is not None}
-        else:
-            values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-            padding_mask = None
-            by_layer = dict(zip(names, values, strict=False))
-            if len(values) > len(names):
-                raise InputError(f"got {len(values)} inputs, but this model takes {len(names)}: {', '.join(names)}")
-        first = by_layer.get(names[0])
-        if first is None:
-            raise InputError(f"no token_ids among the inputs; got {sorted(inputs) if isinstance(inputs, dict) else 0}")
-        values = []
+        by_layer, padding_mask = self.by_layer(inputs)
+        first, values = by_layer[names[0]], []
         for name in names:
             if by_layer.get(name) is None and not name.endswith(INPUT_NAMES["segment_ids"]):
                 raise InputError(f"input {name!r} is missing; this model takes {', '.join(names)}")
@@ -76,21 +108,26 @@ class TransformerModel(keras.Model):
         valid = [*names, "padding_mask", *(k for k, v in INPUT_NAMES.items() if any(n.endswith(v) for n in names))]
         raise InputError(f"no input {key!r}; {nearest(key, valid)}")
 
-    def check_ids(self, inputs):
-        """Raises InputError for concrete ids that have no row in the table; traced ones cannot be looked at."""
+    def check(self, inputs):
+        """Raises InputError for ids that have no row in their table, and for too many of them.
+
+        Traced values cannot be looked at; what the backend then does with a bad id is its own affair.
+        """
         if self.config is None:
             return
-        limits = {"Input-Token": ("token id", self.config.vocab_size)}
-        if self.config.segment_vocab_size:
-            limits["Input-Segment"] = ("segment id", self.config.segment_vocab_size)
-        for tensor, values in zip(self.inputs, inputs, strict=True):
-            for suffix, (what, size) in limits.items():
-                ids = concrete(values) if tensor.name.endswith(suffix) else None
-                if ids is not None and ids.size and (ids.min() < 0 or ids.max() >= size):
-                    bad = ids[(ids < 0) | (ids >= size)].flat[0]
-                    raise InputError(
-                        f"{what} {bad} is outside the table of {size} rows. Is the vocabulary the model's?"
-                    )
+        c, by_layer = self.config, self.by_layer(inputs)[0]
+        positions = c.max_position**2 if c.hierarchical_position else c.max_position
+        limits = {"token": c.vocab_size, "segment": c.segment_vocab_size, "position": positions}
+        own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in by_layer)
+        for (what, size), name in itertools.product(limits.items(), by_layer):
+            ids = concrete(by_layer[name]) if name.endswith(INPUT_NAMES[f"{what}_ids"]) else None
+            if ids is None or not ids.size or not size:
+                continue
+            if ids.min() < 0 or ids.max() >= size:
+                bad = ids[(ids < 0) | (ids >= size)].flat[0]
+                raise InputError(f"{what} id {bad} is outside the table of {size} rows. Is the vocabulary the model's?")
+            if what == "token" and not own_positions and ids.shape[-1] > positions:
+                raise InputError(too_long(ids.shape[-1], positions))
 
     def get_config(self):
         config = super().get_config()

@@ -2,6 +2,7 @@
 
 import keras
 
+from bert4x import layers as L
 from bert4x.models.backbone import Backbone
 from bert4x.models.registry import register
 
@@ -27,7 +28,9 @@ class Gpt2(Backbone):
         h = self.norm("Output-Norm", h)
         if self.with_mlm:
             activation = "softmax" if self.with_mlm is True else self.with_mlm
-            h = self.layer(keras.layers.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
+            h = self.layer(keras.layers.Activation, "LM-Activation", activation=L.activation(activation))(
+                tokens(h, reverse=True)
+            )
         return pass_.result(h)
 
     def block(self, name, h, pass_):
