@@ -71,5 +71,7 @@ def trim_vocabulary(characters: dict[str, float], words: dict[str, float], size:
     candidates = Counter({**words, **characters})
     for token in fixed:
         candidates.pop(token, None)
-    chosen = [token for token, count in candidates.most_common(size - len(fixed)) if count > 0]
+    # Rounded, because equal counts may differ in their last bits by the order in which they were added up.
+    ranked = sorted(candidates, key=lambda token: (-round(candidates[token], 6), token))
+    chosen = [token for token in ranked[: size - len(fixed)] if candidates[token] > 0]
     return fixed + sorted(chosen, key=lambda token: (len(token) > 1, token))
