@@ -303,8 +303,14 @@ def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) ->
         raise ConversionError("this Keras model was not made by bert4x, so its layout is unknown; use model.save(...)")
     if format not in FORMATS:
         raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
-    held = {variable.path: variable for variable in model.variables}
-    ours = {path: of_variable(path, held[path]) for path in variables(config) if path in held}
+    table = "Embedding-Token/embeddings"
+    prefix = next((v.path.removesuffix(table) for v in model.variables if v.path.endswith(table)), "")
+    held = {variable.path.removeprefix(prefix): variable for variable in model.variables}
+    known = variables(config)
+    missing = [path for path in known if path not in held and known[path][1] is None]
+    if missing:
+        raise ConversionError(f"this model has no {', '.join(missing[:4])} ... which every {config.model} has")
+    ours = {path: of_variable(path, held[path]) for path in known if path in held}
     target = Path(folder).expanduser()
     with staged(target) as folder:
         write(folder, format, config, ours, **options)

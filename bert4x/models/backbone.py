@@ -67,7 +67,7 @@ class Backbone:
     def build(self) -> "Backbone":
         """Makes `.model`."""
         inputs = self.inputs()
-        extra = self.additional_input_layers or []
+        extra = self.additional_input_layers if self.additional_input_layers is not None else []
         extra = [extra] if not isinstance(extra, list | tuple) else list(extra)
         conditions = self.layer_norm_cond if self.layer_norm_cond is not None else []
         extra += [conditions] if not isinstance(conditions, list | tuple) else list(conditions)
