@@ -80,8 +80,8 @@ class Pretrainer:
 
     Args:
         specials: the ids of the special tokens.
-        jit: compile with XLA; None leaves it to Keras. On TensorFlow, XLA is faster in float32, the plain graph in
-            mixed bfloat16.
+        jit: compile with XLA; "auto" leaves it to Keras. With TensorFlow on a CPU, XLA is faster in float32, the
+            plain graph in mixed bfloat16.
     """
 
     def __init__(
