@@ -355,6 +355,13 @@ def test_inputs_a_model_cannot_take(originals):
         for call in (model, lambda x, m=model: m.predict(x, verbose=0), model.predict_on_batch):
             with pytest.raises(errors.InputError, match=message):
                 call(inputs)
+    for inputs in ([[[1, 2], [3]]], {"token_ids": [[1, 2], [3]]}):
+        with pytest.raises(errors.InputError, match="rows of different lengths"):
+            bert(inputs)
+    for inputs in (ids[0], ids[:, :0], [ids[None], zeros]):
+        for call in (bert, bert.predict_on_batch):
+            with pytest.raises(errors.InputError, match=r"expected \(batch, length\)"):
+                call(inputs)
     for inputs in ({"token_id": ids}, {"segment_ids": ids}, {}, [ids, ids, ids], {"token_ids": ids, "mask": ids}):
         with pytest.raises(errors.InputError):
             bert(inputs)

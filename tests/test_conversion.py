@@ -210,10 +210,26 @@ def test_keep_tokens(tmp_path):
     np.testing.assert_allclose(
         np.asarray(model([new, 0 * new])), np.asarray(whole([ids, 0 * ids]))[..., keep], atol=2e-5
     )
-    for wrong in ([], [97], [-1], [0.5], [[1, 2]], "abc"):
+    for wrong in ([], [97], [-1], [0.5], [[1, 2]], "abc", [1, 2, 1]):
         with pytest.raises(bert4x.Bert4xError, match="keep_tokens"):
             bert4x.convert(source, tmp_path / "c", "hf", keep_tokens=wrong)
         assert not (tmp_path / "c").exists()
+
+
+def test_keep_tokens_of_odd_vocabularies(tmp_path):
+    """Chinese BERT's vocabulary has U+2028, a line separator, as a token; others are shorter than the table."""
+    source = write_checkpoint(tmp_path / "a", "hf", config_of(vocab_size=12))
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "\u2028", "\x85", "b", "c"]
+    (source / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8", newline="\n")
+    ids = {str(i): {"content": token} for i, token in enumerate(tokens[:5])}
+    (source / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "added_tokens_decoder": ids}))
+    keep = [9, 6, 4, 3, 2, 1, 0]
+    target = bert4x.convert(source, tmp_path / "b", "hf", keep_tokens=keep)
+    assert (target / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1] == [tokens[i] for i in keep]
+    assert bert4x.load(target).tokenizer.encode("c[MASK]")[0] == [4, 0, 2, 3]
+    with pytest.raises(ConversionError, match=r"ids \[11\], but .*vocab.txt has 10 tokens"):
+        bert4x.convert(source, tmp_path / "c", "hf", keep_tokens=[0, 1, 11])
+    assert not (tmp_path / "c").exists()
 
 
 def test_unshared_albert(tmp_path):

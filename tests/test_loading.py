@@ -164,6 +164,48 @@ def test_old_and_other_names(hf):
     assert len(report.absent_heads) == 9 and not report.problems
 
 
+def test_real_roberta_is_refused_by_name(tmp_path):
+    """Its tensors fit; its position ids do not."""
+    folder = write_checkpoint(tmp_path / "a", "hf", config_of())
+    arrays = {t.name: np.array(t.read()) for t in open_checkpoint(folder).tensors.values()}
+    named = [from_array(name.replace("bert.", "roberta."), x) for name, x in arrays.items()]
+    write_safetensors(folder / "model.safetensors", named)
+    with pytest.raises(UnknownFormatError, match="RoBERTa as fairseq built it"):
+        bert4x.load(folder)
+
+
+def test_slots_of_any_optimizer(tmp_path):
+    """They are named after their variables."""
+    folder = write_checkpoint(tmp_path / "a", "tf1", config_of())
+    tensors = [from_array(t.name, np.array(t.read())) for t in open_checkpoint(folder).tensors.values()]
+    slots = [
+        from_array(f"{t.name}/{slot}", np.zeros(t.shape, "f4"))
+        for t, slot in zip(
+            tensors, ("Momentum", "adam_m", "lamb_v", "ExponentialMovingAverage", "vr") * 9, strict=False
+        )
+    ]
+    counters = [from_array(name, np.zeros((), "f4")) for name in ("global_step", "beta1_power", "loss_scale")]
+    write_tf1(folder / "bert_model.ckpt", [*tensors, *slots, *counters])
+    found = bert4x.inspect(folder)
+    assert sorted(found.ignored) == sorted(t.name for t in [*slots, *counters])
+    assert not found.missing + found.unexpected + found.stray
+    assert_same_bits(read_all(folder), draw(config_of()))
+
+
+def test_buffers_of_old_gpt2(tmp_path):
+    config = config_of("gpt2")
+    folder = write_checkpoint(tmp_path / "a", "hf", config)
+    arrays = {t.name: np.array(t.read()) for t in open_checkpoint(folder).tensors.values()}
+    for i in range(3):
+        arrays[f"transformer.h.{i}.attn.bias"] = np.ones((1, 1, 29, 29), "u1")
+        arrays[f"transformer.h.{i}.attn.masked_bias"] = np.float32(-1e4)
+    for prefix in ("transformer.", ""):
+        named = [from_array(name.replace("transformer.", prefix), np.asarray(x)) for name, x in arrays.items()]
+        write_safetensors(folder / "model.safetensors", named)
+        assert_same_bits(read_all(folder), draw(config))
+        assert len(open_checkpoint(folder).report.ignored) == 6
+
+
 def test_names_are_not_confused(hf):
     """A tensor with two names counts once even where the file holds both, old and new."""
     arrays, check = hf

@@ -104,8 +104,9 @@ class Checkpoint:
                 self.report.misshapen.append(f"{entry.theirs}: {ours} cannot be divided over {self.ranks} ranks")
                 continue
             expected = entry.layout.shape(ours, self.ranks)
-            if found[0].shape != expected:
-                self.report.misshapen.append(f"{names[0]}: shape {found[0].shape}, but the config says {expected}")
+            wrong = [f"{t.name}: shape {t.shape}, but the config says {expected}" for t in found if t.shape != expected]
+            if wrong:
+                self.report.misshapen += wrong
                 continue
             if not is_floating(found[0].dtype):
                 self.report.misshapen.append(f"{names[0]}: {found[0].dtype}, but weights are floating-point numbers")
@@ -115,6 +116,9 @@ class Checkpoint:
         for name in self.table.tied:
             left.pop(name, None)
         for name in left:
+            if name.rpartition("/")[0] in self.renamed:  # an optimizer's slot is named after its variable
+                self.report.ignored.append(name)
+                continue
             ours = self._is_backbone(name)
             (self.report.unexpected if ours else self.report.stray).append(f"{name}: unexpected" if ours else name)
 

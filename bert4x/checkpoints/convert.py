@@ -17,7 +17,7 @@ from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, family_of, style_for, table_for, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write, contiguous
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids
-from bert4x.config import TransformerConfig, to_json
+from bert4x.config import TransformerConfig, read_json, to_json
 from bert4x.errors import ConversionError, TokenizerError, nearest
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
@@ -271,14 +271,31 @@ def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.
             raise ConversionError(f"only a vocab.txt can be trimmed; found {', '.join([*names, *pieces])}")
         names = [name for name in names if name != "tokenizer.json"]  # holds the whole vocabulary; vocab.txt suffices
     for name in [*names, *pieces]:
-        with atomic_write(target / renamed.get(name, name)) as path:
-            if keep is not None and name == "vocab.txt":
-                tokens = (checkpoint.folder / name).read_text(encoding="utf-8").splitlines()
-                path.write_text("".join(f"{tokens[i]}\n" for i in keep), encoding="utf-8")
-            else:
+        if keep is not None and name == "vocab.txt":
+            trim_vocabulary(checkpoint.folder / name, target / name, keep)
+        elif keep is not None and name == "tokenizer_config.json":  # its ids are those of the whole vocabulary
+            data = read_json(checkpoint.folder / name)
+            write_json(target / name, {key: data[key] for key in data if key != "added_tokens_decoder"})
+        else:
+            with atomic_write(target / renamed.get(name, name)) as path:
                 shutil.copyfile(checkpoint.folder / name, path)
     if format == "hf" and not (target / "tokenizer_config.json").exists():
         write_tokenizer_config(target)
+
+
+def trim_vocabulary(source: Path, target: Path, keep: np.ndarray) -> None:
+    """Writes the kept tokens of a vocab.txt in their new order.
+
+    Raises: TokenizerError for a vocabulary that cannot be read, ConversionError for ids it does not have.
+    """
+    from bert4x.tokenizers import load_vocab, save_vocab
+
+    tokens = {i: token for token, i in load_vocab(source).items()}
+    absent = [int(i) for i in keep if i not in tokens]
+    if absent or len(set(keep.tolist())) < len(keep):
+        wrong = f"ids {absent[:5]}, but {source} has {len(tokens)} tokens" if absent else "an id twice"
+        raise ConversionError(f"keep_tokens lists {wrong}")
+    save_vocab(target, {tokens[i]: new for new, i in enumerate(keep.tolist())})
 
 
 def write_tokenizer_config(folder: Path) -> None:

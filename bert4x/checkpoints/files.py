@@ -7,7 +7,7 @@ from pathlib import Path
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnknownFormatError
 
-RANK = re.compile(r"mp_rank_(\d{2})_model_states\.pt$")
+RANK = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt$")
 CONTAINERS = (
     "model.safetensors, pytorch_model.bin, a TensorFlow 1 checkpoint, .weights.h5, or mp_rank_XX_model_states.pt"
 )

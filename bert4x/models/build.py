@@ -117,7 +117,7 @@ def build_transformer_model(
 
     Raises: Bert4xError; the subclass says what is wrong.
     """
-    if model == "seq2seq" or application == "seq2seq":  # the name in bert4keras' first versions
+    if application == "seq2seq":  # the name in bert4keras' first versions
         application = "unilm"
     application = application.lower() if isinstance(application, str) else application
     family = model.model_name if isinstance(model, type) else backbone_class(model).model_name

@@ -119,6 +119,12 @@ class TransformerModel(keras.Model):
         positions = c.max_position**2 if c.hierarchical_position else c.max_position
         limits = {"token": c.vocab_size, "segment": c.segment_vocab_size, "position": positions}
         own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in by_layer)
+        try:
+            shape = np.shape(by_layer[self.inputs[0].name])
+        except ValueError as error:  # nested lists
+            raise InputError("token_ids have rows of different lengths; pad them to one") from error
+        if len(shape) != 2 or shape[1] == 0:
+            raise InputError(f"token_ids have shape {shape}; expected (batch, length), at least one token long")
         for (what, size), name in itertools.product(limits.items(), by_layer):
             ids = concrete(by_layer[name]) if name.endswith(INPUT_NAMES[f"{what}_ids"]) else None
             if ids is None or not ids.size or not size:

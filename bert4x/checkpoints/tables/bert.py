@@ -150,13 +150,19 @@ HF = Table(
     aliases=(
         (r"^(?:model\.|module\.)", ""),
         (r"^(?=(?:embeddings|encoder|pooler)\.)", "bert."),  # sentence-transformers and BertModel leave it out
-        (r"^roberta\.", "bert."),
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (r"^cls\.predictions\.decoder\.bias$", "cls.predictions.bias"),
     ),
     ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
     tied=("cls.predictions.decoder.weight",),
+    foreign=(
+        (
+            r"^(?:model\.|module\.)?roberta\.",
+            "this is a RoBERTa as fairseq built it: its positions begin after the padding id, and its head is another. "
+            "(The Chinese models called RoBERTa-wwm are BERTs, and load)",
+        ),
+    ),
 )
 
 KEYS = {
