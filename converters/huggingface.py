@@ -8,7 +8,7 @@ so a file that tries to run something is refused.
 
 What to know:
 - linear layers are (out, in) and are transposed; GPT2's Conv1D layers are (in, out) already and hold q|k|v in one;
-- old files say LayerNorm.gamma/beta for weight/bias, `roberta.` for `bert.`, or have no prefix at all;
+- old files say LayerNorm.gamma/beta for weight/bias, or have no prefix. Names under `roberta.` are another model;
 - the output layer is the embedding table. Copies of it (`cls.predictions.decoder.weight`, `lm_head.weight`) are left
   out if they are equal, and refused if they are not: that model has separate tables, which BERT and GPT2 have not;
 - `attn.bias` in GPT2 files is a causal mask, no weight; `embeddings.position_ids` a range;

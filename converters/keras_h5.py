@@ -17,7 +17,7 @@ import sys
 
 from bert4x import Bert4xError, convert
 from bert4x.checkpoints.tables import style_for
-from bert4x.config import from_json, read_json
+from bert4x.config import from_json, read_config_file
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         style = style_for("tf1", options.model)
-        config = from_json(read_json(options.config), options.model, style) if options.config else None
+        config = from_json(read_config_file(options.config), options.model, style) if options.config else None
         print(f"wrote {convert(options.source, options.target, options.to, config=config)}")
     except Bert4xError as error:
         sys.exit(f"{type(error).__name__}: {error}")
