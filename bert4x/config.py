@@ -1,7 +1,6 @@
 """The one description of a model, and how each published config file spells it."""
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 from bert4x.errors import (
     ConfigError,
     ConversionError,
-    CorruptFileError,
     UnknownArchitectureError,
     UnknownOptionError,
     nearest,
 )
+from bert4x.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -206,22 +205,11 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     return config.extra | data
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """A JSON object from a file.
+def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
+    """The JSON object of a config file.
 
     Raises: ConfigError when there is none, CorruptFileError when it is not one.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ConfigError(f"config file {path} does not exist")
-    with path.open("rb") as file:
-        text = file.read(MAX_CONFIG_BYTES + 1)
-    if len(text) > MAX_CONFIG_BYTES:
-        raise CorruptFileError(f"{path} has more than {MAX_CONFIG_BYTES} bytes; that is no config file")
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CorruptFileError(f"{path} holds a JSON {type(data).__name__}; expected an object")
-    return data
+    return read_json(path, limit=MAX_CONFIG_BYTES)

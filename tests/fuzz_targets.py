@@ -24,7 +24,7 @@ from bert4x.checkpoints.formats.tf1_bundle import read_tf1, write_tf1
 from bert4x.checkpoints.formats.torch_pickle import MAGIC, read_torch
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, from_array
-from bert4x.config import ConfigStyle, from_json, read_json
+from bert4x.config import ConfigStyle, from_json, read_config_file
 
 # what to splice in where a file is text, and where it is a pickle
 JSON_TOKENS = (
@@ -152,7 +152,7 @@ def config_targets(folder: Path) -> dict[str, Target]:
     config = sizes | {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position": 512, "pad_token_id": 0}
 
     def read(folder: Path) -> Tensors:
-        from_json(read_json(folder / "config.json"), "bert", ConfigStyle("gelu_erf"))
+        from_json(read_config_file(folder / "config.json"), "bert", ConfigStyle("gelu_erf"))
         return {}
 
     return {"config": Target({"config.json": json.dumps(config).encode()}, "config.json", read, JSON_TOKENS)}

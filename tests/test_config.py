@@ -6,7 +6,7 @@ import pytest
 from make_checkpoints import FAMILIES, LAYOUTS, config_of
 
 from bert4x.checkpoints.tables import FORMATS, style_for
-from bert4x.config import TransformerConfig, from_json, read_json, to_json
+from bert4x.config import TransformerConfig, from_json, read_config_file, to_json
 from bert4x.errors import ConfigError, CorruptFileError, UnknownArchitectureError, UnknownOptionError
 
 GOOGLE_BERT = {
@@ -174,7 +174,7 @@ def test_unreadable_files(name, tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(BAD_JSON[name])
     with pytest.raises(CorruptFileError, match=r"config\.json"):
-        read_json(path)
+        read_config_file(path)
 
 
 def test_a_huge_file_is_not_read(tmp_path):
@@ -182,4 +182,4 @@ def test_a_huge_file_is_not_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(CorruptFileError, match="bytes"):
-        read_json(path)
+        read_config_file(path)

@@ -452,7 +452,7 @@ def test_load_tokenizer_wordpiece(tmp_path):
     assert tokenizer.do_lower_case and tokenizer.start_id == 4 and tokenizer.end_id is None
     assert tokenizer.encode("CAFÉ")[0] == [4, 1]
     write(tmp_path / "tokenizer_config.json", "{")
-    with pytest.raises(TokenizerError, match="not JSON"):
+    with pytest.raises(TokenizerError, match="not readable JSON"):
         load_tokenizer(tmp_path)
 
 

@@ -13,7 +13,7 @@ from bert4x.checkpoints.spec import NUMBER, Entry, Table
 from bert4x.checkpoints.tables import OWN_STYLE, PUBLISHED, own_table, style_for, variables
 from bert4x.checkpoints.tables.gpt2 import CPM_LM
 from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous, is_floating
-from bert4x.config import TransformerConfig, from_json, read_json
+from bert4x.config import TransformerConfig, from_json, read_config_file
 from bert4x.errors import ConfigError, TensorMismatchError, TokenizerError, UnknownFormatError
 
 CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
@@ -292,19 +292,19 @@ def read_config(folder: Path, path=None) -> dict | None:
     if path is not None:
         if not Path(path).is_file():
             raise ConfigError(f"config file {path} does not exist")
-        return read_json(path)
+        return read_config_file(path)
     places = [folder, folder.parent] if folder.name.isdigit() else [folder]
     for place in places:
         for name in CONFIG_NAMES:
             if (place / name).is_file():
-                return read_json(place / name)
+                return read_config_file(place / name)
         others = sorted(
             p for p in place.glob("*config*.json") if "tokenizer" not in p.name and "generation" not in p.name
         )
         if len(others) > 1:
             raise ConfigError(f"several config files in {place}: {', '.join(p.name for p in others)}; pass one of them")
         if others:
-            return read_json(others[0])
+            return read_config_file(others[0])
     return None
 
 

@@ -17,7 +17,7 @@ from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, family_of, style_for, table_for, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write, contiguous
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids
-from bert4x.config import TransformerConfig, read_json, to_json
+from bert4x.config import TransformerConfig, read_config_file, to_json
 from bert4x.errors import ConversionError, TokenizerError, nearest
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
@@ -274,7 +274,7 @@ def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.
         if keep is not None and name == "vocab.txt":
             trim_vocabulary(checkpoint.folder / name, target / name, keep)
         elif keep is not None and name == "tokenizer_config.json":  # its ids are those of the whole vocabulary
-            data = read_json(checkpoint.folder / name)
+            data = read_config_file(checkpoint.folder / name)
             write_json(target / name, {key: data[key] for key in data if key != "added_tokens_decoder"})
         else:
             with atomic_write(target / renamed.get(name, name)) as path:

@@ -10,7 +10,7 @@ import keras
 from bert4x.checkpoints.checkpoint import Checkpoint, find_tokenizer, open_checkpoint
 from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights, vocabulary_size
-from bert4x.config import FIELDS, TransformerConfig, from_json, read_activation, read_json
+from bert4x.config import FIELDS, TransformerConfig, from_json, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
 from bert4x.layers import weights_from
 from bert4x.models.backbone import Backbone
@@ -227,7 +227,7 @@ def check_family(found: str, asked: str, checkpoint: Checkpoint) -> None:
 
 def read_any_config(config_path, family: str, options: dict[str, Any]) -> TransformerConfig:
     """The config of a model without weights; options fill in what the file lacks, and need not be repeated there."""
-    data = dict(config_path) if isinstance(config_path, dict) else read_json(config_path) if config_path else {}
+    data = dict(config_path) if isinstance(config_path, dict) else read_config_file(config_path) if config_path else {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
     given = {name: value for name, value in renamed.items() if name in FIELDS and name not in ("model", "extra")}
     return from_json(data | given, family, style_for("tf1", family))

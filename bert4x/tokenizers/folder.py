@@ -8,11 +8,12 @@ from pathlib import Path
 
 import tokenizers
 
-from ..errors import TokenizerError
+from ..errors import CorruptFileError, TokenizerError
+from ..json_files import read_json
 from .base import TokenizerBase
 from .bpe import BpeTokenizer
 from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
-from .vocab import load_vocab, read_bounded
+from .vocab import load_vocab
 from .wordpiece import Tokenizer
 
 _SENTENCEPIECE_NAMES = ("spiece.model", "sentencepiece.model", "spm.model", "tokenizer.model", "chinese_vocab.model")
@@ -67,15 +68,11 @@ def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
 
 
 def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
+    """The JSON object of a file, {} if there is none."""
     try:
-        content = json.loads(read_bounded(path))
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} holds a {type(content).__name__}; expected an object")
-    return content
+        return read_json(path) if path.is_file() else {}
+    except CorruptFileError as error:
+        raise TokenizerError(str(error)) from error
 
 
 def _vocab_file(folder: Path) -> Path | None:

@@ -1,6 +1,5 @@
-"""What the containers share: strict JSON, checks of files, shapes and names, and tensors as bytes."""
+"""What the containers share: checks of files, shapes and names, and tensors as bytes."""
 
-import json
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,6 @@ import numpy as np
 from bert4x.checkpoints.tensors import LazyTensor, contiguous
 from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, TensorMismatchError
 
-MAX_JSON_BYTES = 100_000_000  # the bound of the safetensors reference on its header
 MAX_RANK = 32  # of NumPy 1; NumPy 2 has 64
 MAX_NAME = 1024
 AHEAD = 1 << 27  # bytes read before they are written
@@ -45,34 +43,6 @@ def checked_name(name: str, where: str) -> str:
     except UnicodeEncodeError:
         raise CorruptFileError(f"{where}: tensor name {name!r} is not valid Unicode") from None
     return name
-
-
-def parse_json(data: bytes, where: str) -> dict:
-    """The JSON object in `data`; repeated keys, other top-level types and hostile nesting are errors."""
-
-    def unique(pairs):
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return result
-
-    try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)  # bytes could also be UTF-16
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise CorruptFileError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def read_json(path) -> dict:
-    """The JSON object in a file. Raises `CheckpointNotFoundError` or `CorruptFileError`."""
-    path = regular_file(path)
-    with path.open("rb") as file:
-        data = file.read(MAX_JSON_BYTES + 1)
-    if len(data) > MAX_JSON_BYTES:
-        raise CorruptFileError(f"{path}: JSON of more than {MAX_JSON_BYTES} bytes")
-    return parse_json(data, str(path))
 
 
 def unique_list(tensors: Iterable[LazyTensor]) -> list[LazyTensor]:

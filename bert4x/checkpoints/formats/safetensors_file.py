@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.formats.common import (
-    MAX_JSON_BYTES,
     checked_name,
     little_endian,
-    parse_json,
     read_ahead,
     unique_list,
 )
@@ -25,6 +23,7 @@ from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.checkpoints.formats.sharded import read_sharded
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
 from bert4x.errors import ConversionError, CorruptFileError, UnknownFormatError
+from bert4x.json_files import MAX_JSON_BYTES, parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 DTYPES = {
@@ -75,7 +74,7 @@ def _read_header(file: RegionFile) -> tuple[dict, int, int]:
     data = file.bytes(8, length)
     if not data.startswith(b"{"):
         raise CorruptFileError(f"{path}: the header is not a JSON object; damaged, or not safetensors")
-    header = parse_json(data, str(path))
+    header = parse_json(data, str(path), unique_keys=True)
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CorruptFileError(f"{path}: __metadata__ must map strings to strings")

@@ -1,0 +1,46 @@
+"""Reading JSON that may be damaged or hostile."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from bert4x.errors import CheckpointNotFoundError, CorruptFileError
+
+MAX_JSON_BYTES = 100_000_000  # the bound of the safetensors reference on its header
+
+
+def parse_json(data: bytes, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
+    """The JSON object in `data`, which must be UTF-8.
+
+    Raises: CorruptFileError for anything else, hostile nesting, and with `unique_keys` a key that occurs twice.
+    """
+
+    def unique(pairs):
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return result
+
+    try:  # decoded here: json would also guess UTF-16 and UTF-32, which no such file is in
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique if unique_keys else None)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{where} is not readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CorruptFileError(f"{where} holds a JSON {type(value).__name__}; expected an object")
+    return value
+
+
+def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, unique_keys: bool = False) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises: CheckpointNotFoundError when there is no such file, CorruptFileError when it is not one or beyond `limit`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointNotFoundError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise CorruptFileError(f"{path} has more than {limit:,} bytes; that is too much for a JSON file of its kind")
+    return parse_json(data, str(path), unique_keys=unique_keys)
