@@ -10,7 +10,7 @@ import keras
 from bert4x.checkpoints.checkpoint import Checkpoint, find_tokenizer, open_checkpoint
 from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights, vocabulary_size
-from bert4x.config import FIELDS, TransformerConfig, from_json, read_activation, read_config_file
+from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
 from bert4x.layers import weights_from
 from bert4x.models.backbone import Backbone
@@ -193,7 +193,7 @@ def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, di
     changes, build, loading = {}, {}, {}
     for name, value in options.items():
         name = ALIASES.get(name, name)
-        if name in FIELDS and name not in ("model", "extra"):
+        if name in SPELLED:
             if value is not None or name == "pad_token_id":  # None: no id is padding
                 changes[name] = value
         elif name in cls.options:
@@ -201,7 +201,7 @@ def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, di
         elif name in LOADING_OPTIONS:
             loading[name] = value
         else:
-            raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*FIELDS, *cls.options, *LOADING_OPTIONS])}")
+            raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*SPELLED, *cls.options, *LOADING_OPTIONS])}")
     return changes, build, loading
 
 
@@ -229,7 +229,7 @@ def read_any_config(config_path, family: str, options: dict[str, Any]) -> Transf
     """The config of a model without weights; options fill in what the file lacks, and need not be repeated there."""
     data = dict(config_path) if isinstance(config_path, dict) else read_config_file(config_path) if config_path else {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
-    given = {name: value for name, value in renamed.items() if name in FIELDS and name not in ("model", "extra")}
+    given = {name: value for name, value in renamed.items() if name in SPELLED}
     return from_json(data | given, family, style_for("tf1", family))
 
 
