@@ -1,9 +1,11 @@
 """Damaged, contradictory and hostile checkpoints, and inputs a model cannot take: each has its own clear error."""
 
 import json
+import os
 import pickle
 import re
 import shutil
+import time
 import warnings
 
 import numpy as np
@@ -122,6 +124,35 @@ def test_places_without_weights(tmp_path):
     refused(tmp_path / "photos/cat.jpg", errors.UnknownFormatError, match="no format known here")
     with pytest.raises(errors.CheckpointNotFoundError, match="empty"):
         bert4x.load("")
+
+
+def test_pipes_do_not_hang(originals, tmp_path):
+    """Opening one would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", errors.CheckpointNotFoundError, match="no regular file")
+    folder = tmp_path / "a"
+    shutil.copytree(originals / "hf", folder)
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        refused(folder, errors.Bert4xError)
+        (folder / name).unlink()
+        shutil.copy(originals / "hf" / name, folder)
+    for name in ("other.safetensors", "bert_model.ckpt.index", "mp_rank_00_model_states.pt"):
+        (tmp_path / f"{name}-pipe").mkdir()
+        os.mkfifo(tmp_path / f"{name}-pipe" / name)
+        refused(tmp_path / f"{name}-pipe", errors.CheckpointError)
+
+
+def test_very_many_tensors(originals, tmp_path):
+    """A hostile header costs time in proportion to its size; so does writing small tensors."""
+    shutil.copytree(originals / "hf", tmp_path / "a")
+    one = np.zeros(1, "f4")
+    many = [from_array(f"bert.encoder.layer.{i}.output.dense.weight", one) for i in range(20_000)]
+    begin = time.process_time()
+    write_safetensors(tmp_path / "a/model.safetensors", many)
+    refused(tmp_path / "a", errors.TensorMismatchError, match="and 20.* more")
+    assert time.process_time() - begin < 20
 
 
 def test_no_config(damaged):
@@ -358,6 +389,17 @@ def test_inputs_a_model_cannot_take(originals):
     for inputs in ([[[1, 2], [3]]], {"token_ids": [[1, 2], [3]]}):
         with pytest.raises(errors.InputError, match="rows of different lengths"):
             bert(inputs)
+    shorter = np.ones((2, 4), int)
+    for inputs in (
+        [ids, shorter],
+        {"token_ids": ids, "segment_ids": shorter},
+        {"token_ids": ids, "padding_mask": shorter},
+    ):
+        for call in (bert, bert.predict_on_batch):
+            with pytest.raises(errors.InputError, match=r"has shape \(2, 4\), the token ids have \(2, 5\)"):
+                call(inputs)
+    with pytest.raises(errors.InputError, match="token ids are <U1; expected integers"):
+        bert(np.array([["a"]]))
     for inputs in (ids[0], ids[:, :0], [ids[None], zeros]):
         for call in (bert, bert.predict_on_batch):
             with pytest.raises(errors.InputError, match=r"expected \(batch, length\)"):

@@ -174,6 +174,24 @@ def test_real_roberta_is_refused_by_name(tmp_path):
         bert4x.load(folder)
 
 
+def test_training_checkpoints_of_pytorch(tmp_path):
+    """The weights lie under a key of a larger dict, often with the optimizer's."""
+    torch = pytest.importorskip("torch", reason="writes PyTorch files")
+    for family in ("bert", "albert", "gpt2"):
+        folder = write_checkpoint(tmp_path / family, "hf", config_of(family))
+        state = {t.name: torch.tensor(np.array(t.read())) for t in open_checkpoint(folder).tensors.values()}
+        (folder / "model.safetensors").unlink()
+        for whole in (
+            {"state_dict": state, "epoch": 3},
+            {"model_state_dict": state, "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+            {"module": {f"module.{name}": tensor for name, tensor in state.items()}},
+            {f"model.{name}": tensor for name, tensor in state.items()},
+        ):
+            torch.save(whole, folder / "pytorch_model.bin")
+            assert not open_checkpoint(folder).report.problems
+            assert_same_bits(read_all(folder), draw(config_of(family)))
+
+
 def test_slots_of_any_optimizer(tmp_path):
     """They are named after their variables."""
     folder = write_checkpoint(tmp_path / "a", "tf1", config_of())

@@ -269,19 +269,20 @@ def known_name(table: Table, name: str) -> bool:
     """Whether a table has a rule for a tensor, in any layer."""
     name = name.split("/", 1)[1] if table.sharded else name
     name = table.canonical_name(name)
-    return any(pattern.fullmatch(name) for pattern in name_patterns(table))
+    return name_pattern(table).fullmatch(name) is not None
 
 
 @functools.cache
-def name_patterns(table: Table) -> list[re.Pattern]:
-    """The tensor names of a table as patterns."""
+def name_pattern(table: Table) -> re.Pattern:
+    """All tensor names of a table as one pattern."""
 
     def pattern(part: str) -> str:
         if not part.startswith("{"):
             return re.escape(part)
         return r"\d+" if NUMBER.fullmatch(part) else "(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")"
 
-    return [re.compile("".join(map(pattern, re.split(r"(\{[^}]*\})", rule.theirs)))) for rule in table.rules]
+    names = ("".join(map(pattern, re.split(r"(\{[^}]*\})", rule.theirs))) for rule in table.rules)
+    return re.compile("|".join(names))
 
 
 def read_config(folder: Path, path=None) -> dict | None:

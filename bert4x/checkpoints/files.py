@@ -62,6 +62,8 @@ def locate(source) -> Files:
         return Files("tf1", tf1, tf1.parent)
     if not path.exists():
         raise CheckpointNotFoundError(f"{path} does not exist; expected a file or folder with {CONTAINERS}")
+    if not path.is_file():  # a pipe, which would keep us waiting, or a device
+        raise CheckpointNotFoundError(f"{path} is no regular file; expected {CONTAINERS}")
     if RANK.search(path.name):
         return Files("megatron", path.parent, path.parent)
     container = container_of(path)
@@ -107,7 +109,7 @@ def in_folder(folder: Path) -> Files | None:
     names = ["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"]
     candidates = [folder / name for name in names if (folder / name).is_file()]
     for pattern in ("*.safetensors", "*.weights.h5", "*.h5", "*.bin", "*.pt", "*.pth"):
-        alone = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+        alone = sorted(path for path in folder.glob(pattern) if not path.name.startswith(".") and path.is_file())
         if len(alone) == 1:
             candidates += alone
     if candidates and not candidates[0].name.endswith((".bin", ".pt", ".pth", ".h5")):

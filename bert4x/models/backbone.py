@@ -43,7 +43,7 @@ class Backbone:
 
     def __init__(self, config: TransformerConfig, application: str = "encoder", **options):
         if application not in APPLICATIONS:
-            raise UnknownArchitectureError(f"no application {application!r}; {nearest(application, APPLICATIONS)}")
+            raise UnknownArchitectureError(f"no application {application!r}; {nearest(str(application), APPLICATIONS)}")
         for option in options:
             if option not in self.options:
                 raise UnknownOptionError(f"no option {option!r}; {nearest(option, self.options)}")

@@ -115,20 +115,19 @@ class TransformerModel(keras.Model):
         """
         if self.config is None:
             return
-        c, by_layer = self.config, self.by_layer(inputs)[0]
+        c, (by_layer, mask) = self.config, self.by_layer(inputs)
         positions = c.max_position**2 if c.hierarchical_position else c.max_position
         limits = {"token": c.vocab_size, "segment": c.segment_vocab_size, "position": positions}
         own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in by_layer)
-        try:
-            shape = np.shape(by_layer[self.inputs[0].name])
-        except ValueError as error:  # nested lists
-            raise InputError("token_ids have rows of different lengths; pad them to one") from error
-        if len(shape) != 2 or shape[1] == 0:
-            raise InputError(f"token_ids have shape {shape}; expected (batch, length), at least one token long")
+        ids_by_name = {name: by_layer[name] for name in by_layer if name.endswith(tuple(INPUT_NAMES.values()))}
+        token_ids = by_layer[self.inputs[0].name]
+        check_shapes({"token_ids": token_ids} | ids_by_name | {"padding_mask": mask})
         for (what, size), name in itertools.product(limits.items(), by_layer):
             ids = concrete(by_layer[name]) if name.endswith(INPUT_NAMES[f"{what}_ids"]) else None
             if ids is None or not ids.size or not size:
                 continue
+            if ids.dtype.kind not in "biuf":
+                raise InputError(f"{what} ids are {ids.dtype}; expected integers, such as Tokenizer.encode gives")
             if ids.min() < 0 or ids.max() >= size:
                 bad = ids[(ids < 0) | (ids >= size)].flat[0]
                 raise InputError(f"{what} id {bad} is outside the table of {size} rows. Is the vocabulary the model's?")
@@ -146,6 +145,20 @@ class TransformerModel(keras.Model):
         model = super().from_config(config, custom_objects=custom_objects)
         model.config = TransformerConfig(**transformer) if transformer else None
         return model
+
+
+def check_shapes(arrays: dict[str, Any]) -> None:
+    """Raises InputError unless all have the shape of the first, (batch, length); sizes not known yet may be any."""
+    try:
+        shapes = {name: tuple(np.shape(values)) for name, values in arrays.items() if values is not None}
+    except ValueError as error:  # of nested lists
+        raise InputError("rows of different lengths; pad them to one") from error
+    first = shapes["token_ids"]
+    if len(first) != 2 or first[1] == 0:
+        raise InputError(f"token_ids have shape {first}; expected (batch, length), at least one token long")
+    for name, shape in shapes.items():
+        if shape != first and None not in (*shape, *first):
+            raise InputError(f"{name} has shape {shape}, the token ids have {first}")
 
 
 def concrete(values) -> np.ndarray | None:

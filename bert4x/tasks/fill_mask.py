@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bert4x.errors import TokenizerError
+from bert4x.errors import InputError, TokenizerError
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,13 @@ class FillMask:
 
     def __call__(self, text: str, top_k: int = 5) -> list[list[Filling]]:
         """The fillings of each [MASK] in the text."""
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}; expected at least 1")
         tokenizer = self.tokenizer
         ids, segments = tokenizer.encode(text, maxlen=self.model.config.max_position)
         places = [i for i, token_id in enumerate(ids) if token_id == tokenizer.mask_id]
+        if text.count("[MASK]") > len(places):
+            raise TokenizerError(f"a [MASK] lies beyond the {self.model.config.max_position} positions of the model")
         if not places:
             raise TokenizerError(f"no [MASK] in {text!r}; write one where a token is to be guessed")
         logits = np.asarray(self.model.predict_on_batch([np.array([ids]), np.array([segments])]), "float64")[0]

@@ -70,11 +70,14 @@ def tensor_bytes(tensor: LazyTensor) -> memoryview:
 def read_ahead(tensors: Iterable[LazyTensor]) -> Iterator[tuple[LazyTensor, memoryview]]:
     """The tensors with their bytes; while one is written, a second thread reads those that come next."""
     waiting: deque[tuple[LazyTensor, Future]] = deque()
+    held = 0
     with ThreadPoolExecutor(1) as reader:
         for tensor in tensors:
             waiting.append((tensor, reader.submit(tensor_bytes, tensor)))
-            while len(waiting) > 1 and sum(tensor.nbytes for tensor, _ in waiting) > AHEAD:
+            held += tensor.nbytes
+            while len(waiting) > 1 and held > AHEAD:
                 first, values = waiting.popleft()
+                held -= first.nbytes
                 yield first, values.result()
         for first, values in waiting:
             yield first, values.result()

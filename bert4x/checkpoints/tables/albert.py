@@ -75,7 +75,7 @@ HF = Table(
     ),
     backbone=r"albert\.",
     aliases=(
-        (r"^(?:model\.|module\.)", ""),
+        (r"^(?:(?:state_dict|model_state_dict|model|module)\.)+", ""),
         (r"^(?=(?:embeddings|encoder|pooler)\.)", "albert."),
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),

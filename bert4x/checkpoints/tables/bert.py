@@ -148,7 +148,7 @@ HF = Table(
     ),
     backbone=r"bert\.",
     aliases=(
-        (r"^(?:model\.|module\.)", ""),
+        (r"^(?:(?:state_dict|model_state_dict|model|module)\.)+", ""),
         (r"^(?=(?:embeddings|encoder|pooler)\.)", "bert."),  # sentence-transformers and BertModel leave it out
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),

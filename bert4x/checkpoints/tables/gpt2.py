@@ -32,7 +32,10 @@ HF = Table(
         Rule("Output-Norm/{gamma,beta}", "transformer.ln_f.{weight,bias}"),
     ),
     backbone=r"transformer\.",
-    aliases=((r"^(?:model\.|module\.)", ""), (r"^(?=(?:wte|wpe|h\.\d+|ln_f)\.)", "transformer.")),
+    aliases=(
+        (r"^(?:(?:state_dict|model_state_dict|model|module)\.)+", ""),
+        (r"^(?=(?:wte|wpe|h\.\d+|ln_f)\.)", "transformer."),
+    ),
     ignored=(r"\.attn\.(?:bias|masked_bias)$",),  # the causal mask, once stored as a buffer
     tied=("lm_head.weight",),
 )
