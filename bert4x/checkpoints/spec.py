@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bert4x.checkpoints.tensors import copy
+from bert4x.checkpoints.tensors import copy, empty
 from bert4x.config import ConfigStyle
 
 Shape = tuple[int, ...]
@@ -58,7 +58,7 @@ class Layout:
         theirs = [self._as_ours(tensor) for tensor in theirs]
         if len(ours) == 1 and (self.shard is None or ranks == 1):
             return [theirs[0]]
-        out = [np.empty(shape, theirs[0].dtype) for shape in ours]
+        out = [empty(shape, theirs[0].dtype) for shape in ours]
         for rank, tensor in enumerate(theirs if self.shard is not None else theirs[:1]):
             for whole, part in zip(out, self._parts(tensor, ours, ranks), strict=True):
                 copy(whole[self._slice(whole, rank, ranks)], part)

@@ -1,6 +1,8 @@
 """What every reader returns and every writer takes: named tensors whose bytes are read only when asked for."""
 
 import contextlib
+import math
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -52,7 +54,23 @@ def from_array(name: str, array: np.ndarray) -> LazyTensor:
 Tensors = dict[str, LazyTensor]
 
 CACHE_LINE = 64  # bytes
+LARGE = 1 << 20  # bytes
 TILE_ROWS = 512
+
+
+def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An array to be filled, at an address from which backends can use it without copying it.
+
+    Large ones are mapped, not made by NumPy, which asks for huge pages: where files fill the memory, as they do while
+    weights are read, the kernel takes ten times longer to find such pages than to fill ordinary ones.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size >= LARGE and hasattr(mmap, "MAP_ANONYMOUS"):
+        memory = np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+        return memory.view(dtype).reshape(shape)
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def copy(target: np.ndarray, source: np.ndarray) -> None:
@@ -78,7 +96,7 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     """The array in C order, copied only if it is not."""
     if array.flags.c_contiguous:
         return array
-    result = np.empty(array.shape, array.dtype)
+    result = empty(array.shape, array.dtype)
     copy(result, array)
     return result
 

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, NotFiniteError, TensorMismatchError
 
 VOCABULARY_ROWS = ("Embedding-Token/embeddings", "MLM-Bias/bias")
+AHEAD = 4  # variables
 
 
 class Weights:
@@ -32,6 +34,9 @@ class Weights:
         self.known = variables(config)
         self.missing: list[str] = []
         self.loaded: list[str] = []
+        self.order = list(checkpoint.variables)
+        self.reader = ThreadPoolExecutor(1)  # the only one that reads
+        self.ahead: dict[str, Future] = {}
 
     def __call__(self, path: str, shape: tuple[int, ...]) -> np.ndarray | None:
         path = path.removeprefix(self.prefix)
@@ -40,7 +45,7 @@ class Weights:
             if path in self.known:
                 self.missing.append(f"{path}: missing in the checkpoint; expected shape {shape}")
             return None
-        values = self.checkpoint.read(source)
+        values = self.read(source)
         if path in VOCABULARY_ROWS:
             values = self.vocabulary_rows(values)
         if values.shape != shape:
@@ -52,6 +57,16 @@ class Weights:
         check_finite(path, values)
         self.loaded.append(path)
         return contiguous(values)
+
+    def read(self, source: str) -> np.ndarray:
+        """The checkpoint's values of a variable, while a thread already reads those that are probably asked for next.
+
+        Reading waits for the file and for memory, building the layers between for neither.
+        """
+        place = self.order.index(source)
+        wanted = self.order[place : place + AHEAD]
+        self.ahead = {path: self.ahead.get(path) or self.reader.submit(self.checkpoint.read, path) for path in wanted}
+        return self.ahead.pop(source).result()
 
     def source_path(self, path: str) -> str | None:
         """The checkpoint's variable for one of the model's: its own, or ALBERT's shared one for an unshared layer."""

@@ -19,8 +19,8 @@ _source: contextvars.ContextVar[WeightSource | None] = contextvars.ContextVar("w
 def weights_from(source: WeightSource) -> Iterator[None]:
     """Within the block, every variable of a bert4x layer starts with the values `source` gives for its path.
 
-    Creating a variable with its final values costs one copy; creating it at random and assigning afterwards costs
-    three, and for BERT-base more time than everything else in loading.
+    The array becomes the variable's memory where possible, so `source` must not keep it or give it twice. Creating
+    variables at random and assigning afterwards takes more time than everything else in loading BERT-base.
     """
     token = _source.set(source)
     try:
@@ -39,9 +39,23 @@ class LoadsWeights:
             if values is not None:
 
                 def initializer(shape, dtype=None):
-                    return keras.ops.convert_to_tensor(values, dtype=dtype)
+                    return taken_over(values, dtype)
 
         return super().add_weight(*args, shape=shape, initializer=initializer, name=name, **kwargs)
+
+
+def taken_over(values: np.ndarray, dtype):
+    """An array that nobody else holds as a tensor, in the same memory where the backend can use it.
+
+    JAX takes over an aligned array by itself. TensorFlow copies it three times on the way to a variable, unless it
+    comes by DLPack (and crashes, if it is not aligned).
+    """
+    shareable = values.ctypes.data % 64 == 0 and values.flags.writeable and values.dtype.kind == "f"
+    if keras.backend.backend() == "tensorflow" and shareable and values.size:
+        import tensorflow as tf
+
+        return tf.cast(tf.experimental.dlpack.from_dlpack(values.__dlpack__()), dtype)
+    return keras.ops.convert_to_tensor(values, dtype=dtype)
 
 
 @keras.saving.register_keras_serializable("bert4x")

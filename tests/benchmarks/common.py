@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +62,19 @@ def alternate(runs: Mapping[str, Callable[[], Run]], repeats: int) -> dict[str, 
     return results
 
 
+def median(values: Iterable[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
 def seconds(results: list[Run]) -> float:
     """Median wall time."""
-    return statistics.median(result.seconds for result in results)
+    return median(result.seconds for result in results)
 
 
 def peak(results: list[Run]) -> float:
     """Median peak memory in bytes."""
-    return statistics.median(result.peak for result in results)
+    return median(result.peak for result in results)
 
 
 def installed(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bert4x.checkpoints.formats.common import checked_shape, regular_file
-from bert4x.checkpoints.tensors import LazyTensor
+from bert4x.checkpoints.tensors import LazyTensor, empty
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, UnknownFormatError, UnsafeFileError
 
 CHUNK = 4 << 20
@@ -54,7 +54,7 @@ class RegionFile:
         Raises: `CorruptFileError` if they are not all there, or the file changed since it was opened.
         """
         self._check(offset, size, "a structure")
-        buffer = np.empty(size, np.uint8)
+        buffer = empty((size,), np.uint8)
         try:
             with self.path.open("rb", buffering=0) as file:
                 same = _identity(os.fstat(file.fileno())) == self._identity

@@ -96,7 +96,7 @@ def _lazy(name: str, view: StridedView, segment: "ZipMember | Range") -> LazyTen
             return np.empty(view.shape, dtype)
         data = segment.read((view.storage.start + view.offset) * dtype.itemsize, span * dtype.itemsize)
         strides = tuple(stride * dtype.itemsize for stride in view.strides)
-        return np.lib.stride_tricks.as_strided(data.view(dtype), view.shape, strides, writeable=False)
+        return np.lib.stride_tricks.as_strided(data.view(dtype), view.shape, strides)
 
     dtype = view.storage.dtype
     return LazyTensor(name, view.shape, dtype, read, segment.verify)
