@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from random_models import random_weights, tiny_config
 
-from bert4x.checkpoints.convert import write, write_config
 from bert4x.checkpoints.tensors import from_array
+from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

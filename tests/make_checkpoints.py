@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from random_models import tiny_config
 
-from bert4x.checkpoints.checkpoint import bits, open_checkpoint
-from bert4x.checkpoints.convert import write, write_config
+from bert4x.checkpoints.checkpoint import bits
+from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import BFLOAT16, from_array
+from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import VOCABULARY
 
-from bert4x.checkpoints.checkpoint import bits, open_checkpoint
+from bert4x.checkpoints.checkpoint import bits
+from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.cli import main
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bert4x.checkpoints.checkpoint import open_checkpoint
+from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.errors import CorruptFileError
 from tests.random_models import random_weights, tiny_config
 

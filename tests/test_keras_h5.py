@@ -8,7 +8,7 @@ import pytest
 from make_checkpoints import FAMILIES, LAYOUTS, assert_same_bits, config_of, draw, read_all, write_checkpoint
 
 import bert4x
-from bert4x.checkpoints.checkpoint import open_checkpoint
+from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.errors import TensorMismatchError
 from bert4x.models.registry import backbone_class

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bert4x.checkpoints.checkpoint import Checkpoint, find_tokenizer, open_checkpoint
+from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
 from bert4x.errors import ConfigError
 
 SENTENCES = (

@@ -80,7 +80,7 @@ class Backbone:
 
         Raises: the errors of `bert4x.load`.
         """
-        from bert4x.checkpoints.checkpoint import open_checkpoint
+        from bert4x.checkpoints.detect import open_checkpoint
         from bert4x.models.build import fill
 
         fill(self, open_checkpoint(checkpoint), strict)

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from bert4x.checkpoints.checkpoint import Checkpoint, find_tokenizer, open_checkpoint
+from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
 from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.convert import write, write_config
 from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import LazyTensor
+from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
 from tests.benchmarks import common
 
