@@ -94,6 +94,8 @@ class Weights:
 
         Raises: TensorMismatchError
         """
+        self.reader.shutdown(wait=False, cancel_futures=True)
+        self.ahead.clear()
         self.checkpoint.report.unfilled = self.missing
         if not self.missing:
             return
