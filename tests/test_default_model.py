@@ -57,12 +57,15 @@ def test_vocabulary(mlm):
         ("床前明[MASK]光，疑是地上霜。", "月"),
         ("举头望明[MASK]，低头思故乡。", "月"),
         ("这部电[MASK]很好看。", "影"),
+        ("我昨天去了图书[MASK]。", "馆"),
+        ("我们应该保护环[MASK]。", "境"),
+        ("你叫什么名[MASK]？", "字"),
+        ("今天天气很[MASK]", "好"),
     ],
 )
 def test_fill_mask(mlm, text, answer):
-    fillings = FillMask(mlm)(text, top_k=5)[0]
-    assert answer in [filling.token for filling in fillings]
-    assert fillings[0].probability > 0.05
+    best, second = FillMask(mlm)(text, top_k=2)[0]
+    assert best.token == answer and best.probability > 0.1 and best.probability > second.probability
 
 
 def test_text_is_likelier_in_its_order_than_in_another(mlm, lm):
