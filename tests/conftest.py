@@ -77,3 +77,15 @@ def shell(tmp_path_factory):
         )
 
     return run
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes bytes as a PyTorch file; returns its path."""
+
+    def put(data: bytes) -> Path:
+        path = tmp_path / "weights.pt"
+        path.write_bytes(data)
+        return path
+
+    return put

@@ -26,16 +26,6 @@ from bert4x.errors import (
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "checkpoints"
 
 
-@pytest.fixture
-def put(tmp_path):
-    def put(data: bytes) -> Path:
-        path = tmp_path / "weights.pt"
-        path.write_bytes(data)
-        return path
-
-    return put
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_hand_written_file(put, form):
     tensors = read_torch(put(FORMS[form](state(tensor_opcodes()))))

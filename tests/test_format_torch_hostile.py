@@ -26,16 +26,6 @@ from bert4x.errors import (
 )
 
 
-@pytest.fixture
-def put(tmp_path):
-    def put(data: bytes) -> Path:
-        path = tmp_path / "weights.pt"
-        path.write_bytes(data)
-        return path
-
-    return put
-
-
 class Calls:
     """Pickles to a call."""
 

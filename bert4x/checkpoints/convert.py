@@ -13,7 +13,7 @@ import numpy as np
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.tables import FORMATS, variables
-from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write, contiguous
+from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write, contiguous, is_floating
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids
 from bert4x.checkpoints.write import Progress, write, write_config, write_json
 from bert4x.config import TransformerConfig, read_config_file
@@ -52,8 +52,7 @@ class Variables:
         """One of them."""
         if self.keep is not None and path in VOCABULARY_ROWS:
             shape = (len(self.keep), *shape[1:])
-        floating = dtype.kind == "f" or dtype == BFLOAT16
-        target = self.dtype if self.dtype is not None and floating else dtype
+        target = self.dtype if self.dtype is not None and is_floating(dtype) else dtype
         return LazyTensor(path, shape, target, lambda: self.read(path, target))
 
     def read(self, path: str, dtype: np.dtype) -> np.ndarray:

@@ -60,9 +60,9 @@ def load(
     source = default_model() if source is None else source
     if str(source).endswith(".keras"):
         return load_keras(source, application, dtype, options)
-    if options.pop("verify", False):
-        open_checkpoint(source, options.get("config")).verify()
     checkpoint = open_checkpoint(source, options.pop("config", None))
+    if options.pop("verify", False):
+        checkpoint.verify()
     family = options.pop("model", None) or checkpoint.config.model
     application = application or ("lm" if checkpoint.config.model == "gpt2" else "encoder")
     if application in ("lm", "unilm"):
