@@ -90,10 +90,7 @@ class MultiHeadAttention(Layer):
             self.split_heads(dense(x)) for dense in (self.query_dense, self.key_dense, self.value_dense)
         )
         if memory is not None:
-            key, value = (
-                ops.slice_update(old, (0, 0, index, 0), ops.cast(new, old.dtype))
-                for old, new in zip(memory, (key, value), strict=True)
-            )
+            key, value = (write(old, index, new) for old, new in zip(memory, (key, value), strict=True))
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         scores = ops.cast(scores, "float32") / self.key_size**0.5
         if previous_scores is not None:
@@ -120,3 +117,15 @@ class MultiHeadAttention(Layer):
         if not self.return_scores:
             return out
         return out, self.symbolic((x.shape[0], self.heads, x.shape[1], x.shape[1]), "float32")
+
+
+def write(memory, index, new):
+    """The memory with new keys or values from slot `index` on; PyTorch, which has no compiler to do so, reuses it.
+
+    Shape: (B, A, S, d), (B, A, t, d) -> (B, A, S, d)
+    """
+    new = ops.cast(new, memory.dtype)
+    if keras.backend.backend() == "torch" and not memory.requires_grad and not new.requires_grad:
+        memory[:, :, index : index + new.shape[2]] = new
+        return memory
+    return ops.slice_update(memory, (0, 0, index, 0), new)

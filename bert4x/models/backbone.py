@@ -72,7 +72,7 @@ class Backbone:
         conditions = self.layer_norm_cond if self.layer_norm_cond is not None else []
         extra += [conditions] if not isinstance(conditions, list | tuple) else list(conditions)
         self.model = TransformerModel([*inputs.values(), *unique(extra)], self.forward(inputs), name=self.name)
-        self.model.config = self.config
+        self.model.config, self.model.backbone = self.config, self
         return self
 
     def load_weights_from_checkpoint(self, checkpoint, strict: bool = True) -> None:
@@ -108,10 +108,23 @@ class Backbone:
         """Whether the model has a segment input."""
         return self.config.segment_vocab_size > 0 or self.application == "unilm"
 
-    def forward(self, inputs: dict[str, Any], cache: Cache | None = None, index=0):
+    @property
+    def has_conditions(self) -> bool:
+        """Whether the outputs depend on more than ids, so that decoding from a cache alone cannot compute them."""
+        return self.layer_norm_cond is not None or self.additional_input_layers is not None
+
+    def description(self) -> dict[str, Any]:
+        """The application and the plain options: with the config and the layers, all it takes to make this anew."""
+        options = {name: getattr(self, name) for name in self.options if name not in ("dtype", "name", "layers")}
+        plain = {name: value for name, value in options.items() if isinstance(value, bool | int | float | str)}
+        return {"application": self.application, "options": plain}
+
+    def forward(self, inputs: dict[str, Any], cache: Cache | None = None, index=0, last: bool = False):
         """The outputs for these inputs; see the subclass.
 
-        With a cache, the inputs are the tokens from position `index` on, and it returns (outputs, the cache with them).
+        With a cache, the inputs are the tokens for the slots from `index` on (at positions index, index + 1 ... unless
+        `position_ids` says otherwise), and it returns (outputs, the cache with them). With `last=True` a language
+        model's head sees only the last of the tokens: V numbers instead of T * V.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to compute")
 
@@ -170,7 +183,7 @@ class Backbone:
             stddev=self.config.initializer_range,
             hierarchical=self.config.hierarchical_position,
         )
-        if self.custom_position_ids:
+        if self.custom_position_ids or "position_ids" in inputs:
             return layer(x, inputs["position_ids"])
         return layer(x, index + ops.arange(ops.shape(x)[1])) if cached else layer(x)
 

@@ -15,11 +15,11 @@ class Bert(Backbone):
     (B, 2), then masked language model (B, T, V).
     """
 
-    def forward(self, inputs, cache=None, index=0):
+    def forward(self, inputs, cache=None, index=0, last=False):
         h, pass_ = self.embed(inputs, cache, index)
         for i in range(self.config.num_hidden_layers):
             h = self.block(self.block_name(i), h, pass_)
-        return pass_.result(self.heads(h))
+        return pass_.result(self.heads(h, last))
 
     def block_name(self, i: int) -> str:
         """Prefix of the names of block i's layers."""
@@ -55,7 +55,7 @@ class Bert(Backbone):
         h = self.add(f"{ffn}-Add", h, f)
         return self.norm(f"{ffn}-Norm", h)
 
-    def heads(self, h):
+    def heads(self, h, last=False):
         """The pooler, next-sentence and masked-language-model heads that were asked for."""
         outputs = []
         if self.with_pool or self.with_nsp:
@@ -68,7 +68,8 @@ class Bert(Backbone):
             outputs.append(pooled)
         if self.with_mlm:
             activation = "softmax" if self.with_mlm is True else self.with_mlm
-            m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(h)
+            m = h[:, -1:] if last else h
+            m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(m)
             m = self.norm("MLM-Norm", m)
             m = self.token_embedding(masks_padding=True)(m, reverse=True)
             m = self.layer(L.Bias, "MLM-Bias")(m)

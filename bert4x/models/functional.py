@@ -44,6 +44,7 @@ class TransformerModel(keras.Model):
         self.supports_masking = True
         self.config: TransformerConfig | None = None
         self.tokenizer = None
+        self.backbone = None  # what decoding calls: the builder that made this model, over the same layers
 
     def __call__(self, inputs, *args, mask=None, **kwargs):
         self.check(inputs)
@@ -136,14 +137,21 @@ class TransformerModel(keras.Model):
 
     def get_config(self):
         config = super().get_config()
-        return config | {"transformer": self.config.to_dict() if self.config else None}
+        description = self.backbone.description() if self.backbone and not self.backbone.has_conditions else None
+        return config | {"transformer": self.config.to_dict() if self.config else None, "backbone": description}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        transformer = config.pop("transformer", None)
+        transformer, description = config.pop("transformer", None), config.pop("backbone", None)
         model = super().from_config(config, custom_objects=custom_objects)
         model.config = TransformerConfig(**transformer) if transformer else None
+        if description and model.config:
+            from bert4x.models.registry import backbone_class
+
+            cls, layers = backbone_class(model.config.model), {layer.name: layer for layer in model.layers}
+            model.backbone = cls(model.config, description["application"], layers=layers, **description["options"])
+            model.backbone.model = model
         return model
 
 

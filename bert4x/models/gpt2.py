@@ -17,7 +17,7 @@ class Gpt2(Backbone):
     Outputs: hidden states (B, T, D), or with `with_mlm` the language model's (B, T, V) over the tied embeddings.
     """
 
-    def forward(self, inputs, cache=None, index=0):
+    def forward(self, inputs, cache=None, index=0, last=False):
         unilm = self.application == "unilm"
         tokens = self.token_embedding(masks_padding=unilm)
         h = tokens(inputs["token_ids"])
@@ -28,6 +28,7 @@ class Gpt2(Backbone):
         h = self.norm("Output-Norm", h)
         if self.with_mlm:
             activation = "softmax" if self.with_mlm is True else self.with_mlm
+            h = h[:, -1:] if last else h
             h = self.layer(keras.layers.Activation, "LM-Activation", activation=L.activation(activation))(
                 tokens(h, reverse=True)
             )
