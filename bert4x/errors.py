@@ -64,6 +64,10 @@ class InputError(Bert4xError, ValueError):
     """Bad input to a model: ids outside the vocabulary, a sequence longer than its positions."""
 
 
+class GenerationError(Bert4xError, ValueError):
+    """Generation that was asked for in a way that cannot be."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of an error message about `name`: the nearest valid name, and all of them."""
     valid = sorted(valid)

@@ -1,0 +1,1 @@
+"""Writing text: prompts, sampling, beam search, detokenising as tokens come."""
