@@ -179,9 +179,8 @@ class _SentencePieces:
             length = _utf8_length(values)
             if length > len(values) and not final:
                 break
-            count = length if _is_utf8(values[:length]) else 1
-            text += self._middle(*self._bytes[:count])
-            del self._bytes[:count]
+            text += self._middle(*self._bytes[:length])
+            del self._bytes[:length]
             self._begun = True
         return text
 
@@ -190,17 +189,9 @@ class _SentencePieces:
 
 
 def _utf8_length(values: bytes) -> int:
-    """Bytes of the first character by its first byte; 1 when a later byte already breaks it."""
+    """Bytes that the first one announces; 1 when what follows already breaks the character off."""
     length = next((n for n, first in ((4, 0xF0), (3, 0xE0), (2, 0xC0)) if values[0] >= first), 1)
     return length if all(0x80 <= byte < 0xC0 for byte in values[1:length]) else 1
-
-
-def _is_utf8(values: bytes) -> bool:
-    try:
-        values.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class _Bytes:
