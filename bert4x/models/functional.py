@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,7 +13,12 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import InputError, nearest
 from bert4x.layers.embeddings import too_long
 
-INPUT_NAMES = {"token_ids": "Input-Token", "segment_ids": "Input-Segment", "position_ids": "Input-Position"}
+INPUT_NAMES = {
+    "token_ids": "Input-Token",
+    "segment_ids": "Input-Segment",
+    "position_ids": "Input-Position",
+    "target_ids": "Input-Target",
+}
 
 
 def checks_arrays(name: str):
@@ -33,7 +39,8 @@ class TransformerModel(keras.Model):
     """A Functional Keras model with `.config` and `.tokenizer`.
 
     Takes `{"token_ids": ids, "segment_ids": segments, "padding_mask": real}`, all (B, T), the last two optional
-    (segments default to 0; the mask, True for real tokens, to "not the padding id"), or the list bert4keras takes.
+    (segments default to 0; the mask, True for real tokens, to "not the padding id"), or the list bert4keras takes. An
+    encoder-decoder takes `{"token_ids": source, "target_ids": target}`, (B, S) and (B, T), and the source's mask.
 
     Raises: InputError for ids outside the vocabulary, unknown input names, sequences longer than the model has
     positions for.
@@ -44,6 +51,7 @@ class TransformerModel(keras.Model):
         self.supports_masking = True
         self.config: TransformerConfig | None = None
         self.tokenizer = None
+        self.engine = None  # what generates with it, made when it is first asked to (bert4x.generation.engine)
         self.backbone = None  # what decoding calls: the builder that made this model, over the same layers
 
     def __call__(self, inputs, *args, mask=None, **kwargs):
@@ -62,6 +70,45 @@ class TransformerModel(keras.Model):
 
     def compute_mask(self, inputs, mask=None):
         return None  # the graph has already masked those outputs that have a mask
+
+    def generate(self, text: str | Sequence[str], **options):
+        """The texts with which the model continues prompts: a str for one, a list for several; a list for every prompt
+        with `num_return_sequences` above 1. The options are those of `bert4x.generation.GenerationOptions`.
+
+        Raises: GenerationError before anything is computed.
+        """
+        from bert4x.generation.text import generate
+
+        return generate(self, text, **options)
+
+    def generate_ids(self, ids, segment_ids=None, padding_mask=None, return_scores: bool = False, **options):
+        """`generate` without text.
+
+        Shape: (B, T) -> (B * num_return_sequences, new) int32[, (B * num_return_sequences,) float32 scores]
+        Raises: GenerationError before anything is computed.
+        """
+        from bert4x.generation.text import generate_ids
+
+        return generate_ids(self, ids, segment_ids, padding_mask, return_scores, **options)
+
+    def stream(self, text: str, **options):
+        """An iterator over the pieces of a continuation (`bert4x.generation.Piece`) while it is written.
+
+        Raises: GenerationError before anything is computed.
+        """
+        from bert4x.generation.text import stream
+
+        return stream(self, text, **options)
+
+    def score(self, prompts: str | Sequence[str], choices: Sequence[str], normalize: bool = False) -> np.ndarray:
+        """The log-probability of each choice as the continuation of each prompt; of its mean token if normalized.
+
+        Shape: P prompts, C choices -> (P, C) float32; for one prompt (C,)
+        Raises: GenerationError before anything is computed.
+        """
+        from bert4x.generation.score import score
+
+        return score(self, prompts, choices, normalize)
 
     def by_layer(self, inputs) -> tuple[dict, Any]:
         """What the user gave for each input layer, and the padding mask or None.
@@ -118,7 +165,12 @@ class TransformerModel(keras.Model):
             return
         c, (by_layer, mask) = self.config, self.by_layer(inputs)
         positions = c.max_position**2 if c.hierarchical_position else c.max_position
-        limits = {"token": c.vocab_size, "segment": c.segment_vocab_size, "position": positions}
+        limits = {
+            "token": c.vocab_size,
+            "segment": c.segment_vocab_size,
+            "position": positions,
+            "target": c.vocab_size,
+        }
         own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in by_layer)
         ids_by_name = {name: by_layer[name] for name in by_layer if name.endswith(tuple(INPUT_NAMES.values()))}
         token_ids = by_layer[self.inputs[0].name]
@@ -132,7 +184,7 @@ class TransformerModel(keras.Model):
             if ids.min() < 0 or ids.max() >= size:
                 bad = ids[(ids < 0) | (ids >= size)].flat[0]
                 raise InputError(f"{what} id {bad} is outside the table of {size} rows. Is the vocabulary the model's?")
-            if what == "token" and not own_positions and ids.shape[-1] > positions:
+            if what in ("token", "target") and not own_positions and ids.shape[-1] > positions:
                 raise InputError(too_long(ids.shape[-1], positions))
 
     def get_config(self):
@@ -156,7 +208,10 @@ class TransformerModel(keras.Model):
 
 
 def check_shapes(arrays: dict[str, Any]) -> None:
-    """Raises InputError unless all have the shape of the first, (batch, length); sizes not known yet may be any."""
+    """Raises InputError unless all have the shape of the token ids, (batch, length); sizes not known yet may be any.
+
+    The targets of an encoder-decoder have a length of their own.
+    """
     try:
         shapes = {name: tuple(np.shape(values)) for name, values in arrays.items() if values is not None}
     except ValueError as error:  # of nested lists
@@ -165,6 +220,8 @@ def check_shapes(arrays: dict[str, Any]) -> None:
     if len(first) != 2 or first[1] == 0:
         raise InputError(f"token_ids have shape {first}; expected (batch, length), at least one token long")
     for name, shape in shapes.items():
+        if name.endswith(INPUT_NAMES["target_ids"]) and len(shape) == 2 and shape[0] == first[0] and shape[1] != 0:
+            continue
         if shape != first and None not in (*shape, *first):
             raise InputError(f"{name} has shape {shape}, the token ids have {first}")
 

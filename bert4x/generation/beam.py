@@ -1,0 +1,167 @@
+"""Beam search, as transformers 5 defines it: its results and scores are the same."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from bert4x.generation.options import GenerationOptions
+from bert4x.generation.rules import NEVER
+from bert4x.generation.search import Rules, is_any, with_room
+from bert4x.models.cache import Cache
+
+
+class Beams(NamedTuple):
+    """What beam search carries from step to step: K running and K finished sequences for each of B prompts.
+
+    Shape: step () int32, token (B * K,) int32, finished (B,) bool, ids (B * K, S) int32 with -1 in empty slots,
+    scores (B, K) float32; of the finished sequences, best first: ended (B, K) bool, ended_ids (B, K, N) int32,
+    ended_scores (B, K) float32, log p / length ** penalty
+    """
+
+    step: Any
+    token: Any
+    finished: Any
+    ids: Any
+    scores: Any
+    ended: Any
+    ended_ids: Any
+    ended_scores: Any
+    cache: Cache
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """The K likeliest sequences of each prompt.
+
+    Each step ranks the continuations of all running beams. Enough of them are looked at that K can go on even if the
+    best all end. A prompt is finished when its K sequences have ended and none running can become better: by its
+    score at its length now (`early_stopping=False`), at the greatest length ("never"), or in any case (True).
+    """
+
+    room: int
+    rules: Rules
+    beams: int
+    early_stopping: bool | str
+
+    @classmethod
+    def of(cls, options: GenerationOptions, room: int) -> "BeamSearch":
+        """As the options ask for."""
+        return cls(room, Rules.of(options), options.num_beams, options.early_stopping)
+
+    def begin(self, logits, cache: Cache, prompt: dict[str, Any], given: dict[str, Any]) -> Beams:
+        """The state after the first tokens; all beams of a prompt start alike, so only the first one counts."""
+        batch, beams = logits.shape[0], self.beams
+        cache, ids, logits = (repeated(x, beams) for x in (cache, with_room(prompt, self.room), logits))
+        first = ops.arange(beams)[None, :] == 0
+        state = Beams(
+            step=ops.zeros((), "int32"),
+            token=ops.zeros((batch * beams,), "int32"),
+            finished=ops.logical_not(given["real"]),
+            ids=ids,
+            scores=ops.broadcast_to(ops.where(first, 0.0, NEVER), (batch, beams)),
+            ended=ops.zeros((batch, beams), "bool"),
+            ended_ids=ops.full((batch, beams, self.room), -1, "int32"),
+            ended_scores=ops.full((batch, beams), NEVER, "float32"),
+            cache=cache,
+        )
+        return self.choose(state, logits, given)
+
+    def choose(self, state: Beams, logits, given: dict[str, Any]) -> Beams:
+        """The state with one more token in every beam.
+
+        Shape: logits (B * K, V)
+        """
+        (batch, beams), vocabulary = state.scores.shape, logits.shape[1]
+        start = state.ids.shape[1] - self.room
+        scores = self.rules(ops.log_softmax(logits, axis=-1), state.ids, state.step, start + state.step, given)
+        scores = ops.reshape(ops.reshape(scores, (batch, beams, vocabulary)) + state.scores[:, :, None], (batch, -1))
+        looked_at = min(max(2, 1 + given["stop_ids"].shape[0]) * beams, beams * vocabulary)
+        scores, place = ops.top_k(scores, looked_at)
+        beam, token = ops.cast(place // vocabulary, "int32"), ops.cast(place % vocabulary, "int32")
+
+        length = state.step + 1
+        ends = ops.logical_or(is_any(token, given["stop_ids"]), length >= given["max_new_tokens"])
+        new_ids = pick(ops.reshape(state.ids[:, start:], (batch, beams, self.room)), beam)
+        new_ids = ops.slice_update(new_ids, (0, 0, state.step), token[:, :, None])
+        ended, ended_ids, ended_scores = self.keep_ended(state, new_ids, scores, ends, length, given)
+
+        running, going_on = ops.top_k(scores + ops.where(ends, NEVER, 0.0), beams)
+        rows = ops.reshape(pick(beam, going_on) + beams * ops.arange(batch, dtype="int32")[:, None], (-1,))
+        token = ops.reshape(pick(token, going_on), (-1,))
+        ids = ops.slice_update(ops.take(state.ids, rows, axis=0), (0, start + state.step), token[:, None])
+        hopeless = ops.logical_not(self.can_improve(running, ended, ended_scores, length, given))
+        return Beams(
+            step=length,
+            token=token,
+            finished=ops.logical_or(state.finished, hopeless),
+            ids=ids,
+            scores=running,
+            ended=ended,
+            ended_ids=ended_ids,
+            ended_scores=ended_scores,
+            cache=reordered(state.cache, rows),
+        )
+
+    def keep_ended(self, state: Beams, new_ids, scores, ends, length, given: dict[str, Any]):
+        """The K best of the sequences that ended before and those that end now among the K likeliest.
+
+        Shape: (B, M, N), (B, M), (B, M), () -> (B, K), (B, K, N), (B, K)
+        """
+        beams = self.beams
+        among_best = ops.arange(ends.shape[1])[None, :] < beams
+        ends = ops.logical_and(ends, ops.logical_and(among_best, ops.logical_not(state.finished)[:, None]))
+        penalized = scores / ops.cast(length, "float32") ** given["length_penalty"]
+        all_scores = ops.concatenate([state.ended_scores, ops.where(ends, penalized, NEVER)], axis=1)
+        kept_scores, kept = ops.top_k(all_scores, beams)
+        all_ids = ops.concatenate([state.ended_ids, new_ids], axis=1)
+        return pick(ops.concatenate([state.ended, ends], axis=1), kept), pick(all_ids, kept), kept_scores
+
+    def can_improve(self, running, ended, ended_scores, length, given: dict[str, Any]):
+        """Whether the best running beam can still become one of the K.
+
+        Shape: (B, K), (B, K), (B, K), () -> (B,) bool
+        """
+        if self.early_stopping is True:
+            hopeful = ops.logical_not(ops.all(ended, axis=1))
+        else:
+            hopeful = ops.ones_like(ended[:, 0])
+        longest = given["max_new_tokens"] if self.early_stopping == "never" else length
+        reach = ops.where(given["length_penalty"] > 0, longest, length)
+        reachable = running[:, 0] / ops.cast(reach, "float32") ** given["length_penalty"]
+        worst = ops.where(ops.all(ended, axis=1), ops.min(ended_scores, axis=1), NEVER)
+        return ops.logical_and(hopeful, reachable > worst)
+
+
+def pick(values, index):
+    """Items of each row.
+
+    Shape: (B, M, ...), (B, K) -> (B, K, ...)
+    """
+    batch, count = values.shape[:2]
+    rows = index + count * ops.arange(batch, dtype="int32")[:, None]
+    return ops.take(ops.reshape(values, (batch * count, *values.shape[2:])), rows, axis=0)
+
+
+def repeated(values, times: int):
+    """Every row of a tensor, or of all in a cache, so many times.
+
+    Shape: (B, ...) -> (B * times, ...)
+    """
+    return each(lambda x: ops.repeat(x, times, axis=0), values)
+
+
+def reordered(values, rows):
+    """Rows of a tensor, or of all in a cache.
+
+    Shape: (B, ...), (R,) -> (R, ...)
+    """
+    return each(lambda x: ops.take(x, rows, axis=0), values)
+
+
+def each(function, values):
+    """A function of a tensor, or of each in a cache."""
+    if not isinstance(values, Cache):
+        return function(values)
+    layers = tuple((function(keys), function(values)) for keys, values in values.layers)
+    return Cache(function(values.rank), function(values.valid), layers)

@@ -1,0 +1,249 @@
+"""The decoding engine: prompts are read at once, then one step after the other; both are compiled."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from bert4x.errors import GenerationError
+from bert4x.generation.batch import Prompt, as_batch, bucket
+from bert4x.generation.beam import BeamSearch
+from bert4x.generation.compiled import Compiled
+from bert4x.generation.options import GenerationOptions
+from bert4x.generation.sampling import uniforms
+from bert4x.generation.search import Sampling
+from bert4x.models.cache import new_cache
+
+CHUNK = 8  # steps between two looks at the text for stop strings
+
+
+class Output(NamedTuple):
+    """Decoded rows: new ids with -1 after the end, and the log-probability of each row (of beams: the score that they
+    are compared by).
+
+    Shape: (R, N) int32, (R,) float32
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+
+class Token(NamedTuple):
+    """One token of a stream: its id, log-probability, and whether it ended the row."""
+
+    id: int
+    log_probability: float
+    is_stop: bool
+
+
+class Engine:
+    """Decodes with one model, and keeps what was compiled for it.
+
+    A search (`Sampling`, `BeamSearch`) says what is carried from step to step and how the next tokens are chosen from
+    logits; the engine reads prompts and steps. Two functions are compiled for each kind of search and bucket of
+    lengths: `start` reads the prompts and chooses the first tokens, `advance` goes on until every row has ended or a
+    limit is reached: all the way for `decode`, one token for `stream`.
+    """
+
+    def __init__(self, model):
+        self.backbone = model.backbone
+        self.variables = list(model.variables)
+        self.compiled: dict[Any, tuple[Compiled, ...]] = {}
+
+    @property
+    def traces(self) -> int:
+        """How many functions have been compiled so far."""
+        return sum(function.traces for pair in self.compiled.values() for function in pair)
+
+    def functions(self, search) -> tuple[Compiled, Compiled]:
+        """The compiled `start` and `advance` of a search."""
+        if search not in self.compiled:
+            start, advance = (functools.partial(function, search) for function in (self.start, self.advance))
+            self.compiled[search] = Compiled(start, self.variables), Compiled(advance, self.variables, donate=(0,))
+        return self.compiled[search]
+
+    # What is compiled.
+
+    def start(self, search, prompt: dict[str, Any], given: dict[str, Any]):
+        """The state after reading the prompts and choosing the first tokens."""
+        batch, length = prompt["token_ids"].shape
+        cache = new_cache(self.backbone.config, batch, length + search.room, self.backbone.policy.compute_dtype)
+        logits, cache = self.logits(prompt, cache, 0)
+        return search.begin(logits, cache, prompt, given)
+
+    def advance(self, search, state, given: dict[str, Any], limit):
+        """The state after more steps, until there are `limit` new tokens or every row has ended."""
+
+        def unfinished(state):
+            return ops.logical_and(state.step < limit, ops.logical_not(ops.all(state.finished)))
+
+        return ops.while_loop(unfinished, lambda state: [self.step(search, state, given)], [state])[0]
+
+    def step(self, search, state, given: dict[str, Any]):
+        """Reads the tokens that were chosen last and chooses the next: all that decoding is, in a loop or streamed."""
+        token = state.token[:, None]
+        inputs = {
+            "token_ids": token,
+            "segment_ids": given["segments"][:, None],
+            "position_ids": (given["lengths"] + state.step - 1)[:, None],
+            "padding_mask": ops.ones_like(token, dtype="bool"),
+        }
+        prompt_length = state.ids.shape[1] - search.room
+        logits, cache = self.logits(inputs, state.cache, prompt_length + state.step - 1)
+        return search.choose(state._replace(cache=cache), logits, given)
+
+    def logits(self, inputs: dict[str, Any], cache, index, every: bool = False):
+        """Logits of the token after the last one, or after every one, in float32; and the cache.
+
+        Shape: inputs (B, t) -> (B, V), or (B, t, V)
+        """
+        outputs, cache = self.backbone.forward(inputs, cache, index, last=not every)
+        outputs = outputs[-1] if isinstance(outputs, list) else outputs
+        logits = ops.cast(outputs if every else outputs[:, -1], "float32")
+        if self.backbone.with_mlm in (True, "softmax"):  # bert4keras' builder gives probabilities
+            logits = ops.log(ops.maximum(logits, 1e-30))
+        return logits, cache
+
+    # What calls it.
+
+    def decode(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerationOptions,
+        random: np.ndarray | None = None,
+        ended: Callable[[int, np.ndarray], bool] | None = None,
+    ) -> Output:
+        """Continues the prompts; several sequences of one prompt come one after the other.
+
+        `random` replaces the random numbers of the seed; `ended` is asked from time to time whether a row, of this
+        number and these new ids, has ended for reasons that no tensor shows.
+        """
+        search, prompt, given, rows = self.prepare(prompts, options, random)
+        start, advance = self.functions(search)
+        state, limit = start(prompt, given), options.max_new_tokens
+        while ended is not None:
+            state = state._replace(finished=ops.convert_to_tensor(with_ended(state, search.room, ended, rows)))
+            done = int(state.step)
+            if done >= limit or bool(ops.all(state.finished)):
+                break
+            state = advance(state, given, as_scalar(min(done + CHUNK, limit)))
+        state = advance(state, given, as_scalar(limit)) if ended is None else state
+        return outputs(search, state, rows, options)
+
+    def stream(self, prompt: Prompt, options: GenerationOptions, random: np.ndarray | None = None) -> Iterator[Token]:
+        """Continues one prompt, token by token."""
+        search, prompts, given, _ = self.prepare([prompt], options, random)
+        start, advance = self.functions(search)
+        state = start(prompts, given)
+        for step in range(1, options.max_new_tokens + 1):
+            log_probability = float(ops.convert_to_numpy(state.log_probabilities)[0, step - 1])
+            is_stop = bool(ops.convert_to_numpy(state.finished)[0])
+            yield Token(int(ops.convert_to_numpy(state.token)[0]), log_probability, is_stop)
+            if is_stop:
+                return
+            if step < options.max_new_tokens:
+                state = advance(state, given, as_scalar(step + 1))
+
+    def prepare(self, prompts: Sequence[Prompt], options: GenerationOptions, random: np.ndarray | None = None):
+        """The search, the tensors of the prompts, everything else that is given, and how many rows are real."""
+        beams = options.num_beams
+        copies = options.num_return_sequences if beams == 1 else 1
+        rows = [prompt for prompt in prompts for _ in range(copies)]
+        room = bucket(options.max_new_tokens)
+        search = BeamSearch.of(options, room) if beams > 1 else Sampling.of(options, room)
+        batch = 1 << (len(rows) - 1).bit_length()  # the next power of 2
+        if options.samples and random is None:
+            random = uniforms(options.seed, [prompt.ids for prompt in prompts], copies, options.max_new_tokens)
+        given = self.given(rows, batch, beams, room, options, random)
+        arrays = as_batch(rows, bucket(max(len(row.ids) for row in rows)), batch)
+        to_tensors = functools.partial(map_values, ops.convert_to_tensor)
+        return search, to_tensors(arrays), to_tensors(given), len(rows)
+
+    def given(self, rows, batch: int, beams: int, room: int, options: GenerationOptions, random) -> dict[str, Any]:
+        """What the searches and rules are given, as arrays, so that other values compile nothing."""
+        vocabulary = self.backbone.config.vocab_size
+        unilm = self.backbone.application == "unilm"
+        lengths, segments = np.ones(batch, "int32"), np.zeros(batch, "int32")
+        lengths[: len(rows)] = [len(row.ids) for row in rows]
+        segments[: len(rows)] = [1 if unilm else row.segments[-1] for row in rows]
+        numbers = np.zeros((batch, room), "float32")
+        if random is not None:
+            numbers[: len(rows), : random.shape[1]] = random[:, :room]
+        suppressed = np.zeros(vocabulary if options.suppress_ids else 1, bool)
+        suppressed[list(options.suppress_ids)] = True
+        forced = np.full(room, -1, "int32")
+        for position, token_id in options.forced_ids.items():
+            forced[position] = token_id
+        return {
+            "real": np.arange(batch) < len(rows),
+            "lengths": np.repeat(lengths, beams),
+            "segments": np.repeat(segments, beams),
+            "uniforms": numbers,
+            "suppressed": suppressed,
+            "forced_ids": forced,
+            "stop_ids": np.array(options.stop_ids or (), "int32"),
+            "max_new_tokens": np.int32(options.max_new_tokens),
+            "min_new_tokens": np.int32(options.min_new_tokens),
+            "repetition_penalty": np.float32(options.repetition_penalty),
+            "length_penalty": np.float32(options.length_penalty),
+            "temperature": np.float32(options.temperature or 1),
+            "top_k": np.int32(options.top_k or 0),
+            "top_p": np.float32(options.top_p or 1),
+            "min_p": np.float32(options.min_p or 0),
+        }
+
+
+def engine_of(model) -> Engine:
+    """The engine of a model; a new one when its variables are others than before (quantized, LoRA).
+
+    Raises: GenerationError for a model that does not write.
+    """
+    backbone = getattr(model, "backbone", None)
+    if backbone is None or backbone.has_conditions:
+        raise GenerationError(
+            "only models made by bert4x.load or build_transformer_model, with no inputs but ids, can generate; "
+            "for others subclass bert4x.snippets.AutoRegressiveDecoder"
+        )
+    if backbone.application not in ("lm", "unilm") and backbone.config.model != "gpt2":
+        raise GenerationError(
+            f"application={backbone.application!r} sees the whole text at once and cannot continue it; "
+            "load the model with application='lm' or 'unilm'"
+        )
+    if not backbone.with_mlm:
+        raise GenerationError("this model gives hidden states, not logits; load it with application='lm' or 'unilm'")
+    if model.engine is None or [id(v) for v in model.engine.variables] != [id(v) for v in model.variables]:
+        model.engine = Engine(model)
+    return model.engine
+
+
+def outputs(search, state, rows: int, options: GenerationOptions) -> Output:
+    """What a finished decoding gives back."""
+    if isinstance(search, BeamSearch):
+        wanted = options.num_return_sequences
+        ids = ops.convert_to_numpy(state.ended_ids)[:rows, :wanted].reshape(rows * wanted, -1)
+        scores = ops.convert_to_numpy(state.ended_scores)[:rows, :wanted].reshape(-1)
+    else:
+        ids = ops.convert_to_numpy(state.ids)[:rows, -search.room :]
+        scores = ops.convert_to_numpy(state.log_probabilities)[:rows].sum(axis=1)
+    longest = int((ids >= 0).sum(axis=1).max())
+    return Output(ids[:, :longest].astype("int32"), scores)
+
+
+def with_ended(state, room: int, ended: Callable, rows: int) -> np.ndarray:
+    """Which rows have ended, now that their ids were looked at."""
+    finished = np.array(ops.convert_to_numpy(state.finished))
+    ids = ops.convert_to_numpy(state.ids)[:rows, -room:]
+    finished[:rows] |= [ended(row, new) for row, new in enumerate(ids)]
+    return finished
+
+
+def as_scalar(value: int):
+    """A tensor, so that another value is not another function."""
+    return ops.convert_to_tensor(value, "int32")
+
+
+def map_values(function: Callable, values: dict[str, Any]) -> dict[str, Any]:
+    """A function of each value."""
+    return {name: function(value) for name, value in values.items()}

@@ -1,0 +1,130 @@
+"""What a user can ask of decoding, checked before anything is computed."""
+
+import dataclasses
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bert4x.errors import GenerationError, nearest
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to decode. Sampling is on with `do_sample=True`, or when any of `temperature`, `top_k`, `top_p`, `min_p` and
+    `seed` is given, or several sequences are wanted without beams; otherwise the likeliest token is taken.
+
+    The order of the rules is that of transformers: repetition penalty, n-grams, suppressed, minimum length and forced
+    tokens, then temperature, top-k, top-p, min-p.
+
+    Raises: GenerationError
+    """
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0  # no stop token before
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None  # only the k likeliest tokens
+    top_p: float | None = None  # the fewest tokens that together have this probability (Holtzman et al. 2019)
+    min_p: float | None = None  # tokens at least this likely, relative to the likeliest (Nguyen et al. 2024)
+    repetition_penalty: float = 1.0  # what was seen becomes less likely (Keskar et al. 2019, section 4.1)
+    no_repeat_ngram_size: int = 0  # no n-gram of the prompt or the output comes twice (Paulus et al. 2017)
+    suppress_ids: Sequence[int] = ()  # never
+    forced_ids: dict[int, int] = field(default_factory=dict)  # new token number (from 0; -1 is the last) -> its id
+    stop_ids: Sequence[int] | int | None = None
+    stop: Sequence[str] | str = ()  # strings that end the text, themselves left out
+    num_beams: int = 1
+    num_return_sequences: int = 1
+    length_penalty: float = 1.0  # beams are compared by log p / length ** penalty
+    early_stopping: bool | str = False  # as in transformers: True, False, or "never"
+    seed: int | None = None
+    pad_id: int | None = None  # of short prompts, on either side, and after the end of short outputs
+    sliding_window: bool = False  # forget the oldest tokens when the model has no more positions
+
+    def __post_init__(self):
+        for name, (kind, valid, expected) in CHECKS.items():
+            value = getattr(self, name)
+            if value is None and name in OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not valid(value):
+                raise GenerationError(f"{name} is {value!r}; expected {expected}")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise GenerationError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
+        if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
+            raise GenerationError(
+                f"num_return_sequences {self.num_return_sequences} is above num_beams {self.num_beams}: "
+                "a beam is returned at most once"
+            )
+        if self.early_stopping not in (True, False, "never"):
+            raise GenerationError(f"early_stopping is {self.early_stopping!r}; expected True, False or 'never'")
+        asked = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) is not None]
+        if self.num_beams > 1 and (self.do_sample or asked):
+            raise GenerationError(f"{asked[0] if asked else 'do_sample'} samples, num_beams searches; give one of them")
+        if self.do_sample is False and asked:
+            raise GenerationError(f"{asked[0]} samples, but do_sample is False")
+        if self.num_beams > 1 and self.sliding_window:
+            raise GenerationError("a sliding window forgets what beams are compared by; sample, or take one beam")
+        strings = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if not all(isinstance(string, str) and string for string in strings):
+            raise GenerationError(f"stop is {self.stop!r}; expected strings that are not empty")
+        object.__setattr__(self, "stop", strings if self.stop else ())
+        one = isinstance(self.stop_ids, numbers.Integral)
+        object.__setattr__(
+            self, "stop_ids", None if self.stop_ids is None else ((self.stop_ids,) if one else tuple(self.stop_ids))
+        )
+        object.__setattr__(self, "suppress_ids", tuple(self.suppress_ids))
+        forced = {self.max_new_tokens - 1 if at == -1 else at: token for at, token in self.forced_ids.items()}
+        object.__setattr__(self, "forced_ids", forced)
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn."""
+        if self.do_sample is not None:
+            return self.do_sample
+        given = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed)
+        return self.num_beams == 1 and (any(v is not None for v in given) or self.num_return_sequences > 1)
+
+    def check_ids(self, vocab_size: int) -> None:
+        """Raises: GenerationError for a token id outside the vocabulary."""
+        named = {
+            "stop_ids": self.stop_ids or (),
+            "suppress_ids": self.suppress_ids,
+            "forced_ids": self.forced_ids.values(),
+        }
+        for name, ids in named.items():
+            for token_id in ids:
+                inside = isinstance(token_id, numbers.Integral) and 0 <= token_id < vocab_size
+                if not inside:
+                    raise GenerationError(f"{name} has {token_id!r}; expected ids from 0 to {vocab_size - 1}")
+        if len(set(self.suppress_ids)) >= vocab_size:
+            raise GenerationError("suppress_ids leaves no token to choose from")
+
+
+INTEGER, NUMBER = numbers.Integral, numbers.Real
+CHECKS = {
+    "max_new_tokens": (INTEGER, lambda v: v >= 1, "at least 1"),
+    "min_new_tokens": (INTEGER, lambda v: v >= 0, "at least 0"),
+    "temperature": (NUMBER, lambda v: 0 < v < float("inf"), "a number above 0; for the likeliest token, leave it out"),
+    "top_k": (INTEGER, lambda v: v >= 1, "at least 1"),
+    "top_p": (NUMBER, lambda v: 0 < v <= 1, "a number above 0 and at most 1"),
+    "min_p": (NUMBER, lambda v: 0 <= v <= 1, "a number from 0 to 1"),
+    "repetition_penalty": (NUMBER, lambda v: 0 < v < float("inf"), "a number above 0; 1 is none"),
+    "no_repeat_ngram_size": (INTEGER, lambda v: v >= 0, "at least 0; 0 is none"),
+    "num_beams": (INTEGER, lambda v: v >= 1, "at least 1"),
+    "num_return_sequences": (INTEGER, lambda v: v >= 1, "at least 1"),
+    "length_penalty": (NUMBER, lambda v: abs(v) < float("inf"), "a finite number"),
+    "seed": (INTEGER, lambda v: v >= 0, "at least 0"),
+    "pad_id": (INTEGER, lambda v: v >= 0, "an id"),
+}
+OPTIONAL = ("temperature", "top_k", "top_p", "min_p", "seed", "pad_id")
+NAMES = tuple(f.name for f in dataclasses.fields(GenerationOptions))
+
+
+def read_options(given: dict) -> GenerationOptions:
+    """The options of a call.
+
+    Raises: GenerationError for a name that is none, and for values that cannot be.
+    """
+    for name in given:
+        if name not in NAMES:
+            raise GenerationError(f"no option {name!r}; {nearest(name, NAMES)}")
+    return GenerationOptions(**given)

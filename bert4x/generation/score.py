@@ -1,0 +1,97 @@
+"""How likely a model finds given continuations: few-shot classification."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from keras import ops
+
+from bert4x.errors import GenerationError
+from bert4x.generation.batch import Prompt, as_batch, bucket
+from bert4x.generation.beam import repeated
+from bert4x.generation.compiled import Compiled
+from bert4x.generation.engine import Engine, engine_of, map_values
+from bert4x.generation.options import GenerationOptions
+from bert4x.generation.prompt import choice_ids
+from bert4x.generation.text import check, encode
+from bert4x.models.cache import new_cache
+
+ROWS = 64  # prompts times choices that are computed at once
+
+
+def score(model, prompts: str | Sequence[str], choices: Sequence[str], normalize: bool = False) -> np.ndarray:
+    """The log-probability of each choice as the continuation of each prompt (`model.score`): the sum over its tokens,
+    or with `normalize=True` their mean. The prompt is read once, however many choices there are.
+
+    Shape: P prompts, C choices -> (P, C) float32; for one prompt (C,)
+    Raises: GenerationError before anything is computed.
+    """
+    engine = engine_of(model)
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if isinstance(choices, str) or not choices:
+        raise GenerationError(f"choices are {choices!r}; expected a list of texts, at least one")
+    encoded = [encode(model, text) for text in texts]
+    answers = [[continuation(model, text, choice) for choice in choices] for text in texts]
+    if not encoded:
+        return np.zeros((0, len(choices)), "float32")
+    longest = max(len(ids) for row in answers for ids in row)
+    check(engine, encoded, GenerationOptions(max_new_tokens=longest))
+    at_once = max(ROWS // len(choices), 1)
+    parts = [
+        score_ids(engine, encoded[i : i + at_once], answers[i : i + at_once]) for i in range(0, len(encoded), at_once)
+    ]
+    scores = np.concatenate(parts)
+    if normalize:
+        scores = scores / np.array([[len(ids) for ids in row] for row in answers], "float32")
+    return scores[0] if isinstance(prompts, str) else scores
+
+
+def continuation(model, prompt: str, choice: str) -> np.ndarray:
+    """The ids of a choice. Shape: (L,) int32"""
+    application = "unilm" if model.backbone.application == "unilm" else "lm"
+    return np.array(choice_ids(model.tokenizer, application, prompt, choice), "int32")
+
+
+def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """The sums of log-probabilities. Shape: P prompts, P x C answers of any length -> (P, C) float32"""
+    count, choices = len(prompts), len(answers[0])
+    batch = 1 << (count - 1).bit_length()
+    length = bucket(max(len(prompt.ids) for prompt in prompts))
+    room = bucket(max(len(ids) for row in answers for ids in row), least=4)
+    ids, real = np.zeros((batch, choices, room), "int32"), np.zeros((batch, choices, room), bool)
+    for p, row in enumerate(answers):
+        for c, answer in enumerate(row):
+            ids[p, c, : len(answer)], real[p, c, : len(answer)] = answer, True
+    lengths, segments = np.ones(batch, "int32"), np.zeros(batch, "int32")
+    lengths[:count] = [len(prompt.ids) for prompt in prompts]
+    segments[:count] = [1 if engine.backbone.application == "unilm" else p.segments[-1] for p in prompts]
+    given = {"ids": ids, "real": real, "lengths": lengths, "segments": segments}
+    tensors = (map_values(ops.convert_to_tensor, values) for values in (as_batch(prompts, length, batch), given))
+    if "score" not in engine.compiled:
+        engine.compiled["score"] = (Compiled(functools.partial(log_probabilities, engine), engine.variables),)
+    return ops.convert_to_numpy(engine.compiled["score"][0](*tensors))[:count]
+
+
+def log_probabilities(engine: Engine, prompt: dict, given: dict):
+    """Reads the prompts, then all choices side by side over copies of the cache.
+
+    Shape: prompt (B, T), choices (B, C, L) -> (B, C)
+    """
+    backbone = engine.backbone
+    batch, choices, room = given["ids"].shape
+    length = prompt["token_ids"].shape[1]
+    cache = new_cache(backbone.config, batch, length + room, backbone.policy.compute_dtype)
+    first, cache = engine.logits(prompt, cache, 0)
+    ids, real = (ops.reshape(given[name], (batch * choices, room)) for name in ("ids", "real"))
+    lengths, segments = (ops.repeat(given[name], choices) for name in ("lengths", "segments"))
+    inputs = {
+        "token_ids": ids,
+        "segment_ids": ops.broadcast_to(segments[:, None], ids.shape),
+        "position_ids": lengths[:, None] + ops.arange(room, dtype="int32")[None, :],
+        "padding_mask": real,
+    }
+    inputs["position_ids"] = ops.where(real, inputs["position_ids"], 0)
+    logits, _ = engine.logits(inputs, repeated(cache, choices), length, every=True)
+    logits = ops.concatenate([repeated(first, choices)[:, None], logits[:, :-1]], axis=1)
+    chosen = ops.take_along_axis(logits, ids[:, :, None], axis=2)[:, :, 0] - ops.logsumexp(logits, axis=-1)
+    return ops.reshape(ops.sum(ops.where(real, chosen, 0.0), axis=1), (batch, choices))

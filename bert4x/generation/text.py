@@ -1,0 +1,163 @@
+"""What `generate`, `generate_ids` and `stream` of a model do: prompts in, text or ids out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bert4x.errors import GenerationError
+from bert4x.generation.batch import Prompt, read_prompts
+from bert4x.generation.detokenize import Detokenizer
+from bert4x.generation.engine import Engine, engine_of
+from bert4x.generation.options import GenerationOptions, read_options
+from bert4x.generation.prompt import default_stop_ids, encode_prompt, stop_id
+from bert4x.generation.window import check_positions, decode_in_windows, stream_in_windows
+
+
+class Piece(NamedTuple):
+    """A part of a streamed text. The texts of all pieces together are the whole; one may be empty, while a character
+    is half written or a stop string half seen.
+
+    `finish_reason` is None but in the last piece: "stop" (a stop token or string) or "length" (max_new_tokens).
+    """
+
+    text: str
+    token_id: int
+    log_probability: float
+    tokens_per_second: float
+    finish_reason: str | None
+
+
+def generate(model, text: str | Sequence[str], **options) -> str | list:
+    """The texts with which a model continues prompts; `model.generate`.
+
+    One text gives a str, several a list. With `num_return_sequences` above 1 there is a list for every prompt.
+
+    Raises: GenerationError before anything is computed.
+    """
+    engine = engine_of(model)
+    settings = read_text_options(model, options)
+    texts = [text] if isinstance(text, str) else list(text)
+    prompts = [encode(model, prompt) for prompt in texts]
+    if not prompts:
+        return []
+    ended = StopWatch(model.tokenizer, settings) if settings.stop and settings.num_beams == 1 else None
+    ids, _ = decode(engine, prompts, settings, ended)
+    written = [detokenized(model.tokenizer, row, settings) for row in ids]
+    n = settings.num_return_sequences
+    groups = written if n == 1 else [written[i : i + n] for i in range(0, len(written), n)]
+    return groups[0] if isinstance(text, str) else groups
+
+
+def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores: bool = False, **options):
+    """The ids with which a model continues prompts of ids; `model.generate_ids`. No text is involved: nothing ends a
+    row but `stop_ids`.
+
+    Shape: (B, T) or B lists of ids -> (B * num_return_sequences, new) int32, `pad_id` (or else the first stop id, or 0)
+    after the end of a row; with `return_scores=True` also (B * num_return_sequences,) float32: the log-probability of
+    the row, of beams divided by length ** length_penalty
+    Raises: GenerationError before anything is computed.
+    """
+    engine = engine_of(model)
+    settings = read_options(options)
+    if settings.stop:
+        raise GenerationError("generate_ids knows no text; give stop_ids, or use generate")
+    prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
+    new, scores = decode(engine, prompts, settings)
+    fill = settings.pad_id if settings.pad_id is not None else (*(settings.stop_ids or ()), 0)[0]
+    new = np.where(new < 0, np.int32(fill), new)
+    return (new, scores) if return_scores else new
+
+
+def stream(model, text: str, **options) -> Iterator[Piece]:
+    """The text with which a model continues a prompt, as it comes; `model.stream`.
+
+    Together the pieces are what `generate` gives for the same options. It may be left at any time.
+
+    Raises: GenerationError before anything is computed.
+    """
+    engine = engine_of(model)
+    settings = read_text_options(model, options)
+    if settings.num_beams > 1 or settings.num_return_sequences > 1:
+        raise GenerationError("only one sequence can be streamed; num_beams and num_return_sequences must be 1")
+    prompt = encode(model, text)
+    check(engine, [prompt], settings)
+    return pieces(engine, model.tokenizer, prompt, settings)
+
+
+def pieces(engine: Engine, tokenizer, prompt: Prompt, options: GenerationOptions) -> Iterator[Piece]:
+    """The pieces of `stream`."""
+    writer = Detokenizer(tokenizer, options.stop)
+    start = time.perf_counter()
+    for number, token in enumerate(stream_in_windows(engine, prompt, options), start=1):
+        text = "" if token.is_stop else writer.add(token.id)
+        reason = "length" if number == options.max_new_tokens else None
+        reason = "stop" if token.is_stop or writer.stopped is not None else reason
+        text += writer.finish() if reason else ""
+        yield Piece(text, token.id, token.log_probability, number / (time.perf_counter() - start), reason)
+        if reason:
+            return
+
+
+def read_text_options(model, given: dict) -> GenerationOptions:
+    """The options of a call on text: stop tokens may be named, and are by default those of the vocabulary."""
+    tokenizer, stop_ids = model.tokenizer, given.get("stop_ids")
+    if stop_ids is None:
+        return read_options(given | {"stop_ids": default_stop_ids(tokenizer)})
+    listed = [stop_ids] if isinstance(stop_ids, str | int | np.integer) else list(stop_ids)
+    named = [stop_id(tokenizer, token) if isinstance(token, str) and tokenizer else token for token in listed]
+    return read_options(given | {"stop_ids": named})
+
+
+def encode(model, text: str) -> Prompt:
+    """The prompt of a text. Raises: GenerationError."""
+    application = "lm" if model.backbone.config.model == "gpt2" and model.backbone.application == "encoder" else None
+    application = application or model.backbone.application
+    ids = np.array(encode_prompt(model.tokenizer, application, model.backbone.config.model, text), "int32")
+    return Prompt(ids, np.zeros_like(ids))
+
+
+def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, ended=None):
+    """`Engine.decode` after all checks. Raises: GenerationError."""
+    check(engine, prompts, options)
+    return decode_in_windows(engine, prompts, options, ended)
+
+
+def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> None:
+    """Raises: GenerationError for ids and lengths that the model does not have."""
+    vocabulary = engine.backbone.config.vocab_size
+    options.check_ids(vocabulary)
+    for number, prompt in enumerate(prompts):
+        if prompt.ids.min() < 0 or prompt.ids.max() >= vocabulary:
+            bad = prompt.ids[(prompt.ids < 0) | (prompt.ids >= vocabulary)][0]
+            raise GenerationError(f"prompt {number} has id {bad}; the vocabulary has ids from 0 to {vocabulary - 1}")
+    check_positions(engine.backbone, prompts, options)
+
+
+def detokenized(tokenizer, ids: np.ndarray, options: GenerationOptions) -> str:
+    """The text of new ids, up to a stop token or string. Shape: (N,), -1 after the end"""
+    writer = Detokenizer(tokenizer, options.stop)
+    texts = []
+    for token_id in ids:
+        if token_id < 0 or token_id in options.stop_ids or writer.stopped is not None:
+            break
+        texts.append(writer.add(token_id))
+    return "".join(texts) + writer.finish()
+
+
+class StopWatch:
+    """Tells whether a row has written a stop string; reads every token once."""
+
+    def __init__(self, tokenizer, options: GenerationOptions):
+        self.tokenizer, self.options = tokenizer, options
+        self.rows: dict[int, tuple[Detokenizer, int]] = {}
+
+    def __call__(self, row: int, ids: np.ndarray) -> bool:
+        """Shape: (N,) all new ids of the row, -1 in empty slots"""
+        writer, read = self.rows.get(row) or (Detokenizer(self.tokenizer, self.options.stop), 0)
+        new = ids[ids >= 0][read:]
+        for token_id in new:
+            writer.add(token_id)
+        self.rows[row] = writer, read + len(new)
+        return writer.stopped is not None
