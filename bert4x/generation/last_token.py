@@ -2,6 +2,9 @@
 
 import keras
 import numpy as np
+from keras import ops
+
+BUCKET = 32  # on JAX, lengths are filled up to its multiples: every other length is another compilation
 
 
 class LastToken:
@@ -12,24 +15,45 @@ class LastToken:
     """
 
     def __init__(self, model: keras.Model):
-        self._rows = None
+        self._model = model
         backbone = getattr(model, "backbone", None)
-        if backbone is not None and backbone.model is model and backbone.with_mlm:
+        is_ours = backbone is not None and backbone.model is model and backbone.with_mlm
+        if is_ours and keras.backend.backend() == "jax" and backbone.application in ("lm", "unilm"):
+            last = keras.Input((), dtype="int32", name="Last-Token")
+            row = ops.take_along_axis(_logits(model.outputs), last[:, None, None], axis=1)
+            self._compute = keras.Model([*model.inputs, last], row[:, 0])
+            self.predict = self._predict_padded
+        elif is_ours:
             names = backbone.inputs()
             outputs = backbone.forward(dict(zip(names, model.inputs, strict=False)), last=True)
-            output = outputs[-1] if isinstance(outputs, list) else outputs
+            self._compute = keras.Model(model.inputs, _logits(outputs)[:, -1])
         elif getattr(model, "outputs", None):
-            output = model.outputs[0]
+            self._compute = keras.Model(model.inputs, model.outputs[0][:, -1])
         else:  # a subclassed model has no graph to add to
-            self._model, self._rows = model, slice(None)
+            self.predict = self._predict_whole
             return
-        self._model = keras.Model(model.inputs, output[:, -1])
-        self._model.jit_compile = keras.backend.backend() == "jax"  # XLA on TensorFlow would compile every length
+        self._compute.jit_compile = keras.backend.backend() == "jax"  # XLA on TensorFlow would compile every length
 
     def predict(self, inputs) -> np.ndarray:
+        return self._compute.predict_on_batch(inputs)
+
+    def _predict_padded(self, inputs) -> np.ndarray:
+        """Padding comes after the last token, and has a later segment in a UniLM, so no token sees it."""
+        backbone = self._model.backbone
+        self._model.check(inputs)
+        arrays = [np.asarray(values) for values in self._model.standardize(inputs)[0]]
+        rows, length = arrays[0].shape
+        more = min(-length % BUCKET, backbone.config.max_position - length)
+        for number, name in enumerate(backbone.inputs()):
+            fill = int(name == "segment_ids" and backbone.application == "unilm")
+            arrays[number] = np.pad(arrays[number], ((0, 0), (0, max(more, 0))), constant_values=fill)
+        return self._compute.predict_on_batch([*arrays, np.full(rows, length - 1, "int32")])
+
+    def _predict_whole(self, inputs) -> np.ndarray:
         outputs = self._model.predict_on_batch(inputs)
-        if self._rows is None:
-            return outputs
         return (outputs[0] if isinstance(outputs, list | tuple) else outputs)[:, -1]
 
-    __call__ = predict_on_batch = predict
+
+def _logits(outputs):
+    """The language model's among the outputs: the last."""
+    return outputs[-1] if isinstance(outputs, list) else outputs
