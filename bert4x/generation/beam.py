@@ -122,15 +122,12 @@ class BeamSearch:
 
         Shape: (B, K), (B, K), (B, K), () -> (B,) bool
         """
-        if self.early_stopping is True:
-            hopeful = ops.logical_not(ops.all(ended, axis=1))
-        else:
-            hopeful = ops.ones_like(ended[:, 0])
+        full = ops.all(ended, axis=1)
         longest = given["max_new_tokens"] if self.early_stopping == "never" else length
         reach = ops.where(given["length_penalty"] > 0, longest, length)
         reachable = running[:, 0] / ops.cast(reach, "float32") ** given["length_penalty"]
-        worst = ops.where(ops.all(ended, axis=1), ops.min(ended_scores, axis=1), NEVER)
-        return ops.logical_and(hopeful, reachable > worst)
+        better = reachable > ops.where(full, ops.min(ended_scores, axis=1), NEVER)
+        return ops.logical_and(better, ops.logical_not(full)) if self.early_stopping is True else better
 
 
 def pick(values, index):

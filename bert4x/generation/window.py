@@ -19,7 +19,7 @@ def positions_of(backbone) -> int:
 
 
 def check_positions(backbone, prompts: Sequence[Prompt], options: GenerationOptions) -> None:
-    """Raises: GenerationError when prompts and new tokens need more positions than there are, unless that is allowed."""
+    """Raises: GenerationError when more positions are needed than there are, and no sliding window is allowed."""
     limit, longest = positions_of(backbone), max(len(prompt.ids) for prompt in prompts)
     if options.sliding_window:
         if backbone.application == "unilm":
