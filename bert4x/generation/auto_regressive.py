@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GenerationError
+from bert4x.errors import GenerationError
 
 RTYPES = ("probas", "logits")
 
@@ -86,7 +86,7 @@ class AutoRegressiveDecoder:
         For a model of bert4x the head is computed for that token only. Made once for each model.
         """
         if id(model) not in self.models:
-            from .last_token import LastToken
+            from bert4x.generation.last_token import LastToken
 
             self.models[id(model)] = LastToken(model)
         return self.models[id(model)]

@@ -1,4 +1,4 @@
-"""Functions of tensors and a model's variables, compiled by XLA on TensorFlow and JAX; PyTorch runs them as they are."""
+"""Functions of tensors and a model's variables: compiled by XLA on TensorFlow and JAX, run as they are on PyTorch."""
 
 from collections.abc import Callable
 

@@ -8,9 +8,9 @@ long the text before it.
 import codecs
 from collections.abc import Iterable
 
-from ..errors import GenerationError
-from ..tokenizers import BpeTokenizer, SpTokenizer, Tokenizer, TokenizerBase
-from ..tokenizers.decoding import _wants_space
+from bert4x.errors import GenerationError
+from bert4x.tokenizers import BpeTokenizer, SpTokenizer, Tokenizer, TokenizerBase
+from bert4x.tokenizers.decoding import _wants_space
 
 
 class Detokenizer:

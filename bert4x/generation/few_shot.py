@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import GenerationError, nearest
-from .prompt import encode_prompt, plain_ids
+from bert4x.errors import GenerationError, nearest
+from bert4x.generation.prompt import encode_prompt, plain_ids
 
 Fields = Mapping[str, str | int | float]
 Query = str | Fields  # the values of a case, or the one text of a template that has one field besides the answer

@@ -2,8 +2,8 @@
 
 import difflib
 
-from ..errors import GenerationError, TokenizerError
-from ..tokenizers import BpeTokenizer, CpmTokenizer, SpTokenizer, TokenizerBase
+from bert4x.errors import GenerationError, TokenizerError
+from bert4x.tokenizers import BpeTokenizer, CpmTokenizer, SpTokenizer, TokenizerBase
 
 _BARE = ("gpt2", "gpt2_ml")  # trained on running text, without start and end tokens
 _WORD_START = "\u2581"  # SentencePiece's mark of a space
