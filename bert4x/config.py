@@ -46,14 +46,15 @@ class TransformerConfig:
     pad_token_id: int | None = None
     residual_attention_scores: bool = False
     hierarchical_position: bool | float = False
+    num_decoder_layers: int | None = None  # of an encoder-decoder; default: as many as num_hidden_layers
     extra: dict[str, Any] = field(default_factory=dict)  # keys of the file that mean nothing to the model
 
     def __post_init__(self):
         for name in SIZES:
             value = getattr(self, name)
-            if value is None and name in DERIVED:
+            if value is None and name in (*DERIVED, "num_decoder_layers"):
                 continue
-            largest = MAX_LAYERS if name == "num_hidden_layers" else 2**31 - 1
+            largest = MAX_LAYERS if name.endswith("layers") else 2**31 - 1
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
                 raise ConfigError(f"config says {name} = {value!r}; expected a positive integer up to {largest}")
         for name in ("layer_norm_eps", "dropout_rate", "attention_dropout_rate", "initializer_range"):
@@ -82,6 +83,11 @@ class TransformerConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value_of(self))
 
+    @property
+    def decoder_layers(self) -> int:
+        """How many layers read what is decoded: those of the decoder, if there is one."""
+        return self.num_decoder_layers or self.num_hidden_layers
+
     def replace(self, **changes) -> "TransformerConfig":
         """A copy with some fields changed.
 
@@ -107,7 +113,7 @@ DERIVED = {
 }
 SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position"),
-    *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size"),
+    *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size", "num_decoder_layers"),
 )
 SPELLED = tuple(name for name in FIELDS if name not in ("model", "extra"))
 MAX_CONFIG_BYTES = 10_000_000
@@ -197,6 +203,8 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     data = dict(style.labels)
     for name in SPELLED:
         value, spellings = getattr(config, name), style.spellings(name)
+        if value is None and name != "pad_token_id":
+            continue
         usual = name in (*REQUIRED, *style.keys, "intermediate_size", "hidden_act", "initializer_range")
         derived = name in DERIVED and name not in style.defaults and value == DERIVED[name](config)
         derived = derived and name != "intermediate_size"

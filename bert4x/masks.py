@@ -10,7 +10,7 @@ Key k is visible to query q iff `valid[k] and rank[k] <= rank[q]`. What an appli
 
 from keras import ops
 
-APPLICATIONS = ("encoder", "lm", "unilm")
+APPLICATIONS = ("encoder", "lm", "unilm")  # of a single sequence; an encoder-decoder is "seq2seq"
 
 
 def token_rank(application: str, token_ids, segment_ids=None):

@@ -29,6 +29,11 @@ def build(config, weights, application="encoder", **options):
     return model
 
 
+def given(inputs):
+    """What a model is given of the inputs: not the mask of the target, which its padding id tells."""
+    return {name: values for name, values in inputs.items() if name != "target_mask"}
+
+
 def array(tensor):
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
 
@@ -47,6 +52,8 @@ class FamilyBattery:
     applications: tuple[str, ...] = ("encoder", "lm", "unilm")
     variants: dict[str, dict] = {}  # noqa: RUF012  name -> changes of the config
     layer_names: tuple[str, ...] = ()  # some of bert4keras' names that scripts look up
+    names: tuple[str, ...] = ("token_ids", "segment_ids")  # of the inputs, as a list has them
+    application = "encoder"  # what a model is built for where it does not matter
 
     def pytest_generate_tests(self, metafunc):
         for name, values in (("application", self.applications), ("variant", self.variants), ("policy", POLICIES)):
@@ -56,20 +63,29 @@ class FamilyBattery:
     def config(self, **changes):
         return tiny_config(self.model, **changes)
 
-    def encode(self, config, options=None, application="encoder", seed=0, **conditions):
+    def inputs(self, config, **sizes):
+        return random_inputs(config, **sizes)
+
+    def real(self, inputs):
+        """Which outputs are those of real tokens."""
+        return inputs["padding_mask"]
+
+    def encode(self, config, options=None, application=None, seed=0, **conditions):
         """A model with random weights, and these weights."""
         weights = random_weights(config, seed=seed, **conditions)
-        return build(config, weights, application, **(options or {})), weights
+        return build(config, weights, application or self.application, **(options or {})), weights
 
-    def check(self, config, application="unilm", inputs=None, options=None, conditions=None, **oracle_options):
+    def check(self, config, application=None, inputs=None, options=None, conditions=None, **oracle_options):
         """Every output against the oracle, at the real tokens."""
-        inputs = inputs or random_inputs(config)
+        application = application or self.applications[-1]
+        inputs = inputs or self.inputs(config)
         weights = random_weights(config, **(conditions or {}))
-        real = inputs["padding_mask"]
-        known = {k: inputs[k] for k in ("token_ids", "segment_ids", "padding_mask", "position_ids") if k in inputs}
+        real = self.real(inputs)
+        names = {*self.names, "padding_mask", "position_ids"}
+        known = {name: array for name, array in inputs.items() if name in names}
         expected = type(self).oracle(weights, config, **known, application=application, **oracle_options)
         for asked, names in self.outputs:
-            outputs = build(config, weights, application, **asked, **(options or {}))(inputs)
+            outputs = build(config, weights, application, **asked, **(options or {}))(given(inputs))
             outputs = outputs if isinstance(outputs, list) else [outputs]
             for output, name in zip(outputs, names, strict=True):
                 at = real if output.shape[:2] == real.shape else ...
@@ -84,11 +100,11 @@ class FamilyBattery:
     def test_build_transformer_model(self):
         """bert4keras' entry point: the same model from keyword arguments, its heads as probabilities by default."""
         config = self.config()
-        inputs = random_inputs(config)
-        model, weights = self.encode(config, {"with_mlm": "linear"}, application="unilm")
+        inputs = given(self.inputs(config))
+        model, weights = self.encode(config, {"with_mlm": "linear"}, self.applications[-1])
         logits = array(model(inputs)).astype("float64")
         sizes = {name: value for name, value in config.items() if name != "model"}
-        built = bert4x.build_transformer_model(model=self.model, application="unilm", **sizes)
+        built = bert4x.build_transformer_model(model=self.model, application=self.applications[-1], **sizes)
         assert built.config == model.config.replace(extra=built.config.extra)
         for path, variable in variables_of(built).items():
             variable.assign(weights[path])
@@ -98,7 +114,7 @@ class FamilyBattery:
     def test_explicit_padding_mask(self):
         """The mask decides, whatever the ids: padding may hold any id, a real token the pad id."""
         config = self.config(pad_token_id=0)
-        inputs = random_inputs(config)
+        inputs = self.inputs(config)
         inputs["token_ids"][~inputs["padding_mask"]] = 7
         inputs["token_ids"][:, 1] = 0
         for application in self.applications:
@@ -120,7 +136,7 @@ class FamilyBattery:
         condition = np.random.default_rng(4).standard_normal((3, CONDITION["condition_size"])).astype("float32")
         self.check(
             config,
-            inputs=random_inputs(config) | {"Input-Condition": condition},
+            inputs=self.inputs(config) | {"Input-Condition": condition},
             options={
                 "layer_norm_cond": keras.Input((CONDITION["condition_size"],), name="Input-Condition"),
                 "layer_norm_cond_hidden_size": CONDITION["condition_hidden_size"],
@@ -133,13 +149,14 @@ class FamilyBattery:
 
     def test_lists_and_missing_inputs(self):
         config = self.config(pad_token_id=0)
-        inputs = random_inputs(config)
-        model, _ = self.encode(config, application="unilm")
-        names = ("token_ids", "segment_ids")
-        values = [inputs[name] for name in names]
-        expected = array(model({name: inputs[name] for name in names}))
+        inputs = self.inputs(config)
+        model, _ = self.encode(config, application=self.applications[-1])
+        values = [inputs[name] for name in self.names]
+        expected = array(model({name: inputs[name] for name in self.names}))
         close(model(values), expected, 0)
         close(model.predict(values, verbose=0), expected, 1e-5)
+        if "segment_ids" not in self.names:
+            return
         zeros = np.zeros_like(inputs["segment_ids"])
         alone = model({"token_ids": inputs["token_ids"]})
         close(alone, array(model({"token_ids": inputs["token_ids"], "segment_ids": zeros})), 0)
@@ -158,9 +175,9 @@ class FamilyBattery:
 
     def test_serialization(self, tmp_path):
         config = self.config()
-        inputs = random_inputs(config)
+        inputs = given(self.inputs(config))
         for i, (options, _) in enumerate(self.outputs):
-            model, _ = self.encode(config, options, application="unilm")
+            model, _ = self.encode(config, options, self.applications[-1])
             model.save(tmp_path / f"{i}.keras")
             loaded = keras.saving.load_model(tmp_path / f"{i}.keras")
             assert loaded.config == model.config
@@ -171,11 +188,11 @@ class FamilyBattery:
 
     def test_precision_policy(self, policy):
         config = self.config(residual_attention_scores=True)
-        inputs = random_inputs(config)
-        real = inputs["padding_mask"]
-        expected = array(self.encode(config)[0](inputs))[real]
+        inputs = self.inputs(config)
+        real = self.real(inputs)
+        expected = array(self.encode(config)[0](given(inputs)))[real]
         model, _ = self.encode(config, {"dtype": policy})
-        hidden = model(inputs)
+        hidden = model(given(inputs))
         assert keras.backend.standardize_dtype(hidden.dtype) == keras.dtype_policies.get(policy).compute_dtype
         close(array(hidden)[real], expected, POLICIES[policy] * expected.std())
         for path, variable in variables_of(model).items():
@@ -202,17 +219,17 @@ class FamilyBattery:
         config = self.config(dropout_rate=0.0)
         options, names = self.outputs[-1]
         model, weights = self.encode(config, options)
-        inputs = random_inputs(config)
+        inputs = given(self.inputs(config))
         targets = [np.full(output.shape, 0.5, "float32") for output in keras.tree.flatten(model(inputs))]
         targets, loss = (targets, ["mse"] * len(names)) if len(names) > 1 else (targets[0], "mse")
         model.compile(keras.optimizers.SGD(0.1), loss)
-        model.train_on_batch([inputs[name] for name in ("token_ids", "segment_ids")[: len(model.inputs)]], targets)
+        model.train_on_batch([inputs[name] for name in self.names[: len(model.inputs)]], targets)
         still = {path for path, v in variables_of(model).items() if np.array_equal(array(v), weights[path])}
         assert not [path for path in still if not path.endswith("/key/bias")]
 
     def test_dropout(self):
         """Each of the two rates acts in training and only there."""
-        inputs = random_inputs(self.config())
+        inputs = given(self.inputs(self.config()))
         for rates in ({"dropout_rate": 0.5}, {"attention_dropout_rate": 0.5}):
             config = self.config(**{"dropout_rate": 0.0, "attention_dropout_rate": 0.0} | rates)
             model, _ = self.encode(config)

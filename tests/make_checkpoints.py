@@ -13,13 +13,14 @@ from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
-FAMILIES = ("bert", "albert", "albert_unshared", "gpt2")
+FAMILIES = ("bert", "albert", "albert_unshared", "gpt2", "transformer")
 # Layouts a family can be written in; the first is one it was published in.
 LAYOUTS = {
     "bert": ("tf1", "hf", "keras", "bert4x"),
     "albert": ("tf1", "hf", "keras", "bert4x"),
     "albert_unshared": ("bert4x", "keras"),
     "gpt2": ("hf", "tf1", "megatron", "keras", "bert4x"),
+    "transformer": ("bert4x", "keras"),
 }
 
 

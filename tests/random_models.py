@@ -2,7 +2,10 @@
 
 import numpy as np
 
-GPT2_DEFAULTS = {"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
+DEFAULTS = {
+    "gpt2": {"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None},
+    "transformer": {"hidden_act": "relu", "layer_norm_eps": 1e-6, "segment_vocab_size": 0, "num_decoder_layers": 2},
+}
 
 
 def tiny_config(model="bert", **overrides):
@@ -19,7 +22,7 @@ def tiny_config(model="bert", **overrides):
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
     }
-    config |= (GPT2_DEFAULTS if model == "gpt2" else {}) | overrides
+    config |= DEFAULTS.get(model, {}) | overrides
     config.setdefault("hidden_size", 7 * config["num_attention_heads"])
     config.setdefault("attention_head_size", config["hidden_size"] // config["num_attention_heads"])
     config.setdefault("attention_key_size", config["attention_head_size"])
@@ -44,17 +47,24 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
             for name in ("gamma_dense", "beta_dense"):
                 shapes[f"{path}/{name}/kernel"] = (condition_hidden_size or condition_size, size)
 
-    def block(prefix):
-        attention, feed_forward = f"{prefix}-MultiHeadSelfAttention", f"{prefix}-FeedForward"
-        for name, width in (("query", keys), ("key", keys), ("value", values)):
-            dense(f"{attention}/{name}", hidden, width)
-        dense(f"{attention}/output", values, hidden)
-        norm(f"{attention}-Norm", hidden)
+    def block(prefix, attentions=("Self",)):
+        feed_forward = f"{prefix}-FeedForward"
+        for attention in (f"{prefix}-MultiHead{kind}Attention" for kind in attentions):
+            for name, width in (("query", keys), ("key", keys), ("value", values)):
+                dense(f"{attention}/{name}", hidden, width)
+            dense(f"{attention}/output", values, hidden)
+            norm(f"{attention}-Norm", hidden)
         dense(f"{feed_forward}/intermediate", hidden, c["intermediate_size"])
         dense(f"{feed_forward}/output", c["intermediate_size"], hidden)
         norm(f"{feed_forward}-Norm", hidden)
 
     shapes["Embedding-Token/embeddings"] = (c["vocab_size"], embedding)
+    if c["model"] == "transformer":
+        for i in range(c["num_hidden_layers"]):
+            block(f"Encoder-Transformer-{i}")
+        for i in range(c["num_decoder_layers"] or c["num_hidden_layers"]):
+            block(f"Decoder-Transformer-{i}", ("Self", "Cross"))
+        return shapes
     shapes["Embedding-Position/embeddings"] = (c["max_position"], embedding)
     if c["segment_vocab_size"]:
         shapes["Embedding-Segment/embeddings"] = (c["segment_vocab_size"], embedding)
@@ -109,4 +119,16 @@ def random_inputs(config, batch=3, length=13, seed=1):
         "token_ids": token_ids.astype(np.int32),
         "segment_ids": segment_ids.astype(np.int32),
         "padding_mask": padding_mask,
+    }
+
+
+def random_pairs(config, batch=3, length=13, target_length=9, seed=1):
+    """token_ids (batch, length), target_ids (batch, target_length), both padded like `random_inputs`, and the masks:
+    padding_mask of the source, target_mask."""
+    source, target = (random_inputs(config, batch, size, seed + i) for i, size in enumerate((length, target_length)))
+    return {
+        "token_ids": source["token_ids"],
+        "padding_mask": source["padding_mask"],
+        "target_ids": target["token_ids"],
+        "target_mask": target["padding_mask"],
     }

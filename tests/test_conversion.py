@@ -75,7 +75,7 @@ def test_dtypes_are_kept(family, dtype, tmp_path):
 def test_config_survives(family, variant, tmp_path):
     """Through every layout in a row; the config means the same at every step."""
     changes = VARIANTS[variant]
-    if family == "gpt2" and variant in ("no segments", "four segments", "factorised"):
+    if family in ("gpt2", "transformer") and variant in ("no segments", "four segments", "factorised"):
         changes = {"pad_token_id": 7}
     config = config_of(family, **changes)
     weights = draw(config)
@@ -120,7 +120,7 @@ def test_outputs_are_equal_after_conversion(family, tmp_path):
     for format in LAYOUTS[family][1:3]:
         bert4x.convert(source, tmp_path / format, format)
         differences = bert4x.verify(source, tmp_path / format)
-        assert set(differences) == ({"with_mlm"} if family == "gpt2" else {"with_mlm", "with_nsp"})
+        assert set(differences) == ({"with_mlm"} if family in ("gpt2", "transformer") else {"with_mlm", "with_nsp"})
         assert max(differences.values()) == 0
     other = write_checkpoint(tmp_path / "other", LAYOUTS[family][0], config, draw(config, seed=1))
     assert max(bert4x.verify(source, other).values()) > 0.01

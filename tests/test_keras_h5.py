@@ -16,7 +16,7 @@ from bert4x.models.registry import backbone_class
 HEADS = ({}, {"with_mlm": "linear"}, {"with_pool": True}, {"with_pool": True, "with_mlm": "linear"})
 ALL = {"with_nsp": "linear", "with_mlm": "linear"}
 CASES = [(family, heads) for family in ("bert", "albert", "albert_unshared") for heads in (*HEADS, ALL)]
-CASES += [("gpt2", HEADS[1])]
+CASES += [("gpt2", HEADS[1]), ("transformer", HEADS[1])]
 
 
 def values_of(model):
@@ -25,7 +25,8 @@ def values_of(model):
 
 def random_model(config, heads, seed=3):
     """A model with none of the weights it should be given."""
-    model = backbone_class(config.model)(config, "encoder", **heads).build().model
+    cls = backbone_class(config.model)
+    model = cls(config, cls.applications[0], **heads).build().model
     generator = np.random.default_rng(seed)
     for variable in model.variables:
         if "seed_generator" not in variable.path:
@@ -48,7 +49,7 @@ def test_keras_loads_what_convert_wrote(family, heads, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reads_what_keras_saved(family, tmp_path):
     config = config_of(family)
-    model = random_model(config, HEADS[1] if family == "gpt2" else ALL)
+    model = random_model(config, HEADS[1] if family in ("gpt2", "transformer") else ALL)
     model.save_weights(tmp_path / "model.weights.h5")
     own = write_checkpoint(tmp_path / "own", "bert4x", config)
     (tmp_path / "config.json").write_bytes((own / "config.json").read_bytes())

@@ -251,7 +251,8 @@ def test_config_without_weights(tmp_path):
         for family in FAMILIES:
             model = bert4x.build_transformer_model(config, model=family, intermediate_size=5, max_position_embeddings=6)
             assert (model.config.model, model.config.intermediate_size, model.config.max_position) == (family, 5, 6)
-            assert model(np.ones((1, 4), int)).shape == (1, 4, 11 if family == "gpt2" else 8)
+            inputs = [np.ones((1, 4), int)] * len(model.inputs)
+            assert model(inputs).shape == (1, 4, 11 if family in ("gpt2", "transformer") else 8)
     assert bert4x.build_transformer_model(model="bert", **sizes).config.hidden_size == 8
 
 

@@ -1,7 +1,12 @@
 """Every family against its NumPy oracle, through the shared battery."""
 
+import numpy as np
+import pytest
 from battery import FamilyBattery
-from reference import bert, gpt2
+from random_models import random_pairs
+from reference import bert, gpt2, transformer
+
+from bert4x.errors import ConfigError, InputError, UnknownArchitectureError
 
 
 class TestBert(FamilyBattery):
@@ -54,3 +59,60 @@ class TestGpt2(FamilyBattery):
         "residual attention": {"residual_attention_scores": True},
     }
     layer_names = ("Embedding-Position", "Transformer-0-MultiHeadSelfAttention-Norm", "Output-Norm", "LM-Activation")
+
+
+class TestTransformer(FamilyBattery):
+    model = "transformer"
+    oracle = staticmethod(transformer.forward)
+    outputs = (({}, ("hidden",)), ({"with_mlm": "linear"}, ("lm_logits",)))
+    applications = ("seq2seq",)
+    application = "seq2seq"
+    names = ("token_ids", "target_ids")
+    variants = {  # noqa: RUF012
+        "head and key sizes": {"attention_head_size": 6, "attention_key_size": 4},
+        "gelu_erf": {"hidden_act": "gelu_erf"},
+        "epsilon": {"layer_norm_eps": 1e-2},
+        "residual attention": {"residual_attention_scores": True},
+        "as deep on both sides": {"num_decoder_layers": None},
+        "no pad id": {"pad_token_id": None},
+    }
+    layer_names = (
+        "Embedding-Token",
+        "Encoder-Transformer-2-FeedForward-Norm",
+        "Encoder-Output",
+        "Decoder-Transformer-1-MultiHeadCrossAttention",
+        "LM-Activation",
+    )
+    test_custom_position_ids = test_hierarchical_positions = None  # its positions are sinusoids
+
+    def inputs(self, config, **sizes):
+        return random_pairs(config, **sizes)
+
+    def real(self, inputs):
+        return inputs["target_mask"]
+
+    def test_bad_inputs(self):
+        config = self.config()
+        model, _ = self.encode(config)
+        inputs = random_pairs(config)
+        source, target = inputs["token_ids"], inputs["target_ids"]
+        for bad, message in (
+            ({"token_ids": source}, "'Input-Target' is missing"),
+            ({"target_ids": target}, "no token_ids"),
+            ({"token_ids": source, "target_ids": target + 97}, "target id .* outside the table of 97"),
+            ({"token_ids": source, "target_ids": target[:2]}, r"shape \(2, 9\)"),
+            ({"token_ids": source, "target_ids": target[:, :0]}, r"shape \(3, 0\)"),
+            ({"token_ids": source, "target_ids": np.ones((3, 30), "int32")}, "30 tokens"),
+            ({"token_ids": np.ones((3, 30), "int32"), "target_ids": target}, "30 tokens"),
+            ({"token_ids": source, "target_ids": target, "segments": source}, "no input 'segments'"),
+        ):
+            with pytest.raises(InputError, match=message):
+                model(bad)
+
+    def test_what_it_cannot_be(self):
+        for changes in ({"embedding_size": 11}, {"hierarchical_position": True}):
+            with pytest.raises(ConfigError, match=next(iter(changes))):
+                self.encode(self.config(**changes))
+        for application in ("lm", "unilm", "encoder"):
+            with pytest.raises(UnknownArchitectureError, match="seq2seq"):
+                self.encode(self.config(), application=application)

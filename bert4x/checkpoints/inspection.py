@@ -128,7 +128,7 @@ def head_options(checkpoints: list[Checkpoint]) -> dict[str, bool]:
         "with_nsp": "NSP-Proba/kernel",
         "with_pool": "Pooler-Dense/kernel",
     }
-    if checkpoints[0].config.model == "gpt2":
+    if checkpoints[0].config.model in ("gpt2", "transformer"):
         return {"with_mlm": True}
     held = [{name for name, path in paths.items() if path in checkpoint.entries} for checkpoint in checkpoints]
     for name in sorted(held[0] ^ held[1]):
@@ -143,17 +143,22 @@ def sample_inputs(model, max_position: int, seed: int):
         for sentence in SENTENCES:
             ids, segments = model.tokenizer.encode(sentence, maxlen=max_position)
             if max(ids) < model.config.vocab_size:
-                yield {"token_ids": np.array([ids]), "segment_ids": np.array([segments])}
+                yield with_targets(model, {"token_ids": np.array([ids]), "segment_ids": np.array([segments])})
     random = np.random.default_rng(seed)
     for length in sorted({min(17, max_position), min(128, max_position)}):
         ids = random.integers(0, model.config.vocab_size, (3, length))
         segments = np.arange(length)[None, :] >= random.integers(0, length, (3, 1))
         segments = segments.astype("int32") * (model.config.segment_vocab_size > 1)
-        yield {
-            "token_ids": ids,
-            "segment_ids": segments,
-            "padding_mask": np.arange(length) < [[length], [length - 1], [1]],
-        }
+        padding_mask = np.arange(length) < [[length], [length - 1], [1]]
+        yield with_targets(model, {"token_ids": ids, "segment_ids": segments, "padding_mask": padding_mask})
+
+
+def with_targets(model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a model takes: for an encoder-decoder the source, and the same backwards for a target."""
+    if model.config.model != "transformer":
+        return inputs
+    source = {name: values for name, values in inputs.items() if name != "segment_ids"}
+    return source | {"target_ids": inputs["token_ids"][:, ::-1]}
 
 
 def as_arrays(outputs) -> list[np.ndarray]:

@@ -1,13 +1,14 @@
 """The parts models are assembled from. All are serializable; none is a Lambda."""
 
-from bert4x.layers.attention import MultiHeadAttention, Visibility
+from bert4x.layers.attention import CrossAttention, MultiHeadAttention, Visibility
 from bert4x.layers.base import Dense, Layer, activation, initializer, weights_from
-from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding
+from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
 from bert4x.layers.ffn import FeedForward
 from bert4x.layers.norm import LayerNorm
 
 __all__ = [
     "Bias",
+    "CrossAttention",
     "Dense",
     "Embedding",
     "FeedForward",
@@ -16,6 +17,7 @@ __all__ = [
     "LayerNorm",
     "MultiHeadAttention",
     "PositionEmbedding",
+    "SinusoidalPosition",
     "Visibility",
     "activation",
     "initializer",

@@ -13,6 +13,8 @@ from bert4x.masks import APPLICATIONS
 from bert4x.models.cache import Attending, Cache
 from bert4x.models.functional import TransformerModel
 
+MASK_NAMES = {"encoder": "", "lm": "LM-", "unilm": "UniLM-", "source": "Source-"}
+
 
 class Backbone:
     """Base of all architectures.
@@ -25,6 +27,7 @@ class Backbone:
     making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`.
     """
 
+    applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
     options: ClassVar[dict[str, Any]] = {
         "with_mlm": False,
         "with_nsp": False,
@@ -42,8 +45,9 @@ class Backbone:
     }
 
     def __init__(self, config: TransformerConfig, application: str = "encoder", **options):
-        if application not in APPLICATIONS:
-            raise UnknownArchitectureError(f"no application {application!r}; {nearest(str(application), APPLICATIONS)}")
+        if application not in self.applications:
+            hint = nearest(str(application), self.applications)
+            raise UnknownArchitectureError(f"no application {application!r}; {hint}")
         for option in options:
             if option not in self.options:
                 raise UnknownOptionError(f"no option {option!r}; {nearest(option, self.options)}")
@@ -192,39 +196,37 @@ class Backbone:
         if cache is None:
             return Attending(self.visibility(tokens, inputs, application))
         ids = inputs["token_ids"]
+        valid = self.real(ids, inputs.get("padding_mask"))
         rank = masks.token_rank(application, ids, inputs.get("segment_ids"))
         if application == "lm":
             rank = rank + index
         elif application == "unilm":  # ranks go on from the last token that was read
             last = ops.take(cache.rank, ops.maximum(index - 1, 0), axis=1)
             rank = rank + ops.where(ops.greater(index, 0), last, 0)[:, None]
-        valid = inputs.get("padding_mask")
-        valid = self.layers[self.prefix + "Embedding-Token"].compute_mask(ids) if valid is None else valid
-        valid = ops.ones_like(ids, dtype="bool") if valid is None else ops.cast(valid, "bool")
         cache = cache._replace(
             rank=ops.slice_update(cache.rank, (0, index), rank), valid=ops.slice_update(cache.valid, (0, index), valid)
         )
         return Attending(masks.visible(rank, cache.rank, cache.valid), cache, index)
 
+    def real(self, ids, padding_mask=None):
+        """Which tokens are no padding: as the mask says, or those that are not the padding id.
+
+        Shape: (B, T)[, (B, T)] -> (B, T) bool
+        """
+        if padding_mask is None:
+            padding_mask = self.layers[self.prefix + "Embedding-Token"].compute_mask(ids)
+        return ops.ones_like(ids, dtype="bool") if padding_mask is None else ops.cast(padding_mask, "bool")
+
     def visibility(self, x, inputs, application: str):
         """The attention mask of an application."""
-        name = {"encoder": "Attention-Mask", "lm": "Attention-LM-Mask", "unilm": "Attention-UniLM-Mask"}[application]
+        name = f"Attention-{MASK_NAMES[application]}Mask"
         layer = self.layer(L.Visibility, name, application=application)
         return layer(x, inputs["segment_ids" if application == "unilm" else "token_ids"])
 
     def attention(self, name: str, x, pass_: Attending):
         """Self-attention over this pass's tokens and the cached ones."""
         c = self.config
-        layer = self.layer(
-            L.MultiHeadAttention,
-            name,
-            heads=c.num_attention_heads,
-            head_size=c.attention_head_size,
-            key_size=c.attention_key_size,
-            dropout=c.attention_dropout_rate,
-            stddev=c.initializer_range,
-            return_scores=c.residual_attention_scores,
-        )
+        layer = self.attention_layer(L.MultiHeadAttention, name, return_scores=c.residual_attention_scores)
         given = {} if pass_.scores is None else {"previous_scores": pass_.scores}
         if pass_.cache is not None:
             given |= {"memory": pass_.memory, "index": pass_.index}
@@ -234,6 +236,20 @@ class Backbone:
             pass_.scores = rest.pop(0) if c.residual_attention_scores else None
             pass_.written += rest
         return outputs
+
+    def attention_layer(self, cls, name: str, **kwargs):
+        """An attention layer of the config's sizes."""
+        c = self.config
+        return self.layer(
+            cls,
+            name,
+            heads=c.num_attention_heads,
+            head_size=c.attention_head_size,
+            key_size=c.attention_key_size,
+            dropout=c.attention_dropout_rate,
+            stddev=c.initializer_range,
+            **kwargs,
+        )
 
     def feed_forward(self, name: str, x):
         """The feed-forward network."""

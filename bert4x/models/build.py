@@ -28,6 +28,7 @@ ALIASES = {
     "keep_words": "keep_tokens",
 }
 LOADING_OPTIONS = ("keep_tokens", "compound_tokens", "autoresize_weights", "ignore_invalid_weights")
+HEADED = ("lm", "unilm", "seq2seq")  # the applications that end in a language model's head
 Source = str | os.PathLike
 
 
@@ -48,13 +49,15 @@ def load(
 
     `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout; by default the
     small model inside the package. A `.keras` file that `model.save` wrote is loaded as it is. `application` is
-    "encoder", "lm" or "unilm"; by default what the family was made for ("lm" for GPT2). `dtype` is a Keras policy:
+    "encoder", "lm" or "unilm"; by default what the family was made for ("lm" for GPT2, "seq2seq", its only one, for the
+    encoder-decoder "transformer"). `dtype` is a Keras policy:
     "bfloat16", "mixed_float16" ... All options of `build_transformer_model` are taken; outputs are raw logits.
     `verify=True` checks the file's checksums first. `strict=False` turns missing and unexpected tensors into a warning
     and starts what is missing at random; `model.load_report` says which.
 
     Shape: `{"token_ids", "segment_ids", "padding_mask"}` or `[token_ids, segment_ids]`, each (B, T) -> (B, T, D), or
-    with `with_mlm=True` or an application "lm" or "unilm" the logits (B, T, V)
+    with `with_mlm=True` or an application "lm" or "unilm" the logits (B, T, V); `{"token_ids", "target_ids"}`, (B, S)
+    and (B, T), for "seq2seq"
     Raises: Bert4xError; the subclass says what is wrong.
     """
     source = default_model() if source is None else source
@@ -64,8 +67,8 @@ def load(
     if options.pop("verify", False):
         checkpoint.verify()
     family = options.pop("model", None) or checkpoint.config.model
-    application = application or ("lm" if checkpoint.config.model == "gpt2" else "encoder")
-    if application in ("lm", "unilm"):
+    application = application or backbone_class(family).applications[0]
+    if application in HEADED:
         options.setdefault("with_mlm", True)
     for head in ("with_mlm", "with_nsp"):
         if options.get(head) is True:
@@ -112,16 +115,18 @@ def build_transformer_model(
 ) -> keras.Model | Backbone:
     """bert4keras' builder, with its arguments, defaults and layer names.
 
-    Heads give probabilities (`with_mlm="linear"` gives logits); "lm", "unilm" and every gpt2 have the language-model
-    head. Any config field or option may be given by name. With `return_keras_model=False` it returns the backbone,
-    whose `.model` is the Keras model. Without `checkpoint_path` the weights are random.
+    Heads give probabilities (`with_mlm="linear"` gives logits); "lm", "unilm", every gpt2 and transformer have the
+    language-model head. Any config field or option may be given by name. With `return_keras_model=False` it returns
+    the backbone, whose `.model` is the Keras model. Without `checkpoint_path` the weights are random.
 
     Raises: Bert4xError; the subclass says what is wrong.
     """
-    if application == "seq2seq":  # the name in bert4keras' first versions
-        application = "unilm"
     application = application.lower() if isinstance(application, str) else application
-    family = model.model_name if isinstance(model, type) else backbone_class(model).model_name
+    family, applications = backbone_class(model).model_name, backbone_class(model).applications
+    if application == "encoder":  # the default
+        application = application if application in applications else applications[0]
+    if application == "seq2seq" and application not in applications:  # the name in bert4keras' first versions
+        application = "unilm"
     checkpoint = None
     if checkpoint_path is not None:
         checkpoint = open_checkpoint(checkpoint_path, config_path)
@@ -130,7 +135,7 @@ def build_transformer_model(
         config = read_any_config(config_path, family, options)
     else:
         raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
-    if application in ("lm", "unilm") or family == "gpt2":
+    if application in HEADED or family == "gpt2":
         options.setdefault("with_mlm", True)
         options["with_mlm"] = options.pop("final_activation", options["with_mlm"])
     if checkpoint is not None:

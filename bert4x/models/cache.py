@@ -5,11 +5,23 @@ from typing import Any, NamedTuple
 from keras import ops
 
 
+class Source(NamedTuple):
+    """What the decoder of an encoder-decoder attends to: the encoder's output as keys and values, computed once.
+
+    Shape: valid (B, S) bool, and for each layer keys (B, A, S, d_k) and values (B, A, S, d_v)
+    """
+
+    valid: Any
+    layers: tuple[tuple[Any, Any], ...]
+
+
 class Cache(NamedTuple):
     """What a model remembers of the tokens it has read, for at most S of them; lives outside the model.
 
     Rank and validity are those of the visibility rule (`bert4x.masks`), so that a UniLM decodes through the same step
     as GPT2: the source is read at once and sees itself whole, then every token sees what came before.
+
+    `source` is for encoder-decoders only: empty until the first pass has read it, the same ever after.
 
     Shape: rank (B, S) int32, valid (B, S) bool, and for each layer keys (B, A, S, d_k) and values (B, A, S, d_v)
     """
@@ -17,6 +29,7 @@ class Cache(NamedTuple):
     rank: Any
     valid: Any
     layers: tuple[tuple[Any, Any], ...]
+    source: Source | tuple[()] = ()
 
 
 def new_cache(config, batch_size: int, length: int, dtype: str) -> Cache:
@@ -24,7 +37,7 @@ def new_cache(config, batch_size: int, length: int, dtype: str) -> Cache:
     heads = batch_size, config.num_attention_heads, length
     layers = tuple(
         (ops.zeros((*heads, config.attention_key_size), dtype), ops.zeros((*heads, config.attention_head_size), dtype))
-        for _ in range(config.num_hidden_layers)
+        for _ in range(config.decoder_layers)
     )
     return Cache(ops.zeros((batch_size, length), "int32"), ops.zeros((batch_size, length), "bool"), layers)
 

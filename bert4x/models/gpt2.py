@@ -17,6 +17,8 @@ class Gpt2(Backbone):
     Outputs: hidden states (B, T, D), or with `with_mlm` the language model's (B, T, V) over the tied embeddings.
     """
 
+    applications = ("lm", "unilm", "encoder")
+
     def forward(self, inputs, cache=None, index=0, last=False):
         unilm = self.application == "unilm"
         tokens = self.token_embedding(masks_padding=unilm)

@@ -91,31 +91,79 @@ def is_visible(application, q, k, segments, valid):
     return segments[: k + 1].sum() <= segments[: q + 1].sum()
 
 
-def attention(w, path, x, config, application, segments, valid, previous):
+def is_seen_ahead(application, q, k, segments, others, valid):
+    """Whether the token at q may look at the token at k of the same sequence written in the other direction.
+
+    Of the other direction's targets it sees as many as there are of its own up to itself; of its source, which is
+    the same as its own, nothing.
+    """
+    if not valid[k]:
+        return False
+    if application == "lm":
+        return k <= q
+    return 1 <= others[: k + 1].sum() <= segments[: q + 1].sum()
+
+
+def attention(w, path, x, config, application, segments, valid, previous, lookahead=None):
     """Multi-head scaled dot-product self-attention (Vaswani et al. 2017) of x (B, T, D).
 
     Returns the output (B, T, D) and the scores before the softmax (B, A, T, T); `previous`, when given, is added to
     these scores (RealFormer, He et al. 2020, arXiv 2012.11747).
+
+    With `lookahead`, the first half of the rows are targets written from left to right, the second half the same from
+    right to left, and each also sees the past of the other (Zhou et al. 2019, arXiv 1905.04847, "nonlinear
+    interpolation" with tanh): own + lookahead * tanh(attention to the other's keys and values), for every head.
     """
     heads = config["num_attention_heads"]
     query, key, value = (w.dense(f"{path}/{name}", x) for name in ("query", "key", "value"))
-    key_size, value_size = key.shape[-1] // heads, value.shape[-1] // heads
     batch, length, _ = x.shape
-    scores = np.zeros((batch, heads, length, length))
-    mixed = np.zeros((batch, length, heads * value_size))
+    scores, mixed = [], []
     for b in range(batch):
         seen = [
             [k for k in range(length) if is_visible(application, q, k, segments[b], valid[b])] for q in range(length)
         ]
-        for a in range(heads):
-            ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
-            scores[b, a] = query[b, :, ks] @ key[b, :, ks].T / math.sqrt(key_size)
-            if previous is not None:
-                scores[b, a] += previous[b, a]
-            for q in range(length):
-                if seen[q]:  # a padded query may see nothing: its row is meaningless and nobody looks at it
-                    mixed[b, q, vs] = softmax(scores[b, a, q, seen[q]]) @ value[b, seen[q], vs]
-    return w.dense(f"{path}/output", mixed), scores
+        own = attend(query[b], key[b], value[b], heads, seen, None if previous is None else previous[b])
+        if lookahead:
+            o = (b + batch // 2) % batch
+            seen = [
+                [k for k in range(length) if is_seen_ahead(application, q, k, segments[b], segments[o], valid[o])]
+                for q in range(length)
+            ]
+            other, _ = attend(query[b], key[o], value[o], heads, seen)
+            own = own[0] + lookahead * np.tanh(other), own[1]
+        mixed.append(own[0])
+        scores.append(own[1])
+    return w.dense(f"{path}/output", np.array(mixed)), np.array(scores)
+
+
+def cross_attention(w, path, x, source, config, valid):
+    """Multi-head attention of x (B, T, D) to those positions of source (B, S, D) that are valid (B, S)."""
+    query = w.dense(f"{path}/query", x)
+    key, value = (w.dense(f"{path}/{name}", source) for name in ("key", "value"))
+    mixed = []
+    for b in range(len(x)):
+        seen = [np.flatnonzero(valid[b])] * x.shape[1]
+        mixed.append(attend(query[b], key[b], value[b], config["num_attention_heads"], seen)[0])
+    return w.dense(f"{path}/output", np.array(mixed))
+
+
+def attend(query, key, value, heads, seen, previous=None):
+    """One row: queries (T, A * d_k), keys and values (S, ...), and for each query the list of keys it sees.
+
+    Returns the mixed values (T, A * d_v) and the scores (A, T, S).
+    """
+    key_size, value_size = key.shape[-1] // heads, value.shape[-1] // heads
+    scores = np.zeros((heads, len(query), len(key)))
+    mixed = np.zeros((len(query), heads * value_size))
+    for a in range(heads):
+        ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
+        scores[a] = query[:, ks] @ key[:, ks].T / math.sqrt(key_size)
+        if previous is not None:
+            scores[a] += previous[a]
+        for q, keys in enumerate(seen):
+            if len(keys):  # a padded query may see nothing: its row is meaningless and nobody looks at it
+                mixed[q, vs] = softmax(scores[a, q, keys]) @ value[keys, vs]
+    return mixed, scores
 
 
 def feed_forward(w, path, x, activation):

@@ -19,6 +19,7 @@ CLASSES = (
     (r"Embedding-Position", "position_embedding", ("embeddings",)),
     (r".*-Norm", "layer_norm", ("gamma", "beta")),
     (r".*-MultiHeadSelfAttention", "multi_head_attention", ()),
+    (r".*-MultiHeadCrossAttention", "cross_attention", ()),
     (r".*-FeedForward", "feed_forward", ()),
     (r"MLM-Bias", "bias", ("bias",)),
     (r"(Embedding-Mapping|MLM-Dense|Pooler-Dense|NSP-Proba)", "dense", ("kernel", "bias")),

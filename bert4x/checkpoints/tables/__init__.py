@@ -55,10 +55,11 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
         "Embedding-Segment": not config.segment_vocab_size,
         "Embedding-Mapping": not config.embedding_mapping,
     }
-    layered = itertools.groupby(family.variables, key=lambda row: "{i}" in row[0])
-    for numbered, rows in layered:
+    depths = {"Encoder-": config.num_hidden_layers, "Decoder-": config.decoder_layers}
+    layered = itertools.groupby(family.variables, key=lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
+    for (numbered, side), rows in layered:
         rows = list(rows)
-        for i in range(config.num_hidden_layers if numbered else 1):
+        for i in range(depths.get(side, config.num_hidden_layers) if numbered else 1):
             for path, shape, head in rows:
                 if not absent.get(path.split("/")[0]):
                     found[path.replace("{i}", str(i))] = tuple(SIZES[letter](config) for letter in shape), head
@@ -68,7 +69,7 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
 def own_table(format: str, config: TransformerConfig) -> Table:
     """The table of a format that is keyed by our variable paths."""
     rules = tuple(Rule(path, path) for path in variables(config))
-    return Table(format, config.model, rules, backbone=r"Transformer-|Embedding-")
+    return Table(format, config.model, rules, backbone=r"(Encoder-|Decoder-)?Transformer-|Embedding-")
 
 
 def table_for(format: str, config: TransformerConfig) -> Table:

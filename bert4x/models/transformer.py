@@ -1,0 +1,112 @@
+"""The Transformer of Vaswani et al. 2017 (arXiv 1706.03762): an encoder, and a decoder that attends to its output."""
+
+from typing import ClassVar
+
+import keras
+from keras import ops
+
+from bert4x import layers as L
+from bert4x.config import TransformerConfig
+from bert4x.errors import ConfigError
+from bert4x.models.backbone import Backbone
+from bert4x.models.cache import Attending, Source
+from bert4x.models.registry import register
+
+
+@register("transformer")
+class Transformer(Backbone):
+    """Post-norm, with sinusoidal positions and one embedding table for the source, the target and the output.
+
+    Inputs: `token_ids` (B, S), the source, and `target_ids` (B, T), what the decoder reads: the target, shifted right.
+    The padding id tells the padding of both, except at their first place; `padding_mask` (B, S) that of the source.
+
+    Outputs: the decoder's hidden states (B, T, D), or with `with_mlm` (which `load` asks for) the logits (B, T, V).
+
+    With a cache, `target_ids` are the tokens for the slots from `index` on, and `target_mask` (B, T) may say which are
+    real. The first pass needs `token_ids` too: it reads the source, and leaves its keys and values in `cache.source`.
+    """
+
+    applications: ClassVar = ("seq2seq",)
+    options: ClassVar = {
+        name: default
+        for name, default in Backbone.options.items()
+        if name not in ("with_nsp", "with_pool", "custom_position_ids")
+    }
+    custom_position_ids = False
+    needs_segments = False
+
+    def __init__(self, config: TransformerConfig, application: str = "seq2seq", **options):
+        super().__init__(config, application, **options)
+        for name, only in (("embedding_size", config.hidden_size), ("hierarchical_position", False)):
+            if getattr(config, name) != only:
+                raise ConfigError(f"config says {name} = {getattr(config, name)!r}; a transformer has {only!r}")
+
+    def inputs(self):
+        target = keras.Input((None,), dtype="int32", name=f"{self.prefix}Input-Target")
+        return super().inputs() | {"target_ids": target}
+
+    def forward(self, inputs, cache=None, index=0, last=False):
+        sources, visible, cache = self.sources(inputs, cache)
+        ids, positions = inputs["target_ids"], ()
+        if cache is not None:
+            positions = (inputs.get("position_ids", index + ops.arange(ops.shape(ids)[1])),)
+        tokens = self.token_embedding(masks_padding=True)
+        h = tokens(ids)
+        pass_ = self.attend(h, {"token_ids": ids, "padding_mask": inputs.get("target_mask")}, "lm", cache, index)
+        h = self.embed("Decoder", h, *positions)
+        for i, source in enumerate(sources):
+            h = self.block(f"Decoder-Transformer-{i}", h, pass_, source, visible)
+        h = h[:, -1:] if last else h
+        if self.with_mlm:
+            activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
+            h = self.layer(keras.layers.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
+        return pass_.result(h)
+
+    def sources(self, inputs, cache):
+        """What each layer of the decoder attends to, which of it is visible, and the cache that remembers it.
+
+        Shape: for each layer (B, S, D), or with a cache the keys and values; (B, 1, 1, S)
+        """
+        if cache is None:
+            h, visible = self.encode(inputs)
+            return [h] * self.config.decoder_layers, visible, None
+        if not cache.source:
+            valid = self.real(inputs["token_ids"], inputs.get("padding_mask"))
+            h, _ = self.encode(inputs, valid)
+            names = [f"Decoder-Transformer-{i}-MultiHeadCrossAttention" for i in range(self.config.decoder_layers)]
+            cache = cache._replace(source=Source(valid, tuple(self.cross_layer(name).keys_values(h) for name in names)))
+        return cache.source.layers, cache.source.valid[:, None, None, :], cache
+
+    def encode(self, inputs, valid=None):
+        """The encoder's hidden states (B, S, D), and which of them are visible (B, 1, 1, S)."""
+        h = self.token_embedding(masks_padding=True)(inputs["token_ids"])
+        visible = self.visibility(h, inputs, "source") if valid is None else valid[:, None, None, :]
+        h, pass_ = self.embed("Encoder", h), Attending(visible)
+        for i in range(self.config.num_hidden_layers):
+            h = self.block(f"Encoder-Transformer-{i}", h, pass_)
+        return self.layer(keras.layers.Activation, "Encoder-Output", activation="linear")(h), visible
+
+    def embed(self, side, h, *positions):
+        """Scaled token embeddings plus sinusoids."""
+        name = f"{side}-Embedding"
+        layer = self.layer(L.SinusoidalPosition, f"{name}-Position", max_position=self.config.max_position)
+        return self.dropout(f"{name}-Dropout", layer(h, *positions))
+
+    def block(self, name, h, pass_, source=None, visible=None):
+        """Self-attention, in the decoder attention to the source, and the feed-forward network."""
+        attention, cross, ffn = (f"{name}-{part}" for part in PARTS)
+        h = self.post_norm(attention, h, self.attention(attention, h, pass_))
+        if source is not None:
+            h = self.post_norm(cross, h, self.cross_layer(cross)(h, source, visible))
+        return self.post_norm(ffn, h, self.feed_forward(ffn, h))
+
+    def post_norm(self, name, h, y):
+        """A sublayer's output added to its input, then normalised."""
+        return self.norm(f"{name}-Norm", self.add(f"{name}-Add", h, self.dropout(f"{name}-Dropout", y)))
+
+    def cross_layer(self, name):
+        """The attention of the decoder to the encoder's output."""
+        return self.attention_layer(L.CrossAttention, name)
+
+
+PARTS = ("MultiHeadSelfAttention", "MultiHeadCrossAttention", "FeedForward")
