@@ -214,12 +214,12 @@ class _Bytes:
         return self._decoder.decode(b"", final=True)
 
 
-def _byte_characters() -> dict[str, int]:
-    """Printable bytes stand for themselves, the others for the characters from U+0100 on."""
+def byte_characters() -> dict[str, int]:
+    """The character of each byte: of a printable one its own, of the others those from U+0100 on."""
     own = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(256) if byte not in own]
     return {chr(byte): byte for byte in own} | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
-_BYTES = _byte_characters()
+_BYTES = byte_characters()
 _KINDS = {Tokenizer: _WordPieces, SpTokenizer: _SentencePieces, BpeTokenizer: _Bytes}

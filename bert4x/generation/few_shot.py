@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from bert4x.errors import GenerationError, nearest
-from bert4x.generation.prompt import encode_prompt, plain_ids
+from bert4x.generation.prompt import plain_ids
+from bert4x.generation.text import encode
+from bert4x.generation.window import positions_of
 
 Fields = Mapping[str, str | int | float]
 Query = str | Fields  # the values of a case, or the one text of a template that has one field besides the answer
@@ -137,11 +139,10 @@ class FewShot:
     def _fitting(self, parts: tuple[str, list[str]], room: int, what: str) -> str:
         """The prompt, with as many of the examples as leave `room` positions, if some may go."""
         query, shown = parts
-        config = self.lm.config
-        positions = config.max_position**2 if config.hierarchical_position else config.max_position
+        positions = positions_of(self.lm.backbone)
         for first in range(len(shown) + 1 if self.drop_examples else 1):
             prompt = self._join(query, shown[first:])
-            length = len(encode_prompt(self.lm.tokenizer, self.lm.application, config.model, prompt))
+            length = len(encode(self.lm, prompt).ids)
             if length + room <= positions:
                 return prompt
         advice = "shorten the query" if self.drop_examples else "give fewer examples, or drop_examples=True"
