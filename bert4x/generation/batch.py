@@ -10,13 +10,14 @@ from bert4x.errors import GenerationError
 
 @dataclass(frozen=True)
 class Prompt:
-    """Ids and segments of one prompt, without padding.
+    """Ids and segments of one prompt, without padding; of a source also the token that its target starts with.
 
     Shape: (T,) int32, (T,) int32
     """
 
     ids: np.ndarray
     segments: np.ndarray
+    start: int | None = None
 
 
 def read_prompts(ids, segment_ids=None, padding_mask=None, pad_id: int | None = None) -> list[Prompt]:
@@ -80,15 +81,23 @@ def bucket(size: int, least: int = 16) -> int:
     return power * 3 // 4 if least < power and size <= power * 3 // 4 else power
 
 
-def as_batch(prompts: list[Prompt], length: int, rows: int) -> dict[str, np.ndarray]:
-    """Padded on the left, so that all end in the same slot; rows that are not needed are all padding.
+def as_batch(prompts: Sequence[Prompt], rows: int, sources: bool = False) -> dict[str, np.ndarray]:
+    """The inputs of a model, in a bucket of lengths. Padded on the left, so that all prompts end in the same slot; but
+    `sources` of an encoder-decoder on the right, and their targets have one token so far. Rows that are not needed are
+    all padding.
 
-    Shape: token_ids, segment_ids, position_ids, padding_mask, each (rows, length)
+    Shape: token_ids, segment_ids, position_ids, padding_mask, each (rows, length); or token_ids, padding_mask,
+    each (rows, length), and target_ids, target_mask, each (rows, 1)
     """
+    length = bucket(max(len(prompt.ids) for prompt in prompts))
     shape = rows, length
     ids, segments, mask = np.zeros(shape, "int32"), np.zeros(shape, "int32"), np.zeros(shape, bool)
     for row, prompt in enumerate(prompts):
-        at = slice(length - len(prompt.ids), length)
+        at = slice(0, len(prompt.ids)) if sources else slice(length - len(prompt.ids), length)
         ids[row, at], segments[row, at], mask[row, at] = prompt.ids, prompt.segments, True
+    if sources:
+        starts = np.zeros((rows, 1), "int32")
+        starts[: len(prompts), 0] = [prompt.start for prompt in prompts]
+        return {"token_ids": ids, "padding_mask": mask, "target_ids": starts, "target_mask": np.ones_like(starts, bool)}
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0).astype("int32")
     return {"token_ids": ids, "segment_ids": segments, "position_ids": positions, "padding_mask": mask}

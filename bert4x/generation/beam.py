@@ -8,15 +8,16 @@ from keras import ops
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.rules import NEVER
 from bert4x.generation.search import Rules, is_any, with_room
-from bert4x.models.cache import Cache
+from bert4x.models.cache import Cache, Source
 
 
 class Beams(NamedTuple):
     """What beam search carries from step to step: K running and K finished sequences for each of B prompts.
 
     Shape: step () int32, token (B * K,) int32, finished (B,) bool, ids (B * K, S) int32 with -1 in empty slots,
-    scores (B, K) float32; of the finished sequences, best first: ended (B, K) bool, ended_ids (B, K, N) int32,
-    ended_scores (B, K) float32, log p / length ** penalty
+    scores (B, K) float32, log_probabilities (B * K, N) float32 of the new tokens; of the finished sequences, best
+    first: ended (B, K) bool, ended_ids (B, K, N) int32, ended_scores (B, K) float32, log p / length ** penalty,
+    ended_log_probabilities (B, K, N) float32
     """
 
     step: Any
@@ -24,9 +25,11 @@ class Beams(NamedTuple):
     finished: Any
     ids: Any
     scores: Any
+    log_probabilities: Any
     ended: Any
     ended_ids: Any
     ended_scores: Any
+    ended_log_probabilities: Any
     cache: Cache
 
 
@@ -60,9 +63,11 @@ class BeamSearch:
             finished=ops.logical_not(given["real"]),
             ids=ids,
             scores=ops.broadcast_to(ops.where(first, 0.0, NEVER), (batch, beams)),
+            log_probabilities=ops.zeros((batch * beams, self.room), "float32"),
             ended=ops.zeros((batch, beams), "bool"),
             ended_ids=ops.full((batch, beams, self.room), -1, "int32"),
             ended_scores=ops.full((batch, beams), NEVER, "float32"),
+            ended_log_probabilities=ops.zeros((batch, beams, self.room), "float32"),
             cache=cache,
         )
         return self.choose(state, logits, given)
@@ -82,14 +87,21 @@ class BeamSearch:
 
         length = state.step + 1
         ends = ops.logical_or(is_any(token, given["stop_ids"]), length >= given["max_new_tokens"])
-        new_ids = pick(ops.reshape(state.ids[:, start:], (batch, beams, self.room)), beam)
-        new_ids = ops.slice_update(new_ids, (0, 0, state.step), token[:, :, None])
-        ended, ended_ids, ended_scores = self.keep_ended(state, new_ids, scores, ends, length, given)
+        gained = scores - pick(state.scores, beam)
+        new = [(state.ids[:, start:], token), (state.log_probabilities, gained)]
+        new = [
+            ops.slice_update(
+                pick(ops.reshape(old, (batch, beams, self.room)), beam), (0, 0, state.step), at[:, :, None]
+            )
+            for old, at in new
+        ]
+        ended, ended_scores, *ended_values = self.keep_ended(state, new, scores, ends, length, given)
 
         running, going_on = ops.top_k(scores + ops.where(ends, NEVER, 0.0), beams)
         rows = ops.reshape(pick(beam, going_on) + beams * ops.arange(batch, dtype="int32")[:, None], (-1,))
         token = ops.reshape(pick(token, going_on), (-1,))
-        ids = ops.slice_update(ops.take(state.ids, rows, axis=0), (0, start + state.step), token[:, None])
+        ids, log_probabilities = (ops.reshape(pick(x, going_on), (batch * beams, self.room)) for x in new)
+        ids = ops.concatenate([state.ids[:, :start], ids], axis=1)
         hopeless = ops.logical_not(self.can_improve(running, ended, ended_scores, length, given))
         return Beams(
             step=length,
@@ -97,25 +109,36 @@ class BeamSearch:
             finished=ops.logical_or(state.finished, hopeless),
             ids=ids,
             scores=running,
+            log_probabilities=log_probabilities,
             ended=ended,
-            ended_ids=ended_ids,
+            ended_ids=ended_values[0],
             ended_scores=ended_scores,
+            ended_log_probabilities=ended_values[1],
             cache=reordered(state.cache, rows),
         )
 
-    def keep_ended(self, state: Beams, new_ids, scores, ends, length, given: dict[str, Any]):
+    def keep_ended(self, state: Beams, new, scores, ends, length, given: dict[str, Any]):
         """The K best of the sequences that ended before and those that end now among the K likeliest.
 
-        Shape: (B, M, N), (B, M), (B, M), () -> (B, K), (B, K, N), (B, K)
+        Shape: two (B, M, N), (B, M), (B, M), () -> (B, K), (B, K), and two (B, K, N)
         """
         beams = self.beams
         among_best = ops.arange(ends.shape[1])[None, :] < beams
         ends = ops.logical_and(ends, ops.logical_and(among_best, ops.logical_not(state.finished)[:, None]))
-        penalized = scores / ops.cast(length, "float32") ** given["length_penalty"]
+        penalized = scores / self.penalty(length, given)
         all_scores = ops.concatenate([state.ended_scores, ops.where(ends, penalized, NEVER)], axis=1)
         kept_scores, kept = ops.top_k(all_scores, beams)
-        all_ids = ops.concatenate([state.ended_ids, new_ids], axis=1)
-        return pick(ops.concatenate([state.ended, ends], axis=1), kept), pick(all_ids, kept), kept_scores
+        before = state.ended, state.ended_ids, state.ended_log_probabilities
+        pools = (ops.concatenate(pair, axis=1) for pair in zip(before, (ends, *new), strict=True))
+        ended, *values = (pick(pool, kept) for pool in pools)
+        return ended, kept_scores, *values
+
+    def penalty(self, length, given: dict[str, Any]):
+        """What the log-probability of a sequence of this length is divided by.
+
+        Shape: () int32 -> () float32
+        """
+        return ops.cast(length, "float32") ** given["length_penalty"]
 
     def can_improve(self, running, ended, ended_scores, length, given: dict[str, Any]):
         """Whether the best running beam can still become one of the K.
@@ -125,7 +148,7 @@ class BeamSearch:
         full = ops.all(ended, axis=1)
         longest = given["max_new_tokens"] if self.early_stopping == "never" else length
         reach = ops.where(given["length_penalty"] > 0, longest, length)
-        reachable = running[:, 0] / ops.cast(reach, "float32") ** given["length_penalty"]
+        reachable = running[:, 0] / self.penalty(reach, given)
         better = reachable > ops.where(full, ops.min(ended_scores, axis=1), NEVER)
         return ops.logical_and(better, ops.logical_not(full)) if self.early_stopping is True else better
 
@@ -148,17 +171,24 @@ def repeated(values, times: int):
     return each(lambda x: ops.repeat(x, times, axis=0), values)
 
 
-def reordered(values, rows):
-    """Rows of a tensor, or of all in a cache.
+def reordered(cache: Cache, rows):
+    """The rows of a cache that go on. They stay with their prompts, so that sources are where they were.
 
-    Shape: (B, ...), (R,) -> (R, ...)
+    Shape: (R,) rows of (R, ...)
     """
-    return each(lambda x: ops.take(x, rows, axis=0), values)
+    return each(lambda x: ops.take(x, rows, axis=0), cache._replace(source=()))._replace(source=cache.source)
 
 
 def each(function, values):
     """A function of a tensor, or of each in a cache."""
     if not isinstance(values, Cache):
         return function(values)
-    layers = tuple((function(keys), function(values)) for keys, values in values.layers)
-    return Cache(function(values.rank), function(values.valid), layers)
+    layers, source = each_layer(function, values.layers), values.source
+    if source:
+        source = Source(function(source.valid), each_layer(function, source.layers))
+    return Cache(function(values.rank), function(values.valid), layers, source)
+
+
+def each_layer(function, layers):
+    """A function of the keys and the values of each layer."""
+    return tuple((function(keys), function(values)) for keys, values in layers)

@@ -49,6 +49,7 @@ class Engine:
 
     def __init__(self, model):
         self.backbone = model.backbone
+        self.encodes = model.backbone.application == "seq2seq"  # the prompt is a source, the new tokens a target
         self.variables = list(model.variables)
         self.compiled: dict[Any, tuple[Compiled, ...]] = {}
 
@@ -68,7 +69,7 @@ class Engine:
 
     def start(self, search, prompt: dict[str, Any], given: dict[str, Any]):
         """The state after reading the prompts and choosing the first tokens."""
-        batch, length = prompt["token_ids"].shape
+        batch, length = prompt.get("target_ids", prompt["token_ids"]).shape
         cache = new_cache(self.backbone.config, batch, length + search.room, self.backbone.policy.compute_dtype)
         logits, cache = self.logits(prompt, cache, 0)
         return search.begin(logits, cache, prompt, given)
@@ -84,12 +85,12 @@ class Engine:
     def step(self, search, state, given: dict[str, Any]):
         """Reads the tokens that were chosen last and chooses the next: all that decoding is, in a loop or streamed."""
         token = state.token[:, None]
-        inputs = {
-            "token_ids": token,
-            "segment_ids": given["segments"][:, None],
-            "position_ids": (given["lengths"] + state.step - 1)[:, None],
-            "padding_mask": ops.ones_like(token, dtype="bool"),
-        }
+        real = ops.ones_like(token, dtype="bool")
+        if self.encodes:
+            inputs = {"target_ids": token, "target_mask": real}
+        else:
+            inputs = {"token_ids": token, "padding_mask": real, "segment_ids": given["segments"][:, None]}
+        inputs["position_ids"] = (given["lengths"] + state.step - 1)[:, None]
         prompt_length = state.ids.shape[1] - search.room
         logits, cache = self.logits(inputs, state.cache, prompt_length + state.step - 1)
         return search.choose(state._replace(cache=cache), logits, given)
@@ -146,18 +147,24 @@ class Engine:
             if step < options.max_new_tokens:
                 state = advance(state, given, as_scalar(step + 1))
 
-    def prepare(self, prompts: Sequence[Prompt], options: GenerationOptions, random: np.ndarray | None = None):
+    def search_beams(self, prompts: Sequence[Prompt], options: GenerationOptions, kind=BeamSearch):
+        """The last state of a search with beams."""
+        search, prompt, given, _ = self.prepare(prompts, options, kind=kind)
+        start, advance = self.functions(search)
+        return advance(start(prompt, given), given, as_scalar(options.max_new_tokens))
+
+    def prepare(self, prompts: Sequence[Prompt], options: GenerationOptions, random=None, kind=BeamSearch):
         """The search, the tensors of the prompts, everything else that is given, and how many rows are real."""
         beams = options.num_beams
         copies = options.num_return_sequences if beams == 1 else 1
         rows = [prompt for prompt in prompts for _ in range(copies)]
         room = bucket(options.max_new_tokens)
-        search = BeamSearch.of(options, room) if beams > 1 else Sampling.of(options, room)
+        search = kind.of(options, room) if beams > 1 or kind is not BeamSearch else Sampling.of(options, room)
         batch = 1 << (len(rows) - 1).bit_length()  # the next power of 2
         if options.samples and random is None:
             random = uniforms(options.seed, [prompt.ids for prompt in prompts], copies, options.max_new_tokens)
         given = self.given(rows, batch, beams, room, options, random)
-        arrays = as_batch(rows, bucket(max(len(row.ids) for row in rows)), batch)
+        arrays = as_batch(rows, batch, sources=self.encodes)
         to_tensors = functools.partial(map_values, ops.convert_to_tensor)
         return search, to_tensors(arrays), to_tensors(given), len(rows)
 
@@ -166,7 +173,8 @@ class Engine:
         vocabulary = self.backbone.config.vocab_size
         unilm = self.backbone.application == "unilm"
         lengths, segments = np.ones(batch, "int32"), np.zeros(batch, "int32")
-        lengths[: len(rows)] = [len(row.ids) for row in rows]
+        if not self.encodes:
+            lengths[: len(rows)] = [len(row.ids) for row in rows]
         segments[: len(rows)] = [1 if unilm else row.segments[-1] for row in rows]
         numbers = np.zeros((batch, room), "float32")
         if random is not None:
@@ -195,7 +203,7 @@ class Engine:
         }
 
 
-def engine_of(model) -> Engine:
+def engine_of(model, bidirectional: bool = False) -> Engine:
     """The engine of a model; a new one when its variables are others than before (quantized, LoRA).
 
     Raises: GenerationError for a model that does not write.
@@ -206,13 +214,15 @@ def engine_of(model) -> Engine:
             "only models made by bert4x.load or build_transformer_model, with no inputs but ids, can generate; "
             "for others subclass bert4x.snippets.AutoRegressiveDecoder"
         )
-    if backbone.application not in ("lm", "unilm") and backbone.config.model != "gpt2":
+    if backbone.application == "encoder" and backbone.config.model != "gpt2":
         raise GenerationError(
             f"application={backbone.application!r} sees the whole text at once and cannot continue it; "
             "load the model with application='lm' or 'unilm'"
         )
     if not backbone.with_mlm:
         raise GenerationError("this model gives hidden states, not logits; load it with application='lm' or 'unilm'")
+    if backbone.bidirectional and not bidirectional:
+        raise GenerationError("this model decodes in two directions at once: use bert4x.BidirectionalDecoder(model)")
     if model.engine is None or [id(v) for v in model.engine.variables] != [id(v) for v in model.variables]:
         model.engine = Engine(model)
     return model.engine

@@ -37,6 +37,7 @@ class GenerationOptions:
     length_penalty: float = 1.0  # beams are compared by log p / length ** penalty
     early_stopping: bool | str = False  # as in transformers: True, False, or "never"
     seed: int | None = None
+    start_id: int | None = None  # the first token of an encoder-decoder's target, which is not returned
     pad_id: int | None = None  # of short prompts, on either side, and after the end of short outputs
     sliding_window: bool = False  # forget the oldest tokens when the model has no more positions
 
@@ -89,6 +90,7 @@ class GenerationOptions:
             "stop_ids": self.stop_ids or (),
             "suppress_ids": self.suppress_ids,
             "forced_ids": self.forced_ids.values(),
+            "start_id": () if self.start_id is None else (self.start_id,),
         }
         for name, ids in named.items():
             for token_id in ids:
@@ -113,9 +115,10 @@ CHECKS = {
     "num_return_sequences": (INTEGER, lambda v: v >= 1, "at least 1"),
     "length_penalty": (NUMBER, lambda v: abs(v) < float("inf"), "a finite number"),
     "seed": (INTEGER, lambda v: v >= 0, "at least 0"),
+    "start_id": (INTEGER, lambda v: v >= 0, "an id"),
     "pad_id": (INTEGER, lambda v: v >= 0, "an id"),
 }
-OPTIONAL = ("temperature", "top_k", "top_p", "min_p", "seed", "pad_id")
+OPTIONAL = ("temperature", "top_k", "top_p", "min_p", "seed", "start_id", "pad_id")
 NAMES = tuple(f.name for f in dataclasses.fields(GenerationOptions))
 
 

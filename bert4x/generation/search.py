@@ -136,7 +136,10 @@ def with_room(prompt: dict[str, Any], room: int):
 
     Shape: (B, T) -> (B, T + room)
     """
-    ids = ops.where(prompt["padding_mask"], prompt["token_ids"], -1)
+    of_decoder = "target_ids" in prompt
+    names = ("target_ids", "target_mask") if of_decoder else ("token_ids", "padding_mask")
+    ids, mask = (prompt[name] for name in names)
+    ids = ops.where(mask, ids, -1)
     return ops.concatenate([ids, ops.full((ids.shape[0], room), -1, "int32")], axis=1)
 
 

@@ -1,5 +1,6 @@
 """What `generate`, `generate_ids` and `stream` of a model do: prompts in, text or ids out."""
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -112,14 +113,16 @@ def read_text_options(model, given: dict) -> GenerationOptions:
 
 def encode(model, text: str) -> Prompt:
     """The prompt of a text. Raises: GenerationError."""
-    application = "lm" if model.backbone.config.model == "gpt2" and model.backbone.application == "encoder" else None
-    application = application or model.backbone.application
-    ids = np.array(encode_prompt(model.tokenizer, application, model.backbone.config.model, text), "int32")
-    return Prompt(ids, np.zeros_like(ids))
+    backbone = model.backbone
+    application = {"seq2seq": "unilm", "encoder": "lm"}.get(backbone.application, backbone.application)
+    ids = np.array(encode_prompt(model.tokenizer, application, backbone.config.model, text), "int32")
+    return Prompt(ids, np.zeros_like(ids), getattr(model.tokenizer, "start_id", None))
 
 
 def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, ended=None):
     """`Engine.decode` after all checks. Raises: GenerationError."""
+    if options.start_id is not None:
+        prompts = [dataclasses.replace(prompt, start=options.start_id) for prompt in prompts]
     check(engine, prompts, options)
     return decode_in_windows(engine, prompts, options, ended)
 
@@ -128,6 +131,8 @@ def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> 
     """Raises: GenerationError for ids and lengths that the model does not have."""
     vocabulary = engine.backbone.config.vocab_size
     options.check_ids(vocabulary)
+    if engine.encodes and any(prompt.start is None for prompt in prompts):
+        raise GenerationError("start_id is missing: the token that the targets of this encoder-decoder begin with")
     for number, prompt in enumerate(prompts):
         if prompt.ids.min() < 0 or prompt.ids.max() >= vocabulary:
             bad = prompt.ids[(prompt.ids < 0) | (prompt.ids >= vocabulary)][0]

@@ -22,13 +22,15 @@ def check_positions(backbone, prompts: Sequence[Prompt], options: GenerationOpti
     """Raises: GenerationError when more positions are needed than there are, and no sliding window is allowed."""
     limit, longest = positions_of(backbone), max(len(prompt.ids) for prompt in prompts)
     if options.sliding_window:
-        if backbone.application == "unilm":
-            raise GenerationError("a UniLM cannot forget the beginning of its source; shorten it")
+        if backbone.application in ("unilm", "seq2seq"):
+            raise GenerationError("only a language model can forget the beginning of its text; shorten the source")
         return
     if longest > limit:
         raise GenerationError(
             f"a prompt has {longest} tokens, the model positions for {limit}; shorten it, or give sliding_window=True"
         )
+    if backbone.application == "seq2seq":
+        longest = 1  # the target has positions of its own, and begins with one token
     if longest + options.max_new_tokens > limit:
         raise GenerationError(
             f"{longest} tokens of prompt and {options.max_new_tokens} new ones need more than the {limit} positions of "
@@ -38,7 +40,8 @@ def check_positions(backbone, prompts: Sequence[Prompt], options: GenerationOpti
 
 def fits(engine: Engine, prompts: Sequence[Prompt], options: GenerationOptions) -> bool:
     """Whether one window is enough."""
-    return max(len(prompt.ids) for prompt in prompts) + options.max_new_tokens <= positions_of(engine.backbone)
+    longest = max(len(prompt.ids) for prompt in prompts)
+    return not options.sliding_window or longest + options.max_new_tokens <= positions_of(engine.backbone)
 
 
 def decode_in_windows(

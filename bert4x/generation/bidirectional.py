@@ -1,0 +1,173 @@
+"""Synchronous bidirectional decoding (Zhou, Zhang, Zong, TACL 2019, arXiv 1905.04847)."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from bert4x.errors import GenerationError
+from bert4x.generation.batch import Prompt, read_prompts
+from bert4x.generation.beam import BeamSearch
+from bert4x.generation.detokenize import Detokenizer
+from bert4x.generation.engine import engine_of
+from bert4x.generation.options import GenerationOptions, read_options
+from bert4x.generation.prompt import stop_id
+from bert4x.generation.rules import NEVER
+from bert4x.generation.text import check, encode, read_text_options
+
+MARKERS = ("[unused1]", "[unused2]"), ("[CLS]", "[MASK]")  # the first tokens of both directions, whichever there are
+
+
+class Path(NamedTuple):
+    """One decoded sequence, in reading order whatever its direction ("l2r" or "r2l").
+
+    Shape: ids and log_probabilities (N,), without marker, with the stop token at the end it was written last (the
+    beginning, for "r2l")
+    """
+
+    direction: str
+    ids: np.ndarray
+    log_probabilities: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class BidirectionalSearch(BeamSearch):
+    """Beam search of two directions at once: the first half of the rows writes from left to right, the second from right
+    to left. The finished sequences of both compete: a prompt is done when neither can still improve on the best K.
+
+    Scores are log p / ((5 + length) / 6) ** penalty (Wu et al. 2016, arXiv 1609.08144), as published.
+    """
+
+    def penalty(self, length, given: dict[str, Any]):
+        return ((5.0 + ops.cast(length, "float32")) / 6.0) ** given["length_penalty"]
+
+    def can_improve(self, running, ended, ended_scores, length, given: dict[str, Any]):
+        others = ops.roll(ended_scores, ended_scores.shape[0] // 2, axis=0)
+        scores, _ = ops.top_k(ops.concatenate([ended_scores, others], axis=1), self.beams)
+        return super().can_improve(running, scores > NEVER / 2, scores, length, given)
+
+
+class BidirectionalDecoder:
+    """Decodes with a model that writes in both directions at once, each seeing what the other has written.
+
+    `model` is an encoder-decoder (`model="transformer"`) or a UniLM (`application="unilm"`), loaded with
+    `bidirectional=True`. The two markers are the first tokens of the targets: names or ids; by default [unused1] and
+    [unused2], or where there are none [CLS] and [MASK].
+
+    Raises: GenerationError for a model of another kind, and for markers that the vocabulary lacks or that are the same.
+    """
+
+    def __init__(self, model, l2r: str | int | None = None, r2l: str | int | None = None):
+        self.model, self.engine = model, engine_of(model, bidirectional=True)
+        backbone = model.backbone
+        if not backbone.bidirectional or backbone.application not in ("unilm", "seq2seq"):
+            raise GenerationError(
+                f"this model is application={backbone.application!r}, bidirectional={backbone.bidirectional}; expected "
+                "bidirectional=True with application='unilm', or model='transformer'"
+            )
+        self.markers = markers(model, l2r, r2l)
+
+    def generate(self, text: str | Sequence[str], num_beams: int = 4, **options) -> str | list:
+        """The best targets of sources: a str for one, a list for several; a list for every source with
+        `num_return_sequences` above 1. `num_beams` is of both directions together; the default length penalty is 0.6.
+
+        Raises: GenerationError before anything is computed.
+        """
+        found = self.paths(text, num_beams, **options)
+        single = options.get("num_return_sequences", 1) == 1
+        texts = [self.text(paths[0]) if single else [self.text(path) for path in paths] for paths in found]
+        return texts[0] if isinstance(text, str) else texts
+
+    def paths(self, text: str | Sequence[str], num_beams: int = 4, **options) -> list[list[Path]]:
+        """The same as decoded sequences with their scores along the way: for every source the best of both directions,
+        best first, `num_return_sequences` or, by default, all `num_beams`.
+        """
+        settings = self.settings(read_text_options(self.model, self.defaults(options)), num_beams)
+        texts = [text] if isinstance(text, str) else list(text)
+        return self.decode([encode(self.model, one) for one in texts], settings, options)
+
+    def generate_ids(self, ids, num_beams: int = 4, return_scores: bool = False, **options):
+        """`generate` without text: the best target of every source, in reading order, without the stop token.
+
+        Shape: (B, S) or B lists -> (B, new) int32, `pad_id` (or 0) after the end[, (B,) float32 scores]
+        """
+        settings = self.settings(read_options(self.defaults(options)), num_beams)
+        best = [paths[0] for paths in self.decode(read_prompts(ids, pad_id=settings.pad_id), settings, options)]
+        rows = [path.ids[~np.isin(path.ids, settings.stop_ids or ())] for path in best]
+        new = np.full((len(rows), max(map(len, rows))), settings.pad_id or 0, "int32")
+        for row, written in zip(new, rows, strict=True):
+            row[: len(written)] = written
+        return (new, np.array([path.score for path in best], "float32")) if return_scores else new
+
+    def text(self, path: Path) -> str:
+        """The text of a decoded sequence."""
+        stops = read_text_options(self.model, {}).stop_ids
+        writer = Detokenizer(self.model.tokenizer)
+        return "".join([writer.add(i) for i in path.ids if i not in stops]) + writer.finish()
+
+    def defaults(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of a call, with the published length penalty."""
+        return {"length_penalty": 0.6} | options
+
+    def settings(self, options: GenerationOptions, num_beams: int) -> GenerationOptions:
+        """The options of each direction. Raises: GenerationError."""
+        if isinstance(num_beams, bool) or not isinstance(num_beams, int) or num_beams < 2 or num_beams % 2:
+            raise GenerationError(f"num_beams is {num_beams!r}; expected an even number: half for each direction")
+        if options.num_return_sequences > num_beams:
+            raise GenerationError(
+                f"num_return_sequences is {options.num_return_sequences}, above num_beams {num_beams}"
+            )
+        if options.samples or options.stop or options.sliding_window:
+            raise GenerationError(
+                "two directions are searched, not sampled: no sampling options, stop strings, windows"
+            )
+        return dataclasses.replace(options, num_beams=num_beams // 2, num_return_sequences=1)
+
+    def decode(self, prompts: Sequence[Prompt], settings: GenerationOptions, options: dict) -> list[list[Path]]:
+        """The paths of every prompt, best first."""
+        engine, count = self.engine, len(prompts)
+        padded = [*prompts, *[prompts[-1]] * ((1 << (count - 1).bit_length()) - count)]
+        rows = [self.begun(prompt, marker) for marker in self.markers for prompt in padded]
+        check(engine, rows, settings)
+        state = engine.search_beams(rows, settings, BidirectionalSearch)
+        ids, scores, log_probabilities, ended = (
+            ops.convert_to_numpy(x)
+            for x in (state.ended_ids, state.ended_scores, state.ended_log_probabilities, state.ended)
+        )
+        found = []
+        for row in range(count):
+            paths = []
+            for direction, at in (("l2r", row), ("r2l", row + len(padded))):
+                for beam in np.flatnonzero(ended[at]):
+                    length = int((ids[at, beam] >= 0).sum())
+                    step = 1 if direction == "l2r" else -1
+                    written = (values[at, beam, :length][::step] for values in (ids, log_probabilities))
+                    paths.append(Path(direction, *written, float(scores[at, beam])))
+            paths.sort(key=lambda path: -path.score)
+            found.append(paths[: options.get("num_return_sequences", len(paths))])
+        return found
+
+    def begun(self, prompt: Prompt, marker: int) -> Prompt:
+        """A source whose target begins with the marker of a direction."""
+        if self.engine.encodes:
+            return Prompt(prompt.ids, prompt.segments, marker)
+        return Prompt(np.append(prompt.ids, np.int32(marker)), np.append(prompt.segments, np.int32(1)))
+
+
+def markers(model, l2r: str | int | None, r2l: str | int | None) -> tuple[int, int]:
+    """The ids of the first tokens of both directions. Raises: GenerationError."""
+    tokenizer = model.tokenizer
+    if l2r is None or r2l is None:
+        known = getattr(tokenizer, "token_dict", {})
+        pairs = [pair for pair in MARKERS if all(token in known for token in pair)]
+        if not pairs:
+            raise GenerationError("give l2r and r2l, the ids of two tokens with which targets of both directions begin")
+        l2r, r2l = (own if given is None else given for given, own in zip((l2r, r2l), pairs[0], strict=True))
+    ids = tuple(stop_id(tokenizer, token) if isinstance(token, str) else int(token) for token in (l2r, r2l))
+    if ids[0] == ids[1] or not all(0 <= i < model.config.vocab_size for i in ids):
+        raise GenerationError(f"the markers have ids {ids}; expected two different ones of the vocabulary")
+    return ids
