@@ -36,8 +36,8 @@ class Path(NamedTuple):
 
 @dataclass(frozen=True)
 class BidirectionalSearch(BeamSearch):
-    """Beam search of two directions at once: the first half of the rows writes from left to right, the second from right
-    to left. The finished sequences of both compete: a prompt is done when neither can still improve on the best K.
+    """Beam search of two directions at once: the first half of the rows writes from left to right, the second from
+    right to left. The finished sequences of both compete, and a prompt is done when neither can improve on the best K.
 
     Scores are log p / ((5 + length) / 6) ** penalty (Wu et al. 2016, arXiv 1609.08144), as published.
     """
@@ -86,7 +86,7 @@ class BidirectionalDecoder:
         """The same as decoded sequences with their scores along the way: for every source the best of both directions,
         best first, `num_return_sequences` or, by default, all `num_beams`.
         """
-        settings = self.settings(read_text_options(self.model, self.defaults(options)), num_beams)
+        settings = self.settings(read_text_options(self.model, self.defaults(num_beams, options)))
         texts = [text] if isinstance(text, str) else list(text)
         return self.decode([encode(self.model, one) for one in texts], settings, options)
 
@@ -95,7 +95,7 @@ class BidirectionalDecoder:
 
         Shape: (B, S) or B lists -> (B, new) int32, `pad_id` (or 0) after the end[, (B,) float32 scores]
         """
-        settings = self.settings(read_options(self.defaults(options)), num_beams)
+        settings = self.settings(read_options(self.defaults(num_beams, options)))
         best = [paths[0] for paths in self.decode(read_prompts(ids, pad_id=settings.pad_id), settings, options)]
         rows = [path.ids[~np.isin(path.ids, settings.stop_ids or ())] for path in best]
         new = np.full((len(rows), max(map(len, rows))), settings.pad_id or 0, "int32")
@@ -109,23 +109,17 @@ class BidirectionalDecoder:
         writer = Detokenizer(self.model.tokenizer)
         return "".join([writer.add(i) for i in path.ids if i not in stops]) + writer.finish()
 
-    def defaults(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Options of a call, with the published length penalty."""
-        return {"length_penalty": 0.6} | options
-
-    def settings(self, options: GenerationOptions, num_beams: int) -> GenerationOptions:
-        """The options of each direction. Raises: GenerationError."""
+    def defaults(self, num_beams: int, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of a call, with the published length penalty. Raises: GenerationError."""
         if isinstance(num_beams, bool) or not isinstance(num_beams, int) or num_beams < 2 or num_beams % 2:
             raise GenerationError(f"num_beams is {num_beams!r}; expected an even number: half for each direction")
-        if options.num_return_sequences > num_beams:
-            raise GenerationError(
-                f"num_return_sequences is {options.num_return_sequences}, above num_beams {num_beams}"
-            )
-        if options.samples or options.stop or options.sliding_window:
-            raise GenerationError(
-                "two directions are searched, not sampled: no sampling options, stop strings, windows"
-            )
-        return dataclasses.replace(options, num_beams=num_beams // 2, num_return_sequences=1)
+        return {"length_penalty": 0.6, "num_beams": num_beams} | options
+
+    def settings(self, options: GenerationOptions) -> GenerationOptions:
+        """The options of each direction. Raises: GenerationError."""
+        if options.stop or options.sliding_window:
+            raise GenerationError("two directions take no stop strings and no sliding window; give stop_ids")
+        return dataclasses.replace(options, num_beams=options.num_beams // 2, num_return_sequences=1)
 
     def decode(self, prompts: Sequence[Prompt], settings: GenerationOptions, options: dict) -> list[list[Path]]:
         """The paths of every prompt, best first."""
