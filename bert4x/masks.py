@@ -6,6 +6,10 @@ Key k is visible to query q iff `valid[k] and rank[k] <= rank[q]`. What an appli
 - `lm`: rank is the position, so a token sees itself and what came before;
 - `unilm`: rank is the cumulative sum of the segment ids, so the source (segment 0) is bidirectional and each target
   token (segment 1) sees the source and the targets before it (Dong et al. 2019, arXiv 1905.03197).
+
+In synchronous bidirectional decoding (Zhou et al. 2019, arXiv 1905.04847) the rows of a batch are two directions: the
+first half writes its targets from left to right, the second half the same from right to left. Row r of R then also sees
+targets of its partner, row (r + R / 2) mod R, by the same rule.
 """
 
 from keras import ops
@@ -32,3 +36,21 @@ def visible(query_rank, key_rank, key_valid=None):
     """
     seen = key_rank[:, None, None, :] <= query_rank[:, None, :, None]
     return seen if key_valid is None else ops.logical_and(seen, key_valid[:, None, None, :])
+
+
+def partner(x):
+    """For every row its partner, which writes in the other direction.
+
+    Shape: (R, ...) -> (R, ...), R even
+    """
+    left_to_right, right_to_left = ops.split(x, 2, axis=0)  # fails for an odd R, on every backend
+    return ops.concatenate([right_to_left, left_to_right], axis=0)
+
+
+def visible_to_partner(application: str, query_rank, key_rank, key_valid=None):
+    """Which keys of each row the queries of its partner may attend to: of a UniLM's, the targets only.
+
+    Shape: (B, T), (B, S), (B, S) bool or None -> (B, 1, T, S) bool
+    """
+    seen = visible(partner(query_rank), key_rank, key_valid)
+    return ops.logical_and(seen, (key_rank > 0)[:, None, None, :]) if application == "unilm" else seen

@@ -13,21 +13,25 @@ HIDDEN = -1e9  # the score of an invisible key: finite, so that a row with no vi
 class Visibility(Layer):
     """The attention mask of an application (see `bert4x.masks`), from the embedded tokens, whose Keras mask tells
     padding, and their ids: the segment ids for `unilm`, any others elsewhere. The application `source` is what an
-    encoder-decoder sees of its source, from anywhere: a single row for all queries.
+    encoder-decoder sees of its source, from anywhere: a single row for all queries. With `of_partner=True` it is the
+    mask of what queries of the other direction see.
 
     Shape: (B, T, E), (B, T) -> (B, 1, T, T) bool; `source`: (B, 1, 1, T)
     """
 
-    settings = ("application",)
+    settings = ("application", "of_partner")
 
-    def __init__(self, application="encoder", **kwargs):
+    def __init__(self, application="encoder", of_partner=False, **kwargs):
         super().__init__(**kwargs)
         self.application = application
+        self.of_partner = of_partner
 
     def call(self, x, ids, x_mask=None):
         # Two tensors always: for a layer called on one, Keras records the symbolic call's mask (that of the padding
         # id) as an argument of the graph node, and a padding_mask given later would be ignored.
         rank = masks.token_rank(self.application, ids, ids)
+        if self.of_partner:
+            return masks.visible_to_partner(self.application, rank, rank, x_mask)
         return masks.visible(rank[:, :1] if self.application == "source" else rank, rank, x_mask)
 
     def compute_mask(self, x, mask=None):
@@ -46,14 +50,31 @@ class MultiHeadAttention(Layer):
     writes those of x from position `index` on, attends to all, and returns the new memory last. The softmax runs in
     float32 whatever the policy.
 
-    Shape: x (B, T, D), visible (B, 1, T, S) bool[, previous_scores (B, A, T, S)], S = T without a memory
-    -> (B, T, D)[, (B, A, T, S)][, ((B, A, S, d_k), (B, A, S, d_v))]
+    With `visible_to_partner` (see `bert4x.masks`) it is the synchronous bidirectional attention of Zhou, Zhang and Zong
+    2019 (arXiv 1905.04847): `partner_weight` * tanh(attention to the partner's keys and values), with dropout inside
+    the tanh, is added to every head. Scores then have a row for each query, and another for each of the partner's.
+
+    Shape: x (B, T, D), visible (B, 1, T, S) bool[, previous_scores (B, A, T, S)][, visible_to_partner (B, 1, T, S)],
+    S = T without a memory -> (B, T, D)[, (B, A, T or 2 T, S)][, ((B, A, S, d_k), (B, A, S, d_v))]
     """
 
-    settings = ("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores")
+    settings = (
+        *("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores"),
+        *("partner_weight", "partner_dropout"),
+    )
 
     def __init__(
-        self, heads, head_size, key_size=None, use_bias=True, dropout=0.0, stddev=0.02, return_scores=False, **kwargs
+        self,
+        heads,
+        head_size,
+        key_size=None,
+        use_bias=True,
+        dropout=0.0,
+        stddev=0.02,
+        return_scores=False,
+        partner_weight=0.0,
+        partner_dropout=0.0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.heads = heads
@@ -63,6 +84,8 @@ class MultiHeadAttention(Layer):
         self.dropout = dropout
         self.stddev = stddev
         self.return_scores = return_scores
+        self.partner_weight = partner_weight
+        self.partner_dropout = partner_dropout
 
     def build(self, x_shape, visible_shape=None, previous_scores_shape=None):
         sizes = {
@@ -84,19 +107,38 @@ class MultiHeadAttention(Layer):
         self.query_dense, self.key_dense, self.value_dense, self.output_dense = projections.values()
         for name, dense in projections.items():
             dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)
-        self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=self.compute_dtype)
+        if self.partner_weight:
+            self.fusion_dropout = keras.layers.Dropout(self.partner_dropout, dtype=self.compute_dtype)
 
-    def call(self, x, visible, previous_scores=None, memory=None, index=0, training=None):
+    def call(self, x, visible, previous_scores=None, memory=None, index=0, visible_to_partner=None, training=None):
         query, (key, value) = self.split_heads(self.query_dense(x)), self.keys_values(x)
         if memory is not None:
             key, value = (write(old, index, new) for old, new in zip(memory, (key, value), strict=True))
+        if visible_to_partner is not None:  # its queries come to the keys, which are many more, and are read once
+            query = ops.concatenate([query, masks.partner(query)], axis=2)
+            visible = ops.concatenate([visible, visible_to_partner], axis=2)
         scores = self.scores(query, key)
         if previous_scores is not None:
             scores = scores + ops.cast(previous_scores, "float32")
-        out = self.output_dense(self.join_heads(self.mix(scores, visible, value, training)))
+        context = self.mix(scores, visible, value, training)
+        if visible_to_partner is not None:
+            context = self.fuse(context, visible_to_partner, training)
+        out = self.output_dense(self.join_heads(context))
         extra = [scores] if self.return_scores else []
         extra += [(key, value)] if memory is not None else []
         return (out, *extra) if extra else out
+
+    def fuse(self, context, visible_to_partner, training):
+        """The context of each row, and what its partner's keys gave for its queries; nothing where none was visible.
+
+        Shape: (B, A, 2 T, d_v), (B, 1, T, S) -> (B, A, T, d_v)
+        """
+        length = ops.shape(visible_to_partner)[2]
+        own, partner = context[:, :, :length], context[:, :, length:]
+        partner = ops.where(ops.any(visible_to_partner, axis=-1, keepdims=True), partner, ops.zeros_like(partner))
+        partner = ops.tanh(self.fusion_dropout(partner, training=training))
+        return own + ops.cast(self.partner_weight, own.dtype) * masks.partner(partner)
 
     def keys_values(self, x):
         """Shape: (B, S, D) -> (B, A, S, d_k), (B, A, S, d_v)"""
@@ -124,11 +166,14 @@ class MultiHeadAttention(Layer):
     def compute_mask(self, x, mask=None):
         return mask
 
-    def compute_output_spec(self, x, visible, previous_scores=None, memory=None, index=0, training=None):
-        out = self.symbolic(x.shape)
+    def compute_output_spec(
+        self, x, visible, previous_scores=None, memory=None, index=0, visible_to_partner=None, training=None
+    ):
+        out, length = self.symbolic(x.shape), x.shape[1]
         if not self.return_scores:
             return out
-        return out, self.symbolic((x.shape[0], self.heads, x.shape[1], x.shape[1]), "float32")
+        rows = 2 * length if length and visible_to_partner is not None else length
+        return out, self.symbolic((x.shape[0], self.heads, rows, length), "float32")
 
 
 @keras.saving.register_keras_serializable("bert4x")

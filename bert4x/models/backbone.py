@@ -25,6 +25,11 @@ class Backbone:
     Options that are not part of a config: `with_mlm`, `with_nsp`, `with_pool` (True, or an activation), the conditions
     of conditional layer normalisation, `additional_input_layers`, `layers` (take layers of these names instead of
     making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`.
+
+    `bidirectional=True` makes the self-attention over targets synchronous in two directions (`bert4x.masks`; Zhou et
+    al. 2019, arXiv 1905.04847), for the application "unilm" and the encoder-decoder. It has no variables of its own,
+    so any checkpoint loads. A batch is then R / 2 rows from left to right, and the same R / 2 from right to left. What
+    comes from the other direction is weighted by `bidirectional_weight`, after dropout of `bidirectional_dropout`.
     """
 
     applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
@@ -41,6 +46,9 @@ class Backbone:
         "prefix": "",
         "name": None,
         "sequence_length": None,
+        "bidirectional": False,
+        "bidirectional_weight": 0.1,
+        "bidirectional_dropout": 0.3,
         "dtype": None,
     }
 
@@ -58,8 +66,22 @@ class Backbone:
         self.layers = self.layers if self.layers is not None else {}  # shared with the caller, as in bert4keras
         self.prefix = self.prefix or ""
         self.policy = dtype_policy(self.dtype)
+        self.check_bidirectional()
         self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
         self.model = None
+
+    def check_bidirectional(self):
+        """Raises: ConfigError where there is no target, or for a weight or rate that cannot be."""
+        if self.bidirectional and self.application not in ("unilm", "seq2seq"):
+            raise ConfigError(
+                f"bidirectional=True is for targets, and the application {self.application!r} has none; expected "
+                "'unilm', or the encoder-decoder model='transformer'"
+            )
+        if not 0 < self.bidirectional_weight < float("inf") or not 0 <= self.bidirectional_dropout < 1:
+            raise ConfigError(
+                f"bidirectional_weight = {self.bidirectional_weight!r}, bidirectional_dropout = "
+                f"{self.bidirectional_dropout!r}; expected a positive number, and one from 0 to below 1"
+            )
 
     def layer(self, cls, name: str, **kwargs):
         """The layer of this name: made on first use, the same one ever after."""
@@ -194,7 +216,8 @@ class Backbone:
     def attend(self, tokens, inputs, application: str, cache: Cache | None, index) -> Attending:
         """What the attention layers of this pass share."""
         if cache is None:
-            return Attending(self.visibility(tokens, inputs, application))
+            of_partner = self.visibility(tokens, inputs, application, of_partner=True) if self.bidirectional else None
+            return Attending(self.visibility(tokens, inputs, application), visible_to_partner=of_partner)
         ids = inputs["token_ids"]
         valid = self.real(ids, inputs.get("padding_mask"))
         rank = masks.token_rank(application, ids, inputs.get("segment_ids"))
@@ -206,7 +229,9 @@ class Backbone:
         cache = cache._replace(
             rank=ops.slice_update(cache.rank, (0, index), rank), valid=ops.slice_update(cache.valid, (0, index), valid)
         )
-        return Attending(masks.visible(rank, cache.rank, cache.valid), cache, index)
+        seen = rank, cache.rank, cache.valid
+        of_partner = masks.visible_to_partner(application, *seen) if self.bidirectional else None
+        return Attending(masks.visible(*seen), cache, index, of_partner)
 
     def real(self, ids, padding_mask=None):
         """Which tokens are no padding: as the mask says, or those that are not the padding id.
@@ -217,17 +242,21 @@ class Backbone:
             padding_mask = self.layers[self.prefix + "Embedding-Token"].compute_mask(ids)
         return ops.ones_like(ids, dtype="bool") if padding_mask is None else ops.cast(padding_mask, "bool")
 
-    def visibility(self, x, inputs, application: str):
-        """The attention mask of an application."""
-        name = f"Attention-{MASK_NAMES[application]}Mask"
-        layer = self.layer(L.Visibility, name, application=application)
+    def visibility(self, x, inputs, application: str, of_partner: bool = False):
+        """The attention mask of an application, or that of what the other direction sees."""
+        name = f"Attention-{MASK_NAMES[application]}{'Partner-' if of_partner else ''}Mask"
+        layer = self.layer(L.Visibility, name, application=application, of_partner=of_partner)
         return layer(x, inputs["segment_ids" if application == "unilm" else "token_ids"])
 
     def attention(self, name: str, x, pass_: Attending):
         """Self-attention over this pass's tokens and the cached ones."""
         c = self.config
-        layer = self.attention_layer(L.MultiHeadAttention, name, return_scores=c.residual_attention_scores)
+        options = {"return_scores": c.residual_attention_scores}
         given = {} if pass_.scores is None else {"previous_scores": pass_.scores}
+        if pass_.visible_to_partner is not None:
+            options |= {"partner_weight": self.bidirectional_weight, "partner_dropout": self.bidirectional_dropout}
+            given["visible_to_partner"] = pass_.visible_to_partner
+        layer = self.attention_layer(L.MultiHeadAttention, name, **options)
         if pass_.cache is not None:
             given |= {"memory": pass_.memory, "index": pass_.index}
         outputs = layer(x, pass_.visible, **given)

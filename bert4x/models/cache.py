@@ -45,8 +45,8 @@ def new_cache(config, batch_size: int, length: int, dtype: str) -> Cache:
 class Attending:
     """The mask, the residual scores and the cache that the attention layers of one forward pass hand on."""
 
-    def __init__(self, visible, cache: Cache | None = None, index=0):
-        self.visible = visible
+    def __init__(self, visible, cache: Cache | None = None, index=0, visible_to_partner=None):
+        self.visible, self.visible_to_partner = visible, visible_to_partner
         self.scores = None
         self.cache, self.index = cache, index
         self.written: list[tuple[Any, Any]] = []  # the layers of the cache with this pass's keys and values in them

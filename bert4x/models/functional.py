@@ -175,6 +175,9 @@ class TransformerModel(keras.Model):
         ids_by_name = {name: by_layer[name] for name in by_layer if name.endswith(tuple(INPUT_NAMES.values()))}
         token_ids = by_layer[self.inputs[0].name]
         check_shapes({"token_ids": token_ids} | ids_by_name | {"padding_mask": mask})
+        rows = np.shape(token_ids)[0]
+        if getattr(self.backbone, "bidirectional", False) and rows is not None and rows % 2:
+            raise InputError(f"{rows} rows; a bidirectional model takes an even number, half of them in each direction")
         for (what, size), name in itertools.product(limits.items(), by_layer):
             ids = concrete(by_layer[name]) if name.endswith(INPUT_NAMES[f"{what}_ids"]) else None
             if ids is None or not ids.size or not size:

@@ -15,6 +15,7 @@ def forward(
     application="encoder",
     condition=None,
     condition_act=None,
+    lookahead=None,
 ):
     """Outputs of a BERT or ALBERT, as a dict of float64 arrays.
 
@@ -24,6 +25,7 @@ def forward(
         token_ids, segment_ids, position_ids: int (B, T).
         padding_mask: bool (B, T), True at real tokens; by default the ids other than config["pad_token_id"].
         application: "encoder", "lm" or "unilm".
+        lookahead: of synchronous bidirectional attention, see `parts.attention`.
         condition: (B, C) or (B, T, C), for conditional layer normalization; condition_act: its hidden activation.
 
     Returns:
@@ -51,7 +53,7 @@ def forward(
         layer = f"Transformer-{i}" if numbered else "Transformer"
         mha, ffn = f"{layer}-MultiHeadSelfAttention", f"{layer}-FeedForward"
         previous = scores if config.get("residual_attention_scores") else None
-        y, scores = attention(w, mha, x, config, application, segments, valid, previous)
+        y, scores = attention(w, mha, x, config, application, segments, valid, previous, lookahead)
         x = norm(f"{mha}-Norm", x + y)
         x = norm(f"{ffn}-Norm", x + feed_forward(w, ffn, x, config["hidden_act"]))
 

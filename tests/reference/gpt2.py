@@ -15,6 +15,7 @@ def forward(
     application="lm",
     condition=None,
     condition_act=None,
+    lookahead=None,
 ):
     """Outputs of a GPT2: layer normalization before each sublayer and once at the end.
 
@@ -36,7 +37,7 @@ def forward(
     for i in range(config["num_hidden_layers"]):
         mha, ffn = f"Transformer-{i}-MultiHeadSelfAttention", f"Transformer-{i}-FeedForward"
         previous = scores if config.get("residual_attention_scores") else None
-        y, scores = attention(w, mha, norm(f"{mha}-Norm", x), config, application, segments, valid, previous)
+        y, scores = attention(w, mha, norm(f"{mha}-Norm", x), config, application, segments, valid, previous, lookahead)
         x = x + y
         x = x + feed_forward(w, ffn, norm(f"{ffn}-Norm", x), config["hidden_act"])
     x = norm("Output-Norm", x)

@@ -112,7 +112,8 @@ def attention(w, path, x, config, application, segments, valid, previous, lookah
 
     With `lookahead`, the first half of the rows are targets written from left to right, the second half the same from
     right to left, and each also sees the past of the other (Zhou et al. 2019, arXiv 1905.04847, "nonlinear
-    interpolation" with tanh): own + lookahead * tanh(attention to the other's keys and values), for every head.
+    interpolation" with tanh): own + lookahead * tanh(attention to the other's keys and values), for every head. The
+    scores are then (B, 2, A, T, T), those of the other direction second.
     """
     heads = config["num_attention_heads"]
     query, key, value = (w.dense(f"{path}/{name}", x) for name in ("query", "key", "value"))
@@ -122,17 +123,18 @@ def attention(w, path, x, config, application, segments, valid, previous, lookah
         seen = [
             [k for k in range(length) if is_visible(application, q, k, segments[b], valid[b])] for q in range(length)
         ]
-        own = attend(query[b], key[b], value[b], heads, seen, None if previous is None else previous[b])
+        before = [None, None] if previous is None else previous[b] if lookahead else [previous[b]]
+        values, score = attend(query[b], key[b], value[b], heads, seen, before[0])
         if lookahead:
             o = (b + batch // 2) % batch
             seen = [
                 [k for k in range(length) if is_seen_ahead(application, q, k, segments[b], segments[o], valid[o])]
                 for q in range(length)
             ]
-            other, _ = attend(query[b], key[o], value[o], heads, seen)
-            own = own[0] + lookahead * np.tanh(other), own[1]
-        mixed.append(own[0])
-        scores.append(own[1])
+            others, other_score = attend(query[b], key[o], value[o], heads, seen, before[1])
+            values, score = values + lookahead * np.tanh(others), [score, other_score]
+        mixed.append(values)
+        scores.append(score)
     return w.dense(f"{path}/output", np.array(mixed)), np.array(scores)
 
 
