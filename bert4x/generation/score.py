@@ -27,6 +27,8 @@ def score(model, prompts: str | Sequence[str], choices: Sequence[str], normalize
     Raises: GenerationError before anything is computed.
     """
     engine = engine_of(model)
+    if engine.encodes:
+        raise GenerationError("an encoder-decoder scores no choices; load a model with application='lm' or 'unilm'")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if isinstance(choices, str) or not choices:
         raise GenerationError(f"choices are {choices!r}; expected a list of texts, at least one")
@@ -56,7 +58,6 @@ def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Seque
     """The sums of log-probabilities. Shape: P prompts, P x C answers of any length -> (P, C) float32"""
     count, choices = len(prompts), len(answers[0])
     batch = 1 << (count - 1).bit_length()
-    length = bucket(max(len(prompt.ids) for prompt in prompts))
     room = bucket(max(len(ids) for row in answers for ids in row), least=4)
     ids, real = np.zeros((batch, choices, room), "int32"), np.zeros((batch, choices, room), bool)
     for p, row in enumerate(answers):
@@ -66,7 +67,7 @@ def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Seque
     lengths[:count] = [len(prompt.ids) for prompt in prompts]
     segments[:count] = [1 if engine.backbone.application == "unilm" else p.segments[-1] for p in prompts]
     given = {"ids": ids, "real": real, "lengths": lengths, "segments": segments}
-    tensors = (map_values(ops.convert_to_tensor, values) for values in (as_batch(prompts, length, batch), given))
+    tensors = (map_values(ops.convert_to_tensor, values) for values in (as_batch(prompts, batch), given))
     if "score" not in engine.compiled:
         engine.compiled["score"] = (Compiled(functools.partial(log_probabilities, engine), engine.variables),)
     return ops.convert_to_numpy(engine.compiled["score"][0](*tensors))[:count]
