@@ -198,6 +198,11 @@ def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) ->
     table = "Embedding-Token/embeddings"
     prefix = next((v.path.removesuffix(table) for v in model.variables if v.path.endswith(table)), "")
     held = {variable.path.removeprefix(prefix): variable for variable in model.variables}
+    if any(held[path].dtype == "int8" for path in held):
+        raise ConversionError(
+            "this model's weights are int8, which no checkpoint format here has; load it without quantize to write it, "
+            "or keep it as it is with model.save('model.keras')"
+        )
     known = variables(config)
     missing = [path for path in known if path not in held and known[path][1] is None]
     if missing:

@@ -1,7 +1,7 @@
 """The parts models are assembled from. All are serializable; none is a Lambda."""
 
 from bert4x.layers.attention import CrossAttention, MultiHeadAttention, Visibility
-from bert4x.layers.base import Dense, Layer, activation, initializer, weights_from
+from bert4x.layers.base import Dense, Layer, LoadsWeights, activation, initializer, weights_from
 from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
 from bert4x.layers.ffn import FeedForward
 from bert4x.layers.norm import LayerNorm
@@ -15,6 +15,7 @@ __all__ = [
     "FirstToken",
     "Layer",
     "LayerNorm",
+    "LoadsWeights",
     "MultiHeadAttention",
     "PositionEmbedding",
     "SinusoidalPosition",

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from bert4x.errors import ConfigError, nearest
+from bert4x.layers.quantized import int8_matmul, quantize
 
 # path, shape -> the values of that variable, or None where the layer's own initializer should run
 WeightSource = Callable[[str, tuple[int, ...]], np.ndarray | None]
@@ -33,15 +34,37 @@ class LoadsWeights:
     """Mix-in for a Keras layer: `add_weight` asks the enclosing `weights_from` first."""
 
     def add_weight(self, *args, shape=None, initializer=None, name=None, **kwargs):
-        source = _source.get()
-        if source is not None:
-            values = source(f"{self.path}/{name}", tuple(shape))
-            if values is not None:
+        values = self.from_source(name, shape)
+        if values is not None:
 
-                def initializer(shape, dtype=None):
-                    return taken_over(values, dtype)
+            def initializer(shape, dtype=None):
+                return taken_over(values, dtype)
 
         return super().add_weight(*args, shape=shape, initializer=initializer, name=name, **kwargs)
+
+    def from_source(self, name: str, shape) -> np.ndarray | None:
+        """The values of a variable, if there is a source of them."""
+        source = _source.get()
+        return None if source is None else source(f"{self.path}/{name}", tuple(shape))
+
+    def add_quantized(self, name: str, shape, initializer, transpose: bool = False):
+        """A matrix as an int8 variable of rows for each output, (N, K), and that of their scales, (N,), in float32.
+
+        `shape` is that of the values, (K, N) with `transpose`. The float matrix is gone before the next is read.
+        """
+        values = self.from_source(name, shape)
+        if values is None:
+            values = keras.ops.convert_to_numpy(initializer(tuple(shape), "float32"))
+        values, scale = quantize(values.T if transpose else values)
+
+        add_weight = super().add_weight
+
+        def add(name, array):
+            dtype = array.dtype.name
+            kwargs = {"shape": array.shape, "dtype": dtype, "initializer": lambda *_, **__: taken_over(array, dtype)}
+            return add_weight(name=name, trainable=False, autocast=False, **kwargs)
+
+        return add(name, values), add(f"{name}_scale", scale)
 
 
 def taken_over(values: np.ndarray, dtype):
@@ -50,7 +73,7 @@ def taken_over(values: np.ndarray, dtype):
     JAX takes over an aligned array by itself. TensorFlow copies it three times on the way to a variable, unless it
     comes by DLPack (and crashes, if it is not aligned).
     """
-    shareable = values.ctypes.data % 64 == 0 and values.flags.writeable and values.dtype.kind == "f"
+    shareable = values.ctypes.data % 64 == 0 and values.flags.writeable and values.dtype.kind in "fi"
     if keras.backend.backend() == "tensorflow" and shareable and values.size:
         import tensorflow as tf
 
@@ -60,11 +83,30 @@ def taken_over(values: np.ndarray, dtype):
 
 @keras.saving.register_keras_serializable("bert4x")
 class Dense(LoadsWeights, keras.layers.Dense):
-    """`keras.layers.Dense` (LoRA, quantization and all) that can start from a checkpoint."""
+    """`keras.layers.Dense` (LoRA and all) that can start from a checkpoint.
+
+    Under a policy such as "int8_from_bfloat16" its kernel is quantized as it is read, and lies transposed, (N, K);
+    what it multiplies is not quantized.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.supports_masking = True
+
+    def quantized_build(self, kernel_shape, mode, config=None):
+        check_int8(mode)
+        self._kernel, self.kernel_scale = self.add_quantized("kernel", kernel_shape, self.kernel_initializer, True)
+        self._is_quantized = True
+
+    def quantized_call(self, inputs, training=None):
+        x = int8_matmul(inputs, self._kernel, self.kernel_scale)
+        x = x if self.bias is None else x + self.bias
+        return x if self.activation is None else self.activation(x)
+
+    def enable_lora(self, *args, **kwargs):
+        if self.quantization_mode:
+            raise ConfigError("LoRA needs float weights under it; load the model without quantize")
+        super().enable_lora(*args, **kwargs)
 
 
 class Layer(LoadsWeights, keras.layers.Layer):
@@ -82,9 +124,18 @@ class Layer(LoadsWeights, keras.layers.Layer):
     def get_config(self):
         return super().get_config() | {name: getattr(self, name) for name in self.settings}
 
+    def quantized_call(self, *args, **kwargs):
+        return self.call(*args, **kwargs)  # only Dense and Embedding layers within have anything to quantize
+
     def symbolic(self, shape, dtype=None) -> keras.KerasTensor:
         """The symbolic output of `compute_output_spec`; stating it spares Keras a trial run of every layer."""
         return keras.KerasTensor(tuple(shape), dtype=dtype or self.compute_dtype)
+
+
+def check_int8(mode: str) -> None:
+    """Raises: ConfigError for a quantization that the layers here do not have."""
+    if mode != "int8":
+        raise ConfigError(f"cannot quantize to {mode!r}; expected 'int8'")
 
 
 def initializer(stddev: float) -> keras.initializers.Initializer:

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from bert4x.errors import InputError
-from bert4x.layers.base import Layer, LoadsWeights, initializer
+from bert4x.layers.base import Layer, LoadsWeights, check_int8, initializer
+from bert4x.layers.quantized import int8_matmul
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -27,6 +28,19 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
 
     def call(self, inputs, reverse=False):
         return super().call(inputs, reverse=reverse)
+
+    def quantized_build(self, embeddings_shape, mode, config=None):
+        check_int8(mode)
+        self._embeddings, self.embeddings_scale = self.add_quantized(
+            "embeddings", embeddings_shape, self.embeddings_initializer
+        )
+        self._is_quantized = True
+
+    def quantized_call(self, inputs, reverse=False):
+        if reverse:
+            return int8_matmul(inputs, self._embeddings, self.embeddings_scale)
+        scale = ops.take(self.embeddings_scale, inputs, axis=0)[..., None]
+        return ops.cast(ops.cast(ops.take(self._embeddings, inputs, axis=0), "float32") * scale, self.compute_dtype)
 
     def compute_mask(self, inputs, mask=None):
         if mask is not None or self.pad_id is None or keras.backend.is_float_dtype(inputs.dtype):

@@ -24,7 +24,7 @@ class Backbone:
 
     Options that are not part of a config: `with_mlm`, `with_nsp`, `with_pool` (True, or an activation), the conditions
     of conditional layer normalisation, `additional_input_layers`, `layers` (take layers of these names instead of
-    making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`.
+    making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`, `quantize`.
 
     `bidirectional=True` makes the self-attention over targets synchronous in two directions (`bert4x.masks`; Zhou et
     al. 2019, arXiv 1905.04847), for the application "unilm" and the encoder-decoder. It has no variables of its own,
@@ -50,6 +50,7 @@ class Backbone:
         "bidirectional_weight": 0.1,
         "bidirectional_dropout": 0.3,
         "dtype": None,
+        "quantize": None,
     }
 
     def __init__(self, config: TransformerConfig, application: str = "encoder", **options):
@@ -65,7 +66,7 @@ class Backbone:
             setattr(self, option, options.get(option, default))
         self.layers = self.layers if self.layers is not None else {}  # shared with the caller, as in bert4keras
         self.prefix = self.prefix or ""
-        self.policy = dtype_policy(self.dtype)
+        self.policy = dtype_policy(self.dtype, self.quantize)
         self.check_bidirectional()
         self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
         self.model = None
@@ -87,7 +88,8 @@ class Backbone:
         """The layer of this name: made on first use, the same one ever after."""
         name = self.prefix + name
         if name not in self.layers:
-            self.layers[name] = cls(name=name, dtype=self.policy, **kwargs)
+            dtype = self.policy if issubclass(cls, L.LoadsWeights) else self.policy.compute_dtype
+            self.layers[name] = cls(name=name, dtype=dtype, **kwargs)
         return self.layers[name]
 
     def build(self) -> "Backbone":
@@ -293,17 +295,24 @@ class Backbone:
         return layer(x)
 
 
-def dtype_policy(name) -> keras.DTypePolicy:
-    """A Keras policy by name; None is the global one.
+def dtype_policy(name, quantize: str | None = None) -> keras.DTypePolicy:
+    """A Keras policy by name; None is the global one. With `quantize="int8"`, matrices are int8.
 
     Raises: ConfigError
     """
     try:
-        return keras.dtype_policies.get(name) if name else keras.config.dtype_policy()
+        policy = keras.dtype_policies.get(name) if name else keras.config.dtype_policy()
     except ValueError as error:
         raise ConfigError(
             f"no dtype {name!r}; expected float32, bfloat16, mixed_bfloat16, mixed_float16 ..."
         ) from error
+    if quantize is None:
+        return policy
+    if quantize != "int8" or policy.quantization_mode or policy.compute_dtype not in ("float32", "bfloat16"):
+        raise ConfigError(
+            f"quantize={quantize!r} with dtype {policy.name!r}; expected quantize='int8' with float32 or bfloat16"
+        )
+    return keras.dtype_policies.QuantizedDTypePolicy(quantize, policy.name)
 
 
 def unique(tensors):

@@ -50,10 +50,14 @@ def load(
     `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout; by default the
     small model inside the package. A `.keras` file that `model.save` wrote is loaded as it is. `application` is
     "encoder", "lm" or "unilm"; by default what the family was made for ("lm" for GPT2, "seq2seq", its only one, for the
-    encoder-decoder "transformer"). `dtype` is a Keras policy:
-    "bfloat16", "mixed_float16" ... All options of `build_transformer_model` are taken; outputs are raw logits.
-    `verify=True` checks the file's checksums first. `strict=False` turns missing and unexpected tensors into a warning
-    and starts what is missing at random; `model.load_report` says which.
+    encoder-decoder "transformer"). `dtype` is a Keras policy: "bfloat16", "mixed_float16" ... All options of
+    `build_transformer_model` are taken; outputs are raw logits. `verify=True` checks the file's checksums first.
+    `strict=False` turns missing and unexpected tensors into a warning and starts what is missing at random;
+    `model.load_report` says which.
+
+    `quantize="int8"` turns every matrix into int8 as it is read, with a scale for each output: a quarter of the memory
+    of float32. Activations keep the dtype, float32 or bfloat16 (on PyTorch the faster one). The matrices no longer
+    train, and such a model cannot be written as a checkpoint.
 
     Shape: `{"token_ids", "segment_ids", "padding_mask"}` or `[token_ids, segment_ids]`, each (B, T) -> (B, T, D), or
     with `with_mlm=True` or an application "lm" or "unilm" the logits (B, T, V); `{"token_ids", "target_ids"}`, (B, S)
@@ -177,6 +181,8 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
     checkpoint.check_tied()
     weights = Weights(checkpoint, backbone.config, backbone.loading | {"prefix": backbone.prefix})
     existing = {id(v): v for layer in backbone.layers.values() for v in layer.variables}
+    if any(v.dtype == "int8" for v in existing.values()):
+        raise ConfigError("int8 weights cannot be overwritten; build another model with quantize='int8'")
     if backbone.model is None:
         with weights_from(weights):
             backbone.build()
