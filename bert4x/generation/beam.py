@@ -7,6 +7,7 @@ from keras import ops
 
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.rules import NEVER
+from bert4x.generation.sampling import highest
 from bert4x.generation.search import Rules, is_any, with_room
 from bert4x.models.cache import Cache, Source
 
@@ -82,8 +83,8 @@ class BeamSearch:
         scores = self.rules(ops.log_softmax(logits, axis=-1), state.ids, state.step, start + state.step, given)
         scores = ops.reshape(ops.reshape(scores, (batch, beams, vocabulary)) + state.scores[:, :, None], (batch, -1))
         looked_at = min(max(2, 1 + given["stop_ids"].shape[0]) * beams, beams * vocabulary)
-        scores, place = ops.top_k(scores, looked_at)
-        beam, token = ops.cast(place // vocabulary, "int32"), ops.cast(place % vocabulary, "int32")
+        scores, place = highest(scores, looked_at)
+        beam, token = place // vocabulary, place % vocabulary
 
         length = state.step + 1
         ends = ops.logical_or(is_any(token, given["stop_ids"]), length >= given["max_new_tokens"])
@@ -114,7 +115,7 @@ class BeamSearch:
             ended_ids=ended_values[0],
             ended_scores=ended_scores,
             ended_log_probabilities=ended_values[1],
-            cache=reordered(state.cache, rows),
+            cache=reordered(state.cache, rows, start),
         )
 
     def keep_ended(self, state: Beams, new, scores, ends, length, given: dict[str, Any]):
@@ -171,12 +172,18 @@ def repeated(values, times: int):
     return each(lambda x: ops.repeat(x, times, axis=0), values)
 
 
-def reordered(cache: Cache, rows):
-    """The rows of a cache that go on. They stay with their prompts, so that sources are where they were.
+def reordered(cache: Cache, rows, start: int):
+    """The rows of a cache that go on. They stay with their prompts, so that a source, and what comes before slot
+    `start`, are the same in all of them.
 
     Shape: (R,) rows of (R, ...)
     """
-    return each(lambda x: ops.take(x, rows, axis=0), cache._replace(source=()))._replace(source=cache.source)
+
+    def reorder(x):
+        new = ops.take(x[:, :, start:], rows, axis=0)
+        return ops.slice_update(x, (0, 0, start, 0), new)
+
+    return cache._replace(layers=each_layer(reorder, cache.layers))
 
 
 def each(function, values):

@@ -20,14 +20,15 @@ CHUNK = 8  # steps between two looks at the text for stop strings
 
 
 class Output(NamedTuple):
-    """Decoded rows: new ids with -1 after the end, and the log-probability of each row (of beams: the score that they
-    are compared by).
+    """Decoded rows: new ids with -1 after the end, the log-probability of each row (of beams: the score that they
+    are compared by), and of each token.
 
-    Shape: (R, N) int32, (R,) float32
+    Shape: (R, N) int32, (R,) float32, (R, N) float32
     """
 
     ids: np.ndarray
     scores: np.ndarray
+    log_probabilities: np.ndarray
 
 
 class Token(NamedTuple):
@@ -232,13 +233,16 @@ def outputs(search, state, rows: int, options: GenerationOptions) -> Output:
     """What a finished decoding gives back."""
     if isinstance(search, BeamSearch):
         wanted = options.num_return_sequences
-        ids = ops.convert_to_numpy(state.ended_ids)[:rows, :wanted].reshape(rows * wanted, -1)
-        scores = ops.convert_to_numpy(state.ended_scores)[:rows, :wanted].reshape(-1)
+        ended = state.ended_ids, state.ended_log_probabilities, state.ended_scores
+        ids, log_probabilities, scores = (ops.convert_to_numpy(values)[:rows, :wanted] for values in ended)
+        ids, log_probabilities = (values.reshape(rows * wanted, -1) for values in (ids, log_probabilities))
+        scores = scores.reshape(-1)
     else:
         ids = ops.convert_to_numpy(state.ids)[:rows, -search.room :]
-        scores = ops.convert_to_numpy(state.log_probabilities)[:rows].sum(axis=1)
+        log_probabilities = ops.convert_to_numpy(state.log_probabilities)[:rows]
+        scores = log_probabilities.sum(axis=1)
     longest = int((ids >= 0).sum(axis=1).max())
-    return Output(ids[:, :longest].astype("int32"), scores)
+    return Output(ids[:, :longest].astype("int32"), scores, log_probabilities[:, :longest])
 
 
 def with_ended(state, room: int, ended: Callable, rows: int) -> np.ndarray:

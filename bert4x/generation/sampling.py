@@ -70,9 +70,39 @@ def draw(probabilities, uniform):
     upper = ops.cumsum(probabilities, axis=-1)
     target = uniform[:, None] * upper[:, -1:]  # the last sum is 1 but for rounding
     drawn = ops.sum(ops.cast(upper <= target, "int32"), axis=-1)
-    likely = ops.argmax(probabilities, axis=-1)  # a token of probability 0 must not come out of rounding
-    impossible = ops.take_along_axis(probabilities, ops.minimum(drawn, probabilities.shape[1] - 1)[:, None], axis=1)
-    return ops.where(impossible[:, 0] > 0, drawn, ops.cast(likely, "int32"))
+    drawn = ops.minimum(drawn, probabilities.shape[1] - 1)
+    possible = ops.take_along_axis(probabilities, drawn[:, None], axis=1)[:, 0] > 0
+    return ops.where(possible, drawn, likeliest(probabilities))  # probability 0 must not come out of rounding
+
+
+def likeliest(scores):
+    """The first of the highest scores. XLA on a CPU takes longer for `argmax` than for these two passes.
+
+    Shape: (B, V) -> (B,) int32
+    """
+    highest = ops.max(scores, axis=-1, keepdims=True)
+    places = ops.arange(scores.shape[-1], dtype="int32")[None, :]
+    return ops.min(ops.where(scores == highest, places, scores.shape[-1] - 1), axis=-1)
+
+
+def highest(scores, k: int):
+    """`top_k` of many scores. XLA on a CPU sorts them all for it; here, only blocks that can hold one of the k highest:
+    those with the k highest maxima.
+
+    Shape: (B, N) -> (B, k), (B, k) int32 places
+    """
+    batch, size = scores.shape
+    width = 128
+    blocks = -(-size // width)
+    if blocks <= 2 * k:
+        values, places = ops.top_k(scores, k)
+        return values, ops.cast(places, "int32")
+    padded = ops.pad(scores, ((0, 0), (0, blocks * width - size)), constant_values=-np.inf)
+    padded = ops.reshape(padded, (batch, blocks, width))
+    best = ops.sort(ops.cast(ops.top_k(ops.max(padded, axis=-1), k)[1], "int32"))  # of equal scores the first places
+    values, places = ops.top_k(ops.reshape(ops.take_along_axis(padded, best[:, :, None], axis=1), (batch, -1)), k)
+    places = ops.cast(places, "int32")
+    return values, ops.take_along_axis(best, places // width, axis=1) * width + places % width
 
 
 def uniforms(seed: int | None, prompts: Sequence[np.ndarray], samples: int, steps: int) -> np.ndarray:

@@ -103,7 +103,7 @@ class Sampling:
         length = state.ids.shape[1] - self.room + state.step
         scores = self.rules(logits, state.ids, state.step, length, given)
         token = self.draw(scores, ops.take(given["uniforms"], state.step, axis=1), given) if self.samples else None
-        token = ops.cast(ops.argmax(scores, axis=-1), "int32") if token is None else token
+        token = sampling.likeliest(scores) if token is None else token
         chosen = ops.take_along_axis(logits, token[:, None], axis=1)[:, 0] - ops.logsumexp(logits, axis=-1)
         log_probability = ops.where(state.finished, 0.0, chosen)
         written = ops.where(state.finished, -1, token)

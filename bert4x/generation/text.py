@@ -30,6 +30,18 @@ class Piece(NamedTuple):
     finish_reason: str | None
 
 
+class Continuation(NamedTuple):
+    """A text, its ids and their log-probabilities, the token that ended it included; why it ended, as in `Piece`; and
+    its score, the sum of the log-probabilities, of beams divided by length ** length_penalty.
+    """
+
+    text: str
+    token_ids: list[int]
+    log_probabilities: list[float]
+    finish_reason: str
+    score: float
+
+
 def generate(model, text: str | Sequence[str], **options) -> str | list:
     """The texts with which a model continues prompts; `model.generate`.
 
@@ -37,18 +49,27 @@ def generate(model, text: str | Sequence[str], **options) -> str | list:
 
     Raises: GenerationError before anything is computed.
     """
+    found = continuations(model, [text] if isinstance(text, str) else list(text), **options)
+    several = options.get("num_return_sequences", 1) > 1
+    groups = [[one.text for one in group] if several else group[0].text for group in found]
+    return groups[0] if isinstance(text, str) else groups
+
+
+def continuations(model, texts: Sequence[str], **options) -> list[list[Continuation]]:
+    """What `generate` gives, and all that is known of it: for every prompt `num_return_sequences` continuations.
+
+    Raises: GenerationError before anything is computed.
+    """
     engine = engine_of(model)
     settings = read_text_options(model, options)
-    texts = [text] if isinstance(text, str) else list(text)
     prompts = [encode(model, prompt) for prompt in texts]
     if not prompts:
         return []
     ended = StopWatch(model.tokenizer, settings) if settings.stop and settings.num_beams == 1 else None
-    ids, _ = decode(engine, prompts, settings, ended)
-    written = [detokenized(model.tokenizer, row, settings) for row in ids]
+    output = decode(engine, prompts, settings, ended)
+    found = [continuation(model.tokenizer, *row, settings) for row in zip(*output, strict=True)]
     n = settings.num_return_sequences
-    groups = written if n == 1 else [written[i : i + n] for i in range(0, len(written), n)]
-    return groups[0] if isinstance(text, str) else groups
+    return [found[i : i + n] for i in range(0, len(found), n)]
 
 
 def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores: bool = False, **options):
@@ -65,7 +86,7 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
     if settings.stop:
         raise GenerationError("generate_ids knows no text; give stop_ids, or use generate")
     prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
-    new, scores = decode(engine, prompts, settings)
+    new, scores, _ = decode(engine, prompts, settings)
     fill = settings.pad_id if settings.pad_id is not None else (*(settings.stop_ids or ()), 0)[0]
     new = np.where(new < 0, np.int32(fill), new)
     return (new, scores) if return_scores else new
@@ -140,15 +161,17 @@ def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> 
     check_positions(engine.backbone, prompts, options)
 
 
-def detokenized(tokenizer, ids: np.ndarray, options: GenerationOptions) -> str:
-    """The text of new ids, up to a stop token or string. Shape: (N,), -1 after the end"""
-    writer = Detokenizer(tokenizer, options.stop)
-    texts = []
-    for token_id in ids:
-        if token_id < 0 or token_id in options.stop_ids or writer.stopped is not None:
-            break
-        texts.append(writer.add(token_id))
-    return "".join(texts) + writer.finish()
+def continuation(tokenizer, ids: np.ndarray, score, log_probabilities, options: GenerationOptions) -> Continuation:
+    """A row up to a stop token or string. Shape: (N,) with -1 after the end, (), (N,)"""
+    writer, texts, length, reason = Detokenizer(tokenizer, options.stop), [], 0, "length"
+    while length < (ids >= 0).sum() and reason != "stop":
+        token_id, length = ids[length], length + 1
+        is_stop = token_id in options.stop_ids
+        texts.append("" if is_stop else writer.add(token_id))
+        reason = "stop" if is_stop or writer.stopped is not None else "length"
+    text, log_probabilities = "".join(texts) + writer.finish(), log_probabilities[:length]
+    score = score if options.num_beams > 1 else log_probabilities.sum()
+    return Continuation(text, ids[:length].tolist(), log_probabilities.tolist(), reason, float(score))
 
 
 class StopWatch:

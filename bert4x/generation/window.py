@@ -55,15 +55,15 @@ def decode_in_windows(
         random = uniforms(options.seed, [prompt.ids for prompt in prompts], copies, options.max_new_tokens)
     one = dataclasses.replace(options, num_return_sequences=1, do_sample=options.samples)
     ids = np.full((len(prompts) * copies, options.max_new_tokens), -1, "int32")
-    scores = np.zeros(len(ids), "float32")
+    log_probabilities = np.zeros(ids.shape, "float32")
     for row in range(len(ids)):
         tokens = stream_in_windows(engine, prompts[row // copies], one, None if random is None else random[row, None])
         for column, token in enumerate(tokens):
-            ids[row, column] = token.id
-            scores[row] += token.log_probability
+            ids[row, column], log_probabilities[row, column] = token.id, token.log_probability
             if ended is not None and ended(row, ids[row]):
                 break
-    return Output(ids[:, : int((ids >= 0).sum(axis=1).max())], scores)
+    longest = int((ids >= 0).sum(axis=1).max())
+    return Output(ids[:, :longest], log_probabilities.sum(axis=1), log_probabilities[:, :longest])
 
 
 def stream_in_windows(
