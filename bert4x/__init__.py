@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bert4x.checkpoints.convert import convert, save
     from bert4x.checkpoints.inspection import inspect, verify
     from bert4x.config import TransformerConfig
+    from bert4x.generation.few_shot import FewShot
+    from bert4x.generation.options import GenerationOptions
     from bert4x.models.build import build_transformer_model, load
     from bert4x.tasks.fill_mask import fill_mask
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
@@ -26,6 +28,8 @@ _HOME = {
     "verify": "bert4x.checkpoints.inspection",
     "save": "bert4x.checkpoints.convert",
     "TransformerConfig": "bert4x.config",
+    "FewShot": "bert4x.generation.few_shot",
+    "GenerationOptions": "bert4x.generation.options",
     "Tokenizer": "bert4x.tokenizers",
     "CpmTokenizer": "bert4x.tokenizers",
     "SpTokenizer": "bert4x.tokenizers",
@@ -37,6 +41,8 @@ _HOME = {
 __all__ = [
     "Bert4xError",
     "CpmTokenizer",
+    "FewShot",
+    "GenerationOptions",
     "SpTokenizer",
     "Tokenizer",
     "TransformerConfig",

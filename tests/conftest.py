@@ -11,6 +11,7 @@ from random_models import random_weights, tiny_config
 
 from bert4x.checkpoints.tensors import from_array
 from bert4x.checkpoints.write import write, write_config
+from bert4x.cli import main
 from bert4x.config import TransformerConfig
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -77,6 +78,32 @@ def shell(tmp_path_factory):
         )
 
     return run
+
+
+@pytest.fixture
+def command(capsys):
+    """`command(...)` runs bert4x in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as exit:
+            status = exit.code
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return status, captured.out, captured.err
+
+    return run
+
+
+def refused(result, *words):
+    """An error is one status, one line to stderr, and names what matters."""
+    status, out, err = result
+    assert status == 2
+    assert out == ""
+    assert err.startswith("bert4x: ")
+    for word in words:
+        assert str(word) in err
 
 
 @pytest.fixture

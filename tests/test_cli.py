@@ -6,29 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import VOCABULARY
+from conftest import VOCABULARY, refused
 
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.detect import open_checkpoint
-from bert4x.cli import main
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def command(capsys):
-    """`command(...)` runs bert4x in this process: (exit status, stdout, stderr)."""
-
-    def run(*arguments):
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as exit:
-            status = exit.code
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return status, captured.out, captured.err
-
-    return run
 
 
 def values(path) -> dict:
@@ -39,16 +22,6 @@ def values(path) -> dict:
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def refused(result, *words):
-    """An error is one status, one line to stderr, and names what matters."""
-    status, out, err = result
-    assert status == 2
-    assert out == ""
-    assert err.startswith("bert4x: ")
-    for word in words:
-        assert str(word) in err
 
 
 # inspect

@@ -1,38 +1,11 @@
-"""The `bert4x` command."""
+"""The commands about checkpoints: inspect, convert, verify."""
 
-import argparse
 import dataclasses
 import json
-import sys
-
-from bert4x.errors import Bert4xError
-from bert4x.version import __version__
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 for an answer of no, 2 for an error."""
-    options = parser().parse_args(arguments)
-    try:
-        return options.run(options) or 0
-    except Bert4xError as error:
-        print(f"bert4x: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bert4x: interrupted; nothing half-written was left", file=sys.stderr)
-        return 130
-
-
-def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
-    top = argparse.ArgumentParser(prog="bert4x", description="Pretrained Chinese language models in Keras 3.")
-    top.add_argument("--version", action="version", version=f"bert4x {__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name, run, summary):
-        sub = commands.add_parser(name, help=summary, description=summary)
-        sub.set_defaults(run=run)
-        return sub
-
+def add_commands(command) -> None:
+    """Adds them to a parser; `command(name, run, summary)` makes the parser of one."""
     sub = command("inspect", run_inspect, "what is in a checkpoint: format, family, config, tensors, what is missing")
     sub.add_argument("path", help="a folder, a file, or the prefix of a TensorFlow checkpoint")
     sub.add_argument("--config", help="the config file, if it does not lie beside the weights")
@@ -55,13 +28,6 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=int, default=0, help="of the random inputs (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="for machines")
-
-    sub = command("fill-mask", run_fill_mask, "guess the [MASK] tokens of a text")
-    sub.add_argument("text", help='such as "床前明[MASK]光，疑是地上霜。"')
-    sub.add_argument("--model", help="a checkpoint (default: the model inside the package)")
-    sub.add_argument("--top-k", type=int, default=5, metavar="N", help="guesses for each mask (default: %(default)s)")
-    sub.add_argument("--json", action="store_true", help="for machines")
-    return top
 
 
 def run_inspect(options) -> int:
@@ -180,19 +146,3 @@ def run_verify(options) -> int:
             print(f"{name:10} largest difference {difference:.3e}")
         print("same" if same else f"NOT the same: above {options.tolerance:g}")
     return 0 if same else 1
-
-
-def run_fill_mask(options) -> int:
-    """Prints the likeliest fillings."""
-    from bert4x.tasks.fill_mask import fill_mask
-
-    results = fill_mask(options.text, options.model, options.top_k)
-    if options.json:
-        print(json.dumps([[dataclasses.asdict(f) for f in mask] for mask in results], ensure_ascii=False, indent=2))
-        return 0
-    for number, fillings in enumerate(results, start=1):
-        if len(results) > 1:
-            print(f"[MASK] {number}")
-        for filling in fillings:
-            print(f"{filling.probability:7.2%}  {filling.token}  {filling.text}")
-    return 0

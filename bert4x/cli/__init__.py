@@ -1,0 +1,41 @@
+"""The `bert4x` command."""
+
+import argparse
+import os
+import sys
+
+from bert4x.cli import chat, checkpoints, few_shot, text
+from bert4x.errors import Bert4xError
+from bert4x.version import __version__
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 for an answer of no, 2 for an error."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except Bert4xError as error:
+        print(f"bert4x: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bert4x: interrupted; nothing half-written was left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed there at exit
+        return 141
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="bert4x", description="Pretrained Chinese language models in Keras 3.")
+    top.add_argument("--version", action="version", version=f"bert4x {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, run, summary):
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(run=run)
+        return sub
+
+    for module in (checkpoints, text, chat, few_shot):
+        module.add_commands(command)
+    return top
