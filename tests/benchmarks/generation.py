@@ -4,9 +4,10 @@
 
 Ours on each backend, keras-hub (JAX and TensorFlow, the faster one counts), transformers, and ours without a cache:
 the whole sequence again for every token, on TensorFlow, by `model.predict` as bert4keras does, and by
-`predict_on_batch`, which spares the baseline what Keras adds to every call of `predict`. Greedy, forced to the full length, batches
-of 1 and 8. Every library and batch size has a fresh process; they alternate. A process loads the same checkpoint (only
-keras-hub's weights are its own, at random), generates once, which compiles, and then some more times: these count.
+`predict_on_batch`, which spares it what Keras adds to every call of `predict`. Greedy, forced to the full length,
+batches of 1 and 8. Every library and batch size has a fresh process; they alternate. A process loads the same
+checkpoint (only keras-hub's weights are its own, at random), generates once, which compiles, and then some more times:
+these count.
 
 A stream is timed against `generate` of the same text in the same process. The share of memory bandwidth is what
 reading every weight once would take, at the speed at which NumPy reads as many bytes with a thread for each core,
@@ -212,8 +213,7 @@ class Figures:
 
 def best(figures: dict[tuple[str, int], Figures], library: str, batch: int) -> Figures | None:
     """The fastest of a library's backends."""
-    found = [of for (name, size), of in figures.items() if size == batch and name.split(", ")[0] == library]
-    found = [figures[library, batch]] if (library, batch) in figures else found
+    found = [of for (name, size), of in figures.items() if size == batch and f"{name}, ".startswith(f"{library}, ")]
     return min(found, key=lambda of: of.seconds, default=None)
 
 
