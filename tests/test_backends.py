@@ -10,11 +10,14 @@ import keras
 import pytest
 
 TESTS = Path(__file__).parent
-# one family with shared layers and a mapping, one causal; training; loading
+# one family with shared layers and a mapping, one causal, one of two sides; training; loading; a cache; two directions
 SELECTION = (
     "(TestAlbert or TestGpt2) and not Unshared and (application or conditional or serialization or learns)"
     " or TestGpt2 and mixed_bfloat16 or saved_by_transformers or cpm"
+    " or TestTransformer and (application or serialization or learns) or test_transformer and cached"
+    " or test_bidirectional and plain and not albert"
 )
+FILES = ("parity", "published", "transformer", "bidirectional")
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
@@ -25,7 +28,7 @@ def test_parity_on(backend):
         pytest.skip(f"{backend} is not installed")
     command = [sys.executable, "-m", "pytest", "-k", SELECTION, "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [*command, TESTS / "test_parity.py", TESTS / "test_published.py"],
+        [*command, *(TESTS / f"test_{name}.py" for name in FILES)],
         env=os.environ | {"KERAS_BACKEND": backend},
         cwd=TESTS.parent,
         capture_output=True,

@@ -56,7 +56,8 @@ def too_long(length: int, limit: int) -> str:
     """The message about a sequence that has no positions."""
     return (
         f"sequence of {length} tokens, but this model has positions for {limit}. Truncate the input "
-        "(Tokenizer.encode(..., maxlen=...)) or load with hierarchical_position=True."
+        "(Tokenizer.encode(..., maxlen=...)), or load with hierarchical_position=True; an encoder-decoder, whose "
+        "positions are sinusoids, with a larger max_position."
     )
 
 
