@@ -342,7 +342,9 @@ def tiny_model(application="unilm", family="bert"):
 
 
 def whole(model, inputs) -> np.ndarray:
-    return model.predict_on_batch(inputs)[:, -1]
+    compiled = keras.backend.backend() == "jax"  # where every operation is compiled for every shape
+    outputs = model.predict_on_batch(inputs) if compiled else ops.convert_to_numpy(model(inputs))
+    return outputs[:, -1]
 
 
 @pytest.mark.parametrize("application", ["lm", "unilm", "encoder"])
@@ -427,7 +429,7 @@ def test_a_unilm_script_gives_what_the_engine_gives():
         assert ids[: len(output)].tolist() == output.tolist() and not ids[len(output) :].any()
 
 
-SELECTION = "bert-unilm and not albert or gpt2-lm or fine_tuned or script or states or filters"
+SELECTION = "(bert-unilm and not albert) or script or states or filters"
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
