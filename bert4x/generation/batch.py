@@ -12,7 +12,7 @@ from bert4x.errors import GenerationError
 class Prompt:
     """Ids and segments of one prompt, without padding; of a source also the token that its target starts with.
 
-    Shape: (T,) int32, (T,) int32
+    Shape: (T,) and (T,) integers
     """
 
     ids: np.ndarray
@@ -56,11 +56,14 @@ def as_rows(values, name: str) -> Sequence:
 
 
 def as_row(values, name: str) -> np.ndarray:
-    """One row of integers. Raises: GenerationError."""
-    array = np.asarray(values)
+    """One row of integers, wide enough that none wraps around before it is checked. Raises: GenerationError."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # of lists in lists
+        raise GenerationError(f"{name} have a row of lists of different lengths; expected integers") from error
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iub"):
         raise GenerationError(f"{name} have a row of {array.dtype} of shape {array.shape}; expected (length,) integers")
-    return array.astype("int32")
+    return array.astype("int64")
 
 
 def rows_like(rows: list[np.ndarray], values, name: str) -> list[np.ndarray] | None:

@@ -16,6 +16,7 @@ from bert4x.generation.sampling import uniforms
 from bert4x.generation.search import Sampling
 from bert4x.models.cache import new_cache
 
+TEMPERATURES = 1e-20, 1e6  # beyond, scores overflow, or what is forbidden (rules.NEVER) becomes possible
 CHUNK = 8  # steps between two looks at the text for stop strings
 
 
@@ -197,7 +198,7 @@ class Engine:
             "min_new_tokens": np.int32(options.min_new_tokens),
             "repetition_penalty": np.float32(options.repetition_penalty),
             "length_penalty": np.float32(options.length_penalty),
-            "temperature": np.float32(options.temperature or 1),
+            "temperature": np.float32(np.clip(options.temperature or 1, *TEMPERATURES)),
             "top_k": np.int32(options.top_k or 0),
             "top_p": np.float32(options.top_p or 1),
             "min_p": np.float32(options.min_p or 0),

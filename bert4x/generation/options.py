@@ -48,6 +48,9 @@ class GenerationOptions:
                 continue
             if isinstance(value, bool) or not isinstance(value, kind) or not valid(value):
                 raise GenerationError(f"{name} is {value!r}; expected {expected}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise GenerationError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, choices))}")
         if self.min_new_tokens > self.max_new_tokens:
             raise GenerationError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
         if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
@@ -55,8 +58,6 @@ class GenerationOptions:
                 f"num_return_sequences {self.num_return_sequences} is above num_beams {self.num_beams}: "
                 "a beam is returned at most once"
             )
-        if self.early_stopping not in (True, False, "never"):
-            raise GenerationError(f"early_stopping is {self.early_stopping!r}; expected True, False or 'never'")
         asked = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) is not None]
         if self.num_beams > 1 and (self.do_sample or asked):
             raise GenerationError(f"{asked[0] if asked else 'do_sample'} samples, num_beams searches; give one of them")
@@ -64,17 +65,21 @@ class GenerationOptions:
             raise GenerationError(f"{asked[0]} samples, but do_sample is False")
         if self.num_beams > 1 and self.sliding_window:
             raise GenerationError("a sliding window forgets what beams are compared by; sample, or take one beam")
-        strings = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(isinstance(string, str) and string for string in strings):
+        forced, last = self.forced_ids, self.max_new_tokens - 1
+        places = forced if isinstance(forced, dict) else [None]
+        if not all(isinstance(at, numbers.Integral) and -1 <= at <= last for at in places):
+            raise GenerationError(
+                f"forced_ids is {forced!r}; expected the numbers of new tokens, from 0 to max_new_tokens - 1 = {last} "
+                "or -1 for the last, each with its id, such as {0: 101}"
+            )
+        stop = as_tuple("stop", self.stop, str)
+        if not all(isinstance(string, str) and string for string in stop):
             raise GenerationError(f"stop is {self.stop!r}; expected strings that are not empty")
-        object.__setattr__(self, "stop", strings if self.stop else ())
-        one = isinstance(self.stop_ids, numbers.Integral)
-        object.__setattr__(
-            self, "stop_ids", None if self.stop_ids is None else ((self.stop_ids,) if one else tuple(self.stop_ids))
-        )
-        object.__setattr__(self, "suppress_ids", tuple(self.suppress_ids))
-        forced = {self.max_new_tokens - 1 if at == -1 else at: token for at, token in self.forced_ids.items()}
-        object.__setattr__(self, "forced_ids", forced)
+        object.__setattr__(self, "stop", stop)
+        if self.stop_ids is not None:
+            object.__setattr__(self, "stop_ids", as_tuple("stop_ids", self.stop_ids, numbers.Integral))
+        object.__setattr__(self, "suppress_ids", as_tuple("suppress_ids", self.suppress_ids, numbers.Integral))
+        object.__setattr__(self, "forced_ids", {last if at == -1 else at: token for at, token in forced.items()})
 
     @property
     def samples(self) -> bool:
@@ -119,7 +124,22 @@ CHECKS = {
     "pad_id": (INTEGER, lambda v: v >= 0, "an id"),
 }
 OPTIONAL = ("temperature", "top_k", "top_p", "min_p", "seed", "start_id", "pad_id")
+CHOICES = {
+    "do_sample": (True, False, None),
+    "early_stopping": (True, False, "never"),
+    "sliding_window": (True, False),
+}
 NAMES = tuple(f.name for f in dataclasses.fields(GenerationOptions))
+
+
+def as_tuple(name: str, value, one: type) -> tuple:
+    """What may be given alone or as a list. Raises: GenerationError."""
+    if isinstance(value, one):
+        return (value,)
+    try:
+        return tuple(value)
+    except TypeError as error:
+        raise GenerationError(f"{name} is {value!r}; expected a list") from error
 
 
 def read_options(given: dict) -> GenerationOptions:

@@ -13,7 +13,7 @@ from bert4x.generation.compiled import Compiled
 from bert4x.generation.engine import Engine, engine_of, map_values
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.prompt import choice_ids
-from bert4x.generation.text import check, encode
+from bert4x.generation.text import as_texts, check, encode
 from bert4x.models.cache import new_cache
 
 ROWS = 64  # prompts times choices that are computed at once
@@ -29,7 +29,7 @@ def score(model, prompts: str | Sequence[str], choices: Sequence[str], normalize
     engine = engine_of(model)
     if engine.encodes:
         raise GenerationError("an encoder-decoder scores no choices; load a model with application='lm' or 'unilm'")
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = as_texts(prompts)
     if isinstance(choices, str) or not choices:
         raise GenerationError(f"choices are {choices!r}; expected a list of texts, at least one")
     encoded = [encode(model, text) for text in texts]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ def generate(model, text: str | Sequence[str], **options) -> str | list:
 
     Raises: GenerationError before anything is computed.
     """
-    found = continuations(model, [text] if isinstance(text, str) else list(text), **options)
+    found = continuations(model, as_texts(text), **options)
     several = options.get("num_return_sequences", 1) > 1
     groups = [[one.text for one in group] if several else group[0].text for group in found]
     return groups[0] if isinstance(text, str) else groups
@@ -122,6 +122,13 @@ def pieces(engine: Engine, tokenizer, prompt: Prompt, options: GenerationOptions
             return
 
 
+def as_texts(texts: str | Iterable[str]) -> list[str]:
+    """The texts of one or several prompts. Raises: GenerationError."""
+    if not isinstance(texts, Iterable):
+        raise GenerationError(f"prompts are a str or a list of str, not {type(texts).__name__}")
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
 def read_text_options(model, given: dict) -> GenerationOptions:
     """The options of a call on text: stop tokens may be named, and are by default those of the vocabulary."""
     tokenizer, stop_ids = model.tokenizer, given.get("stop_ids")
@@ -150,14 +157,16 @@ def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, en
 
 def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> None:
     """Raises: GenerationError for ids and lengths that the model does not have."""
-    vocabulary = engine.backbone.config.vocab_size
-    options.check_ids(vocabulary)
+    config = engine.backbone.config
+    sizes = {"id": config.vocab_size, "segment id": config.segment_vocab_size or 2}
+    options.check_ids(config.vocab_size)
     if engine.encodes and any(prompt.start is None for prompt in prompts):
         raise GenerationError("start_id is missing: the token that the targets of this encoder-decoder begin with")
     for number, prompt in enumerate(prompts):
-        if prompt.ids.min() < 0 or prompt.ids.max() >= vocabulary:
-            bad = prompt.ids[(prompt.ids < 0) | (prompt.ids >= vocabulary)][0]
-            raise GenerationError(f"prompt {number} has id {bad}; the vocabulary has ids from 0 to {vocabulary - 1}")
+        for (what, size), ids in zip(sizes.items(), (prompt.ids, prompt.segments), strict=True):
+            if ids.min() < 0 or ids.max() >= size:
+                bad = ids[(ids < 0) | (ids >= size)][0]
+                raise GenerationError(f"prompt {number} has {what} {bad}; the model has those from 0 to {size - 1}")
     check_positions(engine.backbone, prompts, options)
 
 
