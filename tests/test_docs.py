@@ -1,5 +1,6 @@
 """The code of docs/ is run, with tiny checkpoints for the published ones it names; and docs leave nothing out."""
 
+import dataclasses
 import re
 import runpy
 import shutil
@@ -57,6 +58,14 @@ def test_every_option_and_error_is_described(suffix):
     types = [name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)]
     assert len(types) > 10
     assert [name for name in types if f"`{name}`" not in errors_page and name != "Bert4xError"] == []
+
+
+@pytest.mark.parametrize("suffix", [".md", ".zh.md"])
+def test_every_option_of_generation_is_described(suffix):
+    page = (DOCS / f"generation{suffix}").read_text(encoding="utf-8")
+    names = [field.name for field in dataclasses.fields(bert4x.GenerationOptions)]
+    assert len(names) > 20
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_every_public_name_is_described():

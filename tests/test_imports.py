@@ -18,15 +18,22 @@ FORBIDDEN = [
     ("bert4x.masks", "any", {"bert4x"}),
     ("bert4x.layers", "any", {"bert4x.models", "bert4x.checkpoints", "bert4x.tokenizers", "bert4x.tasks"}),
     ("bert4x.models", "any", {"bert4x.tasks", "bert4x.cli", *BACKENDS}),
+    ("bert4x.models", "top", {"bert4x.generation"}),  # a model's generate hands the model up, when called
+    ("bert4x.generation", "any", {"bert4x.checkpoints", "bert4x.tasks", "bert4x.training", "bert4x.cli"}),
     ("bert4x.checkpoints", "top", {"bert4x.models", "bert4x.layers", "bert4x.masks", "bert4x.tasks", "keras"}),
     ("bert4x.checkpoints", "any", BACKENDS),
     ("bert4x.checkpoints.formats", "any", {"bert4x.models", "bert4x.config", "bert4x.tokenizers", "keras"}),
     ("bert4x.checkpoints.tables", "any", {"bert4x.models", "bert4x.tokenizers", "keras"}),
     ("bert4x.tokenizers", "any", {"bert4x.models", "bert4x.layers", "bert4x.tasks", "keras", *BACKENDS}),
     ("bert4x.tasks", "any", {"bert4x.cli", *BACKENDS}),
-    ("bert4x.cli", "top", {"bert4x.models", "bert4x.checkpoints", "bert4x.tasks", "bert4x.tokenizers", "rich"}),
+    (
+        "bert4x.cli",
+        "top",
+        {"bert4x.models", "bert4x.checkpoints", "bert4x.tasks", "bert4x.tokenizers", "keras", "rich"},
+    ),
 ]
 BUILDERS_ONLY = "bert4x.models.build"  # the one module of models that reads checkpoints
+COMPILERS_ONLY = "bert4x.generation.compiled"  # the one module of generation that speaks to a backend by name
 
 
 def modules():
@@ -84,6 +91,17 @@ def test_only_the_builder_stands_on_checkpoints():
         if at_import and within(name, "bert4x.checkpoints")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_compiler_speaks_to_backends():
+    users = {
+        module
+        for module, path in modules()
+        if within(module, "bert4x.generation")
+        for name, *_ in imported(module, path)
+        if any(within(name, backend) for backend in BACKENDS)
+    }
+    assert users == {COMPILERS_ONLY}
 
 
 def test_converters_stand_on_the_package_alone():
