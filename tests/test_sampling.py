@@ -32,8 +32,8 @@ def top_k(p, k):
 
 def top_p(p, amount):
     falling = np.sort(p)[::-1]
-    count = np.argmax(np.cumsum(falling) >= amount) + 1 if falling.sum() >= amount else len(p)
-    kept = p >= falling[count - 1]
+    count = (np.cumsum(falling) < amount).sum() + 1
+    kept = p >= falling[min(count, len(p)) - 1]
     return np.where(kept, p, 0) / p[kept].sum()
 
 
@@ -64,8 +64,7 @@ def test_filter(name, value):
     expected = np.stack([ORACLES[name](row, value) for row in rows])
     found = array(FILTERS[name](ops.convert_to_tensor(rows, "float32"), value))
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7)
-    certain = expected > 1e-12  # bisection may keep what has no weight
-    assert (found[certain] > 0).all()
+    assert (found[expected > 1e-6] > 0).all()
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -159,7 +158,8 @@ def test_extreme_uniforms_draw_possible_tokens(size):
     random = np.random.default_rng(2)
     p = softmax(random.standard_normal((8, size)) * 5) * (random.random((8, size)) < 0.5)
     p[:, size // 2] += 0.1
-    p[:, -1] = p[:, 0] = 0 if size > 2 else p[:, 0]
+    if size > 2:
+        p[:, [0, -1]] = 0
     p = (p / p.sum(-1, keepdims=True)).astype("float32")
     for u in (0.0, 2**-24, 0.5, 1 - 2**-24):
         drawn = array(sampling.draw(ops.convert_to_tensor(p), ops.convert_to_tensor(np.full(8, u, "float32"))))
@@ -178,12 +178,14 @@ def model():
 
 PROMPT = [3, 1, 4, 1, 5]
 DRAWS = 4096
+EVERYTHING = {"temperature": 1.0, "top_k": VOCABULARY, "top_p": 1.0, "min_p": 0.0}  # filters that let everything pass
+SETTINGS = {"max_new_tokens": 12, "temperature": 1.3, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
 
 
 @pytest.mark.parametrize("options", COMBINATIONS, ids=names)
 def test_draws_have_the_filtered_distribution(model, options):
     """Chi-square over the first two tokens of many rows: of the prompt, and of the prompt with each first token."""
-    ids = model.generate_ids([PROMPT] * DRAWS, max_new_tokens=2, seed=5, **options)
+    ids = model.generate_ids([PROMPT] * DRAWS, max_new_tokens=2, seed=5, **EVERYTHING | options)
     first, second = ids.T
     logits = array(model({"token_ids": np.array([PROMPT])}))[:, -1]
     check_frequencies(first, filtered(logits, options)[0])
@@ -217,14 +219,12 @@ def test_the_chi_square_would_find_an_error():
         check_frequencies(random.choice(VOCABULARY, DRAWS, p=softmax(np.log(p) * 1.15)), p)
 
 
-SETTINGS = {"max_new_tokens": 12, "temperature": 1.3, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
-
-
 def test_seeds_reproduce_wherever_the_prompt_stands(model):
     other, longer = [2, 7, 1, 8], list(range(14))
     alone = model.generate_ids([PROMPT], seed=3, **SETTINGS)[0]
     assert len(set(alone.tolist())) > 3
-    for batch in ([PROMPT, other], [other, PROMPT], [longer, other, PROMPT, other, longer], [other] * 7 + [PROMPT]):
+    eight = [longer, other, [1], [2, 3], longer, [4], PROMPT, other]
+    for batch in ([PROMPT, other], [other, PROMPT], eight, [other] * 7 + [PROMPT], [longer] * 4 + [PROMPT]):
         rows = model.generate_ids(batch, seed=3, **SETTINGS)
         np.testing.assert_array_equal(rows[batch.index(PROMPT)], alone)
     padded = np.array([[0] * 3 + PROMPT + [0] * 2])
@@ -265,24 +265,25 @@ def test_freezing_is_greedy(model, temperature):
         np.testing.assert_array_equal(model.generate_ids([PROMPT], seed=seed, **options), greedy)
 
 
-def test_heat_does_not_bring_back_what_is_suppressed(model):
-    ids = model.generate_ids(
-        [PROMPT] * 512, seed=0, max_new_tokens=2, temperature=1e30, suppress_ids=range(2, VOCABULARY)
-    )
-    assert set(ids.flat) == {0, 1}
-    assert abs(ids.mean() - 0.5) < 0.1
+@pytest.mark.parametrize("temperature", [1e8, 1e30])
+def test_heat_does_not_bring_back_what_is_suppressed(model, temperature):
+    options = EVERYTHING | {"temperature": temperature, "suppress_ids": range(2, VOCABULARY)}
+    ids = [model.generate_ids([PROMPT] * 8, max_new_tokens=12, seed=seed, **options) for seed in range(8)]
+    assert set(np.ravel(ids)) == {0, 1}
+    assert abs(np.mean(ids) - 0.5) < 0.1
 
 
 def test_the_only_token_left(model):
     options = SETTINGS | {"suppress_ids": [i for i in range(VOCABULARY) if i != 6]}
-    ids, scores = model.generate_ids([PROMPT], seed=0, return_scores=True, **options)
+    ids, scores = model.generate_ids([PROMPT] * 8, seed=0, return_scores=True, **options)
     assert (ids == 6).all() and np.isfinite(scores).all()
 
 
 @pytest.mark.parametrize("options", [{"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}], ids=names)
 def test_narrowest_filters_are_greedy(model, options):
     greedy = model.generate_ids([PROMPT], max_new_tokens=12)
-    np.testing.assert_array_equal(model.generate_ids([PROMPT], seed=1, max_new_tokens=12, **options), greedy)
+    found = model.generate_ids([PROMPT], seed=1, max_new_tokens=12, **EVERYTHING | options)
+    np.testing.assert_array_equal(found, greedy)
 
 
 def test_uniforms():
