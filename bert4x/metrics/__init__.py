@@ -1,5 +1,19 @@
-"""Measures of what models say."""
+"""Scores of predictions: sets of spans and triples (F1), and texts (ROUGE, BLEU). Python only, no backend."""
 
-from bert4x.metrics.bleu import bleu, characters
+from bert4x.metrics.bleu import Bleu, bleu
+from bert4x.metrics.rouge import Rouge, rouge
+from bert4x.metrics.spans import Counts, Entity, count, count_by_label, count_entities, count_triples, find_entities
 
-__all__ = ["bleu", "characters"]
+__all__ = [
+    "Bleu",
+    "Counts",
+    "Entity",
+    "Rouge",
+    "bleu",
+    "count",
+    "count_by_label",
+    "count_entities",
+    "count_triples",
+    "find_entities",
+    "rouge",
+]

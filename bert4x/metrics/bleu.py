@@ -1,58 +1,100 @@
-"""BLEU of a corpus (Papineni et al. 2002), as sacrebleu defines it (Post 2018, arXiv 1804.08771)."""
+"""BLEU of a corpus (Papineni et al. 2002), with sacrebleu's tokenization and smoothing (Post 2018)."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from bert4x.errors import InputError
+from bert4x.errors import InputError, nearest
+from bert4x.metrics.rouge import ngrams
+from bert4x.metrics.tokens import Tokenize, check_texts, tokenizer
 
-ORDER = 4  # the longest n-grams
+SMOOTHING = {"exp": None, "floor": 0.1, "add-k": 1.0, "none": None}  # with sacrebleu's defaults
 
 
-def characters(text: str) -> list[str]:
-    """The characters of a text, without spaces: sacrebleu's tokenization "char"."""
-    return [character for character in text if not character.isspace()]
+class Bleu(NamedTuple):
+    """`score` and the precision of each order are between 0 and 100, `brevity_penalty` between 0 and 1."""
+
+    score: float
+    precisions: tuple[float, ...]
+    brevity_penalty: float
+    predicted_length: int
+    reference_length: int
 
 
 def bleu(
-    texts: Sequence[str],
-    references: Sequence[str | Iterable[str]],
-    tokenize: Callable[[str], list[str]] = characters,
-) -> float:
-    """BLEU from 0 to 100 of texts against one or several references each.
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    *,
+    tokenize: str | Tokenize = "zh",
+    smooth: str = "exp",
+    smooth_value: float | None = None,
+    max_order: int = 4,
+    effective_order: bool = False,
+    lowercase: bool = False,
+) -> Bleu:
+    """BLEU over all predictions together, the number that sacrebleu gives; its default for Chinese is "zh".
 
-    N-grams up to 4; an order without any match counts as half, a quarter ... of a match (sacrebleu's smoothing "exp");
-    the length is compared to that of the reference that is closest, the shorter of two.
+    Args:
+        references: one for each prediction, or several, and not the same number for each. sacrebleu wants the first of
+            every text, then the second of every text, and so on.
+        tokenize: "char", "zh", "13a", "none" (split at white space) or a function from a text to its tokens.
+        smooth: what an order without any match counts as: "exp" half of a match, then a quarter ..., "floor"
+            `smooth_value` (0.1) matches, "none" nothing, which makes the score 0. "add-k" adds `smooth_value` (1) to
+            matches and totals of the orders from 2 on. Source: Chen and Cherry 2014.
+        effective_order: leaves out the orders for which predictions are too short; for single sentences.
 
-    Raises: InputError when a text has no references, or there are other numbers of one than of the other.
+    Raises: InputError for nothing to score, a prediction without references, or an unknown name.
     """
-    groups = [[one] if isinstance(one, str) else list(one) for one in references]
-    if len(texts) != len(groups) or not texts or not all(groups):
-        raise InputError(f"got {len(texts)} texts and {len(groups)} references; expected one or more for each text")
-    matches, totals, length, wanted = [0] * ORDER, [0] * ORDER, 0, 0
-    for text, group in zip(texts, groups, strict=True):
-        tokens, others = tokenize(text), [tokenize(one) for one in group]
-        length += len(tokens)
-        wanted += min((abs(len(one) - len(tokens)), len(one)) for one in others)[1]
-        for n in range(1, ORDER + 1):
-            counts, allowed = ngrams(tokens, n), Counter[tuple[str, ...]]()
-            for one in others:
-                allowed |= ngrams(one, n)
+    check_texts(predictions, references)
+    if smooth not in SMOOTHING:
+        raise InputError(f"no smoothing {smooth!r}; {nearest(str(smooth), SMOOTHING)}")
+    if not isinstance(max_order, int) or max_order < 1:
+        raise InputError(f"max_order is {max_order!r}; expected a positive whole number")
+    split, lower = tokenizer(tokenize), str.lower if lowercase else str
+    matches, totals, lengths = [0] * max_order, [0] * max_order, [0, 0]
+    for index, (prediction, texts) in enumerate(zip(predictions, references, strict=True)):
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"references[{index}] is {texts!r}; expected a string or several")
+        found, true = split(lower(prediction)), [split(lower(text)) for text in texts]
+        lengths[0] += len(found)
+        lengths[1] += min((len(tokens) for tokens in true), key=lambda n: (abs(n - len(found)), n))
+        for n in range(1, max_order + 1):
+            counts, allowed = Counter(ngrams(found, n)), Counter()
+            for tokens in true:
+                allowed |= Counter(ngrams(tokens, n))
             matches[n - 1] += (counts & allowed).total()
             totals[n - 1] += counts.total()
-    if not matches[0]:
-        return 0.0
-    precisions, smoothing = [], 1.0
-    for match, total in zip(matches, totals, strict=True):
-        if total and not match:
-            smoothing *= 2
-        precisions.append((match or 1 / smoothing) / total if total else 0.0)
-    if not all(precisions):
-        return 0.0
-    brevity = min(0.0, 1 - wanted / length)
-    return 100 * math.exp(brevity + sum(map(math.log, precisions)) / ORDER)
+    value = SMOOTHING[smooth] if smooth_value is None else smooth_value
+    return _score(matches, totals, *lengths, smooth, value, effective_order)
 
 
-def ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    """How often each run of n tokens occurs."""
-    return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+def _score(
+    matches: list[float],
+    totals: list[float],
+    found: int,
+    true: int,
+    smooth: str,
+    value: float | None,
+    effective_order: bool,
+) -> Bleu:
+    penalty = min(1.0, math.exp(1 - true / found)) if found else float(not true)
+    precisions, halves = [0.0] * len(totals), 1
+    if not any(matches):
+        return Bleu(0.0, tuple(precisions), penalty, found, true)
+    if smooth == "add-k":
+        matches = [count + value * (n > 0) for n, count in enumerate(matches)]
+        totals = [total + value * (n > 0) for n, total in enumerate(totals)]
+    for n, (count, total) in enumerate(zip(matches, totals, strict=True)):
+        if not total:
+            break
+        if not count and smooth == "exp":
+            halves *= 2
+            count = 1 / halves
+        elif not count and smooth == "floor":
+            count = value
+        precisions[n] = 100 * count / total
+    orders = sum(total > 0 for total in totals) if effective_order else len(totals)
+    logarithms = [math.log(p) if p else -math.inf for p in precisions[:orders]]
+    return Bleu(penalty * math.exp(sum(logarithms) / orders), tuple(precisions), penalty, found, true)
