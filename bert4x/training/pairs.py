@@ -1,0 +1,63 @@
+"""Files of sources and targets, and a vocabulary for both."""
+
+import lzma
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bert4x.errors import CorruptFileError
+from bert4x.training.vocabulary import count_characters, trim_vocabulary
+
+Pairs = list[tuple[str, str]]
+Tests = list[tuple[str, list[str]]]
+
+
+def read_pairs(path: str | os.PathLike, held_out: int) -> tuple[Pairs, Tests]:
+    """Pairs to train on, and held-out sources with all their targets, drawn at random, the same ones every time. No
+    source is among both, whatever its case or spaces.
+
+    A file is text or .xz, `source <tab> target` in every line; of more columns, the last two.
+
+    Raises: CorruptFileError for a line without a tab, and when there are no more sources than are to be held out.
+    """
+    groups: dict[str, Pairs] = defaultdict(list)
+    opened = lzma.open if Path(path).suffix == ".xz" else open
+    with opened(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            columns = line.rstrip("\n").split("\t")
+            if len(columns) < 2:
+                raise CorruptFileError(f"{path}, line {number}: expected source <tab> target, found {line[:40]!r}")
+            source, target = columns[-2:]
+            groups[" ".join(source.lower().split())].append((source, target))
+    if len(groups) <= held_out:
+        raise CorruptFileError(f"{path} has {len(groups)} sources; expected more than the {held_out} to hold out")
+    keys = sorted(groups)
+    random.Random(0).shuffle(keys)
+    tests = [(groups[key][0][0], [target for _, target in groups[key]]) for key in keys[:held_out]]
+    return [pair for key in keys[held_out:] for pair in groups[key]], tests
+
+
+def pair_tokenizer(pairs: Sequence[tuple[str, str]], base_vocab: str | os.PathLike, size: int):
+    """A WordPiece tokenizer for both sides: the characters that come twice in the targets, and the Latin words and
+    pieces of a larger vocabulary that come four times in the sources; other words are spelled.
+    """
+    from bert4x.tokenizers import Tokenizer
+
+    base = Tokenizer(base_vocab, do_lower_case=True)
+    counts = Counter(i for row in base.encode_batch([source for source, _ in pairs])[0] for i in row)
+    words = {base.id_to_token(i): count for i, count in counts.items() if count >= 4}
+    words = {word: count for word, count in words.items() if len(word) > 1 and word.isascii() and word[0] != "["}
+    tokens = trim_vocabulary(frequent(count_characters(target for _, target in pairs), 2), words, size)
+    return Tokenizer({token: i for i, token in enumerate(tokens)}, do_lower_case=True)
+
+
+def frequent(counts: dict[str, int], least: int) -> dict[str, int]:
+    """What occurs at least so often."""
+    return {one: count for one, count in counts.items() if count >= least}
+
+
+def encode(tokenizer, texts: Iterable[str], longest: int) -> list[list[int]]:
+    """The ids of texts with the tokenizer's special tokens, cut to a length."""
+    return tokenizer.encode_batch(list(texts), maxlen=longest)[0]
