@@ -36,6 +36,7 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", help="a checkpoint; default: the model inside the package")
     p.add_argument("--dtype", help="of its weights, such as bfloat16")
+    p.add_argument("--quantize", choices=["int8"], help="a quarter of float32's memory")
     p.add_argument("--prompt", action="append", help="a text to continue; may be given several times")
     p.add_argument("--prompts", type=Path, help="or a file of them, one a line")
     p.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
@@ -96,7 +97,7 @@ def distinct_pairs(texts: list[str]) -> float:
 
 def main():
     args = arguments()
-    lm = bert4x.load(args.model, application="lm", dtype=args.dtype)
+    lm = bert4x.load(args.model, application="lm", dtype=args.dtype, quantize=args.quantize)
     prompts, rows = read_prompts(args), []
     if args.stream:
         show_stream(lm, prompts[0], options_of(args.ways[0], args))

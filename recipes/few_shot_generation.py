@@ -62,6 +62,7 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", help="a checkpoint; default: the small model inside the package")
     p.add_argument("--dtype", help="of its weights, such as bfloat16")
+    p.add_argument("--quantize", choices=["int8"], help="a quarter of float32's memory")
     p.add_argument("--examples", type=Path, help="solved cases: JSON, JSON lines, or tab-separated with field names")
     p.add_argument("--template", default="{text} ->{label}", help="one case; its last field is the answer")
     p.add_argument("--text", nargs="+", default=[], help="questions to the examples")
@@ -139,7 +140,7 @@ def fewclue(lm, folder: Path, args) -> None:
 
 def main():
     args = arguments()
-    lm = bert4x.load(args.model, application="lm", dtype=args.dtype)
+    lm = bert4x.load(args.model, application="lm", dtype=args.dtype, quantize=args.quantize)
     if args.examples:
         own_examples(lm, args)
     elif args.fewclue:

@@ -39,6 +39,7 @@ def add_model(sub) -> None:
         help="continue, or read and write (default: %(default)s)",
     )
     sub.add_argument("--dtype", help="of the weights: float32, bfloat16 ... (default: Keras' own)")
+    sub.add_argument("--quantize", choices=["int8"], help="the matrices: a quarter of float32's memory")
 
 
 def add_decoding(sub, leave_out=(), **defaults) -> None:
@@ -72,7 +73,8 @@ def load_model(options):
     """The model of a command."""
     from bert4x.models.build import load
 
-    return load(options.model, options.application, **({"dtype": options.dtype} if options.dtype else {}))
+    given = {name: getattr(options, name) for name in ("dtype", "quantize") if getattr(options, name)}
+    return load(options.model, options.application, **given)
 
 
 def read_stdin() -> Iterator[str]:
