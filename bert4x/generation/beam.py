@@ -169,7 +169,11 @@ def repeated(values, times: int):
 
     Shape: (B, ...) -> (B * times, ...)
     """
-    return each(lambda x: ops.repeat(x, times, axis=0), values)
+
+    def repeat(x):  # copies: `ops.repeat` may give PyTorch one row many times over, where a cache cannot be written
+        return ops.take(x, ops.repeat(ops.arange(x.shape[0]), times), axis=0)
+
+    return each(repeat, values)
 
 
 def reordered(cache: Cache, rows, start: int):
