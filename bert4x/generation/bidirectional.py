@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from bert4x.errors import GenerationError
+from bert4x.errors import ConfigError, GenerationError
 from bert4x.generation.batch import Prompt, read_prompts
 from bert4x.generation.beam import BeamSearch
 from bert4x.generation.detokenize import Detokenizer
-from bert4x.generation.engine import engine_of
+from bert4x.generation.engine import Engine, check_model
 from bert4x.generation.options import GenerationOptions, read_options
 from bert4x.generation.prompt import stop_id
 from bert4x.generation.rules import NEVER
@@ -54,21 +54,20 @@ class BidirectionalSearch(BeamSearch):
 class BidirectionalDecoder:
     """Decodes with a model that writes in both directions at once, each seeing what the other has written.
 
-    `model` is an encoder-decoder (`model="transformer"`) or a UniLM (`application="unilm"`), loaded with
-    `bidirectional=True`. The two markers are the first tokens of the targets: names or ids; by default [unused1] and
-    [unused2], or where there are none [CLS] and [MASK].
+    `model` is an encoder-decoder (`model="transformer"`) or a UniLM (`application="unilm"`), best one that was trained
+    with `bidirectional=True`: any other decodes all the same, but has not learnt to. The two markers are the first
+    tokens of the targets: names or ids; by default [unused1] and [unused2], or where there are none [CLS] and [MASK].
 
     Raises: GenerationError for a model of another kind, and for markers that the vocabulary lacks or that are the same.
     """
 
     def __init__(self, model, l2r: str | int | None = None, r2l: str | int | None = None):
-        self.model, self.engine = model, engine_of(model, bidirectional=True)
-        backbone = model.backbone
-        if not backbone.bidirectional or backbone.application not in ("unilm", "seq2seq"):
-            raise GenerationError(
-                f"this model is application={backbone.application!r}, bidirectional={backbone.bidirectional}; expected "
-                "bidirectional=True with application='unilm', or model='transformer'"
-            )
+        check_model(model)
+        try:
+            backbone = model.backbone.in_both_directions()
+        except ConfigError as error:
+            raise GenerationError(str(error)) from error
+        self.model, self.engine = model, Engine(model, backbone)
         self.markers = markers(model, l2r, r2l)
 
     def generate(self, text: str | Sequence[str], num_beams: int = 4, **options) -> str | list:

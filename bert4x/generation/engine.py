@@ -49,9 +49,9 @@ class Engine:
     limit is reached: all the way for `decode`, one token for `stream`.
     """
 
-    def __init__(self, model):
-        self.backbone = model.backbone
-        self.encodes = model.backbone.application == "seq2seq"  # the prompt is a source, the new tokens a target
+    def __init__(self, model, backbone=None):
+        self.backbone = model.backbone if backbone is None else backbone
+        self.encodes = self.backbone.application == "seq2seq"  # the prompt is a source, the new tokens a target
         self.variables = list(model.variables)
         self.compiled: dict[Any, tuple[Compiled, ...]] = {}
 
@@ -205,11 +205,21 @@ class Engine:
         }
 
 
-def engine_of(model, bidirectional: bool = False) -> Engine:
+def engine_of(model) -> Engine:
     """The engine of a model; a new one when its variables are others than before (quantized, LoRA).
 
-    Raises: GenerationError for a model that does not write.
+    Raises: GenerationError for a model that does not write, or in two directions at once.
     """
+    check_model(model)
+    if model.backbone.bidirectional:
+        raise GenerationError("this model decodes in two directions at once: use bert4x.BidirectionalDecoder(model)")
+    if model.engine is None or [id(v) for v in model.engine.variables] != [id(v) for v in model.variables]:
+        model.engine = Engine(model)
+    return model.engine
+
+
+def check_model(model) -> None:
+    """Raises: GenerationError for a model that does not write."""
     backbone = getattr(model, "backbone", None)
     if backbone is None or backbone.has_conditions:
         raise GenerationError(
@@ -223,11 +233,6 @@ def engine_of(model, bidirectional: bool = False) -> Engine:
         )
     if not backbone.with_mlm:
         raise GenerationError("this model gives hidden states, not logits; load it with application='lm' or 'unilm'")
-    if backbone.bidirectional and not bidirectional:
-        raise GenerationError("this model decodes in two directions at once: use bert4x.BidirectionalDecoder(model)")
-    if model.engine is None or [id(v) for v in model.engine.variables] != [id(v) for v in model.variables]:
-        model.engine = Engine(model)
-    return model.engine
 
 
 def outputs(search, state, rows: int, options: GenerationOptions) -> Output:

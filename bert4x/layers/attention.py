@@ -58,10 +58,7 @@ class MultiHeadAttention(Layer):
     S = T without a memory -> (B, T, D)[, (B, A, T or 2 T, S)][, ((B, A, S, d_k), (B, A, S, d_v))]
     """
 
-    settings = (
-        *("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores"),
-        *("partner_weight", "partner_dropout"),
-    )
+    settings = ("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores", "partner_dropout")
 
     def __init__(
         self,
@@ -72,7 +69,6 @@ class MultiHeadAttention(Layer):
         dropout=0.0,
         stddev=0.02,
         return_scores=False,
-        partner_weight=0.0,
         partner_dropout=0.0,
         **kwargs,
     ):
@@ -84,7 +80,6 @@ class MultiHeadAttention(Layer):
         self.dropout = dropout
         self.stddev = stddev
         self.return_scores = return_scores
-        self.partner_weight = partner_weight
         self.partner_dropout = partner_dropout
 
     def build(self, x_shape, visible_shape=None, previous_scores_shape=None):
@@ -108,10 +103,19 @@ class MultiHeadAttention(Layer):
         for name, dense in projections.items():
             dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)
         self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=self.compute_dtype)
-        if self.partner_weight:
-            self.fusion_dropout = keras.layers.Dropout(self.partner_dropout, dtype=self.compute_dtype)
+        self.fusion_dropout = keras.layers.Dropout(self.partner_dropout, dtype=self.compute_dtype)
 
-    def call(self, x, visible, previous_scores=None, memory=None, index=0, visible_to_partner=None, training=None):
+    def call(
+        self,
+        x,
+        visible,
+        previous_scores=None,
+        memory=None,
+        index=0,
+        visible_to_partner=None,
+        partner_weight=0.1,
+        training=None,
+    ):
         query, (key, value) = self.split_heads(self.query_dense(x)), self.keys_values(x)
         if memory is not None:
             key, value = (write(old, index, new) for old, new in zip(memory, (key, value), strict=True))
@@ -123,13 +127,13 @@ class MultiHeadAttention(Layer):
             scores = scores + ops.cast(previous_scores, "float32")
         context = self.mix(scores, visible, value, training)
         if visible_to_partner is not None:
-            context = self.fuse(context, visible_to_partner, training)
+            context = self.fuse(context, visible_to_partner, partner_weight, training)
         out = self.output_dense(self.join_heads(context))
         extra = [scores] if self.return_scores else []
         extra += [(key, value)] if memory is not None else []
         return (out, *extra) if extra else out
 
-    def fuse(self, context, visible_to_partner, training):
+    def fuse(self, context, visible_to_partner, weight, training):
         """The context of each row, and what its partner's keys gave for its queries; nothing where none was visible.
 
         Shape: (B, A, 2 T, d_v), (B, 1, T, S) -> (B, A, T, d_v)
@@ -138,7 +142,7 @@ class MultiHeadAttention(Layer):
         own, partner = context[:, :, :length], context[:, :, length:]
         partner = ops.where(ops.any(visible_to_partner, axis=-1, keepdims=True), partner, ops.zeros_like(partner))
         partner = ops.tanh(self.fusion_dropout(partner, training=training))
-        return own + ops.cast(self.partner_weight, own.dtype) * masks.partner(partner)
+        return own + ops.cast(weight, own.dtype) * masks.partner(partner)
 
     def keys_values(self, x):
         """Shape: (B, S, D) -> (B, A, S, d_k), (B, A, S, d_v)"""
@@ -166,9 +170,7 @@ class MultiHeadAttention(Layer):
     def compute_mask(self, x, mask=None):
         return mask
 
-    def compute_output_spec(
-        self, x, visible, previous_scores=None, memory=None, index=0, visible_to_partner=None, training=None
-    ):
+    def compute_output_spec(self, x, visible, visible_to_partner=None, **kwargs):
         out, length = self.symbolic(x.shape), x.shape[1]
         if not self.return_scores:
             return out

@@ -84,6 +84,16 @@ class Backbone:
                 f"{self.bidirectional_dropout!r}; expected a positive number, and one from 0 to below 1"
             )
 
+    def in_both_directions(self) -> "Backbone":
+        """This builder with `bidirectional=True`, over the same layers.
+
+        Raises: ConfigError where there is no target.
+        """
+        if self.bidirectional:
+            return self
+        options = {name: getattr(self, name) for name in self.options} | {"bidirectional": True}
+        return type(self)(self.config, self.application, **options)
+
     def layer(self, cls, name: str, **kwargs):
         """The layer of this name: made on first use, the same one ever after."""
         name = self.prefix + name
@@ -256,8 +266,8 @@ class Backbone:
         options = {"return_scores": c.residual_attention_scores}
         given = {} if pass_.scores is None else {"previous_scores": pass_.scores}
         if pass_.visible_to_partner is not None:
-            options |= {"partner_weight": self.bidirectional_weight, "partner_dropout": self.bidirectional_dropout}
-            given["visible_to_partner"] = pass_.visible_to_partner
+            options["partner_dropout"] = self.bidirectional_dropout
+            given |= {"visible_to_partner": pass_.visible_to_partner, "partner_weight": self.bidirectional_weight}
         layer = self.attention_layer(L.MultiHeadAttention, name, **options)
         if pass_.cache is not None:
             given |= {"memory": pass_.memory, "index": pass_.index}
