@@ -38,7 +38,7 @@ class Weights:
         self.reader = ThreadPoolExecutor(1)  # the only one that reads
         self.ahead: dict[str, Future] = {}
 
-    def __call__(self, path: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    def __call__(self, path: str, shape: tuple[int, ...], any_order: bool = False) -> np.ndarray | None:
         path = path.removeprefix(self.prefix)
         source = self.source_path(path)
         if source is None:
@@ -56,7 +56,7 @@ class Weights:
                 return None
         check_finite(path, values)
         self.loaded.append(path)
-        return contiguous(values)
+        return values if any_order else contiguous(values)
 
     def read(self, source: str) -> np.ndarray:
         """The checkpoint's values of a variable, while a thread already reads those that are probably asked for next.
@@ -193,4 +193,5 @@ def orthogonally_resize(array: np.ndarray, shape: tuple[int, ...], window: int =
             windows = np.arange(old).reshape(old // window, window)
             array = np.take(array, np.repeat(windows, repeats, axis=0).reshape(-1), axis=axis)
         array = np.take(array, np.arange(new), axis=axis)
-    return array / np.linalg.norm(array) * norm
+    cut = np.linalg.norm(array)
+    return array / cut * norm if cut else array  # of zeros, which biases may be, nothing is scaled
