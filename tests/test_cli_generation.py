@@ -20,6 +20,7 @@ from bert4x.generation import GenerationOptions
 from bert4x.generation.examples import read_examples
 
 ROOT = Path(__file__).parents[1]
+LOAD = bert4x.load  # itself, whatever is put in its place below
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def loaded_once(monkeypatch):
 
 @functools.cache
 def cached_load(source, application, **options):
-    return bert4x.load(source, application, **options)
+    return LOAD(source, application, **options)
 
 
 @pytest.fixture
