@@ -119,7 +119,7 @@ def padded(rows: Sequence, value: int, multiple: int) -> np.ndarray:
     return np.stack([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows])
 
 
-class Triples(keras.utils.PyDataset):
+class Triples:
     """Batches of triples of about the same length, in another order every epoch.
 
     `rows` is the number of rows of a batch: as many triples where one direction is wanted, half as many for both.
@@ -134,11 +134,10 @@ class Triples(keras.utils.PyDataset):
         seed: int = 0,
         batch=make_batch,
     ):
-        super().__init__()
         self.triples, self.symbols, self.directions, self.batch = triples, symbols, tuple(directions), batch
         self.size = max(1, rows // len(self.directions))
-        self.random = np.random.default_rng(seed)
-        self.on_epoch_end()
+        self.seed, self.lengths = seed, np.array([[max(len(t.l2r), len(t.r2l)) + 1, len(t.source)] for t in triples])
+        self.start_epoch(0)
 
     def __len__(self):
         return -(-len(self.triples) // self.size)
@@ -148,11 +147,12 @@ class Triples(keras.utils.PyDataset):
         chosen = [self.triples[i] for i in self.by_length[start : start + self.size]]
         return self.batch(chosen, self.symbols, self.directions)
 
-    def on_epoch_end(self):
-        lengths = np.array([[max(len(t.l2r), len(t.r2l)) + 1, len(t.source)] for t in self.triples])
-        blurred = -(-lengths // 4) + 0.9 * self.random.random(len(lengths))[:, None]
+    def start_epoch(self, epoch: int) -> None:
+        """Puts the batches of an epoch together: they depend on its number and the seed alone."""
+        draw = np.random.default_rng([self.seed, epoch])
+        blurred = -(-self.lengths // 4) + 0.9 * draw.random(len(self.lengths))[:, None]
         self.by_length = np.lexsort((blurred[:, 1], np.floor(blurred[:, 0])))
-        self.order = self.random.permutation(len(self))
+        self.order = draw.permutation(len(self))
 
 
 @keras.saving.register_keras_serializable("bert4x")

@@ -20,12 +20,12 @@ WARMUP = 0.08
 def train_epochs(model, batches, epochs: int, peak: float, state: str | os.PathLike, loss, resume: bool = False):
     """Trains with AdamW, the learning rate rising to its peak and falling to 0; keeps the state of training in a file.
 
-    Keras' own `fit` wants all batches of a `PyDataset` to be like its first ones; these may have any shapes.
+    Keras' own `fit` wants all batches to be as long as its first ones; these may have any shapes.
 
     Args:
-        batches: a `keras.utils.PyDataset` of (inputs, labels, weights).
+        batches: (inputs, labels, weights) by number, and `start_epoch`; see `bert4x.training.bidirectional.Triples`.
         state: where weights and optimizer are written after every epoch.
-        resume: go on from there, if there is such a file.
+        resume: go on from there, if there is such a file: exactly as if nothing had happened.
     Raises: ConfigError when the file is of another model.
     """
     optimizer = keras.optimizers.AdamW(peak, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0)
@@ -38,11 +38,11 @@ def train_epochs(model, batches, epochs: int, peak: float, state: str | os.PathL
     steps, began = epochs * len(batches), time.perf_counter()
     for epoch in range(int(optimizer.iterations) // len(batches), epochs):
         losses = []
+        batches.start_epoch(epoch)
         for i in range(len(batches)):
             optimizer.learning_rate.assign(learning_rate((int(optimizer.iterations) + 1) / (steps + 1), peak, WARMUP))
             inputs, labels, weights = batches[i]
             losses.append(float(model.train_on_batch(inputs, labels, sample_weight=weights)))
-        batches.on_epoch_end()
         save_state(model, state)
         print(
             f"epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.3f}, {time.perf_counter() - began:.0f} s", flush=True
@@ -73,6 +73,6 @@ def load_state(model, path: str | os.PathLike) -> None:
 
 def variables(model) -> dict:
     """Everything that training changes, by names that another process gives it too."""
-    named = {f"model/{i}": v for i, v in enumerate(model.weights)}
+    named = {f"model/{i}": v for i, v in enumerate(model.variables)}
     optimizer = getattr(model, "optimizer", None)
     return named | {f"optimizer/{i}": v for i, v in enumerate(optimizer.variables if optimizer else ())}
