@@ -71,7 +71,7 @@ def arguments():
     p.add_argument("--shots", type=int, default=4, help="cases shown, drawn from the 32 or 240 of the training set")
     p.add_argument("--seeds", type=int, default=3, help="draws of them")
     p.add_argument("--calibrate", action="store_true", help="subtract what the model answers to an empty question")
-    p.add_argument("--limit", type=int, help="questions of the test set; default: all")
+    p.add_argument("--limit", type=int, help="questions drawn from the test set; default: all")
     p.add_argument("--max-chars", type=int, default=60, help="texts are cut off here, so that the cases fit")
     return p.parse_args()
 
@@ -126,7 +126,7 @@ def choose(few, sentences: list[str], labels: list[str], calibrate: bool) -> np.
 def fewclue(lm, folder: Path, args) -> None:
     """Accuracy over several draws of the cases shown; always answering the most frequent label is the least to beat."""
     template, labels, train, test = read_fewclue(folder, args.max_chars)
-    test = test[: args.limit]
+    test = [test[i] for i in np.random.default_rng(0).permutation(len(test))[: args.limit]]  # files are sorted
     gold = np.array([labels.index(case["label"]) for case in test])
     sentences, between, accuracies = [case["sentence"] for case in test], separator(lm.tokenizer), []
     for seed in range(args.seeds):

@@ -148,6 +148,9 @@ def test_generate_refuses_models_that_cannot(command, source, tmp_path):
     status, out, err = command("generate", "床", "--stream", "--json")
     assert (status, out) == (2, "")
     assert "not allowed with" in err
+    status, out, err = command("generate", "床", "--seed", 1, "--sede", 2)
+    assert (status, out) == (2, "")
+    assert "unrecognized arguments: --sede 2" in err
 
 
 # chat
@@ -226,7 +229,7 @@ def test_few_shot(command, source, lm, examples, typed):
     status, out, _ = command("few-shot", *given, "--max-new-tokens", 5)
     assert status == 0
     assert out.splitlines() == few.generate(["地上霜", "望明月"], max_new_tokens=5)
-    out = command("few-shot", *given, "地上霜", "望明月", "--choices", "月,天气", "--json")[1]
+    out = command("few-shot", given[0], "地上霜", *given[1:], "望明月", "--choices", "月,天气", "--json")[1]
     found = [json.loads(line) for line in out.splitlines()]
     scores = few.scores(["地上霜", "望明月"], ["月", "天气"])
     assert [one["text"] for one in found] == ["地上霜", "望明月"]

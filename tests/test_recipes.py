@@ -14,11 +14,23 @@ import bert4x
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
+@pytest.fixture(scope="module")
+def lm():
+    return bert4x.load(application="lm")
+
+
 @pytest.fixture
-def recipe(monkeypatch, capsys):
-    """`recipe(name, *arguments)` runs one as a program, in this process: the lines it prints."""
+def recipe(monkeypatch, capsys, lm):
+    """`recipe(name, *arguments)` runs one as a program, in this process and on a model that is compiled already: the
+    lines it prints.
+    """
+
+    def load(source, *, application, dtype, quantize):
+        assert (source, application, dtype, quantize) == (None, "lm", None, None)
+        return lm
 
     def run(name, *arguments):
+        monkeypatch.setattr(bert4x, "load", load)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         runpy.run_path(str(RECIPES / name), run_name="__main__")
         return capsys.readouterr().out.splitlines()
@@ -32,12 +44,11 @@ def few_shot():
 
 
 def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def test_continue_text(recipe):
+def test_continue_text(recipe, lm):
     lines = recipe("continue_text.py", "--smoke", "--prompt", "白日依山尽，")
-    lm = bert4x.load(application="lm")
     greedy = lm.generate("白日依山尽，", max_new_tokens=12)
     drawn = lm.generate("白日依山尽，", max_new_tokens=12, top_p=0.9, seed=0, num_return_sequences=2)
     assert lines[0] == "白日依山尽，" + greedy
@@ -72,13 +83,13 @@ def test_the_four_published_tasks(recipe, few_shot):
     assert prompt == "美国的首都是华盛顿\n法国的首都是巴黎\n日本的首都是东京\n中国的首都是"
 
 
-def test_own_examples(recipe, tmp_path):
+def test_own_examples(recipe, lm, tmp_path):
     path = tmp_path / "cases.tsv"
     path.write_text("text\tlabel\n菜太咸了\t差\n下次还来\t好\n", encoding="utf-8")
     given = ["--examples", path, "--template", "{text}，味道很{label}", "--text", "汤很鲜", "--choices", "好", "差"]
     (line,) = recipe("few_shot_generation.py", *given)
     few = bert4x.FewShot(
-        bert4x.load(application="lm"),
+        lm,
         "{text}，味道很{label}",
         [{"text": "菜太咸了", "label": "差"}, {"text": "下次还来", "label": "好"}],
         "。",

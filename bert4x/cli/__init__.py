@@ -11,7 +11,7 @@ from bert4x.version import __version__
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for an answer of no, 2 for an error."""
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         return options.run(options) or 0
     except Bert4xError as error:
@@ -23,6 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed there at exit
         return 141
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a command line. Texts may also stand between and after options, where Python 3.11 leaves them."""
+    top = parser()
+    options, left = top.parse_known_args(arguments)
+    if left and (not hasattr(options, "texts") or any(word.startswith("-") and word != "-" for word in left)):
+        top.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.texts = [*options.texts, *left]
+    return options
 
 
 def parser() -> argparse.ArgumentParser:

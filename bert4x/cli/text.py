@@ -15,7 +15,7 @@ def add_commands(command) -> None:
     sub.add_argument("--json", action="store_true", help="for machines")
 
     sub = command("generate", run_generate, "continue texts")
-    sub.add_argument("prompts", nargs="+", metavar="PROMPT", help='such as "白日依山尽，"; "-" is standard input')
+    sub.add_argument("texts", nargs="+", metavar="PROMPT", help='such as "白日依山尽，"; "-" is standard input')
     add_model(sub)
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--stream", action="store_true", help="show the text while it is written")
@@ -44,7 +44,7 @@ def run_generate(options) -> int:
     from bert4x.generation import continuations
 
     given = given_decoding(options)
-    prompts = ["\n".join(read_stdin()) if prompt == "-" else prompt for prompt in options.prompts]
+    prompts = ["\n".join(read_stdin()) if prompt == "-" else prompt for prompt in options.texts]
     model = load_model(options)
     if options.stream:
         streams = [model.stream(prompt, **given) for prompt in prompts]  # all are checked before the first is written
