@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 
+from bert4x import Tokenizer
 from bert4x.errors import InputError
 from bert4x.metrics import (
     Counts,
@@ -60,6 +61,15 @@ def test_triples_are_compared_by_their_tokens():
     both = [[("A", "p", "b"), ("a", "p", "B"), ("a", "q", "b")]]
     assert count_triples(both, [[]], tokenize=str.lower) == Counts(0, 2, 0)  # the first two are one
     assert count_triples([[("ab", "p", "c")]], [[("a", "p", "bc")]], tokenize=list).correct == 0
+
+
+def test_triples_are_compared_by_the_tokens_of_a_tokenizer():
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "nba", "live", "杰"]
+    tokenizer = Tokenizer({token: index for index, token in enumerate(tokens)}, do_lower_case=True)
+    gold = [[("NBA Live", "歌手", "王杰")]]
+    assert count_triples([[("nba  live", "歌手", "王 杰")]], gold, tokenizer.tokenize).correct == 1
+    for other in (("nba", "歌手", "王杰"), ("nba live", "歌", "王杰"), ("nba live", "歌手", "张杰")):  # 王, 张: unknown
+        assert count_triples([[other]], gold, tokenizer.tokenize).correct == 0
 
 
 def test_triples_from_json_are_lists():

@@ -1,5 +1,6 @@
 """bert4keras' odds and ends, against what loops and brute force give."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from bert4x import snippets
 from bert4x.errors import Bert4xError, InputError
+from bert4x.snippets.parallel import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 
@@ -500,6 +502,12 @@ def test_the_index_is_kept_until_the_file_changes(corpus, tmp_path, monkeypatch)
         assert snippets.open(corpus, indexable=index)[3] == "最后，没有换行"
     corpus.write_text("一\n二\n", encoding="utf-8")
     assert snippets.open(corpus, indexable=index)[1] == "二\n"
+    size, time_before = corpus.stat().st_size, corpus.stat().st_mtime_ns
+    corpus.write_text("一二\n\n", encoding="utf-8")
+    os.utime(corpus, ns=(time_before + 1, time_before + 1))
+    assert corpus.stat().st_size == size
+    assert snippets.open(corpus, indexable=index)[:] == ["一二\n", "\n"]
+    corpus.write_text("一\n二\n", encoding="utf-8")
     index.write_text("[0, 4, 5]", encoding="utf-8")  # bert4keras', which cannot say of which state it is
     assert snippets.open(corpus, indexable=index)[-1] == "二\n"
     damaged = json.loads(index.read_bytes()) | {"offsets": [0, 9, 4, corpus.stat().st_size]}
@@ -579,6 +587,17 @@ def test_items_are_read_when_workers_are_free(dummy):
     assert len(list(itertools.islice(results, 10))) == 10
     assert len(read) <= 13
     results.close()
+
+
+def test_two_at_once_end_without_waiting_for_each_other():
+    first, second = (snippets.parallel_apply_generator(abs, [-1, -2, -3], workers=2) for _ in range(2))
+    started = [next(first), next(second)]
+    begin = time.monotonic()
+    rest = [list(first), list(second)]
+    assert time.monotonic() - begin < PATIENCE  # a worker that does not end by itself is killed only after that
+    assert [sorted(value for _, value in [one, *more]) for one, more in zip(started, rest, strict=True)] == [
+        [1, 2, 3]
+    ] * 2
 
 
 def test_large_items_and_results_do_not_wait_for_each_other():
@@ -688,39 +707,50 @@ from bert4x.snippets import parallel_apply_generator
 
 def sleep(item):
     os.write(1, b"%d\\n" % os.getpid())  # at once, so that two do not mix
-    time.sleep(600)
+    time.sleep(float(sys.argv[1]))
 
-print("ready", flush=True)
 try:
-    list(parallel_apply_generator(sleep, range(9), workers=2, max_queue_size=2))
+    list(parallel_apply_generator(sleep, range(1_000_000), workers=2, max_queue_size=2))
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    print("interrupted")
 """
 
 
+@pytest.fixture
+def sleepers():
+    runs = []
+
+    def start(seconds):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        run = subprocess.Popen(
+            [sys.executable, "-c", SLEEPERS, str(seconds)], cwd=ROOT, start_new_session=True, **pipes
+        )
+        runs.append(run)
+        return run, {int(run.stdout.readline()) for _ in range(2)}
+
+    yield start
+    for run in runs:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_the_main_process(sent):
-    run = subprocess.Popen(
-        [sys.executable, "-c", SLEEPERS],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert run.stdout.readline() == "ready\n"
-    workers = [int(run.stdout.readline()) for _ in range(2)]
-    if sent == signal.SIGINT:
-        os.killpg(run.pid, sent)  # as a terminal does: to the workers too
-        out, err = run.communicate(timeout=60)
-        assert (out, err, run.returncode) == ("interrupted\n", "", 0)
-        for worker in workers:
-            with pytest.raises(ProcessLookupError):
-                os.kill(worker, 0)
-    else:
-        run.kill()
-        run.wait(timeout=60)
-        for worker in workers:  # they sleep: nothing but a signal can end them now
-            os.kill(worker, signal.SIGTERM)
-        run.communicate(timeout=60)
+def test_interrupting_ends_the_workers_at_once(sleepers):
+    run, workers = sleepers(600)
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker, signal.SIGINT)  # a terminal sends it to all; from a worker alone nothing should come
+    time.sleep(0.5)
+    os.kill(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (out, err, run.returncode) == ("interrupted\n", "", 0)
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_workers_end_when_the_main_process_is_killed(sleepers):
+    run, _ = sleepers(0.1)
+    run.kill()
+    run.communicate(timeout=60)  # returns when the last process that can write has ended

@@ -1,5 +1,6 @@
 """A function applied to many items by several processes or threads."""
 
+import contextlib
 import multiprocessing
 import pickle
 import signal
@@ -125,11 +126,14 @@ class Processes:
         return self
 
     def __exit__(self, kind, *_):
-        for pipe in self.processes:
-            pipe.close()  # which ends a worker that waits
-        for process in self.processes.values():
-            if kind is not None:
+        for pipe, process in self.processes.items():
+            if kind is None:
+                with contextlib.suppress(OSError):
+                    pipe.send_bytes(b"")  # read as the end: closing is not enough where another pool holds a copy
+            else:
                 process.terminate()
+            pipe.close()
+        for process in self.processes.values():
             process.join(PATIENCE)
             if process.is_alive():
                 process.kill()
