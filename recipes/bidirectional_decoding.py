@@ -145,7 +145,8 @@ def main():
         else:
             found = training.decode_one_way(plain[name], test_sources, name, symbols, length_penalty=0.6, **search)
         seconds = time.perf_counter() - began
-        score = bleu([tokenizer.decode(ids).lower() for ids in found], [[one.lower() for one in r] for r in references])
+        said = [tokenizer.decode(ids) for ids in found]
+        score = bleu(said, references, tokenize="char", lowercase=True).score
         print(f"| {name} | {score:.2f} | {seconds:.1f} |", flush=True)
 
     # 5. One of them, seen from both sides.
