@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bert4x.checkpoints.convert import convert, save
     from bert4x.checkpoints.inspection import inspect, verify
     from bert4x.config import TransformerConfig
+    from bert4x.generation.bidirectional import BidirectionalDecoder
     from bert4x.generation.few_shot import FewShot
     from bert4x.generation.options import GenerationOptions
     from bert4x.models.build import build_transformer_model, load
@@ -28,6 +29,7 @@ _HOME = {
     "verify": "bert4x.checkpoints.inspection",
     "save": "bert4x.checkpoints.convert",
     "TransformerConfig": "bert4x.config",
+    "BidirectionalDecoder": "bert4x.generation.bidirectional",
     "FewShot": "bert4x.generation.few_shot",
     "GenerationOptions": "bert4x.generation.options",
     "Tokenizer": "bert4x.tokenizers",
@@ -40,6 +42,7 @@ _HOME = {
 
 __all__ = [
     "Bert4xError",
+    "BidirectionalDecoder",
     "CpmTokenizer",
     "FewShot",
     "GenerationOptions",

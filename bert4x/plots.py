@@ -125,6 +125,7 @@ def dress(figure, above, below, paths: list[Any], width: int, title: str, font: 
             name = f"{NAMES[direction]} →" if direction == "l2r" else f"← {NAMES[direction]}"
             style = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9, "color": COLOURS[direction]}
             above.text(-0.012, np.mean(own), name, transform=above.get_yaxis_transform(), **style)
+    above.set_title("the darker a token, the likelier it was", loc="left", fontsize=9, color="#555555")
     above.text(1.01, 1.0, "score", va="bottom", fontsize=9, color="#555555", transform=above.transAxes)
     below.set_xticks(range(width), [str(i + 1) for i in range(width)], fontsize=8)
     below.set_xlabel("place in the text", fontsize=9)

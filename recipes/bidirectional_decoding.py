@@ -20,7 +20,6 @@ from pathlib import Path
 import keras
 
 import bert4x
-from bert4x.generation.bidirectional import BidirectionalDecoder
 from bert4x.metrics import bleu
 from bert4x.plots import decoding_paths
 from bert4x.training import bidirectional as training
@@ -33,7 +32,7 @@ TASKS = {
     "pairs": {"learning_rate": 2e-3, "epochs": 12, "batch": 128, "source": 26, "target": 23},
     "titles": {"learning_rate": 3e-4, "epochs": 4, "batch": 16, "source": 160, "target": 31},
 }
-TOY = {"test": 40, "hidden": 96, "batch": 10, "dropout": 0.0, "epochs": 8}
+TOY = {"test": 40, "layers": 1, "hidden": 96, "batch": 10, "dropout": 0.0, "epochs": 8}
 
 
 def arguments():
@@ -53,14 +52,17 @@ def arguments():
     p.add_argument("--batch", type=int, help="sources of a batch; in both directions it has twice as many rows")
     p.add_argument("--learning-rate", type=float, help="its peak")
     p.add_argument("--mixed-bfloat16", action="store_true", help="train in it: faster where the processor has it")
-    p.add_argument("--two-pass", action="store_true", help="one model writes all pseudo targets, and is the start")
+    p.add_argument("--alone", type=float, default=2 / 3, help="share of training before the directions see each other")
+    p.add_argument("--two-pass", action="store_true", help="pseudo targets by the model itself, after that share")
     p.add_argument("--beams", type=int, default=4, help="even: half of them for each direction")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--smoke", action="store_true", help="toy sentences and a few steps: does it run?")
     args = p.parse_args()
+    if not 0 <= args.alone < 1 or (args.two_pass and not args.alone):
+        p.error("--alone is a share from 0 to below 1; --two-pass needs more than 0")
     if args.smoke or args.data is None:
         args.data, args.task = Path(__file__).parent / "data/toy_pairs.tsv", "pairs"
-        vars(args).update(TOY | ({"epochs": 1} if args.smoke else {}))
+        vars(args).update(TOY | ({"epochs": 2} if args.smoke else {}))
     vars(args).update({name: value for name, value in TASKS[args.task].items() if getattr(args, name, None) is None})
     return args
 
@@ -82,9 +84,9 @@ def make_model(args, tokenizer, dtype="float32", **options):
     return model
 
 
-def train(name, triples, args, tokenizer, symbols, directions=training.DIRECTIONS, epochs=None, start=None, **options):
+def train(name, triples, args, tokenizer, symbols, epochs, directions=training.DIRECTIONS, start=None, **options):
     """A trained model. With --resume, one that is there is read, and one that is half done is trained to its end."""
-    file, rows = args.output / f"{name}.weights.h5", args.batch * len(directions)
+    file, rows, part = args.output / f"{name}.weights.h5", args.batch * len(directions), options.pop("part", (0, 1))
     if not (args.resume and file.exists()):
         make_batch = training.make_batch if args.task == "pairs" else training.make_unilm_batch
         batches = training.Triples(triples, symbols, rows, directions, args.seed, make_batch)
@@ -93,7 +95,7 @@ def train(name, triples, args, tokenizer, symbols, directions=training.DIRECTION
             model.set_weights(start.get_weights())
         print(f"{name}: {len(triples):,} triples, {len(batches)} batches of {rows} rows", flush=True)
         state, loss = args.output / f"{name}.training.safetensors", training.SmoothedCrossEntropy()
-        train_epochs(model, batches, epochs or args.epochs, args.learning_rate, state, loss, args.resume)
+        train_epochs(model, batches, epochs, args.learning_rate, state, loss, args.resume, part)
         model.save_weights(file)
     model = make_model(args, tokenizer, **options)
     model.load_weights(file)
@@ -117,26 +119,28 @@ def main():
 
     # 1. Two plain models, one for each direction: baselines, and what writes the pseudo targets.
     gold = training.gold_triples(sources, targets)
-    plain = {way: train(way, gold, args, tokenizer, symbols, [way]) for way in training.DIRECTIONS}
+    plain = {way: train(way, gold, args, tokenizer, symbols, args.epochs, [way]) for way in training.DIRECTIONS}
 
-    # 2. What they make of the sources they were trained on. With --two-pass it is one model that was trained in either
-    # direction without interaction, and is also where the next one starts.
-    start = train("either", gold, args, tokenizer, symbols) if args.two_pass else None
+    # 2. One model that writes in either direction, as its first token says; the two do not see each other yet.
+    alone = round(args.alone * args.epochs)
+    start = train("either", gold, args, tokenizer, symbols, alone, part=(0, args.alone)) if alone else None
+
+    # 3. It goes on with both at once. Were both targets the true one, each direction could read its future in what the
+    # other has written; so one of them is what a model makes of the source. Every source is there twice, once for
+    # each: in half the epochs it is seen as often.
     file = args.output / "pseudo_targets.json"
     if not (args.resume and file.exists()):
-        writers = {way: start or model for way, model in plain.items()}
+        writers = dict.fromkeys(plain, start) if args.two_pass else plain
         pseudo = [training.decode_one_way(writers[way], sources, way, symbols, **search) for way in writers]
         file.write_text(json.dumps(pseudo))
     triples = training.pseudo_triples(sources, targets, *json.loads(file.read_text()))
-
-    # 3. Both directions at once. There are two triples of every source: in half the epochs it is seen as often.
-    epochs = (args.epochs + 1) // 2
-    model = train("both", triples, args, tokenizer, symbols, epochs=epochs, start=start, bidirectional=True)
+    together, part = (args.epochs - alone + 1) // 2, (args.alone, 1)
+    model = train("both", triples, args, tokenizer, symbols, together, start=start, part=part, bidirectional=True)
 
     # 4. The comparison, with the same number of beams in all.
     texts, references = [source for source, _ in tests], [targets for _, targets in tests]
     test_sources, search = encode(tokenizer, texts, args.source), search | {"num_beams": args.beams}
-    decoder = BidirectionalDecoder(model, symbols.l2r, symbols.r2l)
+    decoder = bert4x.BidirectionalDecoder(model, symbols.l2r, symbols.r2l)
     print("| model | BLEU (characters) | seconds |\n|---|---|---|")
     for name in (*training.DIRECTIONS, "both"):
         began = time.perf_counter()

@@ -219,7 +219,7 @@ def test_recipe_runs_and_resumes(tmp_path):
     for resume in ([], ["--resume"]):
         done = subprocess.run([*command, *resume], capture_output=True, text=True, timeout=900, check=False, cwd=ROOT)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert ("epoch 1/1" in done.stdout) == (not resume)
+        assert ("epoch 1/" in done.stdout) == (not resume)
         assert [row.split()[1] for row in done.stdout.splitlines() if row.startswith("| ")][1:] == [
             "l2r",
             "r2l",

@@ -17,7 +17,16 @@ from bert4x.training.pretraining import learning_rate
 WARMUP = 0.08
 
 
-def train_epochs(model, batches, epochs: int, peak: float, state: str | os.PathLike, loss, resume: bool = False):
+def train_epochs(
+    model,
+    batches,
+    epochs: int,
+    peak: float,
+    state: str | os.PathLike,
+    loss,
+    resume: bool = False,
+    part: tuple[float, float] = (0.0, 1.0),
+) -> None:
     """Trains with AdamW, the learning rate rising to its peak and falling to 0; keeps the state of training in a file.
 
     Keras' own `fit` wants all batches to be as long as its first ones; these may have any shapes.
@@ -26,6 +35,7 @@ def train_epochs(model, batches, epochs: int, peak: float, state: str | os.PathL
         batches: (inputs, labels, weights) by number, and `start_epoch`; see `bert4x.training.bidirectional.Triples`.
         state: where weights and optimizer are written after every epoch.
         resume: go on from there, if there is such a file: exactly as if nothing had happened.
+        part: of the schedule of the learning rate, where this training begins in it and where it ends.
     Raises: ConfigError when the file is of another model.
     """
     optimizer = keras.optimizers.AdamW(peak, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0)
@@ -40,7 +50,8 @@ def train_epochs(model, batches, epochs: int, peak: float, state: str | os.PathL
         losses = []
         batches.start_epoch(epoch)
         for i in range(len(batches)):
-            optimizer.learning_rate.assign(learning_rate((int(optimizer.iterations) + 1) / (steps + 1), peak, WARMUP))
+            progress = part[0] + (part[1] - part[0]) * (int(optimizer.iterations) + 1) / (steps + 1)
+            optimizer.learning_rate.assign(learning_rate(progress, peak, WARMUP))
             inputs, labels, weights = batches[i]
             losses.append(float(model.train_on_batch(inputs, labels, sample_weight=weights)))
         save_state(model, state)
