@@ -32,7 +32,15 @@ class Compiled:
     def on_tensorflow(self, donate):
         import tensorflow as tf
 
-        return tf.function(self.traced, jit_compile=True, autograph=False)
+        function, concrete = tf.function(self.traced, jit_compile=True, autograph=False), {}
+
+        def run(*args):  # asked for once for all shapes, TensorFlow would warn that it compiles again for new ones
+            shapes = tuple((tuple(x.shape), x.dtype) for x in keras.tree.flatten(args))
+            if shapes not in concrete:
+                concrete[shapes] = function.get_concrete_function(*args)
+            return concrete[shapes](*args)
+
+        return run
 
     def on_jax(self, donate):
         import jax
