@@ -2,20 +2,26 @@
 
 from bert4x.layers.attention import CrossAttention, MultiHeadAttention, Visibility
 from bert4x.layers.base import Dense, Layer, LoadsWeights, activation, initializer, weights_from
+from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
 from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
 from bert4x.layers.ffn import FeedForward
 from bert4x.layers.norm import LayerNorm
+from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
 
 __all__ = [
     "Bias",
+    "ConditionalRandomField",
     "CrossAttention",
     "Dense",
+    "EfficientGlobalPointer",
     "Embedding",
     "FeedForward",
     "FirstToken",
+    "GlobalPointer",
     "Layer",
     "LayerNorm",
     "LoadsWeights",
+    "MaximumEntropyMarkovModel",
     "MultiHeadAttention",
     "PositionEmbedding",
     "SinusoidalPosition",
