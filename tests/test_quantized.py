@@ -145,14 +145,13 @@ from tests.benchmarks.loading import high_water
 keras.ops.convert_to_numpy(keras.ops.ones((8, 8)) @ keras.ops.ones((8, 8)))
 before = high_water()
 model = bert4x.load(sys.argv[1], "lm", dtype="bfloat16", quantize="int8")
-model(keras.ops.ones((1, 4), "int32"))
 print(json.dumps(high_water() - before))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_memory(tmp_path):
-    """Loading and a first pass take little more than the int8 weights: half of the file's float16."""
+    """Loading takes little more than the int8 weights, which are half of the file's float16."""
     config = config_of(
         "gpt2", vocab_size=9000, hidden_size=768, num_attention_heads=12, num_hidden_layers=8, intermediate_size=3072
     )
@@ -169,7 +168,7 @@ def test_memory(tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    assert json.loads(run.stdout.splitlines()[-1]) < 1.3 * matrices + 100e6
+    assert json.loads(run.stdout.splitlines()[-1]) < 1.6 * matrices
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

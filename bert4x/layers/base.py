@@ -10,8 +10,8 @@ import numpy as np
 from bert4x.errors import ConfigError, nearest
 from bert4x.layers.quantized import int8_matmul, quantize
 
-# path, shape -> the values of that variable, or None where the layer's own initializer should run
-WeightSource = Callable[[str, tuple[int, ...]], np.ndarray | None]
+# path, shape, whether any memory order will do -> values, or None where the layer's own initializer should run
+WeightSource = Callable[[str, tuple[int, ...], bool], np.ndarray | None]
 
 _source: contextvars.ContextVar[WeightSource | None] = contextvars.ContextVar("weight_source", default=None)
 
@@ -34,7 +34,7 @@ class LoadsWeights:
     """Mix-in for a Keras layer: `add_weight` asks the enclosing `weights_from` first."""
 
     def add_weight(self, *args, shape=None, initializer=None, name=None, **kwargs):
-        values = self.from_source(name, shape)
+        values = self.from_source(name, shape, outputs_first(self.variable_dtype) and name == "kernel")
         if values is not None:
 
             def initializer(shape, dtype=None):
@@ -42,17 +42,17 @@ class LoadsWeights:
 
         return super().add_weight(*args, shape=shape, initializer=initializer, name=name, **kwargs)
 
-    def from_source(self, name: str, shape) -> np.ndarray | None:
-        """The values of a variable, if there is a source of them."""
+    def from_source(self, name: str, shape, any_order: bool) -> np.ndarray | None:
+        """The values of a variable, if there is a source of them; with `any_order` maybe transposed in memory."""
         source = _source.get()
-        return None if source is None else source(f"{self.path}/{name}", tuple(shape))
+        return None if source is None else source(f"{self.path}/{name}", tuple(shape), any_order)
 
     def add_quantized(self, name: str, shape, initializer, transpose: bool = False):
         """A matrix as an int8 variable of rows for each output, (N, K), and that of their scales, (N,), in float32.
 
         `shape` is that of the values, (K, N) with `transpose`. The float matrix is gone before the next is read.
         """
-        values = self.from_source(name, shape)
+        values = self.from_source(name, shape, any_order=True)
         if values is None:
             values = keras.ops.convert_to_numpy(initializer(tuple(shape), "float32"))
         values, scale = quantize(values.T if transpose else values)
@@ -65,6 +65,11 @@ class LoadsWeights:
             return add_weight(name=name, trainable=False, autocast=False, **kwargs)
 
         return add(name, values), add(f"{name}_scale", scale)
+
+
+def outputs_first(dtype: str) -> bool:
+    """Whether a kernel, (K, N), should lie in memory as (N, K): PyTorch reads one of two bytes 1.7 times faster so."""
+    return keras.backend.backend() == "torch" and dtype in ("bfloat16", "float16")
 
 
 def taken_over(values: np.ndarray, dtype):
@@ -92,6 +97,12 @@ class Dense(LoadsWeights, keras.layers.Dense):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.supports_masking = True
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if outputs_first(self._kernel.dtype):
+            kernel = self._kernel.value
+            kernel.data = kernel.data.T.contiguous().T
 
     def quantized_build(self, kernel_shape, mode, config=None):
         check_int8(mode)
