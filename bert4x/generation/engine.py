@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -14,6 +15,7 @@ from bert4x.generation.compiled import Compiled
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.sampling import uniforms
 from bert4x.generation.search import Sampling
+from bert4x.layers.embeddings import projecting_by
 from bert4x.models.cache import new_cache
 
 TEMPERATURES = 1e-20, 1e6  # beyond, scores overflow, or what is forbidden (rules.NEVER) becomes possible
@@ -53,6 +55,8 @@ class Engine:
         self.backbone = model.backbone if backbone is None else backbone
         self.encodes = self.backbone.application == "seq2seq"  # the prompt is a source, the new tokens a target
         self.variables = list(model.variables)
+        self.embedding = self.backbone.layers[self.backbone.prefix + "Embedding-Token"]
+        self.head: tuple[Any, Any] = (None, None)  # the embedding table, and its transposed copy
         self.compiled: dict[Any, tuple[Compiled, ...]] = {}
 
     @property
@@ -73,7 +77,7 @@ class Engine:
         """The state after reading the prompts and choosing the first tokens."""
         batch, length = prompt.get("target_ids", prompt["token_ids"]).shape
         cache = new_cache(self.backbone.config, batch, length + search.room, self.backbone.policy.compute_dtype)
-        logits, cache = self.logits(prompt, cache, 0)
+        logits, cache = self.logits(prompt, cache, 0, given.get("head"))
         return search.begin(logits, cache, prompt, given)
 
     def advance(self, search, state, given: dict[str, Any], limit):
@@ -94,15 +98,16 @@ class Engine:
             inputs = {"token_ids": token, "padding_mask": real, "segment_ids": given["segments"][:, None]}
         inputs["position_ids"] = (given["lengths"] + state.step - 1)[:, None]
         prompt_length = state.ids.shape[1] - search.room
-        logits, cache = self.logits(inputs, state.cache, prompt_length + state.step - 1)
+        logits, cache = self.logits(inputs, state.cache, prompt_length + state.step - 1, given.get("head"))
         return search.choose(state._replace(cache=cache), logits, given)
 
-    def logits(self, inputs: dict[str, Any], cache, index, every: bool = False):
+    def logits(self, inputs: dict[str, Any], cache, index, head=None, every: bool = False):
         """Logits of the token after the last one, or after every one, in float32; and the cache.
 
         Shape: inputs (B, t) -> (B, V), or (B, t, V)
         """
-        outputs, cache = self.backbone.forward(inputs, cache, index, last=not every)
+        with projecting_by(head):
+            outputs, cache = self.backbone.forward(inputs, cache, index, last=not every)
         outputs = outputs[-1] if isinstance(outputs, list) else outputs
         logits = ops.cast(outputs if every else outputs[:, -1], "float32")
         if self.backbone.with_mlm in (True, "softmax"):  # bert4keras' builder gives probabilities
@@ -168,7 +173,18 @@ class Engine:
         given = self.given(rows, batch, beams, room, options, random)
         arrays = as_batch(rows, batch, sources=self.encodes)
         to_tensors = functools.partial(map_values, ops.convert_to_tensor)
-        return search, to_tensors(arrays), to_tensors(given), len(rows)
+        return search, to_tensors(arrays), to_tensors(given) | self.output_matrix(), len(rows)
+
+    def output_matrix(self) -> dict[str, Any]:
+        """The transposed copy of the embedding table, on JAX, whose arrays never change: a variable with new values has
+        another one. Elsewhere nobody could tell that a copy is out of date, and it would gain less.
+        """
+        if keras.backend.backend() != "jax":
+            return {}
+        table = self.embedding._embeddings.value
+        if self.head[0] is not table:
+            self.head = table, self.embedding.transposed()
+        return {} if self.head[1] is None else {"head": self.head[1]}
 
     def given(self, rows, batch: int, beams: int, room: int, options: GenerationOptions, random) -> dict[str, Any]:
         """What the searches and rules are given, as arrays, so that other values compile nothing."""
