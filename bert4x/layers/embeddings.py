@@ -17,8 +17,8 @@ _transposed = contextvars.ContextVar("transposed_table", default=None)
 
 @contextlib.contextmanager
 def projecting_by(transposed):
-    """Within the block, reversed embeddings multiply by this copy of their table, up to twice as fast under XLA on a CPU
-    as the table itself; None for the table.
+    """Within the block, reversed embeddings multiply by this copy of their table: XLA on a CPU takes up to twice as long
+    for the table itself, which None stands for.
 
     Shape: (E, V)
     """
