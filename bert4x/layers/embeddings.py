@@ -17,8 +17,8 @@ _transposed = contextvars.ContextVar("transposed_table", default=None)
 
 @contextlib.contextmanager
 def projecting_by(transposed):
-    """Within the block, reversed embeddings multiply by this copy of their table: XLA on a CPU takes up to twice as long
-    for the table itself, which None stands for.
+    """Within the block, reversed embeddings multiply by this copy of their table. XLA on a CPU takes twice as long
+    for the table itself; None stands for it.
 
     Shape: (E, V)
     """
