@@ -256,12 +256,14 @@ def rows_of(figures: dict[tuple[str, int], Figures], size: int) -> list[tuple[st
 def main() -> None:
     parser = common.arguments(__doc__, "build/benchmarks")
     parser.set_defaults(repeats=3)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="what has one of these in its name")
     args = parser.parse_args()
     folder = args.folder / "gpt2"
     if not folder.exists():
         write_gpt2(folder)
     size = 4 * sum(int(np.prod(shape)) for path, (shape, _) in variables(CONFIG).items() if "Position" not in path)
-    runs = common.alternate(programs(folder, size), args.repeats)
+    wanted = {key: run for key, run in programs(folder, size).items() if any(name in key[0] for name in args.only)}
+    runs = common.alternate(wanted, args.repeats)
     figures = {key: Figures(of) for key, of in runs.items()}
     common.report(f"GPT2, 12 layers x 768: {PROMPT} + {NEW} tokens", rows_of(figures, size), args.out)
     shutil.rmtree(folder)
