@@ -111,7 +111,7 @@ def test_fit_learns_and_a_saved_model_is_the_same(kind, tmp_path):
     from bert4x.training.losses import global_pointer_crossentropy
 
     keras.utils.set_random_seed(0)
-    ids = RNG.integers(1, 9, (32, 7))
+    ids = np.random.default_rng(0).integers(1, 9, (32, 7))
     ids[::2, 5:] = 0
     labels = np.zeros((32, 2, 7, 7), "int32")
     for b, i in np.argwhere((ids[:, :-1] == 1) & (ids[:, 1:] > 0)):
@@ -120,13 +120,13 @@ def test_fit_learns_and_a_saved_model_is_the_same(kind, tmp_path):
     x = keras.layers.Embedding(9, 16, mask_zero=True)(inputs)
     model = keras.Model(inputs, kind(2, 8, kernel_initializer="glorot_normal")(x))
     model.compile(keras.optimizers.Adam(0.02), loss=global_pointer_crossentropy)
-    history = model.fit(ids, labels, batch_size=16, epochs=8, verbose=0).history["loss"]
+    history = model.fit(ids, labels, batch_size=16, epochs=12, verbose=0).history["loss"]
     assert history[-1] < history[0] / 2
     out = model.predict_on_batch(ids)
     assert (out[0, :, 5:] == HIDDEN).all()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict_on_batch(ids), out)
+    np.testing.assert_allclose(loaded.predict_on_batch(ids), out, rtol=1e-5, atol=1e-5)
     assert loaded.layers[-1].kernel_initializer.get_config() == model.layers[-1].kernel_initializer.get_config()
     assert isinstance(loaded.layers[-1].kernel_initializer, keras.initializers.GlorotNormal)
     assert loaded.loss is global_pointer_crossentropy

@@ -71,6 +71,15 @@ class LabelTransitions(Layer):
         """Shape: (B, T, L) one-hot labels, (B, T, L) -> (B,)"""
         return self.sparse_accuracy(ops.argmax(y_true, axis=-1), y_pred)
 
+    def sparse_accuracy(self, y_true, y_pred):
+        """How many labels have the best score of their place, whatever the transitions: in JAX's training step a metric
+        cannot see the weights. What counts is `decode`.
+
+        Shape: (B, T) or (B, T, 1) labels, (B, T, L) -> (B,)
+        """
+        labels, scores, real = real_first(y_true, y_pred)
+        return token_mean(ops.equal(labels, ops.cast(ops.argmax(scores, axis=-1), "int32")), real)
+
     def decode(self, scores, starts: Collection[int] | None = None, ends: Collection[int] | None = None) -> np.ndarray:
         """The best labels by the output of this layer; `starts` and `ends` limit the first and last of a row.
 
@@ -110,14 +119,6 @@ class ConditionalRandomField(LabelTransitions):
         steps = ops.take(ops.reshape(trans, (-1,)), labels[:, :-1] * count + labels[:, 1:])
         path = ops.sum(ops.where(real, said, 0.0), axis=1) + ops.sum(ops.where(real[:, 1:], steps, 0.0), axis=1)
         return ops.where(real[:, 0], log_partition(scores, real, trans) - path, 0.0)
-
-    def sparse_accuracy(self, y_true, y_pred):
-        """How many labels have the best score of their place, whatever the transitions: quick, and near enough.
-
-        Shape: (B, T) or (B, T, 1) labels, (B, T, L) -> (B,)
-        """
-        labels, scores, real = real_first(y_true, y_pred)
-        return token_mean(ops.equal(labels, ops.cast(ops.argmax(scores, axis=-1), "int32")), real)
 
     def potentials(self, scores: np.ndarray, trans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return scores, np.broadcast_to(trans, (len(scores) - 1, *trans.shape))
@@ -167,32 +168,15 @@ class MaximumEntropyMarkovModel(LabelTransitions):
         Shape: (B, T) or (B, T, 1) labels, (B, T, L) -> (B,)
         """
 
-        def loss(labels, logits):
-            said = ops.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-            return ops.logsumexp(logits, axis=-1) - said
-
-        return self.average(loss, y_true, y_pred)
-
-    def sparse_accuracy(self, y_true, y_pred):
-        """How many labels are the most probable ones, given the right neighbour.
-
-        Shape: (B, T) or (B, T, 1) labels, (B, T, L) -> (B,)
-        """
-        return self.average(
-            lambda labels, logits: ops.equal(labels, ops.cast(ops.argmax(logits, axis=-1), "int32")), y_true, y_pred
-        )
-
-    def average(self, function, y_true, y_pred):
-        """The mean of a function of labels and logits over the directions and real places."""
         labels, scores, real = real_first(y_true, y_pred)
         both = real[:, 1:, None]  # without a neighbour, the score stands for its transition
         before = ops.where(both, ops.take(self.trans, labels[:, :-1], axis=0), scores[:, 1:])
-        found = token_mean(function(labels, (scores + ops.concatenate([scores[:, :1], before], axis=1)) / 2), real)
-        if not self.bidirectional:
-            return found
-        after = ops.where(both, ops.take(ops.transpose(self.trans), labels[:, 1:], axis=0), scores[:, :-1])
-        last = (scores + ops.concatenate([after, scores[:, -1:]], axis=1)) / 2
-        return (found + token_mean(function(labels, last), real)) / 2
+        loss = crossentropy(labels, (scores + ops.concatenate([scores[:, :1], before], axis=1)) / 2)
+        if self.bidirectional:
+            after = ops.where(both, ops.take(ops.transpose(self.trans), labels[:, 1:], axis=0), scores[:, :-1])
+            backward = crossentropy(labels, (scores + ops.concatenate([after, scores[:, -1:]], axis=1)) / 2)
+            loss = (loss + backward) / 2
+        return token_mean(loss, real)
 
     def potentials(self, scores: np.ndarray, trans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = log_softmax(scores, -1)
@@ -219,6 +203,12 @@ def real_first(y_true, y_pred):
     order = ops.argsort(ops.where(real, places, places + length), axis=1)  # distinct keys: any sort is stable
     scores = ops.take_along_axis(scores, order[..., None], axis=1)
     return ops.take_along_axis(labels, order, axis=1), scores, ops.take_along_axis(real, order, axis=1)
+
+
+def crossentropy(labels, logits):
+    """Shape: (B, T), (B, T, L) -> (B, T)"""
+    said = ops.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return ops.logsumexp(logits, axis=-1) - said
 
 
 def token_mean(values, real):
