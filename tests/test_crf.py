@@ -255,17 +255,17 @@ def model_of(layer):
     return keras.Model(inputs, layer(keras.layers.Dense(L)(x)))
 
 
-@pytest.mark.parametrize(("kind", "options"), [KINDS[1], KINDS[4]])
+@pytest.mark.parametrize(("kind", "options"), [KINDS[0], KINDS[4]])
 def test_fit_learns_and_a_saved_model_is_the_same(kind, options, tmp_path):
     """Labels that cannot be told from tokens alone: a token's label follows that of the one before."""
     keras.utils.set_random_seed(0)
-    ids = RNG.integers(1, 20, (64, 7))
+    ids = np.random.default_rng(0).integers(1, 20, (64, 7))
     labels = np.cumsum(ids % 2, axis=1) % L
     ids[::2, 5:] = 0
     layer = kind(**options)
     model = model_of(layer)
     model.compile(keras.optimizers.Adam(0.02), loss=layer.sparse_loss, metrics=[layer.sparse_accuracy])
-    history = model.fit(ids, labels, batch_size=32, epochs=3, verbose=0).history
+    history = model.fit(ids, labels, batch_size=32, epochs=6, verbose=0).history
     model.fit(ids[:, :5], labels[:, :5], batch_size=32, epochs=1, verbose=0)  # another length
     assert history["loss"][-1] < history["loss"][0]
     assert 0 < history["sparse_accuracy"][-1] <= 1
