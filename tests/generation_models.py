@@ -1,9 +1,14 @@
 """Tiny models that write, and what they must write: one token after the other, from whole texts, without a cache."""
 
+import keras
 import numpy as np
+import pytest
 from battery import array, build
 from random_models import random_weights, tiny_config
 
+EAGER = keras.backend.backend() == "torch"
+# For what would be compiled for itself alone: tests/test_generation_backends.py runs it on PyTorch.
+ON_PYTORCH = pytest.mark.skipif(not EAGER, reason="takes long to compile; runs on PyTorch, where nothing is compiled")
 FAMILIES = ("bert", "albert", "albert_unshared", "gpt2")
 
 

@@ -2,18 +2,18 @@
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
-from generation_models import FAMILIES, log_probability, log_softmax, logits_after, uncached, writer
+from generation_models import EAGER, FAMILIES, ON_PYTORCH, log_probability, log_softmax, logits_after, uncached, writer
 
 import bert4x
 from bert4x.generation.batch import bucket
 from bert4x.generation.engine import engine_of
 
-BACKEND = keras.backend.backend()
 NEW = 10
-COMPILES = pytest.mark.skipif(BACKEND == "torch", reason="PyTorch runs the functions as they are: nothing is compiled")
+KINDS = [(family, application) for family in FAMILIES for application in ("lm", "unilm")]
+KINDS = KINDS if EAGER else KINDS[1::4] + KINDS[2::4]  # each family once, lm and unilm twice
+COMPILES = pytest.mark.skipif(EAGER, reason="PyTorch runs the functions as they are: nothing is compiled")
 
 
 def prompts(seed=0, lengths=(7, 1, 5, 16, 2), vocabulary=61):
@@ -31,7 +31,7 @@ def padded(rows, pad, side):
     return ids, real
 
 
-@pytest.fixture(scope="module", params=[(f, a) for f in FAMILIES for a in ("lm", "unilm")], ids="-".join)
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def model(request):
     return writer(*request.param)
 
@@ -65,12 +65,12 @@ def test_streamed_equals_uncached(model):
     assert abs(sum(token.log_probability for token in tokens) - score) < 1e-4
 
 
-@pytest.mark.parametrize("model", [("bert", "lm"), ("bert", "unilm"), ("gpt2", "unilm")], indirect=True, ids="-".join)
 def test_segments_of_the_prompt(model):
     """A UniLM may be given the beginning of its target; another model goes on in the last segment."""
     row, segments = [8, 9, 10, 11, 12], [0, 0, 0, 1, 1]
     expected, _ = uncached(model, row, NEW, segments)
-    assert expected != uncached(model, row, NEW)[0]
+    if (model.config.model, model.backbone.application) != ("gpt2", "lm"):  # which knows no segments
+        assert expected != uncached(model, row, NEW)[0]
     ids = model.generate_ids([row], segment_ids=[segments], max_new_tokens=NEW)
     np.testing.assert_array_equal(ids, [expected])
 
@@ -80,7 +80,7 @@ def gpt2():
     return writer("gpt2")
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8] if EAGER else [1, 3])
 def test_batches(gpt2, batch):
     """Rows that are added to make a power of 2 change nothing, and are not returned."""
     rows = prompts(1, [9, 1, 3, 14, 2, 2, 6, 11][:batch])
@@ -210,7 +210,7 @@ def every_sequence(model, prompt, most, stops, penalty):
     return sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize(("vocabulary", "most"), [(2, 4), (3, 3)])
+@pytest.mark.parametrize(("vocabulary", "most"), [(2, 4), (3, 3)] if EAGER else [(2, 4)])
 def test_beams_wide_enough_find_the_best(vocabulary, most):
     """As many beams as there can be prefixes lose none, so the ranking is that of all sequences."""
     model = writer("gpt2", num_hidden_layers=1, vocab_size=vocabulary, max_position=16)
@@ -241,7 +241,7 @@ def test_beams_of_one_batch_are_those_of_each_prompt(gpt2):
         assert (np.diff(score) <= 0).all()
 
 
-@pytest.mark.parametrize("family", ["bert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "albert"] if EAGER else ["bert"])
 def test_scores_of_beams(family):
     """On UniLMs: the scores are the log-probabilities of what is returned, by one pass over the whole text."""
     model = writer(family, "unilm")
@@ -275,6 +275,7 @@ def test_sliding_window_is_stepping_by_hand():
     np.testing.assert_array_equal(fits, model.generate_ids([[5, 6, 7]], max_new_tokens=9))
 
 
+@ON_PYTORCH
 def test_sliding_window_samples_as_its_seed_says():
     model = writer("gpt2", num_hidden_layers=1, max_position=12)
     options = {"sliding_window": True, "seed": 4, "temperature": 1.2}
@@ -333,7 +334,7 @@ def test_new_variables_make_a_new_engine():
     np.testing.assert_array_equal(after, [uncached(model, row[0], NEW)[0]])
 
 
-@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16", "mixed_float16"] if EAGER else ["mixed_bfloat16"])
 def test_precision_policies(gpt2, policy):
     """They run; the first tokens of prompts whose best token is clearly best are those of float32."""
     model = writer("gpt2", policy=policy)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from battery import array
 from conftest import VOCABULARY, write_tiny
-from generation_models import log_probability, uncached
+from generation_models import ON_PYTORCH, log_probability, uncached
 
 import bert4x
 from bert4x.generation.batch import Prompt
@@ -59,6 +59,7 @@ def test_generate_is_generate_ids_decoded(lm, unilm):
         assert model.generate([PROMPT], max_new_tokens=NEW) == [model.tokenizer.decode(expected)]
 
 
+@ON_PYTORCH
 def test_shapes_of_answers(lm):
     prompts = [PROMPT, "天气", "a"]
     one = lm.generate(prompts, max_new_tokens=NEW, seed=0)
@@ -124,6 +125,7 @@ def test_streams(lm, unilm, application):
     assert reasons == {"stop", "length"}
 
 
+@ON_PYTORCH
 def test_stop_tokens_by_name(lm):
     ids = lm.generate_ids([lm.tokenizer.encode(PROMPT)[0][:-1]], max_new_tokens=NEW, suppress_ids=SPECIALS)[0]
     options = {"max_new_tokens": NEW, "suppress_ids": SPECIALS}
@@ -187,6 +189,7 @@ def test_scores(lm, unilm, application):
     assert model.score([], CHOICES).shape == (0, len(CHOICES))
 
 
+@ON_PYTORCH
 def test_scores_of_many(lm):
     """More prompts than are computed at once."""
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -197,6 +200,7 @@ def test_scores_of_many(lm):
         np.testing.assert_allclose(found[i], lm.score(prompts[i], ["好", "天气"]), atol=1e-5)
 
 
+@ON_PYTORCH
 def test_the_scores_of_all_next_tokens_sum_to_one(lm):
     ids, size = lm.tokenizer.encode(PROMPT)[0][:-1], len(VOCABULARY)
     scores = [

@@ -6,18 +6,17 @@ on the other backends a few of each kind.
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import transformers_models
 from battery import build, variables_of
+from generation_models import EAGER, ON_PYTORCH
 from random_models import tiny_config
 from reference.foreign import from_hf_gpt2
 
 from bert4x.errors import GenerationError
 
 PAD, STOP, OTHER_STOPS = 3, 5, (7, 30)
-EAGER = keras.backend.backend() == "torch"
 PENALTIES = (0.0, 0.6, 1.0, 2.0, -1.0)
 NAMES = {"suppress_ids": "suppress_tokens", "stop_ids": "eos_token_id"}
 
@@ -136,10 +135,9 @@ def test_beams(pair, beams, early_stopping):
     assert 0.2 * len(texts) < early and lengths > 5
 
 
+@ON_PYTORCH
 def test_settings_of_beams_make_a_difference(pair):
     """The tests above do not all test the same."""
-    if not EAGER:
-        pytest.skip("needs compilations of its own: on PyTorch only")
     pair.draw(0, [STOP], by=2)
     options = {"max_new_tokens": 14, "stop_ids": (STOP,), "num_beams": 3, "length_penalty": 2.0}
     found = [pair.ours.generate_ids(prompts(0), early_stopping=early, **options) for early in (True, False, "never")]
@@ -222,11 +220,10 @@ def test_sizes(sizes, batch):
             )
 
 
+@ON_PYTORCH
 @pytest.mark.parametrize("vocabulary", [2, 3])
 def test_vocabulary_smaller_than_the_beam(vocabulary):
     """Sequences that exist are the same; transformers then fills up with copies that have no chance, so do we."""
-    if not EAGER:
-        pytest.skip("needs compilations of its own: on PyTorch only")
     pair = Pair(vocab_size=vocabulary, num_hidden_layers=1, num_attention_heads=2)
     for seed in range(8):
         pair.draw(seed)
