@@ -18,6 +18,7 @@ class LabelTransitions(Layer):
     The layer itself passes scores on, in float32, with those of padding at `PADDED`; what it learns acts in its losses
     and in `decode`. Losses and accuracies, as bert4keras names them, go to `compile(loss=layer.sparse_loss,
     metrics=[layer.sparse_accuracy])`; they give a number per row, whose mean over the batch counts.
+    Keras cannot store methods, so load such a model with `load_model(path, compile=False)` and compile it again.
 
     `lr_multiplier`, m, makes the transitions learn faster than the rest: the variable holds them divided by m, and its
     initializer is divided as well, so they start as they would with 1. The updates of Adam and its kin, which do not
