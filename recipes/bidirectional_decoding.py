@@ -52,7 +52,7 @@ def arguments():
     p.add_argument("--batch", type=int, help="sources of a batch; in both directions it has twice as many rows")
     p.add_argument("--learning-rate", type=float, help="its peak")
     p.add_argument("--mixed-bfloat16", action="store_true", help="train in it: faster where the processor has it")
-    p.add_argument("--alone", type=float, default=2 / 3, help="share of training before the directions see each other")
+    p.add_argument("--alone", type=float, default=0.0, help="share of training before the directions see each other")
     p.add_argument("--two-pass", action="store_true", help="pseudo targets by the model itself, after that share")
     p.add_argument("--beams", type=int, default=4, help="even: half of them for each direction")
     p.add_argument("--seed", type=int, default=0)
