@@ -191,7 +191,8 @@ def test_interrupting_an_answer_does_not_end_the_chat(source):
     """Ctrl-C while the first answer is written: the second line is answered all the same."""
     arguments = ["chat", "--model", str(source), "--max-new-tokens", "50"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    slow = "import time, bert4x.cli.decoding as d\n"  # tiny models are too fast for a finger
+    slow = "import signal, time, bert4x.cli.decoding as d\n"  # tiny models are too fast for a finger
+    slow += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what runs in the background ignores it
     slow += "from bert4x.cli import chat, main\nshow = d.show\n"
     slow += "def slowly(pieces):\n    for piece in pieces:\n        yield piece\n        time.sleep(0.2)\n"
     slow += "chat.show = lambda pieces: show(slowly(pieces))\n"

@@ -702,8 +702,10 @@ def test_bad_arguments_of_parallel_apply(options, message):
 
 
 SLEEPERS = """
-import os, sys, time
+import os, signal, sys, time
 from bert4x.snippets import parallel_apply_generator
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 
 def sleep(item):
     os.write(1, b"%d\\n" % os.getpid())  # at once, so that two do not mix

@@ -62,7 +62,7 @@ class PretrainingBert(Bert):
     def visibility(self, x, inputs, application):
         return self.layer(RankVisibility, "Attention-Rank-Mask")(self.rank)
 
-    def heads(self, h):
+    def heads(self, h, last=False):
         return super().heads(self.layer(GatherPositions, "Gather-Positions")(h, self.positions))
 
 
