@@ -74,3 +74,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, valid, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}valid: {', '.join(valid)}"
+
+
+class DataError(Bert4xError, ValueError):
+    """A file of examples that cannot be read, or says what it must not: the file and the line are named."""
+
+
+class RunError(Bert4xError, ValueError):
+    """A folder of a training run that cannot be used as asked."""
