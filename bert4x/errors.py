@@ -68,17 +68,17 @@ class GenerationError(Bert4xError, ValueError):
     """Generation that was asked for in a way that cannot be."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The end of an error message about `name`: the nearest valid name, and all of them."""
-    valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}valid: {', '.join(valid)}"
-
-
 class DataError(Bert4xError, ValueError):
     """A file of examples that cannot be read, or says what it must not: the file and the line are named."""
 
 
 class RunError(Bert4xError, ValueError):
     """A folder of a training run that cannot be used as asked."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The end of an error message about `name`: the nearest valid name, and all of them."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(valid)}"

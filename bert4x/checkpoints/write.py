@@ -1,7 +1,7 @@
 """Our variables as the weights and the config file of any format."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +24,15 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 def write(
-    folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor], shards=None, progress=None
+    folder: Path,
+    format: str,
+    config: TransformerConfig,
+    ours: dict[str, LazyTensor],
+    shards=None,
+    progress=None,
+    others: Sequence[LazyTensor] = (),
 ) -> None:
-    """Writes variables of ours as the weights of a format."""
+    """Writes variables of ours as the weights of a format; our own format may hold others beside them."""
     from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, torch_write
 
     if config.model == "albert_unshared" and format not in OWN_FORMATS:
@@ -39,7 +45,7 @@ def write(
     per_rank = [list(counted(theirs(table, config, ours, rank, ranks), total, progress)) for rank in range(ranks)]
     folder.mkdir(parents=True, exist_ok=True)
     if format in ("hf", "bert4x"):
-        safetensors_file.write_safetensors_sharded(folder, per_rank[0], shards=shards)
+        safetensors_file.write_safetensors_sharded(folder, [*per_rank[0], *others], shards=shards)
     elif format == "tf1":
         tf1_bundle.write_tf1(folder / ("model.ckpt" if table.family == "gpt2" else "bert_model.ckpt"), per_rank[0])
     elif format == "keras":

@@ -1,0 +1,154 @@
+"""One label, or several, for a text or a pair of texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4x import layers as L
+from bert4x.errors import ConfigError, DataError
+from bert4x.tasks.task import Task
+from bert4x.training.batches import padded_length
+from bert4x.training.losses import masked_crossentropy, multilabel_categorical_crossentropy
+
+
+@dataclass(frozen=True)
+class Label:
+    """An answer: the label and its probability, and those of all labels."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An encoded text with the numbers of its labels."""
+
+    token_ids: list[int]
+    segment_ids: list[int]
+    labels: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.token_ids)
+
+
+class TextClassification(Task):
+    """A dense layer on the first token's hidden state, as in BERT (Devlin et al. 2018, section 4.1, without the pooler).
+
+    With `multi_label=True` a text has any number of labels, by the loss of kexue.fm/archives/7359: one is given where
+    its score is above 0.
+
+    Rows are (text, label) or (text, second text, label); a label is a str, with several labels a list of them.
+    """
+
+    name = "text-classification"
+    best = "accuracy"
+    settings = ("labels", "multi_label", "dropout")
+
+    def __init__(self, backbone, labels: Sequence[str], multi_label: bool = False, dropout: float = 0.1, maxlen=128):
+        labels = [str(label) for label in labels]
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ConfigError(f"labels {labels}; expected two or more, each of them once")
+        if backbone.config.model == "gpt2":
+            raise ConfigError("the first token of a gpt2 sees no other; expected an encoder, such as bert or albert")
+        if multi_label:
+            self.best = "f1"
+        super().__init__(backbone, maxlen, labels=labels, multi_label=multi_label, dropout=dropout)
+
+    def build(self):
+        h = self.backbone.output
+        first = L.FirstToken(name="Label-First-Token", dtype="float32")(h)
+        first = keras.layers.Dropout(self.dropout, name="Label-Dropout", dtype="float32")(first)
+        scores = L.Dense(
+            len(self.labels), kernel_initializer=L.initializer(0.02), name="Label-Scores", dtype="float32"
+        )(first)
+        return keras.Model(self.backbone.inputs, scores)
+
+    def prepare(self, rows):
+        numbers = {label: i for i, label in enumerate(self.labels)}
+        encoded = self.tokenizer.encode_batch(
+            [row[0] for row in rows],
+            [row[1] for row in rows] if rows and len(rows[0]) == 3 else None,
+            maxlen=self.maxlen,
+        )
+        examples = []
+        for row, token_ids, segment_ids in zip(rows, *encoded, strict=True):
+            labels = row[-1] if self.multi_label else [row[-1]]
+            unknown = [label for label in labels if str(label) not in numbers]
+            if unknown:
+                raise DataError(f"label {unknown[0]!r} of {row[0][:30]!r}; expected one of {self.labels}")
+            examples.append(Example(token_ids, segment_ids, tuple(numbers[str(label)] for label in labels)))
+        return examples
+
+    def batch(self, examples, length, draw=None):
+        if self.multi_label:
+            labels = np.zeros((len(examples), len(self.labels)), "float32")
+            for i, example in enumerate(examples):
+                labels[i, list(example.labels)] = 1
+        else:
+            labels = np.array([example.labels[0] for example in examples], "int32")
+        return self.inputs(examples, length), (labels,)
+
+    def inputs(self, examples, length=None):
+        """Token and segment ids. Shape: -> 2 x (B, T)"""
+        tokens = self.padded([example.token_ids for example in examples], length, self.pad_id)
+        return self.model_inputs(tokens, self.padded([e.segment_ids for e in examples], tokens.shape[1]))
+
+    def loss(self, outputs, targets):
+        if self.multi_label:
+            return ops.mean(multilabel_categorical_crossentropy(targets[0], outputs))
+        return ops.mean(masked_crossentropy(targets[0], outputs))
+
+    def scores(self, examples: Sequence[Example], batch_size: int = 32) -> np.ndarray:
+        """The scores of all labels. Shape: N examples -> (N, labels) float32"""
+        scores = np.zeros((len(examples), len(self.labels)), "float32")
+        order = sorted(range(len(examples)), key=lambda i: examples[i].length)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            length = padded_length(max(examples[i].length for i in chosen))
+            scores[chosen] = self.predict(self.model, self.inputs([examples[i] for i in chosen], length))
+        return scores
+
+    def evaluate(self, rows, batch_size=32):
+        examples = self.prepare(rows)
+        scores = self.scores(examples, batch_size)
+        if not self.multi_label:
+            right = scores.argmax(-1) == [example.labels[0] for example in examples]
+            return {"accuracy": float(np.mean(right))}
+        truth = np.zeros(scores.shape, bool)
+        for i, example in enumerate(examples):
+            truth[i, list(example.labels)] = True
+        found, both = scores > 0, (scores > 0) & truth
+        total = found.sum() + truth.sum()
+        return {
+            "f1": float(2 * both.sum() / total) if total else 0.0,
+            "exact": float(np.mean((found == truth).all(-1))),
+        }
+
+    def __call__(self, texts, batch_size=32):
+        """The `Label` of a text, of a pair (a tuple), or of each of a list of them; with several labels, a list of
+        those above 0, likeliest first. A text that is too long is cut.
+        """
+        one = isinstance(texts, str | tuple)
+        rows = [texts] if one else list(texts)
+        pairs = [(row, None) if isinstance(row, str) else row for row in rows]
+        examples = [Example(*self.tokenizer.encode(*pair, maxlen=self.maxlen), ()) for pair in pairs]
+        answers = [self.answer(row) for row in self.scores(examples, batch_size).astype("float64")]
+        return answers[0] if one else answers
+
+    def answer(self, scores: np.ndarray):
+        """The answer that the scores of one text give."""
+        if self.multi_label:
+            probabilities = 1 / (1 + np.exp(-2 * scores))  # the optimum of the loss: kexue.fm/archives/9064
+        else:
+            probabilities = np.exp(scores - scores.max())
+            probabilities /= probabilities.sum()
+        named = dict(zip(self.labels, probabilities.tolist(), strict=True))
+        best = sorted(named, key=named.get, reverse=True)
+        if not self.multi_label:
+            return Label(best[0], named[best[0]], named)
+        return [Label(label, named[label], named) for label in best if named[label] > 0.5]

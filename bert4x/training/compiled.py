@@ -1,0 +1,153 @@
+"""Functions that change variables, compiled, and the gradients within them: all of training that differs by backend."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+import keras
+from keras import ops
+
+Gradients = list  # one tensor for every variable, of its shape
+
+
+class Compiled:
+    """A function of tensors that may assign to variables, compiled anew for new shapes only.
+
+    Its arguments and results may be nested in tuples, lists and dicts. PyTorch runs the function as it is.
+
+    Args:
+        variables: all that the function reads or changes.
+        assigns: whether the function changes variables at all.
+        jit: compile by XLA. JAX always does; with TensorFlow, each combination of shapes would be compiled on its own,
+            while its graph is compiled once for all.
+    """
+
+    def __init__(self, function: Callable, variables: Iterable, assigns: bool = True, jit: bool = False):
+        self.function, self.variables = function, unique(variables)
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            self.run = self.on_tensorflow(jit)
+        elif backend == "jax":
+            self.run = self.on_jax() if assigns else self.on_jax_reading()
+        else:
+            self.run = self.on_torch(assigns)
+
+    def __call__(self, *args):
+        return self.run(*keras.tree.map_structure(ops.convert_to_tensor, args))
+
+    def on_tensorflow(self, jit):
+        import tensorflow as tf
+
+        return tf.function(self.function, jit_compile=jit, autograph=False, reduce_retracing=not jit)
+
+    def on_torch(self, assigns):
+        import torch
+
+        return self.function if assigns else torch.inference_mode()(self.function)
+
+    def on_jax_reading(self):
+        import jax
+
+        def pure(values, *args):
+            with keras.StatelessScope(zip(self.variables, values, strict=True)):
+                return self.function(*args)
+
+        jitted = jax.jit(pure)
+        return lambda *args: jitted([variable.value for variable in self.variables], *args)
+
+    def on_jax(self):
+        import jax
+
+        def pure(values, *args):
+            with keras.StatelessScope(zip(self.variables, values, strict=True)) as scope:
+                results = self.function(*args)
+            return results, [scope.get_current_value(variable) for variable in self.variables]
+
+        jitted = jax.jit(pure, donate_argnums=0)
+
+        def run(*args):
+            results, values = jitted([variable.value for variable in self.variables], *args)
+            for variable, value in zip(self.variables, values, strict=True):
+                variable.assign(value)
+            return results
+
+        return run
+
+
+def value_and_gradients(
+    function: Callable, variables: list, state: Iterable, differentiable: bool = False
+) -> tuple[tuple, Gradients]:
+    """What a function without arguments returns, (value, others), and the gradients of the value.
+
+    Args:
+        variables: those to differentiate by.
+        state: all variables that the function reads or changes (dropout's seeds among them).
+        differentiable: whether these gradients will be differentiated again.
+    """
+    on = {"tensorflow": gradients_on_tensorflow, "jax": gradients_on_jax, "torch": gradients_on_torch}
+    results, found = on[keras.backend.backend()](function, variables, unique(state), differentiable)
+    dense = [ops.zeros(v.shape, v.dtype) if g is None else g for g, v in zip(found, variables, strict=True)]
+    return results, dense
+
+
+def gradients_on_tensorflow(function, variables, state, differentiable):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        results = function()
+    found = tape.gradient(results[0], [variable.value for variable in variables])
+    # An embedding table's is a list of rows: looked up in, it would be one thing here and another on other backends.
+    return results, [None if g is None else tf.convert_to_tensor(g) for g in found]
+
+
+def gradients_on_jax(function, variables, state, differentiable):
+    import jax
+
+    def pure(values):
+        now = {id(v): v.value for v in state} | {id(v): x for v, x in zip(variables, values, strict=True)}
+        with keras.StatelessScope((v, now[id(v)]) for v in unique([*state, *variables])) as scope:
+            value, others = function()
+        return value, (others, [scope.get_current_value(v) for v in state])
+
+    (value, (others, after)), found = jax.value_and_grad(pure, has_aux=True)([v.value for v in variables])
+    differentiated = {id(v) for v in variables}
+    for variable, now in zip(state, after, strict=True):
+        if id(variable) not in differentiated:
+            variable.assign(now)
+    return (value, others), found
+
+
+def gradients_on_torch(function, variables, state, differentiable):
+    import torch
+
+    with torch.enable_grad():
+        value, others = function()
+        found = torch.autograd.grad(value, [v.value for v in variables], create_graph=differentiable, allow_unused=True)
+    if not differentiable:
+        value, others = keras.tree.map_structure(lambda x: x.detach() if torch.is_tensor(x) else x, (value, others))
+    return (value, others), list(found)
+
+
+def apply_gradients(optimizer, gradients: Gradients, variables: list) -> None:
+    """One update. Keras' own stateless form is used on JAX: what an optimizer assigns within a condition stays there."""
+    with no_gradient():
+        if keras.backend.backend() != "jax":
+            optimizer.apply(gradients, variables)
+            return
+        slots = optimizer.variables
+        values, after = optimizer.stateless_apply([s.value for s in slots], gradients, [v.value for v in variables])
+        for variable, value in [*zip(variables, values, strict=True), *zip(slots, after, strict=True)]:
+            variable.assign(value)
+
+
+def no_gradient():
+    """A block whose operations PyTorch does not record; the others record only what they are asked to."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def unique(variables: Iterable) -> list:
+    """Each variable once, in order; Keras' cannot be hashed by value."""
+    return list({id(variable): variable for variable in variables}.values())

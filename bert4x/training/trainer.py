@@ -1,0 +1,101 @@
+"""One update of the weights: loss, gradients, optimizer, average."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4x.training.compiled import Compiled, Gradients, apply_gradients, value_and_gradients
+from bert4x.training.ema import ExponentialMovingAverage
+
+
+class Trainer:
+    """Takes the steps of training; see `bert4x.training.loop` for what is around them.
+
+    Args:
+        model: called with the inputs of a batch.
+        loss: (outputs, targets) -> scalar.
+        adversary: (trainer, inputs, targets) -> (loss, gradients); see `bert4x.training.adversarial`.
+        ema: momentum of the moving average of the weights, or None.
+        divergence: (outputs, other outputs) -> scalar, for adversaries that compare outputs.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: Callable,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        adversary: Callable | None = None,
+        ema: float | None = None,
+        divergence: Callable | None = None,
+        gathers: bool = False,
+    ):
+        self.model, self.criterion, self.optimizer, self.adversary = model, loss, optimizer, adversary
+        self.divergence = divergence
+        self.variables = list(model.trainable_variables)
+        optimizer.build(self.variables)
+        self.ema = ExponentialMovingAverage(self.variables, ema) if ema else None
+        self.kept = [*model.variables, *optimizer.variables, *(self.ema.variables if self.ema else ())]
+        # Sums of gradients, empty between updates.
+        sums = self.variables if gathers else ()
+        self.sums = [keras.Variable(np.zeros(v.shape, v.dtype), trainable=False, name="sum") for v in sums]
+        self.state = [*self.kept, *self.sums]
+        self._learn = Compiled(self.learn_once, self.state)
+        self._gather = Compiled(self.gather_once, self.state)
+        self._update = Compiled(self.update_gathered, self.state)
+
+    def learn(self, micro_batches: list, learning_rate: float):
+        """One update from the mean of the gradients of some batches, (inputs, targets); returns the mean loss."""
+        self.optimizer.learning_rate = learning_rate
+        if not self.sums:
+            (batch,) = micro_batches
+            return self._learn(*batch)
+        losses = [self._gather(*batch) for batch in micro_batches]
+        self._update(np.float32(len(losses)))
+        return sum(losses) / len(losses)
+
+    def loss(self, inputs, targets):
+        """The loss of a batch, in training: with dropout."""
+        return self.criterion(self.model(list(inputs), training=True), targets)
+
+    def value_and_gradients(self, function: Callable, differentiable: bool = False):
+        """The value of a function without arguments, and its gradients; those are scaled as the optimizer wants them
+        (`keras.optimizers.LossScaleOptimizer`).
+        """
+
+        def scaled():
+            value = function()
+            return self.optimizer.scale_loss(value), value
+
+        (_, value), gradients = value_and_gradients(scaled, self.variables, self.state, differentiable)
+        return value, gradients
+
+    def gradients(self, inputs, targets) -> tuple:
+        """Loss and gradients of a batch."""
+        if self.adversary is not None:
+            return self.adversary(self, inputs, targets)
+        return self.value_and_gradients(lambda: self.loss(inputs, targets))
+
+    def update(self, gradients: Gradients) -> None:
+        """Applies gradients."""
+        apply_gradients(self.optimizer, gradients, self.variables)
+        if self.ema:
+            self.ema.update()
+
+    def learn_once(self, inputs, targets):
+        loss, gradients = self.gradients(inputs, targets)
+        self.update(gradients)
+        return loss
+
+    def gather_once(self, inputs, targets):
+        loss, gradients = self.gradients(inputs, targets)
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            total.assign(total.value + gradient)
+        return loss
+
+    def update_gathered(self, count):
+        self.update([total.value / ops.cast(count, total.dtype) for total in self.sums])
+        for total in self.sums:
+            total.assign(ops.zeros_like(total.value))
