@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from bert4x.generation.options import GenerationOptions
     from bert4x.models.build import build_transformer_model, load
     from bert4x.tasks.fill_mask import fill_mask
+    from bert4x.tasks.pipelines import pipeline
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
 
 _HOME = {
     "build_transformer_model": "bert4x.models.build",
     "load": "bert4x.models.build",
     "fill_mask": "bert4x.tasks.fill_mask",
+    "pipeline": "bert4x.tasks.pipelines",
     "convert": "bert4x.checkpoints.convert",
     "inspect": "bert4x.checkpoints.inspection",
     "verify": "bert4x.checkpoints.inspection",
@@ -57,6 +59,7 @@ __all__ = [
     "load",
     "load_tokenizer",
     "load_vocab",
+    "pipeline",
     "save",
     "save_vocab",
     "verify",

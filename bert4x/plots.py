@@ -55,6 +55,56 @@ def decoding_paths(paths: Sequence[Any], labels: Any, path: str | os.PathLike | 
     return figure
 
 
+def curves(records: Sequence[dict], path: str | os.PathLike | None = None, best: str = "", title: str = ""):
+    """How a run went: the loss of every update, thin, with its running mean; below, the scores of every epoch.
+
+    Args:
+        records: those of a run's metrics.jsonl.
+        best: the score that says which epoch was best; it is marked.
+        path: a file to write, such as "curves.png"; by the ending also pdf, svg ...
+
+    Returns: the matplotlib `Figure`.
+    Raises: MissingMatplotlibError without matplotlib.
+    """
+    figure_class, _ = matplotlib_figure()
+    losses = [(record["update"], record["loss"]) for record in records if "loss" in record]
+    epochs = [record for record in records if "epoch" in record]
+    names = [name for name in (epochs[0] if epochs else {}) if name not in ("epoch", "update", "seconds")]
+    figure = figure_class(figsize=(8, 5.6 if names else 3.2), layout="constrained")
+    axes = figure.subplots(2 if names else 1, 1, sharex=True, squeeze=False)[:, 0]
+    if losses:
+        updates, values = np.array(losses, "float64").T
+        axes[0].plot(updates, values, color="#1764ab", alpha=0.25, linewidth=0.8)
+        axes[0].plot(updates, running_mean(values, max(1, len(values) // 40)), color="#1764ab", linewidth=1.6)
+    axes[0].set_ylabel("loss")
+    for name in names:
+        points = [(record["update"], record[name]) for record in epochs if name in record]
+        (line,) = axes[1].plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        if name == best:
+            top = max(points, key=lambda point: point[1])
+            axes[1].annotate(f"{top[1]:.4g}", top, xytext=(0, 6), textcoords="offset points", ha="center")
+            axes[1].plot(*top, marker="o", markersize=8, color=line.get_color())
+    if names:
+        axes[1].legend(frameon=False)
+        axes[1].set_ylabel("score")
+    axes[-1].set_xlabel("updates")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title)
+    if path is not None:
+        figure.savefig(path, dpi=140)
+    return figure
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """The mean of the last `width` values at every place. Shape: (N,) -> (N,)"""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - width, 0)
+    return (total[last] - total[first]) / (last - first)
+
+
 def token_texts(paths: Sequence[Any], labels: Any) -> list[list[str]]:
     """What to write on the tokens of each path. Raises: InputError."""
     if not len(paths) or not all(len(one.ids) for one in paths):

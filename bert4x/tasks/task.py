@@ -59,7 +59,7 @@ class Task:
         raise NotImplementedError
 
     def prepare(self, rows: Sequence) -> list:
-        """Rows as examples: encoded, each with its `length` in tokens. Bad ones are counted in `skipped` and left out."""
+        """Rows as encoded examples, each with its `length` in tokens. Bad ones are counted in `skipped`."""
         raise NotImplementedError
 
     def batch(self, examples: Sequence, length: int, draw: np.random.Generator) -> tuple[list, tuple]:
@@ -94,8 +94,8 @@ class Task:
         return optimizer
 
     def predict(self, model: keras.Model, arrays: Sequence[np.ndarray]):
-        """The outputs of a model on arrays as NumPy. Rows are filled up to a power of 2, so that few shapes are compiled;
-        lengths are the caller's (`padded_length`).
+        """The outputs of a model on arrays, as NumPy. Rows are filled up to a power of 2, so that few shapes are
+        compiled; lengths are the caller's affair (`padded_length`).
         """
         if id(model) not in self.compiled:
             run = Compiled(lambda *inputs: model(list(inputs), training=False), model.variables, assigns=False)
@@ -142,6 +142,11 @@ class Task:
                 json.dumps({"task": self.name, "settings": settings}, ensure_ascii=False, indent=2) + "\n", "utf-8"
             )
         return folder
+
+    def restore(self, folder: str | os.PathLike) -> None:
+        """Takes the weights that `save` wrote. Raises: the errors of `load`."""
+        self.backbone.backbone.load_weights_from_checkpoint(folder)
+        assign_head(self.head, Path(folder) / "model.safetensors")
 
     @classmethod
     def load(cls, folder: str | os.PathLike, **options):

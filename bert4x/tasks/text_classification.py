@@ -37,7 +37,7 @@ class Example:
 
 
 class TextClassification(Task):
-    """A dense layer on the first token's hidden state, as in BERT (Devlin et al. 2018, section 4.1, without the pooler).
+    """A dense layer on the first token's hidden state, as in BERT (Devlin et al. 2018, section 4.1), without pooler.
 
     With `multi_label=True` a text has any number of labels, by the loss of kexue.fm/archives/7359: one is given where
     its score is above 0.

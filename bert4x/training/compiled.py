@@ -128,7 +128,7 @@ def gradients_on_torch(function, variables, state, differentiable):
 
 
 def apply_gradients(optimizer, gradients: Gradients, variables: list) -> None:
-    """One update. Keras' own stateless form is used on JAX: what an optimizer assigns within a condition stays there."""
+    """One update. On JAX by Keras' stateless form: what an optimizer assigns within a condition is lost there."""
     with no_gradient():
         if keras.backend.backend() != "jax":
             optimizer.apply(gradients, variables)

@@ -1,5 +1,6 @@
 """One update of the weights: loss, gradients, optimizer, average."""
 
+import contextlib
 from collections.abc import Callable
 
 import keras
@@ -55,6 +56,10 @@ class Trainer:
         losses = [self._gather(*batch) for batch in micro_batches]
         self._update(np.float32(len(losses)))
         return sum(losses) / len(losses)
+
+    def averaged(self):
+        """A block in which the model has the averaged weights, if there are any."""
+        return self.ema.swapped_in() if self.ema else contextlib.nullcontext()
 
     def loss(self, inputs, targets):
         """The loss of a batch, in training: with dropout."""

@@ -1,0 +1,271 @@
+"""What all recipes share: arguments, a run folder, training that can be killed and resumed, a summary.
+
+@dataclass
+class Arguments(recipe.Arguments):
+    topics: Path | None = recipe.option(None, "file of topics")
+
+def main(args):
+    with recipe.Run(args) as run:
+        train, valid = run.data(read_tsv, TOY)
+        task = TextClassification(run.load(), labels, maxlen=args.max_length)
+        run.fit(task, train, valid)
+
+if __name__ == "__main__":
+    recipe.run(main, Arguments, __doc__)
+"""
+
+import dataclasses
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from bert4x.checkpoints.tensors import atomic_write
+from bert4x.errors import Bert4xError, RunError
+from bert4x.json_files import read_json
+from bert4x.training.command_line import option, parse
+from bert4x.training.report import Display, card, versions
+
+__all__ = ["Arguments", "Report", "Run", "option", "parse", "run"]
+
+ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "curves.png"
+STATE = "training/state.safetensors"
+# What may differ between a run and its resumption: none of it changes a result.
+FREE = ("output", "resume", "save_every", "json", "devices")
+PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+@dataclass
+class Arguments:
+    """The arguments every recipe takes. A recipe's own class adds some, and changes defaults."""
+
+    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 2, "batch_size": 8, "seed": 0}
+
+    model: str | None = option(None, "checkpoint to start from; default: the small model inside bert4x")
+    train: Path | None = option(None, "file to train on; default: toy data")
+    valid: Path | None = option(None, "file to score on after every epoch; default: a tenth of --train")
+    output: Path = option(Path("runs/recipe"), "folder of the run")
+    resume: Literal["never", "auto"] = option("never", "auto: go on with the run in the output folder, if there is one")
+    epochs: int = option(3, "times that every example is seen", least=1)
+    max_steps: int | None = option(None, "updates at most", least=1)
+    batch_size: int = option(16, "rows of a batch", least=1)
+    gradient_accumulation: int = option(1, "batches of one update", least=1)
+    learning_rate: float = option(1e-4, "its peak", above=0)
+    warmup: float = option(0.1, "share of training in which the learning rate rises", least=0, below=1)
+    decay: Literal["linear", "cosine", "constant"] = option("linear", "of the learning rate after its peak")
+    ema: float | None = option(
+        None, "momentum of a moving average of the weights, scored and kept instead", above=0, below=1
+    )
+    adversarial: str | None = option(None, "fgm, pgd, gradient-penalty or vat, or with a size: fgm:0.5")
+    lora: int | None = option(None, "train adapters of this rank, and leave the model as it is", least=1)
+    patience: int | None = option(None, "epochs without a better score before training stops", least=1)
+    max_length: int = option(128, "tokens of a text", least=8)
+    precision: PRECISIONS = option("float32", "of computation; weights stay float32")
+    backend: Literal["tensorflow", "jax", "torch"] | None = option(None, "of Keras; default: as Keras is configured")
+    devices: int = option(1, "to divide batches over (JAX only)", least=1)
+    seed: int = option(0, "of weights, order and dropout", least=0)
+    save_every: float = option(120, "seconds between two states that a killed run goes on from", least=0)
+    json: bool = option(False, "print every record as a line of JSON, and nothing else")
+    smoke: bool = option(False, "toy data and a few steps: does it run?")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run ended: the scores of its best epoch, and the seconds it trained."""
+
+    scores: dict[str, float]
+    best_epoch: int | None
+    updates: int
+    seconds: float
+    folder: Path
+
+
+class Run:
+    """The folder of a run, and what happens in it: args.json, versions.json, metrics.jsonl, curves.png, README.md, the
+    best weights with config and vocabulary, and training/ to resume from.
+
+    Raises: RunError when the folder holds a run already, or one of other arguments.
+    """
+
+    def __init__(self, args: Arguments):
+        import keras
+
+        self.args, self.folder = args, Path(args.output)
+        self.open_folder()
+        if args.devices > 1:
+            distribute(args.devices)
+        keras.utils.set_random_seed(args.seed)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is KeyboardInterrupt and (self.folder / "training").exists():
+            self.say(f"interrupted; --resume auto goes on from update {self.updates_saved()}")
+
+    def open_folder(self) -> None:
+        """Makes the folder, or finds the run of the same arguments in it."""
+        now = json.loads(json.dumps({k: v for k, v in vars(self.args).items() if k not in FREE}, default=str))
+        path = self.folder / ARGUMENTS
+        if path.exists() and self.args.smoke and read_json(path).get("smoke"):
+            path.unlink()
+            (self.folder / STATE).unlink(missing_ok=True)
+        if path.exists():
+            if self.args.resume != "auto":
+                raise RunError(f"{self.folder} holds a run; go on with --resume auto, or choose another --output")
+            before = read_json(path)
+            different = sorted(name for name in now | before if now.get(name) != before.get(name))
+            if different:
+                was = ", ".join(f"{name} = {before.get(name)!r}, now {now.get(name)!r}" for name in different)
+                raise RunError(f"the run in {self.folder} has other arguments: {was}. Choose another --output")
+            return
+        if self.folder.is_file():
+            raise RunError(f"{self.folder} is a file; expected a folder for the run")
+        write_json(self.folder / VERSIONS, versions())
+        write_json(path, now)
+
+    def load(self, application: str | None = None, **options):
+        """The model to start from, in the run's precision."""
+        from bert4x.models.build import load
+
+        return load(self.args.model, application=application, dtype=self.args.precision, **options)
+
+    def data(self, read: Callable[[Path], list], toy: str | os.PathLike) -> tuple[list, list]:
+        """The rows to train on, and those to score on, by a reader of one file; `toy` is read when none is given.
+
+        Raises: DataError, RunError when a file does not exist.
+        """
+        if self.args.train is None and not self.args.smoke:
+            self.say(f"no --train: toy data, {toy}, which show no more than that it runs")
+        for file in (self.args.train, self.args.valid):
+            if file is not None and not file.is_file():
+                raise RunError(f"{file} does not exist; expected a file of examples")
+        rows = read(self.args.train or Path(toy))
+        if self.args.valid:
+            return rows, read(self.args.valid)
+        order = list(range(len(rows)))
+        random.Random(0).shuffle(order)
+        held = set(order[: max(1, len(rows) // 10)])
+        return [r for i, r in enumerate(rows) if i not in held], [r for i, r in enumerate(rows) if i in held]
+
+    def fit(self, task, train: Sequence, valid: Sequence = ()) -> Report:
+        """Trains a task on rows, and gives it the best weights. Where there is a state, it goes on from there.
+
+        Raises: DataError without examples; RunError; KeyboardInterrupt after Ctrl-C, once the state is written.
+        """
+        from bert4x.training.loop import Loop, Schedule
+
+        examples = task.prepare(train)
+        for reason, count in task.skipped.items():
+            self.say(f"skipped {count} of {len(train)}: {reason}")
+        args = self.args
+        names = {field.name for field in dataclasses.fields(Schedule)}
+        schedule = Schedule(
+            **{name: getattr(args, name) for name in names if hasattr(args, name)},
+            accumulation=args.gradient_accumulation,
+        )
+        trainer = self.trainer(task)
+        with Display(args, self.say) as display:
+            loop = Loop(
+                self.folder, trainer, examples, task.batch, schedule,
+                evaluate=(lambda: task.evaluate(valid)) if len(valid) else None,
+                keep=lambda scores: task.save(self.folder),
+                best=task.best, observe=display.show,
+            )  # fmt: skip
+            if loop.resume() and not loop.progress.finished:
+                self.say(f"going on from update {loop.progress.update} of {loop.updates}")
+            display.start(loop.updates, loop.progress.update)
+            progress = loop.run()
+        task.restore(self.folder)
+        report = Report(progress.scores, progress.best_epoch, progress.update, progress.seconds, self.folder)
+        self.summarize(task, report, len(examples), len(valid))
+        return report
+
+    def trainer(self, task):
+        """What takes the steps: the task's optimizer, in the run's precision, with what the arguments add."""
+        import keras
+
+        from bert4x.training.trainer import Trainer
+
+        args = self.args
+        if args.lora:
+            from bert4x.training.lora import add_lora
+
+            add_lora(task.backbone, args.lora)
+        adversary = None
+        if args.adversarial:
+            from bert4x.training.adversarial import read_adversary
+
+            adversary = read_adversary(args.adversarial)
+        optimizer = task.optimizer(args.learning_rate)
+        if args.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        return Trainer(
+            task.model, task.loss, optimizer, adversary=adversary, ema=args.ema, divergence=task.divergence,
+            gathers=args.gradient_accumulation > 1,
+        )  # fmt: skip
+
+    def summarize(self, task, report: Report, trained: int, scored: int) -> None:
+        """Prints the scores; draws the curves; writes the card."""
+        from bert4x import plots
+        from bert4x.training.loop import METRICS, read_metrics
+
+        try:
+            plots.curves(read_metrics(self.folder / METRICS), self.folder / CURVES, best=task.best)
+        except plots.MissingMatplotlibError as error:
+            self.say(f"no curves: {error}")
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items())
+        epoch = f" of epoch {report.best_epoch + 1}" if report.best_epoch is not None else ""
+        self.say(f"{report.updates} updates in {report.seconds:.0f} s. Best weights{epoch}: {scores or 'not scored'}")
+        self.say(f"in {self.folder}: weights, curves, metrics; bert4x.pipeline({task.name!r}, {str(self.folder)!r})")
+        with atomic_write(self.folder / CARD) as path:
+            path.write_text(card(task, report, self.args, trained, scored), "utf-8")
+
+    def updates_saved(self) -> int:
+        """How far the saved state has come."""
+        from safetensors import safe_open
+
+        with safe_open(self.folder / STATE, "numpy") as file:
+            return json.loads(file.metadata()["progress"])["update"]
+
+    def say(self, text: str) -> None:
+        """Prints a line, unless machines read the output."""
+        print(text, file=sys.stderr if self.args.json else sys.stdout, flush=True)
+
+
+def distribute(devices: int) -> None:
+    """Divides batches over devices. Raises: RunError where that cannot be."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise RunError(
+            f"--devices {devices} needs JAX, by --backend jax; Keras divides batches over devices there only"
+        )
+    found = keras.distribution.list_devices()
+    if len(found) < devices:
+        raise RunError(f"--devices {devices}, but there are {len(found)}: {', '.join(found)}")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Writes a small file as a whole. Raises: RunError"""
+    try:
+        with atomic_write(path) as file:
+            file.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; choose another --output") from error
+
+
+def run(main, cls: type[Arguments], description: str | None = None) -> None:
+    """Runs a recipe from the command line; an error of bert4x is one line, not a traceback."""
+    args = parse(cls, description)
+    try:
+        main(args)
+    except Bert4xError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,305 @@
+"""Training against the worst perturbation of the token embeddings, or against the slope towards it.
+
+An adversary is called with a step (`bert4x.training.trainer.Trainer`) and a batch, and returns the loss and the
+gradients of an update. It may move the embedding table meanwhile; afterwards the table is what it was, bit for bit, and
+so is it where a pass overflowed: the gradients then are not finite, and `keras.optimizers.LossScaleOptimizer` leaves
+the update out. Every pass in training draws its own dropout, as published.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+
+import keras
+from keras import ops
+
+from bert4x.errors import ConfigError, nearest
+from bert4x.training.compiled import Gradients, apply_gradients, no_gradient, value_and_gradients
+
+TABLE = "Embedding-Token"
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """Base of all: numbers are checked, and are what an option's text gives in order.
+
+    Raises: ConfigError for a number that is not positive and finite.
+    """
+
+    def __post_init__(self):
+        for name, value in numbers(self).items():
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{type(self).__name__}: {name} = {value!r}; expected a positive, finite number")
+
+    def __call__(self, step, inputs, targets) -> tuple[object, Gradients]:
+        """The loss of a batch and its gradients by `step.variables`, scaled as the optimizer wants them."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it does to a batch")
+
+
+@dataclass(frozen=True)
+class FGM(Adversary):
+    """The fast gradient method (Miyato, Dai and Goodfellow 2017, arXiv 1605.07725) on the embedding table.
+
+    delta = epsilon * g / |g| over the whole table, g being the gradient of the loss. The update is made of the
+    gradients at the perturbed point alone, and the loss is the one there (Su, kexue.fm/archives/7234); other
+    implementations add the gradients at the clean one. Costs two passes.
+    """
+
+    epsilon: float = 0.5
+    layer: str = TABLE
+
+    def __call__(self, step, inputs, targets):
+        table = embedding_table(step.model, self.layer)
+
+        def loss():
+            return step.loss(inputs, targets)
+
+        with perturbed(table, self.perturbation(step, loss, table)):
+            return step.value_and_gradients(loss)
+
+    def perturbation(self, step, loss: Callable, table):
+        """Shape: (V, E)"""
+        return self.epsilon * unit(table_gradient(step, loss, table)[1])
+
+
+@dataclass(frozen=True)
+class PGD(FGM):
+    """Projected gradient descent (Madry et al. 2018, arXiv 1706.06083) in the L2 norm.
+
+    `steps` times the perturbation goes `alpha` along the gradient where it is, and back into the ball of radius
+    epsilon. The update is made of the gradients at the last point. Costs `steps` + 1 passes.
+    """
+
+    epsilon: float = 1.0
+    alpha: float = 0.3
+    steps: int = 3
+
+    def perturbation(self, step, loss, table):
+        delta = ops.zeros(table.shape, "float32")
+        for _ in range(self.steps):
+            with perturbed(table, delta):
+                _, gradient = table_gradient(step, loss, table)
+            delta = delta + self.alpha * unit(gradient)
+            norm = ops.sqrt(ops.sum(ops.square(delta)))
+            delta = delta * ops.minimum(1.0, self.epsilon / ops.maximum(norm, self.epsilon))
+        return delta
+
+
+@dataclass(frozen=True)
+class GradientPenalty(Adversary):
+    """Adds epsilon / 2 * |dL/dE|^2 to the loss L, E being the embedding table: what the fast gradient method adds to
+    it in first order (Su, kexue.fm/archives/7234). The gradients are of second order.
+    """
+
+    epsilon: float = 1.0
+    layer: str = TABLE
+
+    def __call__(self, step, inputs, targets):
+        table = embedding_table(step.model, self.layer)
+
+        def penalized():
+            loss, slope = table_gradient(step, lambda: step.loss(inputs, targets), table, differentiable=True)
+            return loss + self.epsilon / 2 * ops.sum(ops.square(slope))
+
+        return step.value_and_gradients(penalized)
+
+
+@dataclass(frozen=True)
+class VAT(Adversary):
+    """Virtual adversarial training (Miyato et al. 2018, arXiv 1704.03976): adds to the loss how far the outputs move
+    under the perturbation that moves them most, found by power iteration from noise (Su, kexue.fm/archives/7466).
+
+    `step.divergence` compares the outputs. Those passes are without dropout: at no perturbation, where the method
+    takes it to be 0, the divergence would be that of two dropout masks. Costs `steps` + 2 passes and a forward one.
+    """
+
+    epsilon: float = 1.0
+    xi: float = 10.0
+    steps: int = 1
+    layer: str = TABLE
+    seeds: keras.random.SeedGenerator = field(default_factory=keras.random.SeedGenerator, compare=False, repr=False)
+
+    @property
+    def variables(self) -> list:
+        """What a state of training must hold."""
+        return [self.seeds.state]
+
+    def __call__(self, step, inputs, targets):
+        table = embedding_table(step.model, self.layer)
+
+        def outputs():
+            return step.model(list(inputs), training=False)
+
+        with no_gradient():
+            clean = keras.tree.map_structure(ops.stop_gradient, outputs())
+
+        def divergence():
+            return step.divergence(clean, outputs())
+
+        direction = unit(keras.random.normal(table.shape, seed=self.seeds))
+        for _ in range(self.steps):
+            with perturbed(table, self.xi * direction):
+                direction = unit(table_gradient(step, divergence, table)[1])
+        loss, gradients = step.value_and_gradients(lambda: step.loss(inputs, targets))
+        with perturbed(table, self.epsilon * direction):
+            moved, others = step.value_and_gradients(divergence)
+        return loss + moved, [ours + theirs for ours, theirs in zip(gradients, others, strict=True)]
+
+
+ADVERSARIES = {"fgm": FGM, "pgd": PGD, "gradient-penalty": GradientPenalty, "vat": VAT}
+
+
+def read_adversary(text: str | None) -> Adversary | None:
+    """The adversary that an option names: "fgm", "fgm:0.5", "pgd:1:0.3:3" (epsilon, alpha, steps), "gradient-penalty:1"
+    or "vat:1:10:1" (epsilon, xi, steps); None for none.
+
+    Raises: ConfigError
+    """
+    if text is None:
+        return None
+    name, *given = text.split(":")
+    if name not in ADVERSARIES:
+        raise ConfigError(f"no adversary {name!r}; {nearest(name, ADVERSARIES)}")
+    cls = ADVERSARIES[name]
+    taken = [(f.name, f.type) for f in fields(cls) if f.type in (int, float)]
+    if len(given) > len(taken):
+        expected = ":".join([name, *(name for name, _ in taken)])
+        raise ConfigError(f"{text!r} gives {len(given)} numbers; expected at most {expected}")
+    values = {}
+    for (parameter, kind), number in zip(taken, given, strict=False):
+        try:
+            values[parameter] = kind(number)
+        except ValueError as error:
+            raise ConfigError(f"{text!r}: {parameter} is {number!r}; expected a number, {kind.__name__}") from error
+    return cls(**values)
+
+
+def adversarial_training(model: keras.Model, embedding_name: str = TABLE, epsilon: float = 0.5) -> None:
+    """Makes `fit` of a compiled Keras model train by the fast gradient method; the function of this name that scripts
+    for bert4keras carry (Su, kexue.fm/archives/7234). Loss and metrics are those at the perturbed point, as there.
+
+    It holds until it is called again with another epsilon, also for another `compile`.
+
+    Raises: ConfigError when the model is not compiled, or has no such embeddings.
+    """
+    if getattr(model, "optimizer", None) is None:
+        raise ConfigError("this model has no optimizer; call adversarial_training after model.compile(...)")
+    table, method = embedding_table(model, embedding_name), FGM(epsilon)
+
+    def learn(data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        optimizer, variables = model.optimizer, model.trainable_variables
+        state = [*model.variables, *optimizer.variables, *model.metrics_variables]
+
+        def loss():
+            outputs = model(x, training=True)
+            value = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
+            return optimizer.scale_loss(value), (value, outputs)
+
+        with differentiable_table(table):
+            _, (gradient,) = value_and_gradients(loss, [table], state)
+        with perturbed(table, method.epsilon * unit(gradient)):
+            (_, (value, outputs)), gradients = value_and_gradients(loss, variables, state)
+        apply_gradients(optimizer, gradients, variables)
+        mean = next(metric for metric in model.metrics if metric.name == "loss")
+        mean.update_state(value, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+        return model.compute_metrics(x, y, outputs, sample_weight)
+
+    def learn_stateless(state, data):
+        groups = [
+            *(model.trainable_variables, model.non_trainable_variables),
+            *(model.optimizer.variables, model.metrics_variables),
+        ]
+        pairs = [pair for group, values in zip(groups, state, strict=True) for pair in zip(group, values, strict=True)]
+        with keras.StatelessScope(pairs) as scope:
+            logs = learn(data)
+        return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
+
+    model.optimizer.build(model.trainable_variables)
+    model.train_step = learn_stateless if keras.backend.backend() == "jax" else learn
+    model.train_function = None  # one that is compiled already trains otherwise
+
+
+def embedding_table(model: keras.Model, name: str = TABLE) -> keras.Variable:
+    """The variable of the embedding layer of this name, wherever in the model it is.
+
+    Shape: (V, E)
+    Raises: ConfigError
+    """
+    found = {layer.name: layer for layer in all_layers(model)}
+    if name not in found:
+        held = [n for n, layer in found.items() if isinstance(layer, keras.layers.Embedding)]
+        raise ConfigError(f"no layer {name!r} in the model {model.name!r}; {nearest(name, held or found)}")
+    table = next((variable for variable in found[name].weights if variable.name == "embeddings"), None)
+    if table is None or table.dtype == "int8":
+        what = "has no embeddings" if table is None else "has embeddings of int8; load the model without quantize"
+        raise ConfigError(f"the layer {name!r} {what}; expected a table of floats that can be perturbed")
+    return table
+
+
+def all_layers(model) -> Iterator:
+    """The layers of a model, and of the models in it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from all_layers(layer)
+
+
+def table_gradient(step, function: Callable, table, differentiable: bool = False) -> tuple:
+    """What a function without arguments returns, and its gradient by the table; without the optimizer's scale.
+
+    Shape: scalar, (V, E) float32
+    """
+
+    def scaled():
+        value = function()
+        return step.optimizer.scale_loss(value), value
+
+    with differentiable_table(table):
+        (_, value), (gradient,) = value_and_gradients(scaled, [table], step.state, differentiable)
+    return value, ops.cast(gradient, "float32") / step.optimizer.scale_loss(ops.ones(()))
+
+
+@contextlib.contextmanager
+def differentiable_table(table) -> Iterator[None]:
+    """Within the block PyTorch has gradients by the table, though it be frozen."""
+    trainable = table.trainable
+    table.trainable = True
+    try:
+        yield
+    finally:
+        table.trainable = trainable
+
+
+@contextlib.contextmanager
+def perturbed(table, delta) -> Iterator[None]:
+    """Within the block the table is moved by delta; afterwards it is what it was, bit for bit.
+
+    Shape: (V, E)
+    """
+    with no_gradient():
+        original = ops.copy(table.value)
+        table.assign(original + ops.cast(delta, table.dtype))
+    try:
+        yield
+    finally:
+        table.assign(original)
+
+
+def unit(gradient):
+    """A gradient over its L2 norm; zeros where that is zero or not finite, which leaves the table as it is.
+
+    Shape: any -> the same, float32
+    """
+    gradient = ops.cast(gradient, "float32")
+    peak = ops.max(ops.abs(gradient))  # first, so that no square underflows
+    gradient = gradient / ops.where(peak > 0, peak, 1.0)
+    norm = ops.sqrt(ops.sum(ops.square(gradient)))
+    usable = ops.logical_and(ops.isfinite(norm), norm > 0)
+    return ops.where(usable, gradient / ops.where(usable, norm, 1.0), 0.0)
+
+
+def numbers(adversary) -> dict[str, float]:
+    """The numbers an adversary has, by name."""
+    return {f.name: getattr(adversary, f.name) for f in fields(adversary) if f.type in (int, float)}

@@ -1,0 +1,80 @@
+"""A dataclass of arguments as a command line: its fields are the options, their help what is said of them."""
+
+import argparse
+import dataclasses
+import math
+import os
+import sys
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from bert4x.errors import RunError
+
+TESTS = {
+    "least": (lambda x, bound: x >= bound, "at least"),
+    "above": (lambda x, bound: x > bound, "above"),
+    "below": (lambda x, bound: x < bound, "below"),
+}
+
+
+def option(default, help: str, **limits) -> Any:
+    """A field with its default and its help; `least`, `above` and `below` limit a number."""
+    return dataclasses.field(default=default, metadata={"help": help, "limits": limits})
+
+
+def parse(cls: type, description: str | None = None, argv: Sequence[str] | None = None):
+    """An instance of a class of arguments, from a command line. Another `--backend` than the one that is loaded starts
+    the same command anew with it.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        add_argument(parser, field, hints[field.name])
+    given = vars(parser.parse_args(argv))
+    if given["smoke"]:
+        given = dict(cls.smoke_values) | given
+    args = cls(**given)
+    try:
+        check(args)
+    except RunError as error:
+        parser.error(str(error))
+    if argv is None and args.backend:
+        restart_with(args.backend)
+    return args
+
+
+def add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, hint) -> None:
+    """One field as an option; what is not given is left to the field's default."""
+    name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    if typing.get_origin(hint) is Literal:
+        kinds = [hint]
+    kind = kinds[0]
+    shown = "" if field.default is None or kind is bool else f" (default: {field.default})"
+    options: dict[str, Any] = {"help": (text + shown).replace("%", "%%"), "default": argparse.SUPPRESS}
+    if kind is bool:
+        parser.add_argument(name, action="store_true", **options)
+    elif typing.get_origin(kind) is Literal:
+        parser.add_argument(name, choices=typing.get_args(kind), **options)
+    else:
+        parser.add_argument(name, type=kind, metavar=field.name.rpartition("_")[2].upper(), **options)
+
+
+def check(args) -> None:
+    """Raises: RunError for a number out of its limits."""
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        for limit, bound in field.metadata["limits"].items():
+            holds, said = TESTS[limit]
+            if value is not None and not (math.isfinite(value) and holds(value, bound)):
+                raise RunError(f"--{field.name.replace('_', '-')} {value}; expected a number {said} {bound}")
+
+
+def restart_with(backend: str) -> None:
+    """Runs the same command with another backend, which Keras reads once, when it is imported."""
+    import keras
+
+    if keras.backend.backend() != backend:
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"KERAS_BACKEND": backend})

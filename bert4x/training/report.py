@@ -1,0 +1,96 @@
+"""What people see of a run: how it goes, and the card in its folder."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from bert4x.version import __version__
+
+
+class Display:
+    """Shows how training goes: a bar with the time left in a terminal, a line for every epoch elsewhere, or JSON."""
+
+    def __init__(self, args, say: Callable[[str], None]):
+        self.args, self.say = args, say
+        self.bar, self.losses = None, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.bar:
+            self.bar.stop()
+
+    def start(self, total: int, done: int) -> None:
+        """Begins, perhaps somewhere in the middle."""
+        if self.args.json or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=total, completed=done)
+
+    def show(self, record: dict) -> None:
+        """One record of the metrics."""
+        if self.args.json:
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+            return
+        if "loss" in record:
+            self.losses.append(record["loss"])
+            if self.bar:
+                recent = self.losses[-20:]
+                mean = sum(recent) / len(recent)
+                self.bar.update(self.task, completed=record["update"], description=f"loss {mean:.4f}")
+            return
+        scores = {name: value for name, value in record.items() if name not in ("epoch", "update", "seconds")}
+        mean = sum(self.losses) / max(1, len(self.losses))
+        self.losses = []
+        line = f"epoch {record['epoch']}/{self.args.epochs}: loss {mean:.4f}"
+        self.run.say(
+            ", ".join([line, *(f"{name} {value:.4g}" for name, value in scores.items())])
+            + f", {record['seconds']:.0f} s"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the result, and on what."""
+    import keras
+
+    backend = keras.backend.backend()
+    found = {"bert4x": __version__} | {name: metadata.version(name) for name in ("keras", backend, "numpy")}
+    return found | {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+
+
+def card(task, report, args, trained: int, scored: int) -> str:
+    """The README of a run's folder: how to use it, its scores, the command that made it."""
+    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in report.scores.items())
+    which = "" if report.best_epoch is None else f", of epoch {report.best_epoch + 1} of {args.epochs}"
+    software = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"""# {task.name}
+
+```python
+import bert4x
+
+task = bert4x.pipeline("{task.name}", "{report.folder}")
+```
+
+| score | value |
+|---|---|
+{rows}
+
+On {scored} rows{which}; trained on {trained} examples, {report.updates} updates, {report.seconds:.0f} s, from
+{args.model or "the small model inside bert4x"}.
+
+```
+{shlex.join(["python", *sys.argv])}
+```
+
+{software}
+"""

@@ -1,0 +1,65 @@
+"""Train a classifier of texts, or of pairs of texts: sentiment, topics, intents, paraphrases.
+
+    python recipes/text_classification.py
+    python recipes/text_classification.py --train train.tsv --valid valid.tsv --output runs/sentiment
+    python recipes/text_classification.py --train lcqmc.tsv --pairs --model chinese_L-12_H-768_A-12 --learning-rate 2e-5
+
+A file is text or .xz, `text <tab> label` in every line; `--label-first` turns that around, `--pairs` wants two texts,
+and `--several ,` says what stands between several labels of one text. Without --train it learns from toy data. Then:
+
+    import bert4x
+    classify = bert4x.pipeline("text-classification", "runs/sentiment")
+    classify("味道不错，价格也公道")
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bert4x import recipe
+from bert4x.tasks.readers import read_tsv
+from bert4x.tasks.text_classification import TextClassification
+
+TOY = Path(__file__).parent / "data/toy_sentiment.tsv"
+
+
+@dataclass
+class Arguments(recipe.Arguments):
+    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 4, "batch_size": 8}
+
+    output: Path = recipe.option(Path("runs/text_classification"), "folder of the run")
+    pairs: bool = recipe.option(False, "two texts in a line")
+    label_first: bool = recipe.option(False, "the label is in the first column, not the last")
+    several: str | None = recipe.option(None, "a text has several labels, with this between them")
+
+
+def main(args):
+    with recipe.Run(args) as run:
+
+        def read(path):
+            where = "first" if args.label_first else "last"
+            return read_tsv(path, texts=2 if args.pairs else 1, label=where, separator=args.several)
+
+        # 1. Texts, and the labels there are.
+        train, valid = run.data(read, TOY)
+        labels = sorted({label for *_, found in train for label in (found if args.several else [found])})
+
+        # 2. A pretrained encoder; on the hidden state of its first token, a dense layer.
+        task = TextClassification(run.load(), labels, multi_label=bool(args.several), maxlen=args.max_length)
+
+        # 3. Training: the weights of the epoch that scores best are kept.
+        report = run.fit(task, train, valid)
+
+        # 4. What it makes of texts that it has not seen.
+        for *texts, truth in valid[:5]:
+            run.say(f"{' | '.join(texts)}\n    {truth} -> {describe(task(tuple(texts)))}")
+        return report
+
+
+def describe(answer):
+    """A label with its probability, or several."""
+    return ", ".join(f"{one.label} {one.probability:.2f}" for one in (answer if isinstance(answer, list) else [answer]))
+
+
+if __name__ == "__main__":
+    recipe.run(main, Arguments, __doc__)
