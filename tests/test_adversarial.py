@@ -1,0 +1,342 @@
+"""Adversaries against their formulas in NumPy, on a linear model over an embedding table; restored tables."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from random_models import tiny_config
+
+from bert4x import build_transformer_model
+from bert4x.errors import ConfigError
+from bert4x.training import adversarial
+from bert4x.training.adversarial import FGM, PGD, VAT, GradientPenalty, adversarial_training, read_adversary
+from bert4x.training.trainer import Trainer
+
+IDS = np.array([[1, 2, 2], [4, 0, 5]], "int32")
+Y = np.array([[0.7], [-1.2]], "float32")
+RATE = 0.1
+
+
+def squared(outputs, targets):
+    return ops.mean(ops.square(ops.cast(outputs, "float32") - targets[0]))
+
+
+def linear_model(dtype="float32", seed=0):
+    """y = w . (sum of the embeddings of the tokens), without bias"""
+    ids = keras.Input((3,), dtype="int32")
+    h = keras.layers.Embedding(7, 4, name="Embedding-Token", dtype=dtype)(ids)
+    h = keras.layers.Reshape((12,), dtype=dtype)(h)
+    model = keras.Model([ids], keras.layers.Dense(1, use_bias=False, name="Output", dtype=dtype)(h))
+    draw = np.random.default_rng(seed)
+    for variable in model.weights:
+        variable.assign(draw.normal(size=variable.shape).astype("float32"))
+    return model
+
+
+class Linear:
+    """The same in NumPy, in double precision."""
+
+    def __init__(self, model):
+        self.table, self.kernel = (values(v).astype("float64") for v in model.weights)
+
+    def outputs(self, table):
+        return table[IDS].reshape(2, 12) @ self.kernel
+
+    def loss(self, table):
+        return np.mean((self.outputs(table) - Y) ** 2)
+
+    def slope(self, table, errors=None):
+        """(V, E): dL/dE, for a loss whose derivative by the outputs is `errors`"""
+        errors = 2 * (self.outputs(table) - Y) / Y.size if errors is None else errors
+        slope = np.zeros_like(table)
+        np.add.at(slope, IDS, (errors @ self.kernel.T).reshape(2, 3, 4))
+        return slope
+
+    def kernel_slope(self, table):
+        return table[IDS].reshape(2, 12).T @ (2 * (self.outputs(table) - Y) / Y.size)
+
+
+def values(variable):
+    return np.asarray(ops.convert_to_numpy(variable.value))
+
+
+def unit(x):
+    return x / np.sqrt((x**2).sum())
+
+
+def trainer(model, adversary, optimizer=None, **options):
+    optimizer = optimizer or keras.optimizers.SGD(RATE)
+    return Trainer(model, squared, optimizer, adversary=adversary, **options)
+
+
+def learn(model, adversary, rate=RATE, **options):
+    """The loss and the weights, (table, kernel), after one update."""
+    loss = trainer(model, adversary, **options).learn([([IDS], (Y,))], rate)
+    return float(loss), [values(v) for v in model.weights]
+
+
+class TestFormulas:
+    @pytest.mark.parametrize("epsilon", [0.5, 3.0])
+    def test_fgm(self, epsilon):
+        model = linear_model()
+        expected = Linear(model)
+        moved = expected.table + epsilon * unit(expected.slope(expected.table))
+        loss, (table, kernel) = learn(model, FGM(epsilon))
+        assert loss == pytest.approx(expected.loss(moved), rel=1e-5)
+        np.testing.assert_allclose(table, expected.table - RATE * expected.slope(moved), atol=2e-6)
+        np.testing.assert_allclose(kernel, expected.kernel - RATE * expected.kernel_slope(moved), atol=2e-6)
+
+    def test_pgd(self):
+        model = linear_model()
+        expected, delta = Linear(model), 0
+        for _ in range(4):
+            delta = delta + 0.4 * unit(expected.slope(expected.table + delta))
+            delta = delta * min(1, 1.0 / np.sqrt((delta**2).sum()))
+        assert np.sqrt((delta**2).sum()) == pytest.approx(1)  # it went to the edge of the ball
+        loss, (table, kernel) = learn(model, PGD(1.0, alpha=0.4, steps=4))
+        moved = expected.table + delta
+        assert loss == pytest.approx(expected.loss(moved), rel=1e-5)
+        np.testing.assert_allclose(table, expected.table - RATE * expected.slope(moved), atol=3e-6)
+        np.testing.assert_allclose(kernel, expected.kernel - RATE * expected.kernel_slope(moved), atol=3e-6)
+
+    def test_gradient_penalty_by_finite_differences(self):
+        model, epsilon, rate, h = linear_model(), 0.7, 0.01, 1e-5
+        expected = Linear(model)
+
+        def penalized(table, kernel):
+            other = Linear(model)
+            other.table, other.kernel = table, kernel
+            return other.loss(table) + epsilon / 2 * (other.slope(table) ** 2).sum()
+
+        loss, after = learn(model, GradientPenalty(epsilon), rate)
+        before = [expected.table, expected.kernel]
+        model.set_weights(before)
+        assert loss == pytest.approx(penalized(*before), rel=1e-5)
+        for i, (old, new) in enumerate(zip(before, after, strict=True)):
+            slope = np.zeros_like(old)
+            for place in np.ndindex(*old.shape):
+                sides = []
+                for sign in (1, -1):
+                    point = [x.copy() for x in before]
+                    point[i][place] += sign * h
+                    sides.append(penalized(*point))
+                slope[place] = (sides[0] - sides[1]) / (2 * h)
+            np.testing.assert_allclose(new, old - rate * slope, atol=1e-5)
+            assert np.abs(rate * slope).max() > 0.01
+
+    def test_vat(self):
+        """The divergence is the squared distance of outputs. A single output y = w . x moves most along w: one step of
+        power iteration finds that direction from any noise, up to its sign."""
+        model, ids = linear_model(), IDS[:1]
+        expected, direction = Linear(model), np.zeros((7, 4))
+        np.add.at(direction, ids[0], expected.kernel.reshape(3, 4))
+        delta = 0.3 * unit(direction)[ids[0]].reshape(12)
+        x, kernel = expected.table[ids[0]].reshape(12), expected.kernel[:, 0]
+        error, move = x @ kernel - Y[0, 0], delta @ kernel
+
+        step = trainer(model, VAT(epsilon=0.3), divergence=squared_distance)
+        loss = float(step.learn([([ids], (Y[:1],))], RATE))
+        assert loss == pytest.approx(error**2 + move**2, rel=1e-4)
+        # The outputs of the clean pass are constants, so the kernel's share is 2 (w . delta) (x + delta).
+        slopes = [2 * error * x + 2 * sign * move * (x + sign * delta) for sign in (1, -1)]
+        found = values(model.weights[1])[:, 0]
+        assert min(np.abs(found - (kernel - RATE * slope)).max() for slope in slopes) < 1e-5
+
+    def test_noise_of_vat_is_new_every_time(self):
+        adversary = VAT()
+        before = values(adversary.variables[0])
+        learn(linear_model(), adversary, divergence=lambda a, b: ops.sum(ops.square(a - b)))
+        assert keras.backend.backend() == "jax" or (values(adversary.variables[0]) != before).any()
+
+
+ALL = [FGM(), PGD(), GradientPenalty(), VAT()]
+
+
+class TestRestored:
+    @pytest.mark.parametrize("adversary", ALL, ids=lambda a: type(a).__name__)
+    def test_bit_for_bit(self, adversary):
+        model = linear_model()
+        model.weights[0].assign(values(model.weights[0]) * 1e3 + np.float32(1e-7))
+        before = values(model.weights[0]).copy()
+        _, (table, _) = learn(model, adversary, rate=0.0, divergence=squared_distance)
+        assert (table.view("uint32") == before.view("uint32")).all()
+
+    def test_after_an_error(self):
+        model = linear_model()
+        before = values(model.weights[0]).copy()
+        with pytest.raises(RuntimeError), adversarial.perturbed(model.weights[0], ops.ones((7, 4))):
+            assert (values(model.weights[0]) != before).all()
+            raise RuntimeError
+        assert (values(model.weights[0]) == before).all()
+
+    def test_zero_gradient(self):
+        assert (ops.convert_to_numpy(adversarial.unit(ops.zeros((3, 2)))) == 0).all()
+
+    @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+    def test_not_finite(self, value):
+        assert (ops.convert_to_numpy(adversarial.unit(np.array([1.0, value], "float32"))) == 0).all()
+
+    @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+    def test_unit(self, size):
+        found = ops.convert_to_numpy(adversarial.unit(np.array([[3.0, 4.0]], "float32") * np.float32(size)))
+        np.testing.assert_allclose(found, [[0.6, 0.8]], rtol=1e-6)
+
+
+def squared_distance(outputs, others):
+    return ops.sum(ops.square(ops.cast(others, "float32") - ops.cast(outputs, "float32")))
+
+
+class TestLossScale:
+    @pytest.mark.parametrize("adversary", ALL[:3], ids=lambda a: type(a).__name__)
+    def test_same_update_as_without(self, adversary):
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=2.0**10)
+        scaled = learn(linear_model(), adversary, optimizer=optimizer)
+        plain = learn(linear_model(), adversary)
+        assert scaled[0] == pytest.approx(plain[0], rel=1e-5)
+        for found, expected in zip(scaled[1], plain[1], strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("adversary", ALL, ids=lambda a: type(a).__name__)
+    def test_overflow_leaves_the_update_out(self, adversary):
+        model = linear_model("mixed_float16")
+        before = [values(v).copy() for v in model.weights]
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=2.0**24)
+        step = trainer(model, adversary, optimizer, divergence=squared_distance)
+        step.learn([([IDS], (Y,))], RATE)
+        for old, variable in zip(before, model.weights, strict=True):
+            assert (values(variable).view("uint32") == old.view("uint32")).all()
+        assert float(values(optimizer.dynamic_scale)) == 2.0**23
+        for _ in range(15):
+            loss = step.learn([([IDS], (Y,))], 0.001)
+        assert np.isfinite(float(loss))
+        assert (values(model.weights[0]) != before[0]).any()
+        assert all(np.isfinite(values(v)).all() for v in model.weights)
+
+
+@pytest.mark.parametrize(
+    "adversary, dtype",
+    zip(ALL, ["mixed_bfloat16", "float32", "mixed_bfloat16", "float32"], strict=True),
+    ids=lambda x: x if isinstance(x, str) else type(x).__name__,
+)
+def test_transformer_learns(adversary, dtype):
+    """A whole BERT with its dropout and a head over its tied table: losses fall, and stay finite."""
+    config = tiny_config(num_hidden_layers=1)
+    model = build_transformer_model(config, with_mlm="linear", dtype=dtype)
+    ids = np.arange(1, 15, dtype="int32").reshape(2, 7)
+
+    def loss(outputs, targets):
+        return ops.mean(keras.losses.sparse_categorical_crossentropy(targets[0], ops.cast(outputs, "float32"), True))
+
+    step = Trainer(
+        model, loss, keras.optimizers.Adam(), adversary=adversary, divergence=lambda a, b: squared_distance(a, b) / 1e4
+    )
+    losses = [float(step.learn([([ids, np.zeros_like(ids)], (ids,))], 0.01)) for _ in range(8)]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0] - 0.1
+
+
+class TestFit:
+    """The function that bert4keras' users carry from script to script."""
+
+    def fitted(self, epsilon, **options):
+        model = linear_model()
+        model.compile(keras.optimizers.SGD(RATE), "mse", metrics=["mae"], **options)
+        if epsilon:
+            adversarial_training(model, "Embedding-Token", epsilon)
+        return model, model.fit(IDS, Y, batch_size=2, epochs=2, verbose=0).history
+
+    def test_weights_loss_and_metrics(self):
+        expected = Linear(linear_model())
+        losses, errors = [], []
+        for _ in range(2):
+            moved = expected.table + 0.5 * unit(expected.slope(expected.table))
+            losses.append(expected.loss(moved))
+            errors.append(np.abs(expected.outputs(moved) - Y).mean())
+            slopes = expected.slope(moved), expected.kernel_slope(moved)
+            expected.table, expected.kernel = expected.table - RATE * slopes[0], expected.kernel - RATE * slopes[1]
+        model, history = self.fitted(0.5)
+        np.testing.assert_allclose(history["loss"], losses, rtol=1e-5)
+        np.testing.assert_allclose(history["mae"], errors, rtol=1e-5)
+        np.testing.assert_allclose(values(model.weights[0]), expected.table, atol=1e-5)
+        np.testing.assert_allclose(values(model.weights[1]), expected.kernel, atol=1e-5)
+
+    def test_differs_from_plain_training_and_can_be_saved(self, tmp_path):
+        model, _ = self.fitted(0.5)
+        plain, _ = self.fitted(None)
+        assert np.abs(values(model.weights[0]) - values(plain.weights[0])).max() > 1e-3
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict(IDS, verbose=0), model.predict(IDS, verbose=0))
+
+    def test_mixed_precision(self):
+        model = linear_model("mixed_float16")
+        model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.001), initial_scale=2.0**8), "mse")
+        adversarial_training(model)
+        losses = model.fit(IDS, Y, batch_size=2, epochs=4, verbose=0).history["loss"]
+        assert losses[-1] < losses[0]
+
+    def test_needs_an_optimizer(self):
+        with pytest.raises(ConfigError, match=r"after model\.compile"):
+            adversarial_training(linear_model())
+
+
+class TestTable:
+    def test_unknown_layer(self):
+        with pytest.raises(ConfigError, match=r"no layer 'Embedding-Tokens'.*did you mean 'Embedding-Token'"):
+            adversarial.embedding_table(linear_model(), "Embedding-Tokens")
+
+    def test_no_embeddings(self):
+        with pytest.raises(ConfigError, match="'Output' has no embeddings"):
+            adversarial.embedding_table(linear_model(), "Output")
+
+    def test_in_a_model_within_a_model(self):
+        inner = linear_model()
+        outer = keras.Model(inner.inputs, keras.layers.Activation("tanh")(inner(inner.inputs)))
+        assert adversarial.embedding_table(outer) is inner.weights[0]
+
+    def test_frozen(self):
+        model, frozen = linear_model(), linear_model()
+        frozen.get_layer("Embedding-Token").trainable = False
+        _, (_, kernel) = learn(model, FGM())
+        loss = trainer(frozen, FGM()).learn([([IDS], (Y,))], RATE)
+        assert np.isfinite(float(loss))
+        np.testing.assert_array_equal(values(frozen.weights[0]), Linear(linear_model()).table.astype("float32"))
+        np.testing.assert_allclose(values(frozen.get_layer("Output").weights[0]), kernel, atol=1e-6)
+        assert not frozen.get_layer("Embedding-Token").trainable_variables
+
+
+class TestOption:
+    @pytest.mark.parametrize(
+        "text, expected",
+        [
+            (None, None),
+            ("fgm", FGM(0.5)),
+            ("fgm:1", FGM(1.0)),
+            ("pgd", PGD(1.0, alpha=0.3, steps=3)),
+            ("pgd:2:0.5:4", PGD(2.0, alpha=0.5, steps=4)),
+            ("gradient-penalty:0.1", GradientPenalty(0.1)),
+            ("vat:2:5:2", VAT(2.0, xi=5.0, steps=2)),
+        ],
+    )
+    def test_read(self, text, expected):
+        assert read_adversary(text) == expected
+
+    @pytest.mark.parametrize(
+        "text, message",
+        [
+            ("fmg", "did you mean 'fgm'"),
+            ("", "valid: fgm, gradient-penalty, pgd, vat"),
+            ("fgm:", "epsilon is ''"),
+            ("fgm:a", "epsilon is 'a'"),
+            ("fgm:1:2", "at most fgm:epsilon"),
+            ("fgm:0", "positive"),
+            ("fgm:-1", "positive"),
+            ("fgm:nan", "positive"),
+            ("vat:inf", "positive"),
+            ("pgd:1:1:2.5", "steps is '2.5'"),
+            ("pgd:1:1:0", "steps = 0"),
+        ],
+    )
+    def test_errors(self, text, message):
+        with pytest.raises(ConfigError, match=message):
+            read_adversary(text)
