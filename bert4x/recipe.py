@@ -110,11 +110,11 @@ class Run:
     def open_folder(self) -> None:
         """Makes the folder, or finds the run of the same arguments in it."""
         now = json.loads(json.dumps({k: v for k, v in vars(self.args).items() if k not in FREE}, default=str))
-        path = self.folder / ARGUMENTS
-        if path.exists() and self.args.smoke and read_json(path).get("smoke"):
-            path.unlink()
-            (self.folder / STATE).unlink(missing_ok=True)
-        if path.exists():
+        path, state = self.folder / ARGUMENTS, self.folder / STATE
+        smoked = self.args.smoke and path.exists() and read_json(path).get("smoke")
+        if smoked and self.args.resume != "auto":
+            state.unlink(missing_ok=True)
+        if path.exists() and state.exists():
             if self.args.resume != "auto":
                 raise RunError(f"{self.folder} holds a run; go on with --resume auto, or choose another --output")
             before = read_json(path)

@@ -25,7 +25,7 @@ TOY = Path(__file__).parent / "data/toy_sentiment.tsv"
 
 @dataclass
 class Arguments(recipe.Arguments):
-    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 4, "batch_size": 8}
+    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 8, "batch_size": 8, "learning_rate": 5e-4}
 
     output: Path = recipe.option(Path("runs/text_classification"), "folder of the run")
     pairs: bool = recipe.option(False, "two texts in a line")

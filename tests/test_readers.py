@@ -269,7 +269,7 @@ class TestPieces:
         for p in pieces:
             assert p.length == len(p.offsets) <= maxlen
             assert (p.token_ids[0], p.token_ids[-1]) == (self.tokenizer.start_id, self.tokenizer.end_id)
-            assert p.spelled.tolist() == [False, *[True] * (p.length - 2), False]
+            assert p.written.tolist() == [False, *[True] * (p.length - 2), False]
             assert p.start <= p.offsets[1][0] and p.offsets[-2][1] <= p.end
 
     def test_offsets(self):

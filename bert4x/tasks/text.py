@@ -1,7 +1,7 @@
 """Texts longer than a model takes, and where in a text its tokens stand."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ class Piece:
         return len(self.token_ids)
 
     @property
-    def spelled(self) -> np.ndarray:
+    def written(self) -> np.ndarray:
         """Which tokens stand in the text.
 
         Shape: (T,) bool
@@ -129,3 +129,19 @@ def piece(tokenizer, start: int, end: int, ids: Sequence[int], offsets: Sequence
     tail = [] if tokenizer.end_id is None else [tokenizer.end_id]
     offsets = [(start, start)] * len(head) + list(offsets) + [(end, end)] * len(tail)
     return Piece(start, end, [*head, *ids, *tail], offsets)
+
+
+def as_texts(texts: str | Iterable[str]) -> tuple[bool, list[str]]:
+    """Whether it is a single text, and a list of the texts. Raises: InputError for what is no text."""
+    one = isinstance(texts, str)
+    texts = [texts] if one else list(texts)
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise InputError(f"found {wrong[0]!r:.60}; expected a text, or a list of texts")
+    return one, texts
+
+
+def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Which of some texts to compute together: all of them, `size` at a time, those of similar length."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

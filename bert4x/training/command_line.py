@@ -32,7 +32,7 @@ def parse(cls: type, description: str | None = None, argv: Sequence[str] | None 
     for field in dataclasses.fields(cls):
         add_argument(parser, field, hints[field.name])
     given = vars(parser.parse_args(argv))
-    if given["smoke"]:
+    if given.get("smoke"):
         given = dict(cls.smoke_values) | given
     args = cls(**given)
     try:

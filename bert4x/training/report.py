@@ -52,11 +52,8 @@ class Display:
         scores = {name: value for name, value in record.items() if name not in ("epoch", "update", "seconds")}
         mean = sum(self.losses) / max(1, len(self.losses))
         self.losses = []
-        line = f"epoch {record['epoch']}/{self.args.epochs}: loss {mean:.4f}"
-        self.run.say(
-            ", ".join([line, *(f"{name} {value:.4g}" for name, value in scores.items())])
-            + f", {record['seconds']:.0f} s"
-        )
+        said = [f"loss {mean:.4f}", *(f"{name} {value:.4g}" for name, value in scores.items())]
+        self.say(f"epoch {record['epoch']}/{self.args.epochs}: {', '.join(said)}, {record['seconds']:.0f} s")
 
 
 def versions() -> dict[str, str]:

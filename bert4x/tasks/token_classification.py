@@ -1,0 +1,245 @@
+"""Entities in a text: where they are, and of what kind."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4x import layers as L
+from bert4x.errors import ConfigError, DataError, nearest
+from bert4x.layers.crf import PADDED
+from bert4x.metrics.spans import count
+from bert4x.tasks.tagging import Bio, independent
+from bert4x.tasks.task import Task
+from bert4x.tasks.text import Piece, as_texts, batches_by_length, encode_pieces
+from bert4x.training.losses import masked_crossentropy, sparse_global_pointer_crossentropy
+
+TAGGERS = ("softmax", "crf", "memm", "bi-memm")
+POINTERS = {"global-pointer": L.GlobalPointer, "efficient-global-pointer": L.EfficientGlobalPointer}
+METHODS = (*TAGGERS, *POINTERS)
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A stretch of a text, `text[start:end]`, its label, and how likely it is."""
+
+    label: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A piece of a text, with its entities as (label, first token, last token), and with a tagger their tags."""
+
+    piece: Piece
+    spans: tuple[tuple[str, int, int], ...] = ()
+    tags: np.ndarray | None = None
+
+    @property
+    def length(self) -> int:
+        return self.piece.length
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class WrittenTokens(L.Layer):
+    """Which tokens stand in a text: all but padding, start and end tokens.
+
+    Shape: (B, T) ids -> (B, T) bool
+    """
+
+    settings = ("specials",)
+
+    def __init__(self, specials: Collection[int], **kwargs):
+        super().__init__(**kwargs)
+        self.specials = list(specials)
+
+    def call(self, ids):
+        written = ops.ones_like(ids, dtype="bool")
+        for special in self.specials:
+            written = ops.logical_and(written, ops.not_equal(ids, special))
+        return written
+
+    def compute_mask(self, ids, mask=None):
+        return None
+
+    def compute_output_spec(self, ids):
+        return self.symbolic(ids.shape, "bool")
+
+
+class TokenClassification(Task):
+    """Entity recognition. The `method` is one of
+
+    - "softmax": each token's BIO tag on its own;
+    - "crf": the tags of a text together, by a conditional random field (Lafferty et al. 2001);
+    - "memm", "bi-memm": each tag given the one before it, or the ones on both sides (kexue.fm/archives/7213);
+    - "global-pointer", "efficient-global-pointer": each pair of a start and an end on its own, so entities may overlap
+      (kexue.fm/archives/8373, 8877).
+
+    Rows are `{"text": str, "entities": [(label, start, end), ...]}`, in characters, as `readers.read_bio` gives them.
+    Texts of more than `maxlen` tokens are cut at sentence ends, in training as well. Tags are found such that they
+    spell entities: there is no I- without what it goes on with.
+
+    Args:
+        labels: of entities, without B- and I-.
+        lr_multiplier: how much faster than the rest the transitions between tags learn.
+        head_size: of a pointer's queries and keys.
+    Raises: ConfigError for another method, or labels that are none.
+    """
+
+    name = "token-classification"
+    best = "f1"
+    settings = ("labels", "method", "dropout", "lr_multiplier", "head_size")
+
+    def __init__(
+        self,
+        backbone,
+        labels: Sequence[str],
+        method: str = "crf",
+        dropout: float = 0.1,
+        lr_multiplier: float = 100.0,
+        head_size: int = 64,
+        maxlen: int = 128,
+    ):
+        labels = [str(label) for label in labels]
+        if not labels or len(set(labels)) < len(labels):
+            raise ConfigError(f"labels {labels}; expected at least one, and each of them once")
+        if method not in METHODS:
+            raise ConfigError(f"no method {method!r}; {nearest(str(method), METHODS)}")
+        self.bio = None if method in POINTERS else Bio(labels)
+        super().__init__(
+            backbone, maxlen, labels=labels, method=method, dropout=dropout, lr_multiplier=lr_multiplier,
+            head_size=head_size,
+        )  # fmt: skip
+
+    def build(self):
+        inputs, h = self.backbone.inputs, self.backbone.output
+        h = keras.layers.Dropout(self.dropout, name="Entity-Dropout", dtype="float32")(h)
+        specials = {self.pad_id, self.tokenizer.start_id, self.tokenizer.end_id} - {None}
+        written = WrittenTokens(sorted(specials), name="Entity-Tokens", dtype="float32")(inputs[0])
+        options = {"name": "Entity-Pointer", "dtype": "float32"}
+        if self.method in POINTERS:
+            pointer = POINTERS[self.method](len(self.labels), self.head_size, **options)
+            return keras.Model(inputs, pointer(h, mask=written))
+        start = L.initializer(0.02)
+        scores = L.Dense(len(self.bio.tags), kernel_initializer=start, name="Entity-Tags", dtype="float32")(h)
+        options = {"lr_multiplier": self.lr_multiplier, "name": "Entity-Transitions", "dtype": "float32"}
+        if self.method == "crf":
+            self.transitions = L.ConditionalRandomField(**options)
+        else:
+            self.transitions = L.MaximumEntropyMarkovModel(bidirectional=self.method == "bi-memm", **options)
+        return keras.Model(inputs, scores if self.method == "softmax" else self.transitions(scores, mask=written))
+
+    def prepare(self, rows):
+        examples = []
+        for row in rows:
+            entities = self.entities(row)
+            for piece in encode_pieces(self.tokenizer, row["text"], self.maxlen):
+                here = [e for e in entities if e[1] < piece.end and piece.start < e[2]]
+                places = [(label, piece.tokens(start, end)) for label, start, end in here]
+                spans = [(label, *tokens) for label, tokens in places if tokens]
+                self.skipped["entities that do not begin and end with tokens of one piece"] += len(here) - len(spans)
+                tags = None
+                if self.bio:
+                    tags, left_out = self.bio.encode(spans, piece.length)
+                    tags[~piece.written] = -1
+                    self.skipped["entities that overlap with others"] += left_out
+                examples.append(Example(piece, tuple(spans), tags))
+        self.skipped = +self.skipped
+        return examples
+
+    def entities(self, row) -> list[tuple[str, int, int]]:
+        """The entities of a row, the long ones first. Raises: DataError for what is none."""
+        found = {(str(label), start, end) for label, start, end in row["entities"]}
+        for label, start, end in found:
+            if label not in self.labels:
+                raise DataError(f"label {label!r} in {row['text'][:30]!r}; {nearest(label, self.labels)}")
+            if not 0 <= start < end <= len(row["text"]):
+                raise DataError(f"entity {(label, start, end)} of a text of {len(row['text'])}: {row['text'][:30]!r}")
+        return sorted(found, key=lambda e: (e[1] - e[2], e[1], e[0]))
+
+    def batch(self, examples, length, draw=None):
+        inputs = self.inputs([example.piece for example in examples], length)
+        if self.bio:
+            return inputs, (self.padded([example.tags for example in examples], length, -1),)
+        most = max([1, *(len(example.spans) for example in examples)])
+        pairs = np.zeros((len(examples), len(self.labels), 1 << max(2, (most - 1).bit_length()), 2), "int32")
+        for row, example in zip(pairs, examples, strict=True):
+            for i, (label, first, last) in enumerate(example.spans):
+                row[self.labels.index(label), i] = first, last
+        return inputs, (pairs,)
+
+    def inputs(self, pieces: Sequence[Piece], length: int | None = None) -> list[np.ndarray]:
+        """What the model takes.
+
+        Shape: -> 1 or 2 x (B, T)
+        """
+        ids = self.padded([piece.token_ids for piece in pieces], length, self.pad_id)
+        return self.model_inputs(ids, np.zeros_like(ids))
+
+    def loss(self, outputs, targets):
+        losses = {"softmax": masked_crossentropy} | dict.fromkeys(POINTERS, sparse_global_pointer_crossentropy)
+        loss = losses.get(self.method) or self.transitions.sparse_loss
+        return ops.mean(loss(targets[0], outputs))
+
+    def divergence(self, outputs, others):
+        """Of pointers, the mean divergence of whether each pair is an entity."""
+        if self.bio:
+            return super().divergence(outputs, others)
+        ours, theirs = (2 * ops.cast(x, "float32") for x in (outputs, others))  # log-odds, as in `find`
+        both = ops.sigmoid(ours) * (ours - theirs) + ops.softplus(theirs) - ops.softplus(ours)
+        return ops.mean(ops.sum(both, axis=(1, 2, 3)))
+
+    def find(self, piece: Piece, scores: np.ndarray, scored: bool = True) -> list[tuple[tuple, float]]:
+        """The spans of a piece, (label, first token, last token), by the model's output for it, and how likely each is.
+
+        Shape: (T, tags), or of pointers (labels, T, T)
+        """
+        if not self.bio:
+            found = [(int(n), int(i), int(j)) for n, i, j in np.argwhere(scores > 0)]
+            # What is the optimum of the loss with soft labels: kexue.fm/archives/9064
+            return [((self.labels[n], i, j), float(1 / (1 + np.exp(-2.0 * scores[n, i, j])))) for n, i, j in found]
+        kept = np.flatnonzero(piece.written & (scores[: piece.length].max(-1) > PADDED / 10))
+        if not len(kept):
+            return []
+        scores = scores[kept].astype("float64")
+        if self.method == "softmax":
+            potentials = independent(scores)
+        else:
+            potentials = self.transitions.potentials(scores, ops.convert_to_numpy(self.transitions.trans))
+        spans = self.bio.decode(*potentials, scored)
+        return [((label, kept[first], kept[last]), score) for (label, first, last), score in spans]
+
+    def recognize(self, texts: Sequence[str], batch_size: int = 32, scored: bool = True) -> list[list[Entity]]:
+        """The entities of each text, in order of their places."""
+        pieces = [
+            (i, piece) for i, text in enumerate(texts) for piece in encode_pieces(self.tokenizer, text, self.maxlen)
+        ]
+        entities: list[list[Entity]] = [[] for _ in texts]
+        for chosen in batches_by_length([piece.length for _, piece in pieces], batch_size):
+            rows = [pieces[n] for n in chosen]
+            outputs = self.predict(self.model, self.inputs([piece for _, piece in rows]))
+            for (i, piece), scores in zip(rows, outputs, strict=True):
+                for (label, first, last), score in self.find(piece, scores, scored):
+                    start, end = piece.characters(first, last)
+                    entities[i].append(Entity(label, start, end, texts[i][start:end], score))
+        return [sorted(found, key=lambda e: (e.start, e.end, e.label)) for found in entities]
+
+    def evaluate(self, rows, batch_size=32):
+        """Precision, recall and F1 of entities in all texts together, by label, start and end, as seqeval counts."""
+        found = self.recognize([row["text"] for row in rows], batch_size, scored=False)
+        counts = count(
+            [[(e.label, e.start, e.end) for e in entities] for entities in found],
+            [[tuple(entity) for entity in row["entities"]] for row in rows],
+        )
+        return {"f1": counts.f1, "precision": counts.precision, "recall": counts.recall}
+
+    def __call__(self, texts, batch_size=32):
+        """The list of each `Entity` in a text, or such a list for each text of a list."""
+        one, texts = as_texts(texts)
+        found = self.recognize(texts, batch_size)
+        return found[0] if one else found

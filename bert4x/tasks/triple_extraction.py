@@ -1,0 +1,186 @@
+"""Triples by half pointers and half tags: first the subjects, then for each the objects by predicate."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4x import layers as L
+from bert4x.errors import ConfigError
+from bert4x.tasks.text import Piece
+from bert4x.tasks.triples import Found, TripleTask
+
+POWERS = 2, 4  # of the probabilities of subjects and objects: most places are neither, and start lower so
+SUBJECTS = 64  # whose objects are looked for at once
+
+
+class TripleExtraction(TripleTask):
+    """A cascade of pointers with tags for predicates (Su, kexue.fm/archives/6671 and 7161; Wei et al. 2020, arXiv
+    1909.03227, have the same idea).
+
+    A sigmoid for the start and one for the end of subjects, at every token, squared. Then, for one subject, a
+    conditional layer normalisation of what comes before the model's last norm, by the states of that at the subject's
+    start and end; and on it two sigmoids for every predicate, to the fourth power, for the start and end of objects.
+
+    Training draws one start of a subject and independently one end: for pairs that are no subject nothing is to be
+    found, by which it learns to mend errors of the first stage. In a text that states nothing, any pair is drawn.
+
+    Args:
+        start_threshold, end_threshold: a probability above it is a start, or an end.
+    """
+
+    name = "triple-extraction"
+    settings = ("schema", "start_threshold", "end_threshold")
+
+    def __init__(self, backbone, schema, maxlen: int = 128, start_threshold: float = 0.6, end_threshold: float = 0.5):
+        for threshold in (start_threshold, end_threshold):
+            if not 0 < threshold < 1:
+                raise ConfigError(f"threshold {threshold!r}; expected a probability between 0 and 1")
+        super().__init__(backbone, schema, maxlen, start_threshold=start_threshold, end_threshold=end_threshold)
+
+    def build(self):
+        ours = {"dtype": "float32"}
+        start = L.initializer(self.config.initializer_range)
+        states = keras.layers.Activation("linear", name="Triple-States", **ours)(before_last_norm(self.backbone))
+        subject = L.Dense(2, kernel_initializer=start, name="Triple-Subject", **ours)(self.backbone.output)
+        at_ends = SpanStates(name="Triple-Subject-States", **ours)
+        norm = L.LayerNorm(self.config.layer_norm_eps, conditional=True, name="Triple-Object-Norm", **ours)
+        tag = L.Dense(2 * len(self.predicates), kernel_initializer=start.clone(), name="Triple-Object", **ours)
+        by_predicate = keras.layers.Reshape((-1, len(self.predicates), 2), name="Triple-Object-Scores", **ours)
+
+        def objects(states, span):
+            return by_predicate(tag(norm(states, at_ends(states, span))))
+
+        span = keras.Input((2,), dtype="int32", name="Input-Subject")
+        self.encoder = keras.Model(self.backbone.inputs, [subject, states])
+        given = keras.Input((None, self.config.hidden_size), name="Input-States")
+        self.objects = keras.Model([given, span], objects(given, span))
+        return keras.Model([*self.backbone.inputs, span], [subject, objects(states, span)])
+
+    def batch(self, examples, length, draw):
+        """Shape: token and segment ids (B, T), subjects (B, 2); their labels (B, T, 2), those of objects (B, T, P, 2),
+        which tokens are real (B, T)"""
+        size = len(examples)
+        spans, mask = np.zeros((size, 2), "int32"), np.zeros((size, length), "int8")
+        subjects = np.zeros((size, length, 2), "int8")
+        objects = np.zeros((size, length, len(self.predicates), 2), "int8")
+        for row, example in enumerate(examples):
+            mask[row, : example.length] = 1
+            own = np.array(list(dict.fromkeys(triple.subject for triple in example.triples)), "int32").reshape(-1, 2)
+            subjects[row, own[:, 0], 0] = subjects[row, own[:, 1], 1] = 1
+            if len(own):
+                first = draw.choice(own[:, 0])
+                spans[row] = first, draw.choice(own[own[:, 1] >= first, 1])
+            else:
+                spans[row] = np.sort(draw.choice(self.inner(range(example.length)), 2))
+            for subject, predicate, (start, end) in example.triples:
+                if subject == tuple(spans[row]):
+                    objects[row, start, predicate, 0] = objects[row, end, predicate, 1] = 1
+        return [*self.inputs([e.token_ids for e in examples], length), spans], (subjects, objects, mask)
+
+    def loss(self, outputs, targets):
+        """The mean over tokens of the cross-entropies of starts and ends, of objects summed over predicates."""
+        mask = ops.cast(targets[2], "float32")
+        subject, object = (
+            ops.mean(powered_crossentropy(labels, scores, power), axis=-1)
+            for labels, scores, power in zip(targets, outputs, POWERS, strict=False)
+        )
+        return ops.sum((subject + ops.sum(object, axis=-1)) * mask) / ops.maximum(ops.sum(mask), 1)
+
+    def divergence(self, outputs, others):
+        """The mean over tokens of the Kullback-Leibler divergences of all starts and ends."""
+        total = 0.0
+        for scores, other, power in zip(outputs, others, POWERS, strict=True):
+            (yes, no), (other_yes, other_no) = log_powers(scores, power), log_powers(other, power)
+            each = ops.exp(yes) * (yes - other_yes) + ops.exp(no) * (no - other_no)
+            total += ops.sum(each) / ops.cast(ops.prod(ops.shape(scores)[:2]), "float32")
+        return total
+
+    def find(self, pieces):
+        scores, states = self.predict(self.encoder, self.inputs([piece.token_ids for piece in pieces]))
+        subjects = []
+        for row, (piece, ours) in enumerate(zip(pieces, probabilities(scores, POWERS[0]), strict=True)):
+            subjects += [(row, span) for span in self.spans(ours[: piece.length], piece)]
+        found: list[list[Found]] = [[] for _ in pieces]
+        for some in (subjects[i : i + SUBJECTS] for i in range(0, len(subjects), SUBJECTS)):
+            rows, spans = [row for row, _ in some], np.array([span[:2] for _, span in some], "int32")
+            tags = probabilities(self.predict(self.objects, [states[rows], spans]), POWERS[1])
+            for (row, (start, end, score)), ours in zip(some, tags, strict=True):
+                found[row] += self.objects_of((start, end), score, ours[: pieces[row].length], pieces[row])
+        return found
+
+    def objects_of(self, subject: tuple[int, int], score: float, tags: np.ndarray, piece: Piece) -> list[Found]:
+        """The triples of one subject, from the probabilities (T, P, 2)."""
+        predicates = np.flatnonzero((tags[..., 0] > self.start_threshold).any(axis=0)).tolist()
+        return [
+            Found(subject, predicate, (start, end), min(score, sure))
+            for predicate in predicates
+            for start, end, sure in self.spans(tags[:, predicate], piece)
+        ]
+
+    def spans(self, tags: np.ndarray, piece: Piece) -> list[tuple[int, int, float]]:
+        """From each start to the next end, with the lower of their probabilities (T, 2)."""
+        starts = np.flatnonzero((tags[:, 0] > self.start_threshold) & piece.written)
+        ends = np.flatnonzero((tags[:, 1] > self.end_threshold) & piece.written)
+        pairs = zip(starts.tolist(), np.searchsorted(ends, starts).tolist(), strict=True)
+        found = [(start, int(ends[place])) for start, place in pairs if place < len(ends)]
+        return [(start, end, float(min(tags[start, 0], tags[end, 1]))) for start, end in found]
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class SpanStates(L.Layer):
+    """The states at the first and the last token of one span for each text.
+
+    Shape: (B, T, D), (B, 2) -> (B, 2 * D)
+    """
+
+    def call(self, states, spans):
+        both = ops.take_along_axis(states, ops.cast(spans, "int32")[:, :, None], axis=1)
+        return ops.reshape(both, (-1, 2 * states.shape[-1]))
+
+    def compute_mask(self, states, mask=None):
+        return None
+
+    def compute_output_spec(self, states, spans):
+        return self.symbolic((states.shape[0], 2 * states.shape[-1]))
+
+
+def before_last_norm(backbone: keras.Model):
+    """The input of the layer normalisation that a model ends in; its layer may have other inputs too, as in ALBERT.
+
+    Shape: (B, T, D)
+    Raises: ConfigError for a model that does not end in one.
+    """
+    layer, node, _ = backbone.output._keras_history if not isinstance(backbone.output, list) else (None, 0, 0)
+    if not isinstance(layer, L.LayerNorm):
+        raise ConfigError(
+            "triple extraction needs the states before the model's last layer normalisation, but this model does not "
+            "end in one; load it with application='encoder', without heads"
+        )
+    return layer._inbound_nodes[node].input_tensors[0]
+
+
+def log_powers(scores, power: int):
+    """log(p) and log(1 - p) for p = sigmoid(score)^power, finite and with a slope for any score.
+
+    1 - p is (1 - s)(1 + s + ... + s^(power - 1)) with s = sigmoid(score), so that nothing is subtracted from 1.
+    """
+    scores = ops.cast(scores, "float32")
+    s = ops.sigmoid(scores)
+    others = sum((s**k for k in range(2, power)), 1 + s)
+    return -power * ops.softplus(-scores), ops.log(others) - ops.softplus(scores)
+
+
+def powered_crossentropy(labels, scores, power: int):
+    """The binary cross-entropy of p = sigmoid(score)^power.
+
+    bert4keras clips p to 1e-7 and more: below a score of -4, where sigmoid^4 is so small, a label of 1 has no gradient.
+
+    Shape: (...) of 0 and 1, (...) -> (...)
+    """
+    yes, no = log_powers(scores, power)
+    return -ops.where(ops.cast(labels, "float32") > 0.5, yes, no)
+
+
+def probabilities(scores: np.ndarray, power: int) -> np.ndarray:
+    """sigmoid(score)^power in NumPy."""
+    return np.exp(-power * np.logaddexp(0, -np.asarray(scores, "float32")))
