@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -187,9 +187,12 @@ def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) ->
     """Writes a model made by `load` or `build_transformer_model` as a checkpoint of any format.
 
     Variables that are no part of the family (a classifier on top) are not written; use `model.save` for those too.
+    Matrices with LoRA adapters are written with these added to them; `save_lora` writes the adapters alone.
 
     Raises: ConversionError
     """
+    from bert4x.training.lora import merged_tensors
+
     config = getattr(model, "config", None)
     if not isinstance(config, TransformerConfig):
         raise ConversionError("this Keras model was not made by bert4x, so its layout is unknown; use model.save(...)")
@@ -207,7 +210,8 @@ def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) ->
     missing = [path for path in known if path not in held and known[path][1] is None]
     if missing:
         raise ConversionError(f"this model has no {', '.join(missing[:4])} ... which every {config.model} has")
-    ours = {path: of_variable(path, held[path]) for path in known if path in held}
+    merged = merged_tensors(model)
+    ours = {path: of_variable(path, held[path], merged.get(held[path].path)) for path in known if path in held}
     target = Path(folder).expanduser()
     with staged(target) as folder:
         write(folder, format, config, ours, **options)
@@ -217,9 +221,10 @@ def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) ->
     return target
 
 
-def of_variable(path: str, variable) -> LazyTensor:
-    """A Keras variable as a lazily read tensor."""
+def of_variable(path: str, variable, read: Callable[[], np.ndarray] | None = None) -> LazyTensor:
+    """A Keras variable as a lazily read tensor; `read` gives other values than its own."""
     from keras import ops
 
     dtype = BFLOAT16 if variable.dtype == "bfloat16" else np.dtype(variable.dtype)
-    return LazyTensor(path, tuple(variable.shape), dtype, lambda: ops.convert_to_numpy(variable.value))
+    read = read or (lambda: ops.convert_to_numpy(variable.value))
+    return LazyTensor(path, tuple(variable.shape), dtype, read)

@@ -175,6 +175,8 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
 
     Raises: ConfigError, TensorMismatchError.
     """
+    from bert4x.training.lora import clear_adapters
+
     check_family(checkpoint.config.model, backbone.model_name, checkpoint)
     if strict and not backbone.loading.get("ignore_invalid_weights"):
         checkpoint.report.raise_for_problems(checkpoint.files.path)
@@ -191,6 +193,7 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
     for variable, values in found:
         if values is not None:
             variable.assign(values)
+    clear_adapters(backbone.model)  # they belonged to other matrices
     if not weights.loaded:
         raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
     backbone.model.load_report = checkpoint.report
