@@ -1,0 +1,218 @@
+"""Answers to questions, found in a passage."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4x import layers as L
+from bert4x.errors import ConfigError, DataError, InputError
+from bert4x.layers.crf import log_softmax
+from bert4x.layers.pointer import HIDDEN
+from bert4x.metrics.reading import score_answers
+from bert4x.tasks.task import Task
+from bert4x.tasks.text import Piece, batches_by_length, encode_with_offsets
+from bert4x.tasks.token_classification import WrittenTokens
+from bert4x.training.losses import masked_crossentropy
+
+LEAST_ROOM = 4  # tokens of a passage that every window has, however long the question
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A stretch of the passage, `passage[start:end]`, and how likely it is the answer."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """A question and a part of its passage, as an input: [CLS] question [SEP] part [SEP].
+
+    The part's tokens begin at `first`; `offsets` gives for each the (start, end) of its characters in the passage.
+    `answers` are right ones as first and last token of the input; none where the part has none.
+    """
+
+    token_ids: list[int]
+    first: int
+    offsets: list[tuple[int, int]]
+    answers: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def length(self) -> int:
+        return len(self.token_ids)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class PlaceScores(L.Layer):
+    """Scores of places with the places last; padding gets `HIDDEN`.
+
+    Shape: (B, T, N), (B, T) bool -> (B, N, T) float32
+    """
+
+    def call(self, scores, real):
+        return ops.where(real[:, None, :], ops.transpose(ops.cast(scores, "float32"), (0, 2, 1)), HIDDEN)
+
+    def compute_mask(self, scores, real, mask=None):
+        return None
+
+    def compute_output_spec(self, scores, real):
+        return self.symbolic((scores.shape[0], scores.shape[2], scores.shape[1]), "float32")
+
+
+class ReadingComprehension(Task):
+    """Extractive question answering: a score of each token as the first, and as the last, of the answer (Devlin et al.
+    2018, section 4.2).
+
+    A passage of more tokens than fit beside the question is read in windows that overlap. One that lacks the answer
+    learns to point to [CLS] instead, so that the probabilities of all windows compare: the likeliest span is the
+    answer.
+
+    Rows are `{"question": str, "passage": str, "answers": [(text, start), ...]}`, as `readers.read_squad` gives them.
+
+    Args:
+        stride: tokens from the beginning of a window to that of the next.
+        longest_answer: its tokens at most.
+        longest_question: its tokens at most; what is beyond is not read.
+    """
+
+    name = "reading-comprehension"
+    best = "f1"
+    settings = ("stride", "longest_answer", "longest_question", "dropout")
+
+    def __init__(
+        self,
+        backbone,
+        stride: int = 128,
+        longest_answer: int = 64,
+        longest_question: int = 64,
+        dropout: float = 0.1,
+        maxlen: int = 384,
+    ):
+        if min(stride, longest_answer, longest_question) < 1:
+            raise ConfigError(
+                f"stride = {stride}, longest_answer = {longest_answer}, longest_question = {longest_question}; "
+                "expected at least 1 each"
+            )
+        super().__init__(
+            backbone, maxlen, stride=stride, longest_answer=longest_answer, longest_question=longest_question,
+            dropout=dropout,
+        )  # fmt: skip
+
+    def build(self):
+        inputs, h = self.backbone.inputs, self.backbone.output
+        h = keras.layers.Dropout(self.dropout, name="Answer-Dropout", dtype="float32")(h)
+        real = WrittenTokens([self.pad_id], name="Answer-Tokens", dtype="float32")(inputs[0])
+        scores = L.Dense(2, kernel_initializer=L.initializer(0.02), name="Answer-Scores", dtype="float32")(h)
+        return keras.Model(inputs, PlaceScores(name="Answer-Places", dtype="float32")(scores, real))
+
+    def windows(self, question: str, passage: str, answers: Iterable[tuple[int, int]] = ()) -> Iterator[Window]:
+        """The inputs of a question; answers are characters of the passage, (start, end). None without a passage."""
+        start, end = ([] if i is None else [i] for i in (self.tokenizer.start_id, self.tokenizer.end_id))
+        specials = len(start) + 2 * len(end)
+        asked, _ = encode_with_offsets(self.tokenizer, question)
+        asked = asked[: max(0, min(self.longest_question, self.maxlen - specials - LEAST_ROOM))]
+        ids, offsets = encode_with_offsets(self.tokenizer, passage)
+        whole = Piece(0, len(passage), ids, offsets)
+        spans = [span for span in (whole.tokens(*answer) for answer in answers) if span]
+        room = self.maxlen - specials - len(asked)
+        for begin in range(0, len(ids), min(self.stride, room)):
+            part = slice(begin, begin + room)
+            first = len(start) + len(asked) + len(end)
+            here = [(a, b) for a, b in spans if begin <= a and b < begin + room]
+            places = tuple((a - begin + first, b - begin + first) for a, b in here)
+            yield Window([*start, *asked, *end, *ids[part], *end], first, offsets[part], places)
+            if begin + room >= len(ids):
+                break
+
+    def prepare(self, rows):
+        examples = []
+        for row in rows:
+            places = [(start, start + len(text)) for text, start in row["answers"] if start is not None]
+            for start, end in places:
+                if not 0 <= start < end <= len(row["passage"]):
+                    raise DataError(f"answer at {start} to {end} of a passage of {len(row['passage'])} characters")
+            windows = list(self.windows(row["question"], row["passage"], places))
+            if not any(window.answers for window in windows):
+                self.skipped["no answer that is a part of the passage, from token to token"] += 1
+                continue
+            examples += windows
+        return examples
+
+    def batch(self, examples, length, draw=None):
+        draw = np.random.default_rng(0) if draw is None else draw
+        places = [
+            window.answers[draw.integers(len(window.answers))] if window.answers else (0, 0) for window in examples
+        ]
+        return self.inputs(examples, length), (np.array(places, "int32"),)
+
+    def inputs(self, windows: Sequence[Window], length: int | None = None) -> list[np.ndarray]:
+        """What the model takes.
+
+        Shape: -> 1 or 2 x (B, T)
+        """
+        ids = self.padded([window.token_ids for window in windows], length, self.pad_id)
+        segments = [[0] * window.first + [1] * (window.length - window.first) for window in windows]
+        return self.model_inputs(ids, self.padded(segments, ids.shape[1]))
+
+    def loss(self, outputs, targets):
+        return ops.mean(masked_crossentropy(targets[0], outputs))
+
+    def likeliest(self, window: Window, scores: np.ndarray) -> tuple[float, int, int]:
+        """The best span of a window: its probability, and the characters of the passage from its start to its end.
+
+        Shape: (2, T)
+        """
+        tokens = len(window.offsets)
+        places = [0, *range(window.first, window.first + tokens)]  # pointing to [CLS]: the answer is not here
+        start, end = log_softmax(scores[:, places].astype("float64"), -1)[:, 1:]
+        spans = start[:, None] + end
+        apart = np.arange(tokens)[None] - np.arange(tokens)[:, None]
+        spans[(apart < 0) | (apart >= self.longest_answer)] = -np.inf
+        first, last = np.unravel_index(spans.argmax(), spans.shape)
+        return float(np.exp(spans[first, last])), window.offsets[first][0], window.offsets[last][1]
+
+    def answers(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32) -> list[Answer | None]:
+        """The answer to each (question, passage); None where the passage is empty."""
+        windows = [(i, window) for i, pair in enumerate(pairs) for window in self.windows(*pair)]
+        best: list[Answer | None] = [None for _ in pairs]
+        for chosen in batches_by_length([window.length for _, window in windows], batch_size):
+            rows = [windows[n] for n in chosen]
+            outputs = self.predict(self.model, self.inputs([window for _, window in rows]))
+            for (i, window), scores in zip(rows, outputs, strict=True):
+                score, start, end = self.likeliest(window, scores)
+                found = Answer(pairs[i][1][start:end], start, end, score)
+                # Of windows that find the same, the likeliest; of equals, the earlier place, whatever the batches.
+                if best[i] is None or (-found.score, found.start, found.end) < (
+                    -best[i].score,
+                    best[i].start,
+                    best[i].end,
+                ):
+                    best[i] = found
+        return best
+
+    def evaluate(self, rows, batch_size=32):
+        """F1 and exact match, as CMRC 2018 counts them, of the rows that have an answer."""
+        rows = [row for row in rows if row["answers"]]
+        if not rows:
+            raise DataError("no questions with answers to score on")
+        found = self.answers([(row["question"], row["passage"]) for row in rows], batch_size)
+        texts = [answer.text if answer else "" for answer in found]
+        scores = score_answers(texts, [[text for text, _ in row["answers"]] for row in rows])
+        return {"f1": scores.f1, "exact_match": scores.exact_match, "average": scores.average}
+
+    def __call__(self, question, passage=None, batch_size=32):
+        """The `Answer` to a question in a passage; of a list of (question, passage), the list of answers. None where
+        the passage is empty.
+        """
+        pairs = [(question, passage)] if isinstance(question, str) else [tuple(pair) for pair in question]
+        for pair in pairs:
+            if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise InputError(f"found {pair!r:.80}; expected a question and a passage, or a list of such pairs")
+        found = self.answers(pairs, batch_size)
+        return found[0] if isinstance(question, str) else found
