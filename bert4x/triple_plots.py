@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert4x.errors import InputError
 from bert4x.plots import families, matplotlib_figure
@@ -13,25 +13,22 @@ LINE = 46.0  # widths of Chinese characters in a line
 MOST = 40  # lines drawn
 
 
-def triples(text: str, found: Sequence[Any], path: str | os.PathLike | None = None, title: str = ""):
-    """The text with its subjects and objects marked, and above it an arrow from each subject to its object, on which
-    the predicate is written.
+def triples(texts: str | Sequence[str], found: Sequence[Any], path: str | os.PathLike | None = None, title: str = ""):
+    """A text with its subjects and objects marked, and above it an arrow from each subject to its object, on which the
+    predicate is written; or several texts, one below the other.
 
-    The text is broken into lines where no arrow is crossed. Of a very long one, the lines with arrows come first, and
+    A text is broken into lines where no arrow is crossed. Of a very long one, the lines with arrows come first, and
     only `MOST` are drawn.
 
     Args:
-        text: any text.
+        texts: a text, or a list of them.
         found: what a task for triples gives for it: `.predicate`, `.subject_span` and `.object_span` of each.
         path: a file to write, such as "triples.png"; by the ending also pdf, svg ...
 
     Returns: the matplotlib `Figure`.
     Raises: MissingMatplotlibError without matplotlib; InputError for spans that are not in the text.
     """
-    for triple in found:
-        for start, end in (triple.subject_span, triple.object_span):
-            if not 0 <= start < end <= len(text):
-                raise InputError(f"the span {start, end} of {triple!r} is none of a text of {len(text)} characters")
+    text, found = joined([texts], [found]) if isinstance(texts, str) else joined(texts, found)
     figure_class, font = matplotlib_figure()
     lines = [(start, end, inside(found, start, end)) for start, end in broken(text, found)]
     lines = sorted(sorted(lines, key=lambda line: not line[2])[:MOST])
@@ -52,6 +49,31 @@ def triples(text: str, found: Sequence[Any], path: str | os.PathLike | None = No
     if path is not None:
         figure.savefig(path, dpi=160)
     return figure
+
+
+class Arrow(NamedTuple):
+    """A triple, by its characters."""
+
+    predicate: str
+    subject_span: tuple[int, int]
+    object_span: tuple[int, int]
+
+
+def joined(texts: Sequence[str], found: Sequence[Sequence[Any]]) -> tuple[str, list[Arrow]]:
+    """All texts as one, a line each, and their triples in it. Raises: InputError for spans that are not in the text."""
+    if len(texts) != len(found):
+        raise InputError(f"{len(texts)} texts, and triples of {len(found)}; expected as many")
+    whole, arrows = "", []
+    for text, own in zip(texts, found, strict=True):
+        for triple in own:
+            spans = triple.subject_span, triple.object_span
+            for start, end in spans:
+                if not 0 <= start < end <= len(text):
+                    raise InputError(f"the span {start, end} of {triple!r} is none of a text of {len(text)} characters")
+            moved = ((start + len(whole), end + len(whole)) for start, end in spans)
+            arrows.append(Arrow(triple.predicate, *moved))
+        whole += text + "\n"
+    return whole.removesuffix("\n"), arrows
 
 
 def width(text: str) -> float:

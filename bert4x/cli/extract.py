@@ -38,7 +38,10 @@ def run_extract(options) -> int:
         else:
             show(text, found)
     if options.plot:
-        draw(texts, answers, options.plot)
+        from bert4x.triple_plots import triples
+
+        triples(texts, answers, options.plot)
+        print(f"drawn: {options.plot}", file=sys.stderr)
     return 0
 
 
@@ -63,23 +66,6 @@ def show(text: str, found) -> None:
         table.add_row(*map(Text, words))
     console = Console()
     console.print(table, width=None if console.is_terminal else 200)
-
-
-def draw(texts: list[str], answers, path: Path) -> None:
-    """Writes one picture of all texts."""
-    from bert4x.triple_plots import triples
-
-    joined, moved = "", []
-    for text, found in zip(texts, answers, strict=True):
-        for triple in found:
-            spans = {
-                name: tuple(place + len(joined) for place in getattr(triple, name))
-                for name in ("subject_span", "object_span")
-            }
-            moved.append(dataclasses.replace(triple, **spans))
-        joined += text + "\n"
-    triples(joined.removesuffix("\n"), moved, path)
-    print(f"drawn: {path}", file=sys.stderr)
 
 
 def check_picture(path: Path) -> None:
