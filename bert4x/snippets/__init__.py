@@ -8,6 +8,7 @@ from bert4x.snippets.arguments import delete_arguments, insert_arguments
 from bert4x.snippets.arrays import orthogonally_resize, sequence_padding, softmax, to_array, truncate_sequences
 from bert4x.snippets.corpus import open
 from bert4x.snippets.data_generator import DataGenerator
+from bert4x.snippets.layers import search_layer
 from bert4x.snippets.parallel import parallel_apply, parallel_apply_generator
 from bert4x.snippets.strings import (
     is_string,
@@ -34,6 +35,7 @@ __all__ = [
     "orthogonally_resize",
     "parallel_apply",
     "parallel_apply_generator",
+    "search_layer",
     "sequence_padding",
     "softmax",
     "strQ2B",
