@@ -1,0 +1,166 @@
+"""A text from a text (titles, answers, translations) by one encoder that is a UniLM (Dong et al. 2019)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from bert4x import layers as L
+from bert4x.errors import ConfigError, TokenizerError
+from bert4x.metrics import bleu, rouge
+from bert4x.tasks.task import Task
+from bert4x.training.batches import padded_length
+from bert4x.training.losses import masked_crossentropy
+
+
+@dataclass(frozen=True)
+class Example:
+    """A source with its special tokens, and a target that ends in [SEP]."""
+
+    source: list[int]
+    target: list[int]
+
+    @property
+    def length(self) -> int:
+        return len(self.source) + len(self.target)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class TakePlaces(L.Layer):
+    """Hidden states at some places of each text; place -1 gives zeros.
+
+    Shape: (B, T, D), (B, K) int32 -> (B, K, D)
+    """
+
+    def call(self, h, places):
+        taken = ops.take_along_axis(h, ops.maximum(places, 0)[..., None], axis=1)
+        return ops.where(places[..., None] >= 0, taken, ops.zeros_like(taken))
+
+    def compute_mask(self, h, mask=None):
+        return None
+
+    def compute_output_spec(self, h, places):
+        return self.symbolic((h.shape[0], places.shape[1], h.shape[2]))
+
+
+class Seq2Seq(Task):
+    """[CLS] source [SEP] target [SEP], the target in segment 1: the source sees itself, the target also its own past.
+    The loss is the mean cross-entropy of the target's tokens, [SEP] among them (arXiv 1905.03197).
+
+    Rows are (source, target). The scores, all between 0 and 1, are of characters, upper and lower case alike.
+
+    Args:
+        backbone: of the application "unilm".
+        maxlen: tokens of a source; longer ones are cut, when called too.
+        max_target: tokens of a target.
+        num_beams: of the search, unless a call says otherwise.
+    """
+
+    name = "seq2seq"
+    best = "bleu"  # as in bert4keras' examples
+    application = "unilm"
+    settings = ("max_target", "num_beams")
+
+    def __init__(self, backbone, max_target: int = 32, num_beams: int = 3, maxlen: int = 128):
+        builder = backbone.backbone
+        if builder.application != "unilm" or builder.bidirectional or not hasattr(builder, "heads"):
+            raise ConfigError(
+                f"a {backbone.config.model} of application {builder.application!r}; expected a model like BERT, loaded "
+                "with application='unilm'"
+            )
+        if not 2 <= max_target <= backbone.config.max_position - maxlen:
+            raise ConfigError(
+                f"maxlen = {maxlen} and max_target = {max_target}; expected a target of 2 tokens or more, and no more "
+                f"than {backbone.config.max_position} in all"
+            )
+        super().__init__(backbone, maxlen, max_target=max_target, num_beams=num_beams)
+        missing = [name for name in ("start_id", "end_id") if getattr(self.tokenizer, name) is None]
+        if missing:
+            raise TokenizerError(f"the vocabulary has no {' and no '.join(missing)}; expected one with [CLS] and [SEP]")
+        t = self.tokenizer
+        self.never = [i for i in (t.pad_id, t.unk_id, t.start_id, t.mask_id) if i is not None and i != t.end_id]
+
+    def build(self):
+        return predicting_at_places(self.backbone.backbone).build().model
+
+    def prepare(self, rows):
+        sources = self.sources([source for source, _ in rows])
+        targets, _ = self.tokenizer.encode_batch([target for _, target in rows], maxlen=self.max_target + 1)
+        self.skipped.clear()
+        examples = []
+        for source, target in zip(sources, targets, strict=True):
+            if min(len(source) - 2, len(target) - 2) < 1:
+                self.skipped["empty " + ("source" if len(source) < 3 else "target")] += 1
+            else:
+                examples.append(Example(source, target[1:]))
+        return examples
+
+    def sources(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of sources, cut."""
+        return self.tokenizer.encode_batch(list(texts), maxlen=self.maxlen)[0]
+
+    def batch(self, examples, length, draw=None):
+        """Shape: token and segment ids (B, T), the places from which the target is predicted (B, K), -1 after them;
+        its tokens (B, K), -1 after them. K follows from T, so that there are no more shapes than lengths.
+        """
+        tokens = self.padded([e.source + e.target for e in examples], length, self.pad_id)
+        segments = self.padded([[0] * len(e.source) + [1] * len(e.target) for e in examples], length)
+        most = min(length, padded_length(self.max_target))
+        places = [range(len(e.source) - 1, e.length - 1) for e in examples]
+        return [tokens, segments, self.padded(places, most, -1)], (self.padded([e.target for e in examples], most, -1),)
+
+    def loss(self, outputs, targets):
+        return ops.mean(masked_crossentropy(targets[0], outputs))
+
+    def evaluate(self, rows, batch_size=32):
+        found = [text.lower() for text in self([source for source, _ in rows], batch_size=batch_size)]
+        true = [target.lower() for _, target in rows]
+        scores = {name: score.f1 for name, score in rouge(found, true, tokenize="char").items()}
+        return scores | {"bleu": bleu(found, true, tokenize="char").score / 100}
+
+    def __call__(self, texts, num_beams: int | None = None, batch_size: int = 32, **options):
+        """The target of a source, or of each of a list of them. Options are those of `bert4x.generation`, such as
+        `top_p=0.9, num_beams=1` to draw instead; with `num_return_sequences` above 1 there is a list for each source.
+        """
+        rows = self.sources([texts] if isinstance(texts, str) else texts)
+        options = {
+            "num_beams": self.num_beams if num_beams is None else num_beams,
+            "max_new_tokens": self.max_target, "stop_ids": self.tokenizer.end_id, "suppress_ids": self.never,
+        } | options  # fmt: skip
+        count = options.get("num_return_sequences", 1)
+        found: list = [None] * len(rows)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            fill = batch_size - len(chosen) if start else 0  # a smaller last batch would be compiled anew
+            ids = self.backbone.generate_ids([rows[i] for i in chosen] + [rows[chosen[0]]] * fill, **options)
+            said = [self.text(row) for row in ids]
+            for number, i in enumerate(chosen):
+                group = said[number * count : (number + 1) * count]
+                found[i] = group if count > 1 else group[0]
+        return found[0] if isinstance(texts, str) else found
+
+    def text(self, ids: np.ndarray) -> str:
+        """What new ids say. Shape: (N,)"""
+        ids = [int(i) for i in ids]
+        end = self.tokenizer.end_id
+        return self.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids)
+
+
+def predicting_at_places(builder):
+    """A builder over the same layers, whose model also takes places (B, K) and predicts from them only: the vocabulary
+    is by far the largest layer.
+    """
+
+    class AtPlaces(type(builder)):
+        def inputs(self):
+            self.places = keras.Input((None,), dtype="int32", name=f"{self.prefix}Input-Places")
+            return super().inputs() | {"places": self.places}
+
+        def heads(self, h, last=False):
+            return super().heads(self.layer(TakePlaces, "Take-Places")(h, self.places))
+
+    options = {name: getattr(builder, name) for name in builder.options}
+    return AtPlaces(builder.config, builder.application, **options)
