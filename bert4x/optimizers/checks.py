@@ -1,0 +1,34 @@
+"""Patterns of variables' paths, and checks of options."""
+
+import numbers
+import re
+import warnings
+from collections.abc import Iterable
+
+from bert4x.errors import ConfigError
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    return any(re.search(pattern, path) for pattern in patterns)
+
+
+def check_patterns(options: dict, name: str) -> None:
+    """Makes a list of the option `name`; a single pattern would be taken for a list of letters."""
+    patterns = options[name]
+    options[name] = [patterns] if isinstance(patterns, str) else list(patterns)
+    for pattern in options[name]:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ConfigError(f"{name}: {pattern!r} is no regular expression: {error}") from error
+
+
+def check_count(options: dict, name: str) -> None:
+    if not isinstance(options[name], numbers.Integral) or options[name] < 1:
+        raise ConfigError(f"{name} {options[name]!r}; expected a whole number, 1 or more")
+
+
+def warn_unmatched(option: str, patterns: Iterable[str], variables: list) -> None:
+    unmatched = [pattern for pattern in patterns if not any(re.search(pattern, v.path) for v in variables)]
+    if unmatched:
+        warnings.warn(f"{option}: {unmatched} match no trainable variable, so they do nothing", stacklevel=2)
