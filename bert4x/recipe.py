@@ -33,7 +33,7 @@ from bert4x.training.report import Display, card, versions
 __all__ = ["Arguments", "Report", "Run", "option", "parse", "run"]
 
 ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "curves.png"
-STATE = "training/state.safetensors"
+STATE, ADAPTERS = "training/state.safetensors", "lora/adapter_model.safetensors"
 # What may differ between a run and its resumption: none of it changes a result.
 FREE = ("output", "resume", "save_every", "json", "devices")
 PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -97,7 +97,7 @@ class Run:
         self.args, self.folder = args, Path(args.output)
         self.open_folder()
         if args.devices > 1:
-            distribute(args.devices)
+            distribute(args.devices, args.batch_size)
         keras.utils.set_random_seed(args.seed)
 
     def __enter__(self):
@@ -173,17 +173,35 @@ class Run:
             loop = Loop(
                 self.folder, trainer, examples, task.batch, schedule,
                 evaluate=(lambda: task.evaluate(valid)) if len(valid) else None,
-                keep=lambda scores: task.save(self.folder),
+                keep=lambda scores: self.keep(task),
                 best=task.best, observe=display.show,
             )  # fmt: skip
             if loop.resume() and not loop.progress.finished:
                 self.say(f"going on from update {loop.progress.update} of {loop.updates}")
             display.start(loop.updates, loop.progress.update)
             progress = loop.run()
-        task.restore(self.folder)
+        self.restore(task)
         report = Report(progress.scores, progress.best_epoch, progress.update, progress.seconds, self.folder)
         self.summarize(task, report, len(examples), len(valid))
         return report
+
+    def keep(self, task) -> None:
+        """Writes the weights, adapters added to them; and the adapters alone."""
+        from bert4x.training.lora import save_lora
+
+        task.save(self.folder)
+        if self.args.lora:
+            save_lora(task.backbone, self.folder / ADAPTERS)
+
+    def restore(self, task) -> None:
+        """Gives a task the weights that were kept."""
+        from bert4x.training.lora import load_lora
+
+        if self.args.lora:
+            load_lora(task.backbone, self.folder / ADAPTERS)
+            task.restore_head(self.folder)
+        else:
+            task.restore(self.folder)
 
     def trainer(self, task):
         """What takes the steps: the task's optimizer, in the run's precision, with what the arguments add."""
@@ -237,7 +255,7 @@ class Run:
         print(text, file=sys.stderr if self.args.json else sys.stdout, flush=True)
 
 
-def distribute(devices: int) -> None:
+def distribute(devices: int, batch_size: int) -> None:
     """Divides batches over devices. Raises: RunError where that cannot be."""
     import keras
 
@@ -245,6 +263,8 @@ def distribute(devices: int) -> None:
         raise RunError(
             f"--devices {devices} needs JAX, by --backend jax; Keras divides batches over devices there only"
         )
+    if batch_size % devices:
+        raise RunError(f"--batch-size {batch_size} cannot be divided over {devices} devices; choose a multiple")
     found = keras.distribution.list_devices()
     if len(found) < devices:
         raise RunError(f"--devices {devices}, but there are {len(found)}: {', '.join(found)}")

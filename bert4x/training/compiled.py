@@ -139,6 +139,16 @@ def apply_gradients(optimizer, gradients: Gradients, variables: list) -> None:
             variable.assign(value)
 
 
+def divided(arrays):
+    """The arrays of a batch, their rows divided over the devices of a `keras.distribution`, if there is one."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return arrays
+    return keras.tree.map_structure(
+        lambda x: keras.distribution.distribute_tensor(x, distribution.get_data_layout(x.shape)), arrays
+    )
+
+
 def no_gradient():
     """A block whose operations PyTorch does not record; the others record only what they are asked to."""
     if keras.backend.backend() != "torch":

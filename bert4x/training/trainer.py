@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert4x.training.compiled import Compiled, Gradients, apply_gradients, value_and_gradients
+from bert4x.training.compiled import Compiled, Gradients, apply_gradients, divided, value_and_gradients
 from bert4x.training.ema import ExponentialMovingAverage
 
 
@@ -38,7 +38,8 @@ class Trainer:
         self.variables = list(model.trainable_variables)
         optimizer.build(self.variables)
         self.ema = ExponentialMovingAverage(self.variables, ema) if ema else None
-        self.kept = [*model.variables, *optimizer.variables, *(self.ema.variables if self.ema else ())]
+        others = [*(self.ema.variables if self.ema else ()), *getattr(adversary, "variables", ())]
+        self.kept = [*model.variables, *optimizer.variables, *others]  # what a state of training holds
         # Sums of gradients, empty between updates.
         sums = self.variables if gathers else ()
         self.sums = [keras.Variable(np.zeros(v.shape, v.dtype), trainable=False, name="sum") for v in sums]
@@ -50,6 +51,7 @@ class Trainer:
     def learn(self, micro_batches: list, learning_rate: float):
         """One update from the mean of the gradients of some batches, (inputs, targets); returns the mean loss."""
         self.optimizer.learning_rate = learning_rate
+        micro_batches = [divided(batch) for batch in micro_batches]
         if not self.sums:
             (batch,) = micro_batches
             return self._learn(*batch)
