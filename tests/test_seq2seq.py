@@ -21,14 +21,15 @@ def folder(tmp_path_factory):
 
 def make(folder, **settings):
     keras.utils.set_random_seed(0)
-    return Seq2Seq(bert4x.load(folder, application="unilm"), **{"maxlen": 16, "max_target": 10} | settings)
+    model = bert4x.load(folder, application="unilm", dropout_rate=0.0, attention_dropout_rate=0.0)
+    return Seq2Seq(model, **{"maxlen": 16, "max_target": 10} | settings)
 
 
-def learn(task, pairs, steps=60):
+def learn(task, pairs, steps=80):
     """The losses of so many updates on all pairs at once."""
-    trainer = Trainer(task.model, task.loss, task.optimizer(0.02))
+    trainer = Trainer(task.model, task.loss, task.optimizer(0.01))
     batch = task.batch(task.prepare(pairs), 32)
-    return [float(keras.ops.convert_to_numpy(trainer.learn([batch], 0.02))) for _ in range(steps)]
+    return [float(keras.ops.convert_to_numpy(trainer.learn([batch], 0.01))) for _ in range(steps)]
 
 
 def ids(text):
@@ -72,24 +73,24 @@ def test_learns_saves_and_writes(folder, tmp_path):
     before = task(list(sources))  # compiled, and on JAX the table transposed: with other weights than below
     losses = learn(task, PAIRS)
     assert losses[-1] < 0.05 * losses[0]
-    assert before != list(wanted) == task(list(sources)) == task(list(sources), num_beams=1)
-    assert task("举头望明月") == "低头思故乡"
+    assert before != list(wanted) == task(list(sources))
+    assert task("举头望明月", num_beams=1) == "低头思故乡"
     scores = task.evaluate(PAIRS, batch_size=3)
     assert scores == pytest.approx({"rouge-1": 1, "rouge-2": 1, "rouge-l": 1, "bleu": 1})
-    assert task.evaluate([("举头望明月", "低头思")])["rouge-1"] == pytest.approx(2 * 3 / (3 + 5))
+    half = [(source, target[:1]) for source, target in PAIRS]
+    assert task.evaluate(half)["rouge-1"] == pytest.approx(np.mean([2 / (len(target) + 1) for target in wanted]))
 
     again = Seq2Seq.load(task.save(tmp_path / "saved"))
     assert (again.maxlen, again.max_target, again.num_beams) == (16, 10, 3)
-    assert again(list(sources), batch_size=3) == list(wanted)
-    several = again(["语言模型"], num_return_sequences=2)
-    assert several[0][0] == "好吧" and len(set(several[0])) == 2
+    several = again(list(sources), num_return_sequences=2, batch_size=3)
+    assert [first for first, _ in several] == list(wanted) and all(first != second for first, second in several)
     assert again([]) == []
 
     task.restore(tmp_path / "saved")
-    learn(task, [(source, "望故乡") for source in sources], steps=25)
-    assert task("语言模型") == "望故乡"
+    learn(task, [(source, "望故乡") for source in sources], steps=40)
+    assert task(list(sources)) == ["望故乡"] * 4
     task.restore(tmp_path / "saved")  # the weights change back: so does what is written
-    assert task("语言模型") == "好吧"
+    assert task(list(sources)) == list(wanted)
 
 
 def test_what_it_does_not_take(folder):
