@@ -1,0 +1,178 @@
+"""Fine-tuning on real data, several seeds, beside PyTorch and `transformers` from the same weights: scores and seconds.
+
+    python -m tests.benchmarks.results --data DATA [--output runs/results] [--only sentiment ner] [--seeds 0 1 2]
+
+Every run is a process of its own; one that is there already is not done again, one that was cut off goes on. The table
+of docs/results.md is what this prints. Titles are decoded by our search in both: the peer's weights are put into our
+model, whose outputs are the same.
+"""
+
+import argparse
+import json
+import lzma
+import statistics
+import sys
+from pathlib import Path
+
+from tests.benchmarks import common
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+JOBS = {
+    "sentiment": {
+        "recipe": "text_classification", "train": "sentiment/train.tsv.xz", "valid": "sentiment/valid.tsv.xz",
+        "options": {"epochs": 1, "batch_size": 32, "learning_rate": 3e-4}, "score": "accuracy",
+    },
+    "entities": {
+        "recipe": "sequence_labeling",
+        "train": "ner/peoples_daily_train.bio.xz", "valid": "ner/peoples_daily_dev.bio.xz",
+        "options": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "method": "softmax"}, "score": "f1",
+    },
+    "triples": {
+        "recipe": "triple_extraction", "train": "triples/ske_train.jsonl.xz", "valid": "triples/ske_dev.jsonl.xz",
+        "options": {"epochs": 12, "batch_size": 16, "learning_rate": 1e-3, "schema": "triples/all_50_schemas"},
+        "score": "f1",
+    },
+    "titles": {
+        "recipe": "unilm_seq2seq", "train": "titles.train.tsv", "valid": "titles.valid.tsv",
+        "options": {"epochs": 8, "batch_size": 16, "learning_rate": 1e-3, "max_length": 192}, "score": "bleu",
+    },
+    "reading": {
+        "recipe": "reading_comprehension", "train": "reading.train.json", "valid": "reading.valid.json",
+        "options": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-4, "max_length": 256}, "score": "f1",
+    },
+}  # fmt: skip
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    p.add_argument("--output", type=Path, default=Path("runs/results"))
+    p.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS))
+    p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    p.add_argument("--no-peer", action="store_true", help="ours only")
+    p.add_argument("--peer", nargs=2, metavar=("JOB", "SEED"), help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.peer:
+        train_peer(args.peer[0], int(args.peer[1]), args)
+        return
+    args.output.mkdir(parents=True, exist_ok=True)
+    split(args.data, args.output)
+    for seed in args.seeds:
+        for job in args.only:
+            ours(job, seed, args)
+            if not args.no_peer:
+                peer(job, seed, args)
+    print(table(args))
+
+
+def split(data: Path, output: Path) -> None:
+    """The data sets that have one part only: every tenth title, and the passages of every fifth, are held out."""
+    lines = (data / "titles/csl_title_train.tsv").read_text("utf-8").splitlines(keepends=True)
+    (output / "titles.train.tsv").write_text("".join(line for i, line in enumerate(lines) if i % 10), "utf-8")
+    (output / "titles.valid.tsv").write_text("".join(lines[::10]), "utf-8")
+    articles = json.loads(lzma.decompress((data / "reading/cmrc2018_dev.json.xz").read_bytes()))["data"]
+    for name, part in (("train", [a for i, a in enumerate(articles) if i % 5]), ("valid", articles[::5])):
+        (output / f"reading.{name}.json").write_text(json.dumps({"data": part}, ensure_ascii=False), "utf-8")
+
+
+def command(job: str, seed: int, args) -> list[str]:
+    """The arguments of a recipe."""
+    found, parts = JOBS[job], []
+    for name in ("train", "valid"):
+        parts += [f"--{name}", str(place(found[name], args))]
+    for name, value in found["options"].items():
+        value = place(value, args) if name == "schema" else value
+        parts += [f"--{name.replace('_', '-')}", str(value)]
+    return [*parts, "--seed", str(seed), "--output", str(args.output / f"{job}-{seed}"), "--resume", "auto"]
+
+
+def place(file: str, args) -> Path:
+    """A file of the data, or one that `split` made."""
+    return args.output / file if (args.output / file).exists() else args.data / file
+
+
+def ours(job: str, seed: int, args) -> None:
+    """One run of a recipe."""
+    if not (args.output / f"{job}-{seed}.json").exists():
+        common.run(sys.executable, str(RECIPES / f"{JOBS[job]['recipe']}.py"), *command(job, seed, args))
+        records = [json.loads(line) for line in (args.output / f"{job}-{seed}/metrics.jsonl").open()]
+        write(args.output / f"{job}-{seed}.json", [record for record in records if "epoch" in record])
+
+
+def peer(job: str, seed: int, args) -> None:
+    """One run of PyTorch."""
+    if not (args.output / f"{job}-{seed}-peer.json").exists():
+        options = ["--data", str(args.data), "--output", str(args.output), "--peer", job, str(seed)]
+        common.run(sys.executable, "-m", "tests.benchmarks.results", *options)
+
+
+def train_peer(job: str, seed: int, args) -> None:
+    """The recipe as it is, but what it trains, in the end, is a peer."""
+    import importlib.util
+
+    from bert4x import recipe
+    from bert4x.training.loop import Schedule
+    from tests.benchmarks.transformers_peer import answer_with, train
+
+    found = JOBS[job]
+    spec = importlib.util.spec_from_file_location(found["recipe"], RECIPES / f"{found['recipe']}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[found["recipe"]] = module
+    spec.loader.exec_module(module)
+    argv = command(job, seed, args)
+    argv[argv.index("--output") + 1] += "-peer"
+    folder, records = args.output / f"{job}-{seed}-peer", []
+
+    class PeerRun(recipe.Run):
+        def fit(self, task, rows, valid):
+            a = self.args
+            schedule = Schedule(a.epochs, a.batch_size, None, a.learning_rate, a.warmup, a.decay, seed=a.seed)
+            for epoch, model, seconds in train(task, rows, schedule, folder):
+                if job == "titles":
+                    scores = titles(task, model, folder, valid)
+                else:
+                    answer_with(task, model)
+                    scores = task.evaluate(valid)
+                records.append({"epoch": epoch + 1, "seconds": seconds, **scores})
+            write(args.output / f"{job}-{seed}-peer.json", records)
+            sys.exit(0)
+
+    recipe.Run = PeerRun
+    module.main(recipe.parse(module.Arguments, argv=argv))
+
+
+def titles(task, model, folder: Path, valid):
+    """The scores of a writer, decoded by our search."""
+    model.model.save_pretrained(folder / "trained")
+    (folder / "trained/vocab.txt").write_bytes((folder / "hf/vocab.txt").read_bytes())
+    task.backbone.backbone.load_weights_from_checkpoint(folder / "trained")
+    return task.evaluate(valid)
+
+
+def write(path: Path, records: list[dict]) -> None:
+    """The scores of all epochs."""
+    path.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+
+
+def table(args) -> str:
+    """Mean and spread of the best epochs' scores, and seconds of training."""
+    lines = [
+        "| task | score | bert4x | transformers | seeds | bert4x, s | transformers, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for job in args.only:
+        cells = []
+        for kind in ("", "-peer"):
+            files = [args.output / f"{job}-{seed}{kind}.json" for seed in args.seeds]
+            runs = [json.loads(file.read_text()) for file in files if file.exists()]
+            best = [100 * max(record[JOBS[job]["score"]] for record in run) for run in runs]
+            spread = f" ± {statistics.stdev(best):.2f}" if len(best) > 1 else ""
+            seconds = f"{statistics.median(run[-1]['seconds'] for run in runs):.0f}" if runs else "-"
+            cells.append((f"{statistics.mean(best):.2f}{spread}" if best else "-", seconds, len(best)))
+        (first, seconds, count), (second, peer_seconds, _) = cells
+        lines.append(f"| {job} | {JOBS[job]['score']} | {first} | {second} | {count} | {seconds} | {peer_seconds} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
