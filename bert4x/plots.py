@@ -97,6 +97,39 @@ def curves(records: Sequence[dict], path: str | os.PathLike | None = None, best:
     return figure
 
 
+def comparison(runs, path: str | os.PathLike | None = None, score: str = "score", title: str = ""):
+    """Several ways to train, each several times: for each the mean score along the way, between its best and worst.
+
+    Args:
+        runs: for each way by name, the scores of its runs: lists of (update, score).
+        path: a file to write, such as "comparison.png"; by the ending also pdf, svg ...
+        score: what the scores are.
+
+    Returns: the matplotlib `Figure`.
+    Raises: MissingMatplotlibError without matplotlib; InputError for a way without scores.
+    """
+    figure_class, font = matplotlib_figure()
+    figure = figure_class(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, each in runs.items():
+        if not each or not all(each):
+            raise InputError(f"{name!r} has a run without scores; expected (update, score) of every run")
+        # Where runs stopped early, what all of them have.
+        updates = sorted(set.intersection(*({update for update, _ in run} for run in each)))
+        values = np.array([[dict(run)[update] for update in updates] for run in each])
+        times = f", {len(each)} runs" if len(each) > 1 else ""
+        (line,) = axes.plot(updates, values.mean(axis=0), marker="o", markersize=3, label=f"{name}{times}")
+        axes.fill_between(updates, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15)
+    axes.set(xlabel="updates", ylabel=score)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, family=families(font))
+    if path is not None:
+        figure.savefig(path, dpi=140)
+    return figure
+
+
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
     """The mean of the last `width` values at every place. Shape: (N,) -> (N,)"""
     total = np.cumsum(np.insert(values, 0, 0.0))

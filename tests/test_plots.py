@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from bert4x.errors import InputError
 from bert4x.generation.bidirectional import Path
-from bert4x.plots import MissingMatplotlibError, decoding_paths
+from bert4x.plots import MissingMatplotlibError, comparison, decoding_paths
 
 TEXTS = {"l2r": [["我", "爱", "[SEP]"], ["我", "[SEP]"]], "r2l": [["[SEP]", "他", "也", "爱"], ["[SEP]"]]}
 
@@ -97,3 +97,20 @@ def test_without_a_chinese_font(monkeypatch):
     monkeypatch.setattr("bert4x.plots.CJK_FONTS", ("No Such Font",))
     with pytest.warns(UserWarning, match="fonts-noto-cjk"):
         decoding_paths(*paths())
+
+
+def test_comparison(tmp_path):
+    """The mean of the runs, where all of them have a score; the band around it."""
+    runs = {"one": [[(5, 0.2), (10, 0.5), (15, 0.7)], [(5, 0.4), (10, 0.7)]], "two": [[(5, 0.1), (10, 0.9)]]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure = comparison(runs, tmp_path / "comparison.png", score="accuracy")
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    first, second = figure.axes[0].lines
+    np.testing.assert_allclose(first.get_xydata(), [[5, 0.3], [10, 0.6]])
+    np.testing.assert_allclose(second.get_xydata(), [[5, 0.1], [10, 0.9]])
+    assert [line.get_label() for line in (first, second)] == ["one, 2 runs", "two"]
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (0.2, 0.7)
+    with pytest.raises(InputError, match="'one' has a run without scores"):
+        comparison({"one": [[]]})
