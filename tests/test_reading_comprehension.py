@@ -1,6 +1,8 @@
 """Answers in passages: CMRC 2018's scores by hand, windows against a slow search, a tiny model that learns to read."""
 
 import itertools
+import runpy
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from conftest import write_tiny
 
 import bert4x
+from bert4x import recipe
 from bert4x.errors import ConfigError, DataError, InputError
 from bert4x.metrics.reading import answer_f1, exact_match, score_answers, segments
 from bert4x.tasks.reading_comprehension import Answer, ReadingComprehension, Window
@@ -250,3 +253,14 @@ def test_learns_saves_and_finds(folder, tmp_path):
     assert [(a.text, a.start) for a in same] == [(a.text, a.start) for a in found[::9]]
     assert [a.score for a in same] == pytest.approx([a.score for a in found[::9]], rel=1e-4)
     assert isinstance(same[0], Answer)
+
+
+def test_recipe(folder, tmp_path, capsys):
+    ours = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "reading_comprehension.py"))
+    given = f"--smoke --epochs 1 --max-steps 2 --max-length 64 --model {folder} --output {tmp_path / 'run'}"
+    report = ours["main"](recipe.parse(ours["Arguments"], argv=given.split()))
+    assert report.updates == 2
+    task = bert4x.pipeline("reading-comprehension", tmp_path / "run")
+    assert task("张三在哪？", "张三在北京。").text in "张三在北京。"
+    said = capsys.readouterr().out
+    assert "2 updates" in said and " -> " in said

@@ -1,6 +1,8 @@
 """Entity recognition: tags and their best paths against all paths, and tiny models that learn a toy language."""
 
 import itertools
+import runpy
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from conftest import write_tiny
 
 import bert4x
+from bert4x import recipe
 from bert4x.errors import ConfigError, DataError, InputError
 from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
 from bert4x.tasks.tagging import Bio, independent
@@ -211,3 +214,14 @@ def test_nothing_to_find(folder):
     with pytest.raises(DataError):
         task.prepare([{"text": "", "entities": [("人", 0, 1)]}])
     assert task.prepare([{"text": "", "entities": []}]) == []
+
+
+def test_recipe(folder, tmp_path, capsys):
+    ours = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "sequence_labeling.py"))
+    given = f"--smoke --epochs 1 --max-steps 2 --max-length 64 --model {folder} --output {tmp_path / 'run'}"
+    report = ours["main"](recipe.parse(ours["Arguments"], argv=given.split()))
+    assert report.updates == 2
+    task = bert4x.pipeline("token-classification", tmp_path / "run")
+    assert isinstance(task("张三去了北京。"), list)
+    said = capsys.readouterr().out
+    assert "2 updates" in said and "missed" in said
