@@ -5,6 +5,7 @@ from keras import ops
 
 from bert4x import masks
 from bert4x.layers.base import Dense, Layer, initializer
+from bert4x.layers.recompute import recomputed
 
 HIDDEN = -1e9  # the score of an invisible key: finite, so that a row with no visible key is not NaN
 
@@ -54,11 +55,16 @@ class MultiHeadAttention(Layer):
     2019 (arXiv 1905.04847): `partner_weight` * tanh(attention to the partner's keys and values), with dropout inside
     the tanh, is added to every head. Scores then have a row for each query, and another for each of the partner's.
 
+    With `recompute=True`, what it computes in training is not kept, but computed again in the backward pass.
+
     Shape: x (B, T, D), visible (B, 1, T, S) bool[, previous_scores (B, A, T, S)][, visible_to_partner (B, 1, T, S)],
     S = T without a memory -> (B, T, D)[, (B, A, T or 2 T, S)][, ((B, A, S, d_k), (B, A, S, d_v))]
     """
 
-    settings = ("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores", "partner_dropout")
+    settings = (
+        *("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores", "partner_dropout"),
+        "recompute",
+    )
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class MultiHeadAttention(Layer):
         stddev=0.02,
         return_scores=False,
         partner_dropout=0.0,
+        recompute=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -81,6 +88,7 @@ class MultiHeadAttention(Layer):
         self.stddev = stddev
         self.return_scores = return_scores
         self.partner_dropout = partner_dropout
+        self.recompute = recompute
 
     def build(self, x_shape, visible_shape=None, previous_scores_shape=None):
         sizes = {
@@ -116,6 +124,20 @@ class MultiHeadAttention(Layer):
         partner_weight=0.1,
         training=None,
     ):
+        partner = visible_to_partner, partner_weight
+
+        def attend(x, previous_scores=None):
+            return self.attend(x, visible, previous_scores, memory, index, partner, training)
+
+        given = [x] if previous_scores is None else [x, previous_scores]
+        if not (self.recompute and training):
+            return attend(*given)
+        dropouts = [self.attention_dropout] + ([self.fusion_dropout] if visible_to_partner is not None else [])
+        return recomputed(self, attend, *given, dropouts=dropouts)
+
+    def attend(self, x, visible, previous_scores, memory, index, partner, training):
+        """All of `call`; see there. `partner` is (visible to it, its weight)."""
+        visible_to_partner, partner_weight = partner
         query, (key, value) = self.split_heads(self.query_dense(x)), self.keys_values(x)
         if memory is not None:
             key, value = (write(old, index, new) for old, new in zip(memory, (key, value), strict=True))
@@ -190,6 +212,16 @@ class CrossAttention(MultiHeadAttention):
         super().build(x_shape)
 
     def call(self, x, source, visible, training=None):
+        if not (self.recompute and training) or isinstance(source, list | tuple):
+            return self.attend(x, source, visible, training)
+
+        def attend(x, source):
+            return self.attend(x, source, visible, training)
+
+        return recomputed(self, attend, x, source, dropouts=[self.attention_dropout])
+
+    def attend(self, x, source, visible, training):
+        """All of `call`."""
         query = self.split_heads(self.query_dense(x))
         key, value = source if isinstance(source, list | tuple) else self.keys_values(source)
         return self.output_dense(self.join_heads(self.mix(self.scores(query, key), visible, value, training)))

@@ -3,23 +3,27 @@
 import keras
 
 from bert4x.layers.base import Dense, Layer, activation, initializer
+from bert4x.layers.recompute import recomputed
 
 
 @keras.saving.register_keras_serializable("bert4x")
 class FeedForward(Layer):
     """Two dense layers with an activation between them (Vaswani et al. 2017, section 3.3).
 
+    With `recompute=True`, what it computes in training is not kept, but computed again in the backward pass.
+
     Shape: (B, T, D) -> (B, T, D)
     """
 
-    settings = ("units", "activation", "use_bias", "stddev")
+    settings = ("units", "activation", "use_bias", "stddev", "recompute")
 
-    def __init__(self, units, activation="gelu_erf", use_bias=True, stddev=0.02, **kwargs):
+    def __init__(self, units, activation="gelu_erf", use_bias=True, stddev=0.02, recompute=False, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self.activation = activation
         self.use_bias = use_bias
         self.stddev = stddev
+        self.recompute = recompute
 
     def build(self, x_shape):
         shared = {
@@ -34,8 +38,12 @@ class FeedForward(Layer):
         self.intermediate_dense.build(x_shape)
         self.output_dense.build((*x_shape[:-1], self.units))
 
-    def call(self, x):
+    def call(self, x, training=None):
+        return recomputed(self, self.transform, x) if self.recompute and training else self.transform(x)
+
+    def transform(self, x):
+        """Shape: (B, T, D) -> (B, T, D)"""
         return self.output_dense(self.intermediate_dense(x))
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x, training=None):
         return self.symbolic(x.shape)

@@ -24,7 +24,9 @@ class Backbone:
 
     Options that are not part of a config: `with_mlm`, `with_nsp`, `with_pool` (True, or an activation), the conditions
     of conditional layer normalisation, `additional_input_layers`, `layers` (take layers of these names instead of
-    making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`, `quantize`.
+    making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`, `quantize`,
+    `recompute` (what attention and feed-forward layers compute in training is computed again in the backward pass
+    instead of kept for it, under the same dropout: a fraction of the memory).
 
     `bidirectional=True` makes the self-attention over targets synchronous in two directions (`bert4x.masks`; Zhou et
     al. 2019, arXiv 1905.04847), for the application "unilm" and the encoder-decoder. It has no variables of its own,
@@ -49,6 +51,7 @@ class Backbone:
         "bidirectional": False,
         "bidirectional_weight": 0.1,
         "bidirectional_dropout": 0.3,
+        "recompute": False,
         "dtype": None,
         "quantize": None,
     }
@@ -289,6 +292,7 @@ class Backbone:
             key_size=c.attention_key_size,
             dropout=c.attention_dropout_rate,
             stddev=c.initializer_range,
+            recompute=self.recompute,
             **kwargs,
         )
 
@@ -301,6 +305,7 @@ class Backbone:
             units=c.intermediate_size,
             activation=c.hidden_act,
             stddev=c.initializer_range,
+            recompute=self.recompute,
         )
         return layer(x)
 
