@@ -1,17 +1,13 @@
-"""Optimizers against one written in NumPy, through `fit` and through bert4x' own training; schedules."""
+"""Extended optimizers against one written in NumPy, through `fit` and through bert4x' own training."""
 
-import itertools
-import math
 import re
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
-from random_models import tiny_config
 
 from bert4x import errors, optimizers
-from bert4x.models.build import build_transformer_model
 from bert4x.optimizers import extend
 from bert4x.training.compiled import Compiled, apply_gradients, value_and_gradients
 
@@ -119,7 +115,8 @@ def loss(targets, outputs):
 
 
 def train_by_fit(model, optimizer, tokens=TOKENS, targets=TARGETS):
-    model.compile(optimizer, loss)
+    # On TensorFlow, XLA would take most of the time of these tests.
+    model.compile(optimizer, loss, jit_compile="auto" if keras.backend.backend() == "jax" else False)
     model.fit(np.concatenate(tokens), np.concatenate(targets), batch_size=BATCH, shuffle=False, verbose=0)
 
 
@@ -127,22 +124,20 @@ def train_by_apply(model, optimizer, tokens=TOKENS, targets=TARGETS):
     """Compiled, as bert4x' own training."""
     variables = model.trainable_variables
     optimizer.build(variables)
+    state = [*model.variables, *optimizer.variables]
 
     def step(tokens, targets):
         def function():
             value = ops.mean(loss(targets, model(tokens, training=True)))
             return optimizer.scale_loss(value), ()
 
-        _, found = value_and_gradients(function, variables, model.variables)
+        _, found = value_and_gradients(function, variables, state)
         apply_gradients(optimizer, found, variables)
         return 0.0
 
-    run = Compiled(step, [*model.variables, *optimizer.variables])
+    run = Compiled(step, state)
     for batch in zip(tokens, targets, strict=True):
         run(*batch)
-
-
-TRAINING = {"fit": train_by_fit, "apply": train_by_apply}
 
 
 def make_optimizer(base, names, rate=0.1, **options):
@@ -191,10 +186,14 @@ ORDERS = [
 ]
 
 
-@pytest.mark.parametrize("training", TRAINING)
 @pytest.mark.parametrize("order", range(len(ORDERS)))
-def test_stacks_in_any_order(order, training):
-    compare("Adam" if order % 2 else "SGD", ORDERS[order], TRAINING[training])
+def test_stacks_in_any_order(order):
+    compare("Adam" if order % 2 else "SGD", ORDERS[order], train_by_apply)
+
+
+@pytest.mark.parametrize("order", range(2))
+def test_stacks_in_fit(order):
+    compare("SGD" if order % 2 else "Adam", ORDERS[order], train_by_fit)
 
 
 @pytest.mark.parametrize(
@@ -240,18 +239,16 @@ def test_gradients_of_none_are_left_out():
     assert int(optimizer.iterations) == 1
 
 
-@pytest.mark.parametrize("training", TRAINING)
-def test_lazy_rows_and_their_moments_stay(training):
+def test_lazy_rows_and_their_moments_stay():
     model, optimizer = make_model(), make_optimizer("Adam", ["lazy_optimization", "weight_decay"])
-    TRAINING[training](model, optimizer, TOKENS[1:5], TARGETS[1:5])
+    train_by_apply(model, optimizer, TOKENS[1:5], TARGETS[1:5])
     absent = [5, 6]
     assert np.array_equal(model.get_weights()[0][absent], START[0][absent])
     moments = numpy(optimizer._momentums[0])
     assert (moments[absent] == 0).all() and (moments[[0, 1, 2, 3, 4]] != 0).all()
 
 
-@pytest.mark.parametrize("training", TRAINING)
-def test_a_step_that_is_not_finite_changes_nothing(training):
+def test_a_step_that_is_not_finite_changes_nothing():
     """Under loss scaling: the model after [a, b, infinite, c, d, e] is the one after [a, b, c, d, e]."""
     tokens, targets = TOKENS[:6], TARGETS[:6].copy()
     targets[2, 0, 0] = np.inf
@@ -259,7 +256,7 @@ def test_a_step_that_is_not_finite_changes_nothing(training):
     for chosen in (range(6), [0, 1, 3, 4, 5]):
         model, inner = make_model(), make_optimizer("Adam", list(EXTENSIONS))
         optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1024.0)
-        TRAINING[training](model, optimizer, tokens[list(chosen)], targets[list(chosen)])
+        train_by_apply(model, optimizer, tokens[list(chosen)], targets[list(chosen)])
         results.append([*model.get_weights(), *map(numpy, inner.variables)])
         assert float(optimizer.dynamic_scale) == (512 if len(chosen) == 6 else 1024)
         assert int(inner.iterations) == 1 and int(inner.micro_steps) == 2
@@ -269,14 +266,17 @@ def test_a_step_that_is_not_finite_changes_nothing(training):
 
 
 def test_mixed_float16():
+    """In `fit`; of the batches of the last update, one has no finite gradient and does not count."""
+    targets = TARGETS.copy()
+    targets[10, 0, 0] = np.inf
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model, optimizer = make_model(), make_optimizer("Adam", list(EXTENSIONS))
-        train_by_fit(model, optimizer)
+        train_by_fit(model, optimizer, TOKENS, targets)
     finally:
         keras.config.set_dtype_policy("float32")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert int(optimizer.iterations) == 4
+    assert (int(optimizer.iterations), int(optimizer.micro_steps)) == (3, 2)
     assert all(
         np.isfinite(w).all() and not np.array_equal(w, s) for w, s in zip(model.get_weights(), START, strict=True)
     )
@@ -350,121 +350,6 @@ def test_saved_and_restored(tmp_path):
     assert cls.from_config(again.optimizer.get_config()).get_config() == copy.get_config()
 
 
-def test_weight_decay_leaves_out_norms_and_biases_by_default():
-    model = build_transformer_model(tiny_config(num_hidden_layers=1), None)
-    model = getattr(model, "model", model)
-    optimizer = optimizers.extend_with_weight_decay(keras.optimizers.SGD)(1.0, weight_decay_rate=0.25)
-    before = model.get_weights()
-    variables = model.trainable_variables
-    values = {v.path: numpy(v) for v in variables}
-    optimizer.apply([ops.zeros(v.shape) for v in variables], variables)
-    for variable in variables:
-        kept = variable.path.endswith(("bias", "gamma", "beta"))
-        np.testing.assert_allclose(numpy(variable), (1 if kept else 0.75) * values[variable.path], rtol=1e-6)
-    assert len(before) >= 16
-
-
-def test_adam_without_correction_and_its_epsilon():
-    gradient, weights, m, v = np.array([1e-6, 1.0]), np.zeros(2), np.zeros(2), np.zeros(2)
-    for correct in (True, False):
-        variable = keras.Variable(weights.astype("float32"))
-        optimizer = optimizers.Adam(0.1, bias_correction=correct)
-        expected, m, v = np.zeros(2), np.zeros(2), np.zeros(2)
-        for t in range(1, 4):
-            optimizer.apply([ops.convert_to_tensor(gradient.astype("float32"))], [variable])
-            m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-            scales = (1 - 0.9**t, 1 - 0.999**t) if correct else (1, 1)
-            expected = expected - 0.1 * m / scales[0] / (np.sqrt(v / scales[1]) + 1e-6)
-        np.testing.assert_allclose(numpy(variable), expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("shape", [(3,), (5, 4), (2, 6, 4), (4, 6)])
-@pytest.mark.parametrize("settings", [{}, {"beta1": 0.9, "beta2": 0.99, "clipping_threshold": None}])
-def test_adafactor(shape, settings):
-    start, expected = RNG.normal(0, 1, shape), None
-    variable = keras.Variable(start.astype("float32"), name="kernel")
-    rate = None if settings else 0.05
-    optimizer = optimizers.AdaFactor(rate, min_dim_size_to_factor=4, **settings)
-    expected, rows, columns, full, m = start.copy(), 0.0, 0.0, 0.0, 0.0
-    for t in range(1, 5):
-        g = RNG.normal(0, 1, shape)
-        optimizer.apply([ops.convert_to_tensor(g.astype("float32"))], [variable])
-        beta = settings.get("beta2", 1 - t**-0.8)
-        if len(shape) == 1:
-            full = beta * full + (1 - beta) * g**2
-        else:  # of these shapes, the last two dimensions are the largest: any mean over one is a row's or column's
-            rows = beta * rows + (1 - beta) * (g**2).mean(-1, keepdims=True)
-            columns = beta * columns + (1 - beta) * (g**2).mean(-2, keepdims=True)
-            full = rows * columns / rows.mean(-2, keepdims=True)
-        u = g / np.sqrt(full)
-        if not settings:
-            u /= max(1, np.sqrt((u**2).mean()))
-        else:
-            u = m = 0.9 * m + 0.1 * u
-        lr = rate or min(1 / math.sqrt(t), 0.01)
-        expected = expected - lr * u * max(np.sqrt((expected**2).mean()), 1e-3)
-        np.testing.assert_allclose(numpy(variable), expected, rtol=1e-4, atol=1e-5)
-    sizes = sum(math.prod(s.shape) for s in optimizer.second_moments[0])
-    assert sizes < math.prod(shape) or len(shape) == 1
-    again = optimizers.AdaFactor.from_config(optimizer.get_config())
-    assert again.get_config() == optimizer.get_config()
-
-
-POINTS = [{1000: 1, 2000: 0.1}, {0: 1}, {0: 2, 10: 1, 20: 3}, {5: 1}]
-
-
-@pytest.mark.parametrize("schedule", POINTS)
-@pytest.mark.parametrize("from_zero", [True, False])
-def test_piecewise_linear(schedule, from_zero):
-    points = sorted(({0: 0} if from_zero and 0 not in schedule else {} | schedule).items() | schedule.items())
-    steps, values = zip(*points, strict=True)
-    keras_schedule = optimizers.PiecewiseLinear(0.5, schedule, from_zero)
-    for t in (0, 1, 4, 7, 10, 15, 500, 999, 1000, 1700, 2000, 10**6):
-        expected = np.interp(t, steps, values)
-        value = optimizers.piecewise_linear(t, schedule, from_zero)
-        assert isinstance(value, float) and value == pytest.approx(expected)
-        assert float(keras_schedule(ops.convert_to_tensor(t))) == pytest.approx(0.5 * expected, rel=1e-5)
-        assert isinstance(keras_schedule(t), float)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(keras_schedule))
-    assert again(7) == keras_schedule(7)
-
-
-def test_warmup_decay():
-    linear = [optimizers.warmup_decay(t, 10, 4, end=0.5) for t in range(13)]
-    np.testing.assert_allclose(linear, np.interp(range(13), [0, 4, 10], [0, 1, 0.5]))
-    assert optimizers.warmup_decay(0, 10) == 1 and optimizers.warmup_decay(3, 3, 3) == 1
-    assert [optimizers.warmup_decay(t, 8, 2, "constant") for t in (1, 2, 50)] == [0.5, 1, 1]
-    for t, expected in {1: 0.5, 2: 1, 6: 0.5 * (1 + math.cos(math.pi / 2)), 10: 0, 11: 0}.items():
-        assert optimizers.warmup_decay(t, 10, 2, "cosine") == pytest.approx(expected, abs=1e-9)
-        schedule = optimizers.WarmupDecay(3.0, 10, 2, "cosine")
-        assert float(schedule(ops.convert_to_tensor(t))) == pytest.approx(3 * expected, abs=1e-6)
-    again = optimizers.WarmupDecay.from_config(schedule.get_config())
-    assert [again(t) for t in range(9)] == [schedule(t) for t in range(9)]
-
-
-@pytest.mark.parametrize("family, blocks", [("bert", 3), ("albert_unshared", 3), ("gpt2", 3), ("albert", 1)])
-def test_layerwise_schedule(family, blocks):
-    backbone = (
-        build_transformer_model(tiny_config(family), None, model=family, with_mlm=family != "gpt2")
-        if family != "gpt2"
-        else build_transformer_model(tiny_config(family), None, model=family, application="lm")
-    )
-    schedule = optimizers.layerwise_schedule(backbone, 0.5)
-    seen = {}
-    for variable in backbone.trainable_variables:
-        product = math.prod(v for k, v in schedule.items() if k in variable.path)
-        seen.setdefault(variable.path.split("-M")[0].split("-F")[0].split("/")[0], set()).add(product)
-    expected = (
-        {f"Transformer-{i}": {0.5 ** (blocks - i)} for i in range(blocks)}
-        if family != "albert"
-        else {"Transformer": {0.5}}
-    )
-    assert {k: v for k, v in seen.items() if k.startswith("Transformer")} == expected
-    for name, products in seen.items():
-        if not name.startswith("Transformer"):
-            assert products == ({0.5 ** (blocks + 1)} if name.startswith("Embedding") else {1}), name
-
-
 def test_bad_arguments():
     sgd = keras.optimizers.SGD
     wrong = [
@@ -508,4 +393,3 @@ def test_names():
         assert getattr(optimizers, f"extend_with_{name}_v2", function) is function
     assert optimizers.extend_with_lookahead(keras.optimizers.SGD, "Mine").__name__ == "Mine"
     assert issubclass(optimizers.extend_with_lookahead(optimizers.Adam), optimizers.Adam)
-    assert len(list(itertools.chain(optimizers.__all__))) == len(set(optimizers.__all__))

@@ -126,7 +126,7 @@ class LazyOptimization(Extension):
         values = [ops.copy(v) for v in kept]
         super().step(gradient, variable, learning_rate)
         for now, value in zip(kept, values, strict=True):
-            self.assign(now, ops.where(touched, now, value))
+            self.assign(now, ops.where(touched, ops.convert_to_tensor(now), value))
 
 
 class Lookahead(Extension):
@@ -202,7 +202,7 @@ class ExponentialMovingAverage(Extension):
 def begun(optimizer, slot, value):
     """A slot that begins, at the first update, as `value`: not when the optimizer is built, since a model may be given
     its weights after that."""
-    return ops.where(ops.equal(optimizer.iterations, 0), value, slot)
+    return ops.where(ops.equal(optimizer.iterations, 0), value, ops.convert_to_tensor(slot))
 
 
 def norm(x):

@@ -42,7 +42,7 @@ class GradientAccumulation(Extension):
         def update():
             apply([total / steps for total in sums], [v for v, _ in given])
             for total in sums:
-                total.assign(ops.zeros_like(total))
+                total.assign(ops.zeros(total.shape, total.dtype))
 
         when(ops.equal(self.micro_steps, 0), update, [*self.variables, *self._trainable_variables])
 
