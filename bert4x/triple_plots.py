@@ -111,14 +111,15 @@ def broken(text: str, found: Sequence[Any]) -> list[tuple[int, int]]:
 
 
 def levels(arrows: Sequence[Any]) -> list[int]:
-    """For each arrow how high it goes: above all those over the same characters that come before it."""
-    taken: list[tuple[int, int, int]] = []
+    """For each arrow how high it goes: as low as meets none of those before it, nor their labels."""
+    taken: list[tuple[float, float, int]] = []
     for triple in arrows:
-        start, end = reach(triple)
-        level = 0
-        while any(level == other and start < stop and begin < end for begin, stop, other in taken):
+        left, right = sorted((start + end) / 2 for start, end in (triple.subject_span, triple.object_span))
+        grow = max(0.0, 0.9 * width(triple.predicate) + 0.5 - (right - left)) / 2
+        left, right, level = left - grow, right + grow, 0
+        while any(level == other and left < stop and begin < right for begin, stop, other in taken):
             level += 1
-        taken.append((start, end, level))
+        taken.append((left, right, level))
     return [level for *_, level in taken]
 
 

@@ -10,6 +10,9 @@ from bert4x.tasks.triples import Found, TripleTask
 from bert4x.training.losses import sparse_global_pointer_crossentropy
 
 CANDIDATES = 128  # subjects, and objects, of a text at most: the likeliest
+# What all scores begin near: the loss of a text then begins with that of the labels, and not with that of its thousands
+# of other pairs (64^2 e^-8 is about 1), which would take most of a short training to bring down.
+BEGIN = -8.0
 SCORES = 1 << 25  # numbers of an output that are brought over at once
 
 
@@ -37,7 +40,10 @@ class GPLinker(TripleTask):
 
         def pointer(part, heads, **options):
             name = f"Triple-{part}"
-            return L.EfficientGlobalPointer(heads, self.head_size, name=name, dtype="float32", **options)(h)
+            layer = L.EfficientGlobalPointer(heads, self.head_size, name=name, dtype="float32", **options)
+            scores = layer(h)
+            layer.q_dense.bias.assign(np.full(2 * heads, BEGIN, "float32"))
+            return scores
 
         anywhere = {"RoPE": False, "tril_mask": False}
         outputs = [pointer("Entities", 2), pointer("Heads", count, **anywhere), pointer("Tails", count, **anywhere)]
