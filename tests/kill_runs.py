@@ -2,8 +2,8 @@
 
     python tests/kill_runs.py [--kills 20] [--backend jax] [--seed 0] [--recipe text_classification] [--steps 60]
 
-The moments are drawn over the whole life of the process: while it imports, compiles, trains, scores, writes. After every
-kill the folder is read: its metrics, its weights if there are any, its state.
+The moments are drawn over the whole life of the process: while it imports, compiles, trains, scores, writes. After
+every kill the folder is read: its metrics, its weights if there are any, its state.
 """
 
 import argparse

@@ -96,7 +96,11 @@ def gradients_on_tensorflow(function, variables, state, differentiable):
         results = function()
     found = tape.gradient(results[0], [variable.value for variable in variables])
     # An embedding table's is a list of rows: looked up in, it would be one thing here and another on other backends.
-    return results, [None if g is None else tf.convert_to_tensor(g) for g in found]
+    found = [None if g is None else tf.convert_to_tensor(g) for g in found]
+    # A graph may compute one gradient after the weights were updated by another, from the new weights (TensorFlow 2.21
+    # without XLA; it is drawn when it is traced). So none is handed out before all are there.
+    with tf.control_dependencies([g for g in [*found, *tf.nest.flatten(results)] if tf.is_tensor(g)]):
+        return tf.nest.map_structure(lambda x: tf.identity(x) if tf.is_tensor(x) else x, (results, found))
 
 
 def gradients_on_jax(function, variables, state, differentiable):
