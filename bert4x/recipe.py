@@ -157,11 +157,24 @@ class Run:
 
         Raises: DataError without examples; RunError; KeyboardInterrupt after Ctrl-C, once the state is written.
         """
-        from bert4x.training.loop import Loop, Schedule
-
         examples = task.prepare(train)
         for reason, count in task.skipped.items():
             self.say(f"skipped {count} of {len(train)}: {reason}")
+        evaluate = (lambda: task.evaluate(valid)) if len(valid) else None
+        progress = self.train(task, examples, evaluate, lambda scores: self.keep(task))
+        self.restore(task)
+        report = Report(progress.scores, progress.best_epoch, progress.update, progress.seconds, self.folder)
+        self.summarize(task, report, len(examples), len(valid))
+        return report
+
+    def train(self, task, examples: Sequence, evaluate: Callable | None, keep: Callable, **options):
+        """The middle of `fit`, for what is no task with rows, scores and a pipeline: trains on examples; returns the
+        progress. For the arguments see `bert4x.training.loop.Loop`.
+
+        Raises: RunError; KeyboardInterrupt.
+        """
+        from bert4x.training.loop import Loop, Schedule
+
         args = self.args
         names = {field.name for field in dataclasses.fields(Schedule)}
         schedule = Schedule(
@@ -172,18 +185,12 @@ class Run:
         with Display(args, self.say) as display:
             loop = Loop(
                 self.folder, trainer, examples, task.batch, schedule,
-                evaluate=(lambda: task.evaluate(valid)) if len(valid) else None,
-                keep=lambda scores: self.keep(task),
-                best=task.best, observe=display.show,
+                evaluate=evaluate, keep=keep, best=task.best, observe=display.show, **options,
             )  # fmt: skip
             if loop.resume() and not loop.progress.finished:
                 self.say(f"going on from update {loop.progress.update} of {loop.updates}")
             display.start(loop.updates, loop.progress.update)
-            progress = loop.run()
-        self.restore(task)
-        report = Report(progress.scores, progress.best_epoch, progress.update, progress.seconds, self.folder)
-        self.summarize(task, report, len(examples), len(valid))
-        return report
+            return loop.run()
 
     def keep(self, task) -> None:
         """Writes the weights, adapters added to them; and the adapters alone."""

@@ -1,7 +1,5 @@
-"""The training side of two directions at once: pseudo targets, batches, the loss, resuming."""
+"""The training side of two directions at once: pseudo targets, batches, the loss."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -10,12 +8,11 @@ import pytest
 from random_models import tiny_config
 
 import bert4x
-from bert4x.errors import ConfigError, CorruptFileError
+from bert4x.errors import CorruptFileError
 from bert4x.training.bidirectional import (
-    SmoothedCrossEntropy,
     Symbols,
     Triple,
-    Triples,
+    Writer,
     decode_both_ways,
     decode_one_way,
     gold_triples,
@@ -23,8 +20,8 @@ from bert4x.training.bidirectional import (
     make_unilm_batch,
     pseudo_triples,
 )
-from bert4x.training.epochs import load_state, save_state, train_epochs
 from bert4x.training.pairs import pair_tokenizer, read_pairs
+from bert4x.training.trainer import Trainer
 
 SYMBOLS = Symbols(l2r=2, r2l=4, stop=3, pad=0)
 ROOT = Path(__file__).parents[1]
@@ -33,11 +30,6 @@ ROOT = Path(__file__).parents[1]
 def transformer(**options):
     config = tiny_config("transformer", initializer_range=0.2, pad_token_id=0)
     return bert4x.build_transformer_model(config, model="transformer", with_mlm="linear", **options)
-
-
-def random_triples(count=10, seed=0):
-    draw = np.random.default_rng(seed)
-    return [Triple(*(list(draw.integers(5, 40, draw.integers(1, 9))) for _ in range(3))) for _ in range(count)]
 
 
 def test_pseudo_triples():
@@ -49,61 +41,35 @@ def test_pseudo_triples():
 def test_batch_of_an_encoder_decoder():
     """Marker first; what is right to left is reversed; the shorter target is filled up before the stop token."""
     triples = [Triple([7, 8, 9], [11, 12, 13], [21, 22]), Triple([10], [14], [24])]
-    inputs, labels, weights = make_batch(triples, SYMBOLS, multiple=1)
+    assert [triple.length for triple in triples] == [7, 3]
+    inputs, labels = make_batch(triples, SYMBOLS, multiple=1)
     assert inputs["token_ids"].tolist() == [[7, 8, 9], [10, 0, 0]] * 2
     assert inputs["target_ids"].tolist() == [[2, 11, 12, 13], [2, 14, 0, 0], [4, 22, 21, 0], [4, 24, 0, 0]]
-    assert labels.tolist() == [[11, 12, 13, 3], [14, 3, 0, 0], [22, 21, 0, 3], [24, 3, 0, 0]]
-    assert weights.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 1], [1, 1, 0, 0]]
-    one_way, one_labels, _ = make_batch(triples, SYMBOLS, ["r2l"], multiple=4)
+    assert labels.tolist() == [[11, 12, 13, 3], [14, 3, -1, -1], [22, 21, -1, 3], [24, 3, -1, -1]]
+    one_way, one_labels = make_batch(triples, SYMBOLS, ["r2l"], multiple=4)
     assert one_way["target_ids"].tolist() == [[4, 22, 21, 0], [4, 24, 0, 0]]
-    assert one_labels.tolist() == [[22, 21, 3, 0], [24, 3, 0, 0]]
+    assert one_labels.tolist() == [[22, 21, 3, -1], [24, 3, -1, -1]]
     assert one_way["token_ids"].shape == (2, 4)
+    assert one_way["token_ids"].dtype == one_labels.dtype == "int32"
 
 
 def test_batch_of_a_unilm():
     """Source and target are one row; the targets of both directions are in the same places."""
-    inputs, labels, weights = make_unilm_batch([Triple([7, 8], [11, 12], [21])], SYMBOLS, multiple=8)
+    inputs, labels = make_unilm_batch([Triple([7, 8], [11, 12], [21])], SYMBOLS, multiple=8)
     assert inputs["token_ids"].tolist() == [[7, 8, 2, 11, 12, 0, 0, 0], [7, 8, 4, 21, 0, 0, 0, 0]]
     assert inputs["segment_ids"].tolist() == [[0, 0, 1, 1, 1, 0, 0, 0]] * 2
-    assert labels.tolist() == [[0, 0, 11, 12, 3, 0, 0, 0], [0, 0, 21, 0, 3, 0, 0, 0]]
-    assert weights.tolist() == [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 1, 0, 1, 0, 0, 0]]
+    assert labels.tolist() == [[-1, -1, 11, 12, 3, -1, -1, -1], [-1, -1, 21, -1, 3, -1, -1, -1]]
 
 
-def test_epochs_of_triples():
-    """Every triple once in an epoch, those of a length together, in an order that the seed and the epoch decide."""
-    triples = random_triples(50)
-    batches = Triples(triples, SYMBOLS, rows=8, seed=3)
-    assert len(batches) == 13
-
-    def sources():
-        halves = (ids[: len(ids) // 2] for ids in (batches[i][0]["token_ids"] for i in range(len(batches))))
-        return [tuple(row[row != 0]) for half in halves for row in half]
-
-    first = sources()
-    assert sorted(first) == sorted(tuple(t.source) for t in triples)
-    batches.start_epoch(1)
-    second = sources()
-    assert second != first
-    assert sorted(second) == sorted(first)
-    batches.start_epoch(0)
-    assert sources() == first
-    widths = {batches[i][1].shape[1] for i in range(len(batches))}
-    assert widths == {4, 8, 12} & widths
-    assert len(widths) > 1
-
-
-def test_smoothed_cross_entropy():
+def test_loss():
+    """The mean of both directions over what counts, of labels of which a tenth is spread over all tokens."""
     draw = np.random.default_rng(0)
-    logits, labels = draw.normal(size=(3, 5, 7)).astype("float32"), draw.integers(0, 7, (3, 5))
-    weights = (draw.random((3, 5)) > 0.4).astype("float32")
+    logits, labels = draw.normal(size=(4, 5, 7)).astype("float32"), draw.integers(-1, 7, (4, 5))
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    right = np.take_along_axis(logs, labels[..., None], -1)[..., 0]
-    for smoothing in (0.0, 0.3):
-        expected = -((1 - smoothing) * right + smoothing * logs.mean(-1))
-        loss = SmoothedCrossEntropy(smoothing)(labels, logits, sample_weight=weights)
-        np.testing.assert_allclose(float(loss), (expected * weights).sum() / weights.sum(), rtol=1e-5)
-    copy = SmoothedCrossEntropy.from_config(SmoothedCrossEntropy(0.2).get_config())
-    assert copy.smoothing == 0.2
+    right = np.take_along_axis(logs, np.maximum(labels, 0)[..., None], -1)[..., 0]
+    expected = -(0.9 * right + 0.1 * logs.mean(-1))[labels >= 0].mean()
+    loss = Writer(transformer(), SYMBOLS).loss(logits, (labels,))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_decoded_right_to_left_is_turned_around():
@@ -129,57 +95,15 @@ def test_two_directions_learn():
     )
     options = {"bidirectional": True, "bidirectional_dropout": 0.0}
     model = bert4x.build_transformer_model(config, model="transformer", with_mlm="linear", **options)
-    model.compile(keras.optimizers.Adam(0.01), SmoothedCrossEntropy(0.0), jit_compile=False)
-    inputs, labels, weights = make_batch(triples, SYMBOLS)
-    losses = [float(model.train_on_batch(inputs, labels, sample_weight=weights)) for _ in range(60)]
+    writer = Writer(model, SYMBOLS, smoothing=0.0)
+    trainer, batch = Trainer(model, writer.loss, writer.optimizer(0.01)), writer.batch(triples)
+    losses = [float(keras.ops.convert_to_numpy(trainer.learn([batch], 0.01))) for _ in range(60)]
     assert losses[-1] < 0.1 * losses[0]
     from bert4x.generation.bidirectional import BidirectionalDecoder
 
     decoder = BidirectionalDecoder(model, SYMBOLS.l2r, SYMBOLS.r2l)
     found = decode_both_ways(decoder, [t.source for t in triples], SYMBOLS, num_beams=2, max_new_tokens=6)
     assert found == [[20, 21, 22, 23], [30, 31]]
-
-
-def test_resumed_is_as_if_nothing_had_happened(tmp_path):
-    """Two epochs, and the same with another model for the second one: same dropout, same order, same optimizer."""
-    draw = np.random.default_rng(0)
-    triples = [Triple(*draw.integers(5, 40, (3, 3)).tolist()) for _ in range(8)]
-    inputs, _, _ = make_batch(triples, SYMBOLS)
-
-    def train(resume, seed, fail_at=None):
-        keras.utils.set_random_seed(seed)
-        model, batches = transformer(bidirectional=True), Triples(triples, SYMBOLS, rows=8)
-        start_epoch = batches.start_epoch
-
-        def start(epoch):
-            if epoch == fail_at:
-                raise KeyboardInterrupt
-            start_epoch(epoch)
-
-        batches.start_epoch = start
-        file = tmp_path / ("half" if resume or fail_at else "whole")
-        train_epochs(model, batches, 2, 1e-2, file, SmoothedCrossEntropy(), resume)
-        return keras.ops.convert_to_numpy(model(inputs))
-
-    whole = train(resume=False, seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        train(resume=False, seed=1, fail_at=1)
-    resumed = train(resume=True, seed=2)
-    np.testing.assert_allclose(resumed, whole, atol=1e-3)
-    assert np.abs(whole).max() > 0.1
-
-
-def test_states_that_do_not_fit(tmp_path):
-    model = transformer()
-    save_state(model, tmp_path / "state")
-    other = bert4x.build_transformer_model(
-        tiny_config("transformer", vocab_size=50, pad_token_id=0), model="transformer", with_mlm="linear"
-    )
-    with pytest.raises(ConfigError, match="other sizes"):
-        load_state(other, tmp_path / "state")
-    (tmp_path / "state").write_bytes(b"nonsense")
-    with pytest.raises(CorruptFileError, match="start without resuming"):
-        load_state(model, tmp_path / "state")
 
 
 def test_pairs(tmp_path):
@@ -212,18 +136,3 @@ def test_pair_tokenizer():
     tokenizer = pair_tokenizer(pairs, ROOT / "bert4x/assets/default/vocab.txt", 200)
     assert tokenizer.tokenize("the zyx")[1:-1] == ["the", "z", "##y", "##x"]
     assert tokenizer.encode("那狗")[0][1:-1] == [tokenizer.token_dict["那"], tokenizer.unk_id]
-
-
-def test_recipe_runs_and_resumes(tmp_path):
-    """The recipe from its start; then again with --resume, which trains nothing."""
-    command = [sys.executable, str(ROOT / "recipes/bidirectional_decoding.py"), "--smoke", "--output", str(tmp_path)]
-    for resume in ([], ["--resume"]):
-        done = subprocess.run([*command, *resume], capture_output=True, text=True, timeout=900, check=False, cwd=ROOT)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert ("epoch 1/" in done.stdout) == (not resume)
-        assert [row.split()[1] for row in done.stdout.splitlines() if row.startswith("| ")][1:] == [
-            "l2r",
-            "r2l",
-            "both",
-        ]
-    assert (tmp_path / "paths.png").stat().st_size > 10_000

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
+
+from bert4x.tasks.task import Task
+from bert4x.training.losses import masked_crossentropy
 
 Ids = Sequence[int]
 DIRECTIONS = ("l2r", "r2l")
@@ -26,6 +28,10 @@ class Triple(NamedTuple):
     source: Ids
     l2r: Ids
     r2l: Ids
+
+    @property
+    def length(self) -> int:
+        return len(self.source) + max(len(self.l2r), len(self.r2l)) + 1
 
 
 def gold_triples(sources: Sequence[Ids], targets: Sequence[Ids]) -> list[Triple]:
@@ -49,24 +55,22 @@ def pseudo_triples(
 
 
 def target_rows(target: Ids, marker: int, symbols: Symbols, length: int) -> tuple[np.ndarray, ...]:
-    """What a decoder reads, what it should say, and where that counts.
+    """What a decoder reads, and what it should say, -1 where that does not count.
 
     The stop token is in the last place whatever the length of the target, as published: both directions end at once.
 
-    Shape: three of (length,), int32, int32, float32
+    Shape: two of (length,) int32
     """
-    inputs, labels = np.full((2, length), symbols.pad, "int32")
+    inputs, labels = np.full(length, symbols.pad, "int32"), np.full(length, -1, "int32")
     inputs[0], inputs[1 : len(target) + 1] = marker, target
     labels[: len(target)], labels[-1] = target, symbols.stop
-    weights = np.zeros(length, "float32")
-    weights[: len(target)] = weights[-1] = 1
-    return inputs, labels, weights
+    return inputs, labels
 
 
 def target_batch(triples: Sequence[Triple], symbols: Symbols, directions: Sequence[str] = DIRECTIONS):
     """The targets of a batch: first all from left to right, then all from right to left, each pair of one length.
 
-    Shape: R = B rows for each direction -> three of R lists: inputs, labels, weights, each as long as its target and 1
+    Shape: R = B rows for each direction -> two of R lists: inputs and labels, each as long as its target and 1
     """
     lengths = [1 + max(len(getattr(triple, direction)) for direction in directions) for triple in triples]
     rows = [
@@ -82,99 +86,66 @@ STEPS = {"l2r": 1, "r2l": -1}
 
 def make_batch(
     triples: Sequence[Triple], symbols: Symbols, directions: Sequence[str] = DIRECTIONS, multiple: int = 4
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """A batch for an encoder-decoder, lengths padded to a multiple of a number.
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A batch for an encoder-decoder, lengths padded to a multiple of a number; labels are -1 where none counts, as
+    `bert4x.training.losses.masked_crossentropy` wants them.
 
-    Shape: R rows -> {"token_ids" (R, S), "target_ids" (R, T)}, labels (R, T), weights (R, T)
+    Shape: R rows -> {"token_ids" (R, S), "target_ids" (R, T)}, labels (R, T)
     """
-    inputs, labels, weights = (
-        padded(rows, symbols.pad, multiple) for rows in target_batch(triples, symbols, directions)
-    )
-    sources = padded([triple.source for triple in triples] * len(directions), symbols.pad, multiple)
-    return {"token_ids": sources.astype("int32"), "target_ids": inputs}, labels, weights
+    inputs, labels = target_batch(triples, symbols, directions)
+    sources = [triple.source for triple in triples] * len(directions)
+    columns = {"token_ids": sources, "target_ids": inputs}
+    return {name: padded(rows, symbols.pad, multiple) for name, rows in columns.items()}, padded(labels, -1, multiple)
 
 
 def make_unilm_batch(
     triples: Sequence[Triple], symbols: Symbols, directions: Sequence[str] = DIRECTIONS, multiple: int = 4
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """A batch for a UniLM, which reads a source and its target as one text; the sources have their special tokens.
 
-    Shape: R rows -> {"token_ids" (R, T), "segment_ids" (R, T)}, labels (R, T), weights (R, T)
+    Shape: R rows -> {"token_ids" (R, T), "segment_ids" (R, T)}, labels (R, T)
     """
-    rows = {"token_ids": [], "segment_ids": [], "labels": [], "weights": []}
+    rows = {"token_ids": [], "segment_ids": [], "labels": []}
     sources = [triple.source for triple in triples] * len(directions)
-    for source, *target in zip(sources, *target_batch(triples, symbols, directions), strict=True):
-        for name, before, after in zip(
-            rows, (source, 0, 0, 0), (target[0], np.ones_like(target[0]), *target[1:]), strict=True
-        ):
-            rows[name].append(np.concatenate([before if name == "token_ids" else np.zeros(len(source)), after]))
-    token_ids, segment_ids, labels, weights = (padded(rows[name], symbols.pad, multiple) for name in rows)
-    inputs = {"token_ids": token_ids.astype("int32"), "segment_ids": segment_ids.astype("int32")}
-    return inputs, labels.astype("int32"), weights.astype("float32")
+    for source, inputs, labels in zip(sources, *target_batch(triples, symbols, directions), strict=True):
+        rows["token_ids"].append([*source, *inputs])
+        rows["segment_ids"].append([0] * len(source) + [1] * len(inputs))
+        rows["labels"].append([-1] * len(source) + [*labels])
+    token_ids, segment_ids, labels = (
+        padded(rows[name], fill, multiple) for name, fill in zip(rows, (symbols.pad, 0, -1), strict=True)
+    )
+    return {"token_ids": token_ids, "segment_ids": segment_ids}, labels
 
 
 def padded(rows: Sequence, value: int, multiple: int) -> np.ndarray:
     """Rows as one array whose length is a multiple of a number: few lengths are few shapes to compile for."""
     longest = -(-max(map(len, rows)) // multiple) * multiple
-    return np.stack([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows])
+    return np.stack([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows]).astype("int32")
 
 
-class Triples:
-    """Batches of triples of about the same length, in another order every epoch.
+class Writer(Task):
+    """What `bert4x.recipe.Run.train` trains on triples: a model that writes in one direction, or in both.
 
-    `rows` is the number of rows of a batch: as many triples where one direction is wanted, half as many for both.
+    The loss is the cross-entropy with smoothed labels (Szegedy et al. 2015, arXiv 1512.00567), the mean over all rows
+    and places that count.
     """
 
-    def __init__(
-        self,
-        triples: Sequence[Triple],
-        symbols: Symbols,
-        rows: int = 128,
-        directions: Sequence[str] = DIRECTIONS,
-        seed: int = 0,
-        batch=make_batch,
-    ):
-        self.triples, self.symbols, self.directions, self.batch = triples, symbols, tuple(directions), batch
-        self.size = max(1, rows // len(self.directions))
-        self.seed, self.lengths = seed, np.array([[max(len(t.l2r), len(t.r2l)) + 1, len(t.source)] for t in triples])
-        self.start_epoch(0)
+    name, best = "bidirectional", ""
 
-    def __len__(self):
-        return -(-len(self.triples) // self.size)
+    def __init__(self, model, symbols: Symbols, directions: Sequence[str] = DIRECTIONS, smoothing: float = 0.1):
+        self.model = self.backbone = model
+        self.symbols, self.directions, self.smoothing = symbols, tuple(directions), smoothing
 
-    def __getitem__(self, index):
-        start = self.order[index] * self.size
-        chosen = [self.triples[i] for i in self.by_length[start : start + self.size]]
-        return self.batch(chosen, self.symbols, self.directions)
+    def batch(self, triples, length=None, draw=None):
+        make = make_unilm_batch if self.model.backbone.application == "unilm" else make_batch
+        inputs, labels = make(triples, self.symbols, self.directions)
+        return list(inputs.values()), (labels,)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Puts the batches of an epoch together: they depend on its number and the seed alone."""
-        draw = np.random.default_rng([self.seed, epoch])
-        blurred = -(-self.lengths // 4) + 0.9 * draw.random(len(self.lengths))[:, None]
-        self.by_length = np.lexsort((blurred[:, 1], np.floor(blurred[:, 0])))
-        self.order = draw.permutation(len(self))
+    def loss(self, outputs, targets):
+        return ops.mean(masked_crossentropy(targets[0], outputs, smoothing=self.smoothing))
 
-
-@keras.saving.register_keras_serializable("bert4x")
-class SmoothedCrossEntropy(keras.losses.Loss):
-    """Cross-entropy of logits with smoothed labels (Szegedy et al. 2015, arXiv 1512.00567), summed over both
-    directions: the mean over all rows and places that count.
-
-    Shape: (R, T), (R, T, V) -> (R, T)
-    """
-
-    def __init__(self, smoothing: float = 0.1, name: str = "smoothed_cross_entropy", **kwargs):
-        super().__init__(name=name, **({"reduction": "mean_with_sample_weight"} | kwargs))
-        self.smoothing = smoothing
-
-    def call(self, y_true, y_pred):
-        logits = ops.cast(y_pred, "float32")
-        right = ops.take_along_axis(logits, ops.cast(y_true, "int32")[..., None], axis=-1)[..., 0]
-        said = (1 - self.smoothing) * right + self.smoothing * ops.mean(logits, axis=-1)
-        return ops.logsumexp(logits, axis=-1) - said
-
-    def get_config(self):
-        return super().get_config() | {"smoothing": self.smoothing}
+    def optimizer(self, learning_rate, **options):
+        return super().optimizer(learning_rate, **{"beta_2": 0.98} | options)
 
 
 def decode_one_way(
