@@ -146,7 +146,7 @@ class TestFormulas:
         adversary = VAT()
         before = values(adversary.variables[0])
         learn(linear_model(), adversary, divergence=lambda a, b: ops.sum(ops.square(a - b)))
-        assert keras.backend.backend() == "jax" or (values(adversary.variables[0]) != before).any()
+        assert (values(adversary.variables[0]) != before).any()
 
 
 ALL = [FGM(), PGD(), GradientPenalty(), VAT()]
@@ -233,6 +233,32 @@ def test_transformer_learns(adversary, dtype):
     losses = [float(step.learn([([ids, np.zeros_like(ids)], (ids,))], 0.01)) for _ in range(8)]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] - 0.1
+
+
+def test_gradient_penalty_of_a_model_that_computes_again():
+    found, ids = [], np.arange(1, 15, dtype="int32").reshape(2, 7)
+    for recompute in (False, True):
+        keras.utils.set_random_seed(0)
+        config = tiny_config(num_hidden_layers=1, dropout_rate=0.0, attention_dropout_rate=0.0)
+        model = build_transformer_model(config, recompute=recompute)
+        step = Trainer(
+            model, lambda x, _: ops.mean(x[..., 0] ** 3), keras.optimizers.SGD(), adversary=GradientPenalty(20.0)
+        )
+        batch = [ids, np.zeros_like(ids)], (ids,)
+        if recompute and keras.backend.backend() == "tensorflow":
+            with pytest.raises(ConfigError, match="without, or take another"):
+                step.learn([batch], 0.1)
+            return
+        draw = np.random.default_rng(0)
+        for variable in model.weights:
+            variable.assign(draw.normal(0, 0.3, variable.shape))
+        before = [values(v).copy() for v in model.weights]
+        step.learn([batch], 0.1)
+        found.append([values(v) - old for v, old in zip(model.weights, before, strict=True)])
+    largest = max(np.abs(y).max() for y in found[0])
+    assert largest > 1e-3
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5 * largest)
 
 
 class TestFit:

@@ -89,7 +89,10 @@ class PGD(FGM):
 @dataclass(frozen=True)
 class GradientPenalty(Adversary):
     """Adds epsilon / 2 * |dL/dE|^2 to the loss L, E being the embedding table: what the fast gradient method adds to
-    it in first order (Su, kexue.fm/archives/7234). The gradients are of second order.
+    it in first order (Su, kexue.fm/archives/7234). The gradients are of second order, which TensorFlow does not have
+    for a model with `recompute=True`.
+
+    Raises: ConfigError for such a model on TensorFlow.
     """
 
     epsilon: float = 1.0
@@ -97,6 +100,13 @@ class GradientPenalty(Adversary):
 
     def __call__(self, step, inputs, targets):
         table = embedding_table(step.model, self.layer)
+        if keras.backend.backend() == "tensorflow" and any(
+            getattr(x, "recompute", False) for x in all_layers(step.model)
+        ):
+            raise ConfigError(
+                "TensorFlow has no gradient penalty for a model loaded with recompute=True; load it without, or take "
+                "another adversary: the fast gradient method ('fgm') does about the same"
+            )
 
         def penalized():
             loss, slope = table_gradient(step, lambda: step.loss(inputs, targets), table, differentiable=True)
