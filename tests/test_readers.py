@@ -290,6 +290,11 @@ class TestPieces:
         assert piece.tokens(3, 6) is None
         assert piece.tokens(1, 5) == (2, 2)
 
+    def test_across_a_cut(self):
+        first, second = encode_pieces(self.tokenizer, "甲乙丙甲乙丙", 6)
+        assert first.tokens(0, 4) == (1, 4)
+        assert (first.tokens(3, 5), second.tokens(3, 5), second.tokens(4, 6)) == (None, None, (1, 2))
+
     def test_a_character_of_many_tokens(self):
         pieces = encode_pieces(self.tokenizer, "각 각甲", 4)
         assert [[TOKENS[i] for i in p.token_ids[1:-1]] for p in pieces] == [["ᄀ", "##ᅡ"], ["ᄀ", "##ᅡ"], ["甲"]]

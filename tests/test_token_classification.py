@@ -138,7 +138,9 @@ class TestInputs:
         assert example.tags[0] == example.tags[-1] == -1
         assert task.skipped == {"entities that overlap with others": 2}
         task.prepare([{"text": "york", "entities": []}])
-        assert sum(task.skipped.values()) == 2
+        assert task.skipped.total() == 2
+        assert len(task.prepare([{"text": "去" * 13 + "张三", "entities": [("人", 13, 15)]}])) == 2
+        assert task.skipped["entities that do not begin and end with tokens of one piece"] == 1
 
     def test_only_written_tokens_count(self, folder):
         task = make(folder)

@@ -72,8 +72,10 @@ class Piece:
 
     def tokens(self, start: int, end: int) -> tuple[int, int] | None:
         """The first and last token of the characters `start` <= i < `end` of the whole text; None unless tokens begin
-        and end just there, white space at either end aside.
+        and end just there, white space at either end aside, and all of them are in this piece.
         """
+        if start < self.start or end > self.end:
+            return None
         first = last = None
         for token, (a, b) in enumerate(self.offsets):
             if a < b and a < end and start < b:

@@ -137,18 +137,18 @@ class TokenClassification(Task):
     def prepare(self, rows):
         examples = []
         for row in rows:
-            entities = self.entities(row)
+            entities, found = self.entities(row), 0
             for piece in encode_pieces(self.tokenizer, row["text"], self.maxlen):
-                here = [e for e in entities if e[1] < piece.end and piece.start < e[2]]
-                places = [(label, piece.tokens(start, end)) for label, start, end in here]
+                places = [(label, piece.tokens(start, end)) for label, start, end in entities]
                 spans = [(label, *tokens) for label, tokens in places if tokens]
-                self.skipped["entities that do not begin and end with tokens of one piece"] += len(here) - len(spans)
+                found += len(spans)
                 tags = None
                 if self.bio:
                     tags, left_out = self.bio.encode(spans, piece.length)
                     tags[~piece.written] = -1
                     self.skipped["entities that overlap with others"] += left_out
                 examples.append(Example(piece, tuple(spans), tags))
+            self.skipped["entities that do not begin and end with tokens of one piece"] += len(entities) - found
         self.skipped = +self.skipped
         return examples
 
@@ -187,12 +187,12 @@ class TokenClassification(Task):
         return ops.mean(loss(targets[0], outputs))
 
     def divergence(self, outputs, others):
-        """Of pointers, the mean divergence of whether each pair is an entity."""
+        """Of pointers, that of whether each pair is an entity, in the mean for a start."""
         if self.bio:
             return super().divergence(outputs, others)
         ours, theirs = (2 * ops.cast(x, "float32") for x in (outputs, others))  # log-odds, as in `find`
         both = ops.sigmoid(ours) * (ours - theirs) + ops.softplus(theirs) - ops.softplus(ours)
-        return ops.mean(ops.sum(both, axis=(1, 2, 3)))
+        return ops.mean(ops.sum(both, axis=(1, 3)))
 
     def find(self, piece: Piece, scores: np.ndarray, scored: bool = True) -> list[tuple[tuple, float]]:
         """The spans of a piece, (label, first token, last token), by the model's output for it, and how likely each is.
