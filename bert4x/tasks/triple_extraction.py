@@ -10,6 +10,7 @@ from bert4x.tasks.text import Piece
 from bert4x.tasks.triples import Found, TripleTask
 
 POWERS = 2, 4  # of the probabilities of subjects and objects: most places are neither, and start lower so
+BEGIN = -1.5  # of the scores: with these powers .03 and .001, about the shares of tokens that are a start or an end
 SUBJECTS = 64  # whose objects are looked for at once
 
 
@@ -38,13 +39,16 @@ class TripleExtraction(TripleTask):
         super().__init__(backbone, schema, maxlen, start_threshold=start_threshold, end_threshold=end_threshold)
 
     def build(self):
+        def scores(units, name):
+            start, bias = L.initializer(self.config.initializer_range), keras.initializers.Constant(BEGIN)
+            return L.Dense(units, kernel_initializer=start, bias_initializer=bias, name=name, dtype="float32")
+
         ours = {"dtype": "float32"}
-        start = L.initializer(self.config.initializer_range)
         states = keras.layers.Activation("linear", name="Triple-States", **ours)(before_last_norm(self.backbone))
-        subject = L.Dense(2, kernel_initializer=start, name="Triple-Subject", **ours)(self.backbone.output)
+        subject = scores(2, "Triple-Subject")(self.backbone.output)
         at_ends = SpanStates(name="Triple-Subject-States", **ours)
         norm = L.LayerNorm(self.config.layer_norm_eps, conditional=True, name="Triple-Object-Norm", **ours)
-        tag = L.Dense(2 * len(self.predicates), kernel_initializer=start.clone(), name="Triple-Object", **ours)
+        tag = scores(2 * len(self.predicates), "Triple-Object")
         by_predicate = keras.layers.Reshape((-1, len(self.predicates), 2), name="Triple-Object-Scores", **ours)
 
         def objects(states, span):
