@@ -62,6 +62,7 @@ class Arguments:
     )
     adversarial: str | None = option(None, "fgm, pgd, gradient-penalty or vat, or with a size: fgm:0.5")
     lora: int | None = option(None, "train adapters of this rank, and leave the model as it is", least=1)
+    recompute: bool = option(False, "compute activations again in the backward pass: less memory, more time")
     patience: int | None = option(None, "epochs without a better score before training stops", least=1)
     max_length: int = option(128, "tokens of a text", least=8)
     precision: PRECISIONS = option("float32", "of computation; weights stay float32")
@@ -132,7 +133,8 @@ class Run:
         """The model to start from, in the run's precision."""
         from bert4x.models.build import load
 
-        return load(self.args.model, application=application, dtype=self.args.precision, **options)
+        options = {"dtype": self.args.precision, "recompute": self.args.recompute} | options
+        return load(self.args.model, application=application, **options)
 
     def data(self, read: Callable[[Path], list], toy: str | os.PathLike) -> tuple[list, list]:
         """The rows to train on, and those to score on, by a reader of one file; `toy` is read when none is given.
@@ -162,7 +164,7 @@ class Run:
             self.say(f"skipped {count} of {len(train)}: {reason}")
         evaluate = (lambda: task.evaluate(valid)) if len(valid) else None
         progress = self.train(task, examples, evaluate, lambda scores: self.keep(task))
-        self.restore(task)
+        task.restore(self.folder)
         report = Report(progress.scores, progress.best_epoch, progress.update, progress.seconds, self.folder)
         self.summarize(task, report, len(examples), len(valid))
         return report
@@ -200,16 +202,6 @@ class Run:
         if self.args.lora:
             save_lora(task.backbone, self.folder / ADAPTERS)
 
-    def restore(self, task) -> None:
-        """Gives a task the weights that were kept."""
-        from bert4x.training.lora import load_lora
-
-        if self.args.lora:
-            load_lora(task.backbone, self.folder / ADAPTERS)
-            task.restore_head(self.folder)
-        else:
-            task.restore(self.folder)
-
     def trainer(self, task):
         """What takes the steps: the task's optimizer, in the run's precision, with what the arguments add."""
         import keras
@@ -221,6 +213,7 @@ class Run:
             from bert4x.training.lora import add_lora
 
             add_lora(task.backbone, args.lora)
+            task.compiled.clear()
         adversary = None
         if args.adversarial:
             from bert4x.training.adversarial import read_adversary

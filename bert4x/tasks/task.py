@@ -146,10 +146,6 @@ class Task:
     def restore(self, folder: str | os.PathLike) -> None:
         """Takes the weights that `save` wrote. Raises: the errors of `load`."""
         self.backbone.backbone.load_weights_from_checkpoint(folder)
-        self.restore_head(folder)
-
-    def restore_head(self, folder: str | os.PathLike) -> None:
-        """Takes the weights of the head alone. Raises: CorruptFileError, TensorMismatchError."""
         assign_head(self.head, Path(folder) / "model.safetensors")
 
     @classmethod
@@ -165,7 +161,7 @@ class Task:
         if found != cls.name:
             raise ConfigError(f"{folder} holds a model for {found!r}, not for {cls.name!r}")
         task = cls(load(folder, application=cls.application, **options), **settings)
-        task.restore_head(folder)
+        assign_head(task.head, folder / "model.safetensors")
         return task
 
 
