@@ -3,58 +3,78 @@
 Each row of a batch draws an objective: masked tokens (Devlin et al. 2018), left to right (Radford et al. 2018), or
 source to target (UniLM, Dong et al. 2019). What differs is the attention mask and where predictions are made.
 
-    python recipes/pretraining.py --data prose.txt:2 sentences.txt.xz:3:lines poems.tsv --output runs/small --minutes 90
-    python recipes/pretraining.py --data prose.txt:2 sentences.txt.xz:3:lines poems.tsv --output runs/small --resume
-    python recipes/pretraining.py --data prose.txt sentences.txt.xz:1:lines poems.tsv --evaluate runs/small/float16
+    python recipes/pretraining.py --data prose.txt:2 lines.txt.xz:3:lines poems.tsv --output runs/small --minutes 90
+    python recipes/pretraining.py --data prose.txt:2 lines.txt.xz:3:lines poems.tsv --output runs/small --resume auto
+    python recipes/pretraining.py --data prose.txt lines.txt.xz:1:lines poems.tsv --evaluate runs/small/float16
 
-A file is plain text or .xz, a paragraph a line, documents separated by an empty line; `:2` has an epoch see it twice,
-`:lines` says that every line is a document. A .tsv file holds `title <tab> author <tab> text`. The last 1% of every
-file is left out of training and is what `--evaluate` reads.
+A file is plain text or .xz of any size, a paragraph a line, documents separated by an empty line; `:2` has an epoch see
+it twice, `:lines` says that every line is a document. A .tsv file holds `title <tab> author <tab> text`. All of it is
+tokenized once, into a cache on the disk. The last 1% of every file is not trained on: it is what `--evaluate` reads.
 """
 
-import argparse
+import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
 
 import bert4x
+from bert4x import plots, recipe
+from bert4x.errors import RunError
 from bert4x.training.corpus import Source, cache_rows
 from bert4x.training.evaluation import held_out_rows, masked_accuracy, perplexity
+from bert4x.training.loop import METRICS, read_metrics
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import Mix, Specials
-from bert4x.training.pretraining import Pretrainer
+from bert4x.training.pretraining import Pretrainer, learning_rate
 from bert4x.training.vocabulary import corpus_vocabulary
+from bert4x.training.words import Words
+
+TOY = Path(__file__).parent / "data/toy_text.txt"
 
 
-def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", nargs="+", type=Source.parse, required=True, metavar="PATH[:WEIGHT][:lines]")
-    p.add_argument("--output", type=Path, default=Path("runs/pretraining"), help="checkpoints and the final model")
-    p.add_argument("--cache", type=Path, help="tokenized text; default: cache/ in the output folder")
-    p.add_argument("--vocab", type=Path, help="vocab.txt to use; default: the embedded model's")
-    p.add_argument("--trim-vocab", type=Path, help="or a large vocab.txt to trim to --vocab-size by frequency")
-    p.add_argument("--vocab-size", type=int, default=8000)
-    p.add_argument("--layers", type=int, default=4)
-    p.add_argument("--hidden", type=int, default=256)
-    p.add_argument("--heads", type=int, default=4)
-    p.add_argument("--batch-tokens", type=int, default=4096)
-    p.add_argument("--learning-rate", type=float, default=1.5e-3, help="its peak")
-    p.add_argument("--objectives", nargs=3, type=float, default=(0.6, 0.2, 0.2), metavar=("MLM", "LM", "UNILM"))
-    p.add_argument("--minutes", type=float, default=90, help="wall-clock length of the run")
-    p.add_argument("--steps", type=int, help="length of the run in steps instead: reproducible to the bit")
-    p.add_argument("--float32", action="store_true", help="instead of mixed bfloat16")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--resume", action="store_true", help="continue the run in the output folder")
-    p.add_argument("--evaluate", metavar="MODEL", help="only report a model on the held-out 1%% of the data")
-    return p.parse_args()
+@dataclass
+class Arguments:
+    smoke_values: ClassVar[dict[str, Any]] = {
+        "layers": 1, "hidden": 32, "heads": 2, "batch_tokens": 512, "max_steps": 20, "learning_rate": 5e-3,
+        "precision": "float32",
+    }  # fmt: skip
+
+    data: tuple[str, ...] = recipe.option((), "PATH[:WEIGHT][:lines] of each file; default: toy text")
+    output: Path = recipe.option(Path("runs/pretraining"), "folder of checkpoints and the final model")
+    resume: Literal["never", "auto"] = recipe.option("never", "auto: go on with the run in the output folder")
+    cache: Path | None = recipe.option(None, "folder of tokenized text; default: cache/ in the output folder")
+    vocab: Path | None = recipe.option(None, "vocab.txt to use; default: the embedded model's")
+    trim_vocab: Path | None = recipe.option(None, "or a large vocab.txt to trim to --vocab-size by frequency")
+    vocab_size: int = recipe.option(8000, "tokens of a trimmed vocabulary", least=100)
+    layers: int = recipe.option(4, "of the model", least=1)
+    hidden: int = recipe.option(256, "its size", least=8)
+    heads: int = recipe.option(4, "of its attention", least=1)
+    batch_tokens: int = recipe.option(4096, "tokens of a batch, padding included", least=512)
+    learning_rate: float = recipe.option(1.5e-3, "its peak", above=0)
+    objectives: tuple[float, ...] = recipe.option((0.6, 0.2, 0.2), "shares of MLM, LM and UniLM among the rows")
+    whole_words: bool = recipe.option(False, "mask whole words; Chinese ones need jieba")
+    minutes: float = recipe.option(90, "length of the run", above=0)
+    max_steps: int | None = recipe.option(None, "its length in updates instead: reproducible to the bit", least=1)
+    precision: recipe.PRECISIONS = recipe.option("mixed_bfloat16", "of computation; weights stay float32")
+    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
+    seed: int = recipe.option(0, "of weights, order and masks", least=0)
+    evaluate: str | None = recipe.option(None, "only report this model on the held-out 1% of the data")
+    smoke: bool = recipe.option(False, "toy text and a few steps: does it run?")
+
+
+def sources(args) -> list[Source]:
+    """The files to read."""
+    return [Source.parse(text) for text in args.data or [str(TOY)]]
 
 
 def make_tokenizer(args):
     """The vocabulary that is given, trimmed from a large one, or the embedded model's."""
     if args.trim_vocab:
-        tokens = corpus_vocabulary(args.data, args.trim_vocab, args.vocab_size)
+        tokens = corpus_vocabulary(sources(args), args.trim_vocab, args.vocab_size)
         return bert4x.Tokenizer({token: i for i, token in enumerate(tokens)}, do_lower_case=True)
     return bert4x.Tokenizer(args.vocab or Path(bert4x.__file__).parent / "assets/default/vocab.txt", do_lower_case=True)
 
@@ -66,7 +86,7 @@ def make_trainer(args, tokenizer):
         return [ids[1:-1] for ids in tokenizer.encode_batch(texts)[0]]
 
     tokens = tokenizer.ids_to_tokens(range(tokenizer.vocab_size))
-    files = [cache_rows(source, args.cache or args.output / "cache", encode, tokens) for source in args.data]
+    files = [cache_rows(source, args.cache or args.output / "cache", encode, tokens) for source in sources(args)]
     for file in files:
         print(f"{file.name}: {len(file):,} rows, {len(file.ids):,} tokens, weight {file.weight:g}")
     config = bert4x.TransformerConfig(
@@ -77,38 +97,51 @@ def make_trainer(args, tokenizer):
         config,
         Mixture(files, args.batch_tokens, args.seed),
         Specials.of(tokenizer),
-        Mix(tuple(args.objectives)),
+        Mix(tuple(args.objectives), words=Words(tokens) if args.whole_words else None),
         peak=args.learning_rate,
         seed=args.seed,
-        dtype="float32" if args.float32 else "mixed_bfloat16",
+        dtype=args.precision,
         # XLA is the faster one in float32 on a CPU, oneDNN in bfloat16.
-        jit="auto" if args.float32 or keras.backend.backend() != "tensorflow" else False,
+        jit="auto" if args.precision == "float32" or keras.backend.backend() != "tensorflow" else False,
     )
     trainer.model.tokenizer = tokenizer
-    if args.resume:
+    if (args.output / "training.safetensors").exists() and not args.smoke:
+        if args.resume == "never":
+            raise RunError(f"{args.output} holds a run; go on with --resume auto, or choose another --output")
         trainer.resume(args.output)
     return trainer
 
 
 def train(trainer, args):
-    """Runs to the end of the schedule; saves every three minutes."""
+    """Runs to the end of the schedule; saves every three minutes, with the losses so far."""
     started = saved = time.time()
-    before, losses = trainer.seconds, []
-    while (progress := trainer.step / args.steps if args.steps else trainer.seconds / (60 * args.minutes)) < 1:
-        losses.append(trainer.train_step(progress))
+    before, first, records = trainer.seconds, trainer.step, read_metrics(args.output / METRICS)
+    records = [record for record in records if record["update"] <= first]
+
+    def save():
+        trainer.save(args.output)
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        args.output.joinpath(METRICS).write_text(lines, "utf-8")
+
+    while (progress := trainer.step / args.max_steps if args.max_steps else trainer.seconds / (60 * args.minutes)) < 1:
+        rate = learning_rate(progress, args.learning_rate)
+        loss = trainer.train_step(progress)
+        records.append({"update": trainer.step, "loss": loss, "learning_rate": rate})
         trainer.seconds = before + time.time() - started
         if trainer.step % 50 == 0:
-            speed = len(losses) * args.batch_tokens / (time.time() - started)
-            print(
-                f"step {trainer.step}, {progress:.1%}: loss {np.mean(losses[-50:]):.4f}, {speed:.0f} tokens/s",
-                flush=True,
-            )
+            speed = (trainer.step - first) * args.batch_tokens / (time.time() - started)
+            mean = np.mean([record["loss"] for record in records[-50:]])
+            print(f"step {trainer.step}, {progress:.1%}: loss {mean:.4f}, {speed:.0f} tokens/s", flush=True)
         if time.time() - saved > 180:
-            trainer.save(args.output)
+            save()
             saved = time.time()
-    trainer.save(args.output)
+    save()
     bert4x.save(trainer.model, args.output / "float32")
     bert4x.convert(args.output / "float32", args.output / "float16", format="bert4x", dtype="float16")
+    try:
+        plots.curves(records, args.output / "curves.png")
+    except plots.MissingMatplotlibError as error:
+        print(f"no curves: {error}")
 
 
 def evaluate(args):
@@ -116,16 +149,23 @@ def evaluate(args):
     mlm = bert4x.load(args.evaluate, with_mlm=True)
     lm = bert4x.load(args.evaluate, application="lm")
     print("| genre | rows | masked accuracy | perplexity |\n|---|---|---|---|")
-    for source in args.data:
+    for source in sources(args):
         rows = held_out_rows(source, mlm.tokenizer)
         if rows:
             accuracy, confusion = masked_accuracy(mlm, mlm.tokenizer, rows), perplexity(lm, mlm.tokenizer, rows)
             print(f"| {source.name} | {len(rows)} | {accuracy:.1%} | {confusion:.1f} |", flush=True)
 
 
-if __name__ == "__main__":
-    args = arguments()
+def main(args):
+    if args.smoke:
+        args.data = ()
     if args.evaluate:
-        evaluate(args)
-    else:
-        train(make_trainer(args, make_tokenizer(args)), args)
+        return evaluate(args)
+    if len(args.objectives) != 3 or min(args.objectives) < 0 or abs(sum(args.objectives) - 1) > 1e-6:
+        raise RunError(f"--objectives {args.objectives}; expected three shares whose sum is 1: MLM, LM, UniLM")
+    args.output.mkdir(parents=True, exist_ok=True)
+    return train(make_trainer(args, make_tokenizer(args)), args)
+
+
+if __name__ == "__main__":
+    recipe.run(main, Arguments, __doc__)

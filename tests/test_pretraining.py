@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipe_runs import load_recipe
 
 import bert4x
-from bert4x.errors import CheckpointNotFoundError, ConfigError, InputError
+from bert4x.errors import CheckpointNotFoundError, ConfigError, InputError, RunError
+from bert4x.recipe import parse
 from bert4x.training.corpus import BUCKETS, Packer, Source, cache_rows
+from bert4x.training.loop import read_metrics
 from bert4x.training.mixture import Mixture
-from bert4x.training.objectives import OBJECTIVES, PADDING, Mix, Specials, make_batch
+from bert4x.training.objectives import OBJECTIVES, PADDING, Mix, Specials, make_batch, mask_tokens
 from bert4x.training.vocabulary import corpus_vocabulary, count_characters, trim_vocabulary
+from bert4x.training.words import Words
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "pretraining.py"
 LINES = ["春眠不觉晓，处处闻啼鸟。", "夜来风雨声，花落知多少。", "白日依山尽，黄河入海流。", "欲穷千里目，更上一层楼！"]
 TITLES = ["春晓", "登鹳雀楼"]
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set("".join(LINES + TITLES)))]
@@ -301,17 +304,56 @@ def test_vocabulary_by_frequency(sources, tmp_path):
     assert count_characters(["Aa　é床"]) == Counter({"a": 2, "床": 1})
 
 
-def test_the_recipe_trains_resumes_and_evaluates(sources, tmp_path, shell):
-    def run(options):
-        done = shell(f"python {RECIPE} --data {sources[0].path}:2 {sources[1].path} {options}", tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+def test_words():
+    pytest.importorskip("jieba", reason="jieba is not installed")
+    tokens = ["[CLS]", "我", "们", "在", "北", "京", "大", "学", "play", "##ing", "new", "york", "a", "。", "[SEP]"]
+    words = Words(tokens)
+    assert words(range(15)).tolist() == [1, 2, 2, 3, 4, 4, 4, 4, 5, 5, 6, 7, 8, 9, 10]
+    assert words([]).tolist() == []
+    words.cut = None  # without jieba, pieces of words
+    assert words([0, 1, 2, 8, 9, 10]).tolist() == [1, 2, 3, 4, 4, 5]
 
-    sizes = "--output out --layers 1 --hidden 16 --heads 2 --batch-tokens 512"
-    run(f"{sizes} --steps 3")
-    first = (tmp_path / "out/float32/model.safetensors").read_bytes()
-    assert "step 50, 98.0%: loss" in run(f"{sizes} --steps 50 --resume")
-    assert (tmp_path / "out/float32/model.safetensors").read_bytes() != first
-    table = run("--evaluate out/float16").splitlines()
+
+def test_whole_words_are_masked(tokenizer):
+    s, rng = Specials.of(tokenizer), np.random.default_rng(0)
+    ids = np.arange(s.first_ordinary, s.first_ordinary + 12)
+    words = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 4])
+    sizes = set()
+    for _ in range(50):
+        _, chosen = mask_tokens(ids, ids > s.first_ordinary, 0.5, s, rng, words)
+        assert 0 not in chosen  # not allowed, though its word may be chosen
+        taken = np.isin(words, words[chosen]) & (ids > s.first_ordinary)
+        assert np.flatnonzero(taken).tolist() == chosen.tolist()
+        sizes.add(len(chosen))
+    assert max(sizes) <= 6 and len(sizes) > 2
+    rows = [np.arange(s.first_ordinary, s.first_ordinary + 20)] * 8
+    mix = Mix((1.0, 0.0, 0.0), words=lambda ids: np.arange(len(ids)) // 2)
+    batch = make_batch(rows, 32, mix, s, np.random.default_rng(0))
+    masked = np.zeros(8 * 32, bool)
+    masked[batch["positions"][batch["weights"] > 0]] = True
+    pairs = masked.reshape(8, 16, 2)[:, 1:10]  # the words that have no special token
+    assert (pairs[..., 0] == pairs[..., 1]).all() and 8 < pairs[..., 0].sum() < 30
+
+
+def test_the_recipe_trains_resumes_and_evaluates(sources, tmp_path, capsys):
+    recipe = load_recipe("pretraining")
+
+    def run(*options):
+        data = ["--data", f"{sources[0].path}:2", str(sources[1].path)]
+        recipe.main(parse(recipe.Arguments, argv=[*data, *map(str, options)]))
+        return capsys.readouterr().out
+
+    out = tmp_path / "out"
+    sizes = ["--layers", 1, "--hidden", 16, "--heads", 2, "--batch-tokens", 512, "--output", out, "--whole-words"]
+    run(*sizes, "--max-steps", 3)
+    first = (out / "float32/model.safetensors").read_bytes()
+    with pytest.raises(RunError, match="holds a run"):
+        run(*sizes, "--max-steps", 50)
+    assert "step 50, 98.0%: loss" in run(*sizes, "--max-steps", 50, "--resume", "auto")
+    assert (out / "float32/model.safetensors").read_bytes() != first
+    assert [record["update"] for record in read_metrics(out / "metrics.jsonl")] == list(range(1, 51))
+    table = run("--evaluate", out / "float16").splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == ["| prose", "| poems"]
     assert float(table[2].split(" | ")[3].rstrip(" |")) < 1000  # of 8000 tokens: it knows which ones the text uses
+    with pytest.raises(RunError, match="three shares"):
+        run("--objectives", 0.5, 0.6, "--output", tmp_path / "none")

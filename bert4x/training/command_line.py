@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import sys
+import types
 import typing
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -47,18 +48,24 @@ def parse(cls: type, description: str | None = None, argv: Sequence[str] | None 
 def add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, hint) -> None:
     """One field as an option; what is not given is left to the field's default."""
     name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
-    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-    if typing.get_origin(hint) is Literal:
-        kinds = [hint]
-    kind = kinds[0]
-    shown = "" if field.default is None or kind is bool else f" (default: {field.default})"
+    kind = next(k for k in alternatives(hint) if k is not type(None))
+    several = typing.get_origin(kind) is tuple  # tuple[X, ...]: one or more
+    kind = typing.get_args(kind)[0] if several else kind
+    shown = "" if field.default in (None, ()) or kind is bool else f" (default: {field.default})"
     options: dict[str, Any] = {"help": (text + shown).replace("%", "%%"), "default": argparse.SUPPRESS}
+    if several:
+        options["nargs"] = "+"
     if kind is bool:
         parser.add_argument(name, action="store_true", **options)
     elif typing.get_origin(kind) is Literal:
         parser.add_argument(name, choices=typing.get_args(kind), **options)
     else:
         parser.add_argument(name, type=kind, metavar=field.name.rpartition("_")[2].upper(), **options)
+
+
+def alternatives(hint) -> tuple:
+    """What a type may be: of `X | None`, both."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def check(args) -> None:

@@ -4,6 +4,7 @@ Key k is visible to query q iff `rank[k] <= rank[q]` (`bert4x.masks`); rank is 0
 or the cumulated segment ids (UniLM: the source sees itself, the target sees the source and its own past).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,22 +50,34 @@ class Mix:
             left-to-right and UniLM predictions beyond it are dropped at random.
         unpunctuated: probability that a masked row loses its final punctuation: without such rows a model sees
             nothing but a full stop in a [MASK] at the end of a phrase.
+        words: tells the words of a row of ids (`bert4x.training.words.Words`), which are then masked as a whole.
     """
 
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     masked: float = 0.25
     predicted: float = 0.42
     unpunctuated: float = 0.25
+    words: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-def mask_tokens(ids: np.ndarray, allowed: np.ndarray, rate: float, s: Specials, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses `rate` of the allowed tokens; 80% become [MASK], 10% a random token, 10% stay (Devlin et al. 2018).
+def mask_tokens(
+    ids: np.ndarray, allowed: np.ndarray, rate: float, s: Specials, rng, words: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses `rate` of the allowed tokens; 80% become [MASK], 10% a random token, 10% stay (Devlin et al. 2018). With
+    the number of each token's word, whole words are chosen: one, or as many as do not exceed the rate.
 
-    Shape: ids (T,), allowed (T,) bool -> corrupted ids (T,), chosen positions, in order
+    Shape: ids (T,), allowed (T,) bool, words (T,) -> corrupted ids (T,), chosen positions, in order
     """
     candidates = np.flatnonzero(allowed)
     count = min(len(candidates), max(1, round(rate * len(candidates))))
-    chosen = np.sort(rng.choice(candidates, count, replace=False))
+    if words is None or not len(candidates):
+        chosen = np.sort(rng.choice(candidates, count, replace=False))
+    else:
+        numbers, sizes = np.unique(words[candidates], return_counts=True)
+        order = rng.permutation(len(numbers))
+        most = max(1, np.searchsorted(np.cumsum(sizes[order]), count, side="right"))
+        chosen = candidates[np.isin(words[candidates], numbers[order[:most]])]
+        count = len(chosen)
     corrupted, draw = ids.copy(), rng.random(count)
     corrupted[chosen[draw < 0.8]] = s.mask
     random = chosen[(draw >= 0.8) & (draw < 0.9)]
@@ -123,7 +136,9 @@ def make_batch(rows: list[np.ndarray], length: int, mix: Mix, s: Specials, rng: 
                 segment[separators[0] + 1 :] = 1
                 order = segment * 0
         if kind == 0:
-            corrupted, where = mask_tokens(ids, ids >= s.first_ordinary, mix.masked, s, rng)
+            corrupted, where = mask_tokens(
+                ids, ids >= s.first_ordinary, mix.masked, s, rng, mix.words(ids) if mix.words else None
+            )
             target_ids, ids = ids[where], corrupted
         else:
             target_ids = ids[where + 1]
