@@ -8,13 +8,15 @@ Without --model it is the small model inside the package: trained on old and mod
 and does not know what it says. A file of prompts has one a line.
 """
 
-import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 import bert4x
+from bert4x import recipe
 from bert4x.generation import Continuation, continuations
 
 PROMPTS = ["白日依山尽，", "从前有一座山，山里有一座庙，", "第三十一条　"]
@@ -32,31 +34,32 @@ WAYS = {
 }
 
 
-def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", help="a checkpoint; default: the model inside the package")
-    p.add_argument("--dtype", help="of its weights, such as bfloat16")
-    p.add_argument("--quantize", choices=["int8"], help="a quarter of float32's memory")
-    p.add_argument("--prompt", action="append", help="a text to continue; may be given several times")
-    p.add_argument("--prompts", type=Path, help="or a file of them, one a line")
-    p.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    p.add_argument("--samples", type=int, default=2, help="texts for each prompt, of the ways that draw")
-    p.add_argument("--max-new-tokens", type=int, default=64)
-    p.add_argument("--repetition-penalty", type=float, default=1.0)
-    p.add_argument("--no-repeat-ngram-size", type=int, default=0)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--stream", action="store_true", help="first show one text of the first way while it is written")
-    p.add_argument("--smoke", action="store_true", help="a few tokens of two ways: does it run?")
-    args = p.parse_args()
-    if args.smoke:
-        args.ways, args.samples, args.max_new_tokens, args.stream = ["greedy", "nucleus"], 2, 12, True
-    return args
+@dataclass
+class Arguments:
+    smoke_values: ClassVar[dict[str, Any]] = {
+        "ways": ("greedy", "nucleus"), "samples": 2, "max_new_tokens": 12, "stream": True,
+    }  # fmt: skip
+
+    model: str | None = recipe.option(None, "a checkpoint; default: the model inside the package")
+    dtype: str | None = recipe.option(None, "of its weights, such as bfloat16")
+    quantize: Literal["int8"] | None = recipe.option(None, "a quarter of float32's memory")
+    prompt: tuple[str, ...] = recipe.option((), "texts to continue")
+    prompts: Path | None = recipe.option(None, "or a file of them, one a line")
+    ways: tuple[Literal[*WAYS], ...] = recipe.option(tuple(WAYS), "to compare")
+    samples: int = recipe.option(2, "texts for each prompt, of the ways that draw", least=1)
+    max_new_tokens: int = recipe.option(64, "of a continuation", least=1)
+    repetition_penalty: float = recipe.option(1.0, "above 1: what was said becomes less likely", above=0)
+    no_repeat_ngram_size: int = recipe.option(0, "no run of so many tokens comes twice", least=0)
+    stream: bool = recipe.option(False, "first show one text of the first way while it is written")
+    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
+    seed: int = recipe.option(0, "of what is drawn", least=0)
+    smoke: bool = recipe.option(False, "a few tokens of two ways: does it run?")
 
 
 def read_prompts(args) -> list[str]:
     """Those of the command line, of the file, or else our own."""
     lines = args.prompts.read_text(encoding="utf-8").splitlines() if args.prompts else []
-    return [line for line in [*(args.prompt or []), *lines] if line.strip()] or PROMPTS
+    return [line for line in [*args.prompt, *lines] if line.strip()] or PROMPTS
 
 
 def options_of(way: str, args) -> dict:
@@ -95,8 +98,7 @@ def distinct_pairs(texts: list[str]) -> float:
     return len(set(pairs)) / max(len(pairs), 1)
 
 
-def main():
-    args = arguments()
+def main(args):
     lm = bert4x.load(args.model, application="lm", dtype=args.dtype, quantize=args.quantize)
     prompts, rows = read_prompts(args), []
     if args.stream:
@@ -117,4 +119,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main, Arguments, __doc__)

@@ -10,13 +10,15 @@ which it was shown, by the four tasks below. The default model is the small one 
 it: its answers are poor, and only show that the machinery runs.
 """
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 import bert4x
+from bert4x import recipe
 from bert4x.generation.examples import read_examples
 from bert4x.generation.few_shot import parse_template
 
@@ -58,22 +60,25 @@ FEWCLUE = {
 }
 
 
-def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", help="a checkpoint; default: the small model inside the package")
-    p.add_argument("--dtype", help="of its weights, such as bfloat16")
-    p.add_argument("--quantize", choices=["int8"], help="a quarter of float32's memory")
-    p.add_argument("--examples", type=Path, help="solved cases: JSON, JSON lines, or tab-separated with field names")
-    p.add_argument("--template", default="{text} ->{label}", help="one case; its last field is the answer")
-    p.add_argument("--text", nargs="+", default=[], help="questions to the examples")
-    p.add_argument("--choices", nargs="+", help="answers to choose from, instead of writing freely")
-    p.add_argument("--fewclue", nargs="+", type=Path, default=[], help="folders of FewCLUE tasks: eprstmt, tnews")
-    p.add_argument("--shots", type=int, default=4, help="cases shown, drawn from the 32 or 240 of the training set")
-    p.add_argument("--seeds", type=int, default=3, help="draws of them")
-    p.add_argument("--calibrate", action="store_true", help="subtract what the model answers to an empty question")
-    p.add_argument("--limit", type=int, help="questions drawn from the test set; default: all")
-    p.add_argument("--max-chars", type=int, default=60, help="texts are cut off here, so that the cases fit")
-    return p.parse_args()
+@dataclass
+class Arguments:
+    smoke_values: ClassVar[dict[str, Any]] = {}
+
+    model: str | None = recipe.option(None, "a checkpoint; default: the model inside the package")
+    dtype: str | None = recipe.option(None, "of its weights, such as bfloat16")
+    quantize: Literal["int8"] | None = recipe.option(None, "a quarter of float32's memory")
+    examples: Path | None = recipe.option(None, "solved cases: JSON, JSON lines, or tab-separated with field names")
+    template: str = recipe.option("{text} ->{label}", "one case; its last field is the answer")
+    text: tuple[str, ...] = recipe.option((), "questions to the examples")
+    choices: tuple[str, ...] = recipe.option((), "answers to choose from, instead of writing freely")
+    fewclue: tuple[Path, ...] = recipe.option((), "folders of FewCLUE tasks: eprstmt, tnews")
+    shots: int = recipe.option(4, "cases shown, drawn from the 32 or 240 of the training set", least=1)
+    seeds: int = recipe.option(3, "draws of them", least=1)
+    calibrate: bool = recipe.option(False, "subtract what the model answers to an empty question")
+    limit: int | None = recipe.option(None, "questions drawn from the test set; default: all", least=1)
+    max_chars: int = recipe.option(60, "texts are cut off here, so that the cases fit", least=1)
+    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
+    smoke: bool = recipe.option(False, "the four tasks, whatever else is given: does it run?")
 
 
 def separator(tokenizer) -> str:
@@ -138,12 +143,11 @@ def fewclue(lm, folder: Path, args) -> None:
     print(f"| {folder.name} | {len(test)} | {np.mean(accuracies):.1%} ({each}) | {often:.1%} |", flush=True)
 
 
-def main():
-    args = arguments()
+def main(args):
     lm = bert4x.load(args.model, application="lm", dtype=args.dtype, quantize=args.quantize)
-    if args.examples:
+    if args.examples and not args.smoke:
         own_examples(lm, args)
-    elif args.fewclue:
+    elif args.fewclue and not args.smoke:
         print("| task | questions | accuracy (each draw) | most frequent label |\n|---|---|---|---|")
         for folder in args.fewclue:
             fewclue(lm, folder, args)
@@ -152,4 +156,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(main, Arguments, __doc__)
