@@ -187,7 +187,8 @@ class Run:
         with Display(args, self.say) as display:
             loop = Loop(
                 self.folder, trainer, examples, task.batch, schedule,
-                evaluate=evaluate, keep=keep, best=task.best, observe=display.show, **options,
+                evaluate=evaluate, keep=keep, best=task.best, longest=task.config.max_position, observe=display.show,
+                **options,
             )  # fmt: skip
             if loop.resume() and not loop.progress.finished:
                 self.say(f"going on from update {loop.progress.update} of {loop.updates}")

@@ -79,6 +79,7 @@ def test_batches_have_every_example_and_few_shapes():
     assert all(np.array_equal(one[0], two[0]) for one, two in zip(plan, again, strict=True))
     assert not np.array_equal(batches.epoch(3)[0][0], plan[0][0])
     assert padded_length(513) == 1024
+    assert Batches([100, 90], 2, longest=100).epoch(0)[0][1] == 100
 
 
 def test_batches_of_few_examples():

@@ -111,7 +111,7 @@ class Task:
 
         Shape: -> (B, `length`), by default the length of a few that holds the longest
         """
-        length = padded_length(max(map(len, rows))) if length is None else length
+        length = padded_length(max(map(len, rows)), self.config.max_position) if length is None else length
         array = np.full((len(rows), length), value, "int32")
         for i, row in enumerate(rows):
             array[i, : len(row)] = row

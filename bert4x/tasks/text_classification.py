@@ -10,7 +10,6 @@ from keras import ops
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError
 from bert4x.tasks.task import Task
-from bert4x.training.batches import padded_length
 from bert4x.training.losses import masked_crossentropy, multilabel_categorical_crossentropy
 
 
@@ -109,8 +108,7 @@ class TextClassification(Task):
         order = sorted(range(len(examples)), key=lambda i: examples[i].length)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            length = padded_length(max(examples[i].length for i in chosen))
-            scores[chosen] = self.predict(self.model, self.inputs([examples[i] for i in chosen], length))
+            scores[chosen] = self.predict(self.model, self.inputs([examples[i] for i in chosen]))
         return scores
 
     def evaluate(self, rows, batch_size=32):

@@ -11,9 +11,12 @@ LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 POOL = 64  # batches that are sorted by length together: more pad less, and mix less
 
 
-def padded_length(length: int) -> int:
-    """The smallest of LENGTHS that holds so many tokens; beyond the last of them, a multiple of it."""
-    return next((n for n in LENGTHS if n >= length), -(-length // LENGTHS[-1]) * LENGTHS[-1])
+def padded_length(length: int, longest: int | None = None) -> int:
+    """The smallest of LENGTHS that holds so many tokens, but no more than `longest`; beyond the last of them, a
+    multiple of it.
+    """
+    padded = next((n for n in LENGTHS if n >= length), -(-length // LENGTHS[-1]) * LENGTHS[-1])
+    return padded if longest is None else max(length, min(padded, longest))
 
 
 class Batches:
@@ -24,15 +27,16 @@ class Batches:
 
     Args:
         lengths: of the examples, in tokens.
+        longest: what the model can take; no batch is padded beyond it.
     Raises: DataError without examples, ConfigError for a size below 1.
     """
 
-    def __init__(self, lengths: Sequence[int], size: int, seed: int = 0):
+    def __init__(self, lengths: Sequence[int], size: int, seed: int = 0, longest: int | None = None):
         if not len(lengths):
             raise DataError("no examples to train on")
         if size < 1:
             raise ConfigError(f"batches of {size} rows; expected at least 1")
-        self.lengths, self.size, self.seed = np.asarray(lengths), size, seed
+        self.lengths, self.size, self.seed, self.longest = np.asarray(lengths), size, seed, longest
         self.planned: tuple[int, list] | None = None
 
     def __len__(self) -> int:
@@ -56,7 +60,7 @@ class Batches:
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches += np.split(pool, len(pool) // self.size)
         batches = [batches[i] for i in draw.permutation(len(batches))]
-        return [(rows, padded_length(int(self.lengths[rows].max()))) for rows in batches]
+        return [(rows, padded_length(int(self.lengths[rows].max()), self.longest)) for rows in batches]
 
     def draw(self, epoch: int, number: int) -> np.random.Generator:
         """What a batch draws its random choices from."""

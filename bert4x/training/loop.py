@@ -86,6 +86,7 @@ class Loop:
         evaluate: () -> scores, called after every epoch with the averaged weights if there are any.
         keep: (scores) -> None, called when they are the best so far: writes the weights.
         best: which score says so.
+        longest: tokens that the model can take.
         observe: called with every record of metrics.jsonl.
     """
 
@@ -100,12 +101,13 @@ class Loop:
         evaluate: Callable | None = None,
         keep: Callable = lambda scores: None,
         best: str = "",
+        longest: int | None = None,
         observe: Callable = lambda record: None,
     ):
         self.folder, self.trainer, self.schedule = Path(folder), trainer, schedule
         self.examples, self.batch = examples, batch
         self.evaluate, self.keep, self.best, self.observe = evaluate, keep, best, observe
-        self.batches = Batches([example.length for example in examples], schedule.batch_size, schedule.seed)
+        self.batches = Batches([e.length for e in examples], schedule.batch_size, schedule.seed, longest)
         per_epoch = -(-len(self.batches) // schedule.accumulation)
         self.updates = schedule.epochs * per_epoch
         if schedule.max_steps:
