@@ -35,7 +35,7 @@ DATA = Path(__file__).parent / "data"
 
 @dataclass
 class Arguments(recipe.Arguments):
-    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 12, "batch_size": 8, "learning_rate": 5e-4}
+    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 8, "batch_size": 8, "learning_rate": 1e-3}
 
     output: Path = recipe.option(Path("runs/triple_extraction"), "folder of the run")
     epochs: int = recipe.option(20, "times that every text is seen", least=1)
