@@ -70,6 +70,7 @@ def curves(records: Sequence[dict], path: str | os.PathLike | None = None, best:
     losses = [(record["update"], record["loss"]) for record in records if "loss" in record]
     epochs = [record for record in records if "epoch" in record]
     names = [name for name in (epochs[0] if epochs else {}) if name not in ("epoch", "update", "seconds")]
+    names = [name for name in names if all(record.get(name, 0) <= 1 for record in epochs)]  # counts have another scale
     figure = figure_class(figsize=(8, 5.6 if names else 3.2), layout="constrained")
     axes = figure.subplots(2 if names else 1, 1, sharex=True, squeeze=False)[:, 0]
     if losses:

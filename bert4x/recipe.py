@@ -233,16 +233,22 @@ class Run:
         from bert4x import plots
         from bert4x.training.loop import METRICS, read_metrics
 
-        try:
-            plots.curves(read_metrics(self.folder / METRICS), self.folder / CURVES, best=task.best)
-        except plots.MissingMatplotlibError as error:
-            self.say(f"no curves: {error}")
+        self.draw(CURVES, plots.curves, read_metrics(self.folder / METRICS), best=task.best)
         scores = ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items())
         epoch = f" of epoch {report.best_epoch + 1}" if report.best_epoch is not None else ""
         self.say(f"{report.updates} updates in {report.seconds:.0f} s. Best weights{epoch}: {scores or 'not scored'}")
         self.say(f"in {self.folder}: weights, curves, metrics; bert4x.pipeline({task.name!r}, {str(self.folder)!r})")
         with atomic_write(self.folder / CARD) as path:
             path.write_text(card(task, report, self.args, trained, scored), "utf-8")
+
+    def draw(self, name: str, plot: Callable, *args, **options) -> None:
+        """Draws one of bert4x' pictures into the folder, if matplotlib is there."""
+        from bert4x.plots import MissingMatplotlibError
+
+        try:
+            plot(*args, path=self.folder / name, **options)
+        except MissingMatplotlibError as error:
+            self.say(f"no {name}: {error}")
 
     def updates_saved(self) -> int:
         """How far the saved state has come."""

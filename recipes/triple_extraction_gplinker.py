@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bert4x import recipe
-from bert4x.plots import MissingMatplotlibError
 from bert4x.tasks.gplinker import GPLinker
 from bert4x.tasks.readers import read_triples
-from bert4x.tasks.triples import read_schema
-from bert4x.triple_plots import triples as draw_triples
+from bert4x.tasks.triples import compared, read_schema
+from bert4x.triple_plots import triples
 
 DATA = Path(__file__).parent / "data"
 
@@ -45,9 +44,10 @@ class Arguments(recipe.Arguments):
 def main(args):
     with recipe.Run(args) as run:
         # 1. Texts with their triples, and the predicates there are.
-        schema = read_predicates(args)
         train, valid = run.data(read_triples, DATA / "toy_triples.jsonl")
-        schema = schema or sorted({predicate for row in train for _, predicate, _ in row["spo_list"]})
+        schema = args.schema or (None if args.train else DATA / "toy_schema.jsonl")
+        found = {predicate for row in train for _, predicate, _ in row["spo_list"]}
+        schema = read_schema(schema) if schema else sorted(found)
 
         # 2. A pretrained encoder, with three pointers: to entities, and to what links their first and last tokens.
         task = GPLinker(run.load(), schema, maxlen=args.max_length)
@@ -58,31 +58,12 @@ def main(args):
             run.say("nothing was found in any text: train longer (--epochs), or faster (--learning-rate)")
 
         # 4. What it finds in texts that it has not seen, in words and as a picture.
-        show(run, task, valid[:6])
+        texts = [row["text"] for row in valid[:6]]
+        answers = task(texts)
+        for line in compared(valid, answers):
+            run.say(line)
+        run.draw("triples.png", triples, texts, answers)
         return report
-
-
-def read_predicates(args):
-    """The schema of a file, or that of the toy data; of other data without a file, None."""
-    if args.schema is None and args.train is not None:
-        return None
-    return read_schema(args.schema or DATA / "toy_schema.jsonl")
-
-
-def show(run, task, rows):
-    """Prints what a task finds in some texts beside what is there, and draws it into the folder of the run."""
-    texts = [row["text"] for row in rows]
-    answers = task(texts)
-    for row, found in zip(rows, answers, strict=True):
-        gold, ours = set(row["spo_list"]), {(one.subject, one.predicate, one.object) for one in found}
-        run.say(row["text"])
-        for mark, some in (("right", ours & gold), ("wrong", ours - gold), ("missed", gold - ours)):
-            for triple in sorted(some):
-                run.say(f"    {mark:>6}: {' | '.join(triple)}")
-    try:
-        draw_triples(texts, answers, run.folder / "triples.png")
-    except MissingMatplotlibError as error:
-        run.say(f"no picture: {error}")
 
 
 if __name__ == "__main__":

@@ -253,3 +253,14 @@ def find_tokens(tokens: Sequence[Any], part: Sequence[Any]) -> int:
     """Where a part begins among tokens; -1 for nowhere."""
     size = len(part)
     return next((i for i in range(len(tokens) - size + 1) if tokens[i : i + size] == part), -1)
+
+
+def compared(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[Triple]]) -> list[str]:
+    """Lines that say which triples of each row were found, which that are not there, and which were missed."""
+    lines = []
+    for row, found in zip(rows, answers, strict=False):
+        gold, ours = set(row["spo_list"]), {(one.subject, one.predicate, one.object) for one in found}
+        lines.append(row["text"])
+        for mark, some in (("right", ours & gold), ("wrong", ours - gold), ("missed", gold - ours)):
+            lines += [f"    {mark:>6}: {' | '.join(triple)}" for triple in sorted(some)]
+    return lines

@@ -73,6 +73,7 @@ class Progress:
     batch: int = 0  # the next one of that epoch
     best: float | None = None
     best_epoch: int | None = None
+    waited: int = 0  # epochs since the last that was better than all before it
     scores: dict[str, float] = field(default_factory=dict)  # of the best epoch
     seconds: float = 0.0  # of training, over all sittings
     finished: bool = False
@@ -162,14 +163,13 @@ class Loop:
         if self.evaluate is not None:
             with self.trainer.averaged():
                 scores = self.evaluate()
-                better = p.best is None or scores[self.best] > p.best
-                if better:
+                p.waited = 0 if p.best is None or scores[self.best] > p.best else p.waited + 1
+                if p.best is None or scores[self.best] >= p.best:  # of two as good, the one that learned for longer
                     p.best, p.best_epoch, p.scores = scores[self.best], p.epoch, scores
                     self.keep(scores)
         p.epoch, p.batch = p.epoch + 1, 0
-        waited = p.epoch - 1 - (p.best_epoch or 0)
         patience = self.schedule.patience
-        p.finished = p.update >= self.updates or (patience is not None and p.best is not None and waited >= patience)
+        p.finished = p.update >= self.updates or (patience is not None and p.waited >= patience)
         if self.evaluate is None and p.finished:
             with self.trainer.averaged():
                 self.keep({})
