@@ -25,20 +25,20 @@ JOBS = {
     "entities": {
         "recipe": "sequence_labeling",
         "train": "ner/peoples_daily_train.bio.xz", "valid": "ner/peoples_daily_dev.bio.xz",
-        "options": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "method": "softmax"}, "score": "f1",
+        "options": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-4, "method": "softmax"}, "score": "f1",
     },
     "triples": {
         "recipe": "triple_extraction", "train": "triples/ske_train.jsonl.xz", "valid": "triples/ske_dev.jsonl.xz",
-        "options": {"epochs": 12, "batch_size": 16, "learning_rate": 1e-3, "schema": "triples/all_50_schemas"},
+        "options": {"epochs": 6, "batch_size": 16, "learning_rate": 1e-3, "schema": "triples/all_50_schemas"},
         "score": "f1",
     },
     "titles": {
         "recipe": "unilm_seq2seq", "train": "titles.train.tsv", "valid": "titles.valid.tsv",
-        "options": {"epochs": 8, "batch_size": 16, "learning_rate": 1e-3, "max_length": 192}, "score": "bleu",
+        "options": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-3, "max_length": 192}, "score": "bleu",
     },
     "reading": {
         "recipe": "reading_comprehension", "train": "reading.train.json", "valid": "reading.valid.json",
-        "options": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-4, "max_length": 256}, "score": "f1",
+        "options": {"epochs": 1, "batch_size": 16, "learning_rate": 5e-4, "max_length": 256}, "score": "f1",
     },
 }  # fmt: skip
 
