@@ -133,7 +133,7 @@ class Writer(Task):
     name, best = "bidirectional", ""
 
     def __init__(self, model, symbols: Symbols, directions: Sequence[str] = DIRECTIONS, smoothing: float = 0.1):
-        self.model = self.backbone = model
+        self.model, self.backbone, self.config = model, model, model.config
         self.symbols, self.directions, self.smoothing = symbols, tuple(directions), smoothing
 
     def batch(self, triples, length=None, draw=None):
