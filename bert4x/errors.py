@@ -76,6 +76,30 @@ class RunError(Bert4xError, ValueError):
     """A folder of a training run that cannot be used as asked."""
 
 
+class HubError(Bert4xError, OSError):
+    """Base of everything that can go wrong in fetching a published checkpoint."""
+
+
+class UnknownModelError(HubError, CheckpointNotFoundError):
+    """Neither a path nor a name that can be fetched; the message lists the nearest names of the catalogue."""
+
+
+class OfflineError(HubError, CheckpointNotFoundError):
+    """What is not here yet cannot be reached; the message lists the files, their addresses and where to put them."""
+
+
+class DownloadError(HubError):
+    """A server refused, vanished, or sent something else than the file."""
+
+
+class ChecksumError(HubError, CorruptFileError):
+    """A fetched file has another sha256 than published; it was deleted."""
+
+
+class DiskSpaceError(HubError):
+    """Not enough room for what is to be fetched; nothing was started."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of an error message about `name`: the nearest valid name, and all of them."""
     valid = sorted(valid)

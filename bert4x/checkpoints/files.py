@@ -11,6 +11,10 @@ RANK = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt$")
 CONTAINERS = (
     "model.safetensors, pytorch_model.bin, a TensorFlow 1 checkpoint, .weights.h5, or mp_rank_XX_model_states.pt"
 )
+# What may be the name of a published checkpoint where it is no path: an address, NAME or OWNER/NAME; no file's name.
+NAME = re.compile(
+    r"\w+://.+|(?!.*\.(safetensors|bin|pth?|h5|keras|index|ckpt|json|txt)$)[\w-][\w.-]*(/[\w.-]+)?(@[\w./-]+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Files:
 def locate(source) -> Files:
     """The checkpoint that a path means: a file, the prefix of a TensorFlow checkpoint, or a folder holding one.
 
-    Raises: CheckpointNotFoundError, UnknownFormatError.
+    What is no path, but may be the name of a published checkpoint, is fetched (`bert4x.hub`).
+    Raises: CheckpointNotFoundError, UnknownFormatError; for a name, HubError.
     """
     if not str(source):
         raise CheckpointNotFoundError(f"the path is empty; expected a file or folder with {CONTAINERS}")
@@ -60,6 +65,10 @@ def locate(source) -> Files:
     tf1 = tf1_prefix(path)
     if tf1:
         return Files("tf1", tf1, tf1.parent)
+    if not path.exists() and is_name(source):
+        from bert4x.hub import resolve
+
+        return locate(resolve(source))
     if not path.exists():
         raise CheckpointNotFoundError(f"{path} does not exist; expected a file or folder with {CONTAINERS}")
     if not path.is_file():  # a pipe, which would keep us waiting, or a device
@@ -68,6 +77,11 @@ def locate(source) -> Files:
         return Files("megatron", path.parent, path.parent)
     container = container_of(path)
     return Files(container, path, path.parent)
+
+
+def is_name(source) -> bool:
+    """Whether something may be the name of a published checkpoint; a `Path` never is."""
+    return isinstance(source, str) and NAME.fullmatch(source) is not None
 
 
 def is_folder(path: Path) -> bool:

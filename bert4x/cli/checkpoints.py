@@ -7,7 +7,7 @@ import json
 def add_commands(command) -> None:
     """Adds them to a parser; `command(name, run, summary)` makes the parser of one."""
     sub = command("inspect", run_inspect, "what is in a checkpoint: format, family, config, tensors, what is missing")
-    sub.add_argument("path", help="a folder, a file, or the prefix of a TensorFlow checkpoint")
+    sub.add_argument("path", help="a folder, a file, the prefix of a TensorFlow checkpoint, or a name")
     sub.add_argument("--config", help="the config file, if it does not lie beside the weights")
     sub.add_argument("--json", action="store_true", help="everything, for machines")
 

@@ -9,6 +9,7 @@ import keras
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
+from bert4x.checkpoints.files import is_name
 from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
@@ -48,12 +49,13 @@ def load(
     """A published checkpoint as a Keras model; format, family and config are found out.
 
     `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout; by default the
-    small model inside the package. A `.keras` file that `model.save` wrote is loaded as it is. `application` is
-    "encoder", "lm" or "unilm"; by default what the family was made for ("lm" for GPT2, "seq2seq", its only one, for the
-    encoder-decoder "transformer"). `dtype` is a Keras policy: "bfloat16", "mixed_float16" ... All options of
-    `build_transformer_model` are taken; outputs are raw logits. `verify=True` checks the file's checksums first.
-    `strict=False` turns missing and unexpected tensors into a warning and starts what is missing at random;
-    `model.load_report` says which.
+    small model inside the package. What is no path is a name: one of the catalogue (`bert4x models`), OWNER/NAME of
+    Hugging Face, modelscope://OWNER/NAME, or the address of an archive; it is fetched once (`bert4x.hub`). A `.keras`
+    file that `model.save` wrote is loaded as it is. `application` is "encoder", "lm" or "unilm"; by default what the
+    family was made for ("lm" for GPT2, "seq2seq", its only one, for the encoder-decoder "transformer"). `dtype` is a
+    Keras policy: "bfloat16", "mixed_float16" ... All options of `build_transformer_model` are taken; outputs are raw
+    logits. `verify=True` checks the file's checksums first. `strict=False` turns missing and unexpected tensors into a
+    warning and starts what is missing at random; `model.load_report` says which.
 
     `quantize="int8"` turns every matrix into int8 as it is read, with a scale for each output: a quarter of the memory
     of float32. Activations keep the dtype, float32 or bfloat16 (on PyTorch the faster one). The matrices no longer
@@ -77,6 +79,8 @@ def load(
     for head in ("with_mlm", "with_nsp"):
         if options.get(head) is True:
             options[head] = "linear"
+    if options.get("with_mlm"):
+        warn_of_head(source)
     tokenizer = find_tokenizer(checkpoint)
     config = with_pad_id(checkpoint.config, tokenizer)
     backbone = construct(config, family, application, checkpoint, strict, dtype=dtype, **options)
@@ -89,6 +93,19 @@ def load(
         )
     backbone.model.tokenizer = tokenizer if keep is None else None
     return backbone.model
+
+
+def warn_of_head(source: Source) -> None:
+    """Warns of a checkpoint, known by its name, whose head for masked tokens is not the trained one."""
+    from bert4x.hub.catalogue import find
+
+    entry = find(source) if is_name(source) and not Path(source).exists() else None
+    if entry is not None and entry.mlm_head == "random":
+        warnings.warn(
+            f"{entry.name} was published with a random head for masked tokens: its guesses mean nothing until it is "
+            "trained further",
+            stacklevel=3,
+        )
 
 
 def load_keras(path: Source, application: str | None, dtype: str | None, options: dict[str, Any]) -> keras.Model:

@@ -29,10 +29,12 @@ def load_tokenizer(folder: str | os.PathLike, config: dict | None = None) -> Tok
     `config` is the model's Hugging Face configuration; without it config.json is read. tokenizer_config.json is
     obeyed. A vocab.txt alone is lower-cased unless it has a token with a capital Latin letter ([CLS] aside).
 
+    What is no path, but may be the name of a published checkpoint, is fetched, without its weights (`bert4x.hub`).
+
     Raises TokenizerError for a vocabulary that is damaged. One that needs a package that is not installed, or is of a
     kind not supported here, gives a warning and None, so that the weights can be used all the same.
     """
-    folder = Path(folder)
+    folder = local(folder)
     folder = folder if folder.is_dir() else folder.parent
     places = [folder, folder / "bpe_3w_new"]
     if folder.name.isdigit():  # DeepSpeed's folder of one step
@@ -42,6 +44,22 @@ def load_tokenizer(folder: str | os.PathLike, config: dict | None = None) -> Tok
         if tokenizer is not None:
             return tokenizer
     return None
+
+
+def local(folder: str | os.PathLike) -> Path:
+    """The path itself, or that of a published checkpoint by its name.
+
+    Raises: HubError
+    """
+    from ..checkpoints.files import is_name
+
+    path = Path(folder)
+    in_a_folder = path.name != str(path) and path.parent.is_dir()  # of a file whose vocabulary lies beside it
+    if not is_name(folder) or in_a_folder or path.exists() or Path(f"{path}.index").exists():
+        return path
+    from ..hub import resolve
+
+    return resolve(str(folder), weights=False)
 
 
 def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:

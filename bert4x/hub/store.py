@@ -1,0 +1,178 @@
+"""The folders in which fetched models lie: ours, and huggingface_hub's, which is only read."""
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert4x.checkpoints.files import in_folder
+from bert4x.checkpoints.tensors import atomic_write
+from bert4x.errors import Bert4xError, HubError
+from bert4x.hub import settings
+from bert4x.hub.archives import is_archive
+from bert4x.hub.locks import locked
+from bert4x.hub.selection import CONFIGS, VOCABULARIES, matches
+from bert4x.json_files import read_json
+
+MANIFEST = ".bert4x.json"
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A model that lies here. `ours` says whether in our folder, or in the one of huggingface_hub."""
+
+    name: str
+    path: Path
+    bytes: int
+    source: str
+    ours: bool
+    whole: bool
+
+
+def folder_name(name: str) -> str:
+    """A model's name as the name of a folder."""
+    plain = re.sub(r"[^\w.@-]+", "--", name)[-120:].lstrip(".-")
+    if "://" in name and name.startswith("http"):  # two archives of one name
+        plain = f"{plain.rpartition('--')[2]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return plain
+
+
+def folder_of(name: str) -> Path:
+    """Our folder of a model, whether it is there or not."""
+    return settings.home() / "models" / folder_name(name)
+
+
+def lock_of(folder: Path) -> Path:
+    """The file that whoever writes into a folder holds locked; outside of it, so that it outlives it."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    return settings.home() / "locks" / f"{folder.name[:100]}-{digest}.lock"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What we wrote about a folder, {} if nothing readable."""
+    try:
+        return read_json(folder / MANIFEST)
+    except (Bert4xError, OSError):
+        return {}
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Says what a folder holds."""
+    with atomic_write(folder / MANIFEST) as path:
+        path.write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def is_whole(folder: Path, weights: bool = True) -> bool:
+    """Whether a folder holds all of a model (or its vocabulary alone), fetched by us or put there by hand."""
+    if not folder.is_dir():
+        return False
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    manifest = read_manifest(folder)
+    if manifest.get("complete") and (manifest.get("weights") or not weights):
+        return set(manifest.get("files", ())) <= set(names)
+    if any(name.endswith(".part") or is_archive(name) for name in names):
+        return False
+    if not weights:
+        return any(matches(CONFIGS, n) for n in names) and any(matches(VOCABULARIES, n) for n in names)
+    return has_weights(folder)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether every file of a checkpoint is there."""
+    try:
+        files = in_folder(folder)
+    except Bert4xError:
+        return False
+    if files is None:
+        return False
+    if files.container == "tf1":
+        found = list(folder.glob(f"{files.path.name}.data-*-of-*"))
+        return bool(found) and len(found) == int(found[0].name.rpartition("-")[2])
+    if files.path.name.endswith(".index.json"):
+        try:
+            shards = set(read_json(files.path).get("weight_map", {}).values())
+        except (Bert4xError, AttributeError, TypeError):
+            return False
+        return bool(shards) and all((folder / str(shard)).is_file() for shard in shards)
+    return True
+
+
+def in_hugging_face_cache(repository: str, revision: str | None = None, weights: bool = True) -> Path | None:
+    """The folder of a repository that huggingface_hub fetched (for transformers, say), if all we need is in it."""
+    place = settings.hugging_face_cache() / f"models--{repository.replace('/', '--')}"
+    commit = revision or "main"
+    ref = place / "refs" / commit
+    if ref.is_file():
+        commit = ref.read_text("utf-8", "replace").strip()
+    snapshot = place / "snapshots" / commit
+    if not re.fullmatch(r"[\w.-]+", commit) or not (snapshot / "config.json").is_file():
+        return None
+    return snapshot if is_whole(snapshot, weights) else None
+
+
+def cached() -> list[Cached]:
+    """All models that lie here."""
+    found = []
+    models = settings.home() / "models"
+    for folder in sorted(models.iterdir()) if models.is_dir() else []:
+        if folder.is_dir():
+            manifest = read_manifest(folder)
+            name = str(manifest.get("name") or folder.name)
+            source = str(manifest.get("source") or "put there by hand")
+            found.append(Cached(name, folder, size_of(folder), source, True, is_whole(folder)))
+    theirs = settings.hugging_face_cache()
+    for folder in sorted(theirs.glob("models--*")) if theirs.is_dir() else []:
+        name = folder.name.removeprefix("models--").replace("--", "/")
+        whole = in_hugging_face_cache(name)
+        if whole:
+            found.append(Cached(name, whole, size_of(whole), "huggingface_hub", False, True))
+    return found
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def verify(model: Cached) -> tuple[int, list[str]]:
+    """Reads a model's files: how many had a hash to compare with, and what is wrong."""
+    if not model.whole:
+        return 0, [f"{model.path} is not whole; `bert4x download {model.name}` goes on"]
+    if model.ours:
+        files = read_manifest(model.path).get("files", {})
+        expected = {model.path / name: str(known.get("sha256")) for name, known in files.items()}
+    else:  # a blob of a large file is named after its sha256
+        blobs = {path: path.resolve().name for path in sorted(model.path.iterdir())}
+        expected = {path: name for path, name in blobs.items() if re.fullmatch("[0-9a-f]{64}", name)}
+    wrong = [f"{path} is not what was fetched" for path, sha256 in expected.items() if sha256_of(path) != sha256]
+    return len(expected), wrong
+
+
+def sha256_of(path: Path) -> str | None:
+    """The sha256 of a file, None if there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(name: str) -> int:
+    """Deletes a model from our folder; the bytes that it took.
+
+    Raises: HubError when it is not there.
+    """
+    from bert4x.hub.catalogue import find
+
+    entry = find(name)
+    names = {name, *((entry.name,) if entry else ())}
+    found = next((m for m in cached() if m.ours and (m.name in names or m.path.name == name)), None)
+    if found is None:
+        here = ", ".join(model.name for model in cached() if model.ours) or "nothing"
+        hint = " It is in huggingface_hub's cache, which `hf cache` manages." if in_hugging_face_cache(name) else ""
+        raise HubError(f"{name!r} is not in {settings.home() / 'models'}, which holds {here}.{hint}")
+    with locked(lock_of(found.path)):
+        shutil.rmtree(found.path)
+    return found.bytes

@@ -1,0 +1,352 @@
+"""One file over HTTP: resumed, verified, under its final name only when whole."""
+
+import contextlib
+import email.utils
+import errno
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+import urllib3
+
+from bert4x.errors import ChecksumError, DiskSpaceError, DownloadError
+from bert4x.version import __version__
+
+BLOCK = 1 << 16  # bytes; what a killed process may have to fetch again
+TIMEOUT = (10, 30)  # seconds to connect, and between two packets
+ATTEMPTS = 5  # in a row without a block gained
+BACKOFF = 1.0  # seconds before the second attempt; doubles
+MAX_WAIT = 300  # seconds; a server that asks for more is given up
+MAX_UNDECLARED = 100 << 20  # bytes of a file whose size nobody says
+MARGIN = 64 << 20  # bytes of a disk to leave free
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+INTERRUPTIONS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.HTTPError,
+)
+Progress = Callable[[int, int], None]
+
+
+class UnreachableError(DownloadError):
+    """A server that could not be reached, or was out of order; another one may do."""
+
+
+class RefusedError(DownloadError):
+    """A server that says there is no such file, or not for you."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file elsewhere: its name here, its address, and what is known of it before it is fetched."""
+
+    name: str
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+    git_sha1: str | None = None  # of git's blob: what Hugging Face knows of its small files
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def known(self) -> bool:
+        """Whether the bytes of two answers can be told to belong together by their hash."""
+        return bool(self.sha256 or self.git_sha1)
+
+
+class Hashes:
+    """sha256, and git's sha1 if asked for, of bytes as they come."""
+
+    def __init__(self, remote: Remote):
+        self.remote, self.size, self.sha256 = remote, 0, hashlib.sha256()
+        self.sha1 = None
+        if remote.git_sha1 and remote.size is not None:
+            self.sha1 = hashlib.sha1(f"blob {remote.size}\0".encode(), usedforsecurity=False)
+
+    def update(self, data: bytes) -> None:
+        """Adds bytes."""
+        self.size += len(data)
+        self.sha256.update(data)
+        if self.sha1:
+            self.sha1.update(data)
+
+    def problem(self) -> str | None:
+        """What is wrong with the whole, if anything."""
+        remote = self.remote
+        if remote.size is not None and self.size != remote.size:
+            return f"has {self.size:,} bytes, not the {remote.size:,} that are published"
+        if remote.sha256 and self.sha256.hexdigest() != remote.sha256:
+            return f"has sha256 {self.sha256.hexdigest()}, not the published {remote.sha256}"
+        if self.sha1 and self.sha1.hexdigest() != remote.git_sha1:
+            return f"has git hash {self.sha1.hexdigest()}, not the published {remote.git_sha1}"
+        return None
+
+
+def new_session() -> requests.Session:
+    """A session that names itself; proxies are those of the environment."""
+    session = requests.Session()
+    session.headers.update({"User-Agent": f"bert4x/{__version__}", "Accept-Encoding": "identity"})
+    session.max_redirects = 10
+    return session
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises: DiskSpaceError when a disk cannot take that many bytes more."""
+    free = shutil.disk_usage(folder).free
+    if needed + MARGIN > free:
+        raise DiskSpaceError(
+            f"{folder} has {free / 1e6:,.0f} MB free, but {needed / 1e6:,.0f} MB are to be written; "
+            "make room, or set BERT4X_HOME to a folder on another disk"
+        )
+
+
+def fetch(session: requests.Session, remote: Remote, path: Path, progress: Progress = lambda done, total: None) -> str:
+    """Fetches a file to `path`; returns its sha256. What a broken transfer left in `path.part` is continued.
+
+    `progress(bytes, size)` is called as it grows; the size is 0 if unknown.
+    Raises: DownloadError, ChecksumError, DiskSpaceError.
+    """
+    part = path.with_name(path.name + ".part")
+    transfer = Transfer(session, remote, part, progress)
+    hashes = transfer.run()
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    transfer.validator_file.unlink(missing_ok=True)
+    return hashes.sha256.hexdigest()
+
+
+class Transfer:
+    """The attempts to get one file into its `.part`."""
+
+    def __init__(self, session: requests.Session, remote: Remote, part: Path, progress: Progress):
+        self.session, self.remote, self.part, self.progress = session, remote, part, progress
+        self.validator_file = part.with_name(part.name + ".etag")
+        self.ranges = True  # until the server lies about them
+
+    def run(self) -> Hashes:
+        """The file, whole and verified.
+
+        Raises: DownloadError, ChecksumError, DiskSpaceError.
+        """
+        failures, distrusted = 0, False
+        while True:
+            before = self.held()
+            try:
+                hashes, resumed = self.attempt(before)
+            except INTERRUPTIONS as error:
+                gained = self.held() >= before + BLOCK
+                failures = 1 if gained else failures + 1
+                self.wait(failures, None, reason(error))
+                continue
+            except Passing as error:
+                failures += 1
+                self.wait(failures, error.retry_after, str(error))
+                continue
+            problem = hashes.problem()
+            if problem is None:
+                return hashes
+            self.discard()
+            if not resumed or distrusted:
+                raise ChecksumError(
+                    f"{self.remote.url} {problem}; it was deleted. Try again, or another source: the file was changed "
+                    "on its way, or where it lies"
+                )
+            distrusted = True  # two halves of different files: once more, from the start
+
+    def held(self) -> int:
+        """The bytes that are here and may be continued: those of a file that can be recognised."""
+        if not self.part.is_file() or not (self.remote.known or self.validator_file.is_file()):
+            return 0
+        return self.part.stat().st_size
+
+    def discard(self) -> None:
+        """Deletes what is here."""
+        self.part.unlink(missing_ok=True)
+        self.validator_file.unlink(missing_ok=True)
+
+    def wait(self, failures: int, retry_after: float | None, why: str) -> None:
+        """Sleeps before the next attempt.
+
+        Raises: UnreachableError when there have been enough.
+        """
+        if failures >= ATTEMPTS:
+            raise UnreachableError(f"{self.remote.url}: {why}; gave up after {failures} attempts. What came is kept")
+        if retry_after is not None and retry_after > MAX_WAIT:
+            raise UnreachableError(f"{self.remote.url}: {why}; the server asks to come back in {retry_after:.0f} s")
+        time.sleep(BACKOFF * 2 ** (failures - 1) if retry_after is None else retry_after)
+
+    def attempt(self, held: int) -> tuple[Hashes, bool]:
+        """One request; returns the hashes of the whole, and whether it was put together of two answers."""
+        if self.remote.size is not None and held >= self.remote.size and self.remote.known:
+            return self.rehash(), True
+        headers = dict(self.remote.headers)
+        if held and self.ranges:
+            headers["Range"] = f"bytes={held}-"
+            if self.validator_file.is_file():
+                headers["If-Range"] = self.validator_file.read_text("utf-8")
+        with contextlib.closing(self.get(headers)) as response:
+            if response.status_code == 416 or not self.continues(response, held):
+                if response.status_code in (206, 416):  # of another file than ours, or not what was asked for
+                    self.discard()
+                    if "Range" not in headers:
+                        raise DownloadError(f"{self.remote.url} answers {response.status_code} to a plain request")
+                    self.ranges = response.status_code == 416 and self.ranges
+                    raise Passing("the server's range is not the one asked for")
+                held = 0
+            return self.receive(response, held), held > 0
+
+    def get(self, headers: dict[str, str]) -> requests.Response:
+        """The answer, if it is one of the file.
+
+        Raises: DownloadError, UnreachableError, Passing.
+        """
+        url = self.remote.url
+        response = request(self.session, url, headers)
+        kind = response.headers.get("Content-Type", "")
+        if response.status_code in (200, 206) and "text/html" in kind and not self.remote.name.endswith(".html"):
+            response.close()
+            raise DownloadError(
+                f"{url} is a web page, not {self.remote.name}: a login or a quota, perhaps. Open it in a browser"
+            )
+        return response
+
+    def continues(self, response: requests.Response, held: int) -> bool:
+        """Whether an answer goes on where we stopped, in the same file."""
+        if response.status_code != 206 or held == 0 or encoded(response):
+            return False
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        if not match or int(match[1]) != held:
+            return False
+        if self.remote.size is not None and match[3] not in ("*", str(self.remote.size)):
+            return False
+        if self.remote.known or not self.validator_file.is_file():
+            return True
+        return validator(response) == self.validator_file.read_text("utf-8")
+
+    def receive(self, response: requests.Response, held: int) -> Hashes:
+        """Writes an answer behind what is here, block by block."""
+        length = response.headers.get("Content-Length", "")
+        length = int(length) if length.isdigit() and not encoded(response) else None
+        total = self.remote.size if length is None else held + length
+        if self.remote.size is not None and total != self.remote.size:
+            raise DownloadError(
+                f"{self.remote.url} offers {total:,} bytes, but {self.remote.name} has {self.remote.size:,}"
+                + (": a pointer of Git LFS, not the file" if total < 200 else "")
+            )
+        check_room(self.part.parent, (total or 0) - held)
+        hashes = self.rehash() if held else Hashes(self.remote)
+        if not held:
+            self.discard()
+            value = None if encoded(response) else validator(response)
+            if value:
+                self.validator_file.write_text(value, "utf-8")
+        bound = MAX_UNDECLARED if total is None else total
+        with self.part.open("ab" if held else "wb", buffering=0) as file:
+            while data := response.raw.read(BLOCK, decode_content=True):
+                if hashes.size + len(data) > bound:
+                    self.discard()
+                    raise DownloadError(f"{self.remote.url} sends more than {bound:,} bytes; deleted")
+                write(file, data)
+                hashes.update(data)
+                self.progress(hashes.size, total or 0)
+        if total is not None and hashes.size < total:
+            raise requests.ConnectionError(f"the connection was cut at byte {hashes.size:,} of {total:,}")
+        return hashes
+
+    def rehash(self) -> Hashes:
+        """The hashes of what is here."""
+        hashes = Hashes(self.remote)
+        with self.part.open("rb") as file:
+            while data := file.read(1 << 20):
+                hashes.update(data)
+        return hashes
+
+
+def write(file, data: bytes) -> None:
+    """Writes a block.
+
+    Raises: DiskSpaceError
+    """
+    try:
+        while data:  # a full disk may take a part of it
+            data = data[file.write(data) :]
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskSpaceError(f"{file.name}: {error.strerror}; make room and try again: what came is kept") from None
+
+
+class Passing(Exception):
+    """A failure that may pass by itself."""
+
+    def __init__(self, why: str, retry_after: float | None = None):
+        super().__init__(why)
+        self.retry_after = retry_after
+
+
+def request(session: requests.Session, url: str, headers: dict[str, str], method: str = "GET") -> requests.Response:
+    """One request; the body of the answer is not read yet.
+
+    Raises: DownloadError for an answer that will stay the same, Passing for one that may not.
+    """
+    try:
+        response = session.request(
+            method, url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=method == "GET"
+        )
+    except requests.TooManyRedirects:
+        raise DownloadError(f"{url} redirects in a circle") from None
+    except INTERRUPTIONS:
+        raise
+    except (requests.RequestException, ValueError) as error:  # an address, a proxy or a header that cannot be
+        raise DownloadError(f"{url} cannot be asked for: {reason(error)}") from None
+    status = response.status_code
+    if status < 400 or status == 416:
+        return response
+    response.close()
+    if status in PASSING:
+        raise Passing(f"status {status}", seconds(response.headers.get("Retry-After")))
+    hint = {
+        401: "it is private, or there is none of this name; a token goes in HF_TOKEN",
+        403: "access is refused; accept the model's terms in a browser, and set HF_TOKEN",
+        404: "there is none",
+    }
+    raise RefusedError(f"{url}: status {status}; {hint.get(status, response.reason or 'refused')}")
+
+
+def encoded(response: requests.Response) -> bool:
+    """Whether a server compressed the body, though asked not to: such bytes are none of the file's."""
+    return response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
+
+
+def validator(response: requests.Response) -> str | None:
+    """What recognises the file in a later answer: a strong ETag, or the time of its last change."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
+
+
+def seconds(retry_after: str | None) -> float | None:
+    """A Retry-After header, seconds or a date, as seconds from now."""
+    if not retry_after:
+        return None
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def reason(error: Exception) -> str:
+    """A short word on why a connection failed."""
+    inner = error.args[0] if error.args else error
+    inner = getattr(inner, "reason", None) or inner
+    text = re.sub(r"^.*?object at 0x[0-9a-f]+>[:,)]*\s*|^\(|<[^>]*0x[0-9a-f]+>[:,]?\s*", "", str(inner)).strip()
+    return text[:200] or type(error).__name__
