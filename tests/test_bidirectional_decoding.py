@@ -160,6 +160,34 @@ def test_equals_a_search_in_python(family, k, stepper):
     for row, score, paths in zip(ids, scores, found, strict=True):
         assert [token for token in row.tolist() if token] == [t for t in paths[0].ids.tolist() if t not in (0, STOP)]
         assert score == pytest.approx(paths[0].score, abs=1e-5)
+    if k == 2:
+        check_reranking(decoder, model_of(family, SEEDS[family]), found, settings, options)
+
+
+def score_from_the_other_end(model, source, path):
+    """The log-probability of a path's tokens for the direction that did not write it, from one pass without a cache."""
+    ids = [token for token in path.ids.tolist() if token != STOP]
+    ids = (ids[::-1] if path.direction == "l2r" else ids) + [STOP] * (STOP in path.ids)
+    marker = R2L if path.direction == "l2r" else L2R
+    scores = normalized(ops.convert_to_numpy(model(inputs_of(model, source, [[marker, *ids]])))[0])
+    return scores[-len(ids) - 1 : -1][np.arange(len(ids)), ids].sum()
+
+
+def check_reranking(decoder, alone, found, settings, options):
+    """Reranked paths have the mean of both directions' scores, and are in its order."""
+    reranked = decoder.decode(read_prompts(SOURCES), settings, {}, rerank=True)
+    for source, paths, better in zip(SOURCES, found, reranked, strict=True):
+        expected = {}
+        for path in paths:
+            both = path.log_probabilities.sum() + score_from_the_other_end(alone, source, path)
+            expected[path.direction, *path.ids] = both / penalty(len(path.ids)) / 2
+        assert [(path.direction, *path.ids) for path in better] == sorted(expected, key=lambda key: -expected[key])
+        assert [path.score for path in better] == pytest.approx(sorted(expected.values(), reverse=True), abs=1e-4)
+    written = [path.ids.tolist() for paths in found for path in paths]
+    assert any(len(ids) == STEPS and ids != ids[::-1] for ids in written), "too easy: every sequence is a palindrome"
+    ids = decoder.generate_ids(SOURCES, rerank=True, **options).tolist()
+    best = [paths[0].ids.tolist() for paths in reranked]
+    assert [[t for t in row if t] for row in ids] == [[t for t in row if t not in (0, STOP)] for row in best]
 
 
 def test_text_and_bad_input():
@@ -172,6 +200,7 @@ def test_text_and_bad_input():
     assert {path.direction for path in paths} == {"l2r", "r2l"} and decoder.text(paths[0]) == text
     scores = [path.score for path in paths]
     assert scores == sorted(scores, reverse=True)
+    assert decoder.generate("床前明月光", rerank=True, max_new_tokens=6) in {decoder.text(path) for path in paths}
     with pytest.raises(GenerationError, match="BidirectionalDecoder"):
         bert4x.load(application="unilm", bidirectional=True).generate("床前")
     for options, message in (

@@ -16,7 +16,7 @@ from bert4x.generation.prompt import choice_ids
 from bert4x.generation.text import as_texts, check, encode
 from bert4x.models.cache import new_cache
 
-ROWS = 64  # prompts times choices that are computed at once
+ROWS = 64  # sequences, prompts times choices, that are computed at once
 
 
 def score(model, prompts: str | Sequence[str], choices: Sequence[str], normalize: bool = False) -> np.ndarray:
@@ -38,11 +38,7 @@ def score(model, prompts: str | Sequence[str], choices: Sequence[str], normalize
         return np.zeros((0, len(choices)), "float32")
     longest = max(len(ids) for row in answers for ids in row)
     check(engine, encoded, GenerationOptions(max_new_tokens=longest))
-    at_once = max(ROWS // len(choices), 1)
-    parts = [
-        score_ids(engine, encoded[i : i + at_once], answers[i : i + at_once]) for i in range(0, len(encoded), at_once)
-    ]
-    scores = np.concatenate(parts)
+    scores = score_all(engine, encoded, answers)
     if normalize:
         scores = scores / np.array([[len(ids) for ids in row] for row in answers], "float32")
     return scores[0] if isinstance(prompts, str) else scores
@@ -52,6 +48,13 @@ def continuation(model, prompt: str, choice: str) -> np.ndarray:
     """The ids of a choice. Shape: (L,) int32"""
     application = "unilm" if model.backbone.application == "unilm" else "lm"
     return np.array(choice_ids(model.tokenizer, application, prompt, choice), "int32")
+
+
+def score_all(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """`score_ids`, a part of the prompts at a time: the logits of all could be more than memory holds."""
+    at_once = max(ROWS // len(answers[0]), 1)
+    parts = [slice(i, i + at_once) for i in range(0, len(prompts), at_once)]
+    return np.concatenate([score_ids(engine, prompts[part], answers[part]) for part in parts])
 
 
 def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
@@ -64,34 +67,38 @@ def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Seque
         for c, answer in enumerate(row):
             ids[p, c, : len(answer)], real[p, c, : len(answer)] = answer, True
     lengths, segments = np.ones(batch, "int32"), np.zeros(batch, "int32")
-    lengths[:count] = [len(prompt.ids) for prompt in prompts]
+    if not engine.encodes:  # whose targets have one token so far
+        lengths[:count] = [len(prompt.ids) for prompt in prompts]
     segments[:count] = [1 if engine.backbone.application == "unilm" else p.segments[-1] for p in prompts]
     given = {"ids": ids, "real": real, "lengths": lengths, "segments": segments}
-    tensors = (map_values(ops.convert_to_tensor, values) for values in (as_batch(prompts, batch), given))
+    tensors = (
+        map_values(ops.convert_to_tensor, values) for values in (as_batch(prompts, batch, engine.encodes), given)
+    )
     if "score" not in engine.compiled:
         engine.compiled["score"] = (Compiled(functools.partial(log_probabilities, engine), engine.variables),)
     return ops.convert_to_numpy(engine.compiled["score"][0](*tensors))[:count]
 
 
 def log_probabilities(engine: Engine, prompt: dict, given: dict):
-    """Reads the prompts, then all choices side by side over copies of the cache.
+    """Reads the prompts (or sources, and the first token of their targets), then all choices side by side over copies
+    of the cache.
 
     Shape: prompt (B, T), choices (B, C, L) -> (B, C)
     """
     backbone = engine.backbone
     batch, choices, room = given["ids"].shape
-    length = prompt["token_ids"].shape[1]
+    length = prompt.get("target_ids", prompt["token_ids"]).shape[1]
     cache = new_cache(backbone.config, batch, length + room, backbone.policy.compute_dtype)
     first, cache = engine.logits(prompt, cache, 0)
     ids, real = (ops.reshape(given[name], (batch * choices, room)) for name in ("ids", "real"))
     lengths, segments = (ops.repeat(given[name], choices) for name in ("lengths", "segments"))
-    inputs = {
-        "token_ids": ids,
-        "segment_ids": ops.broadcast_to(segments[:, None], ids.shape),
-        "position_ids": lengths[:, None] + ops.arange(room, dtype="int32")[None, :],
-        "padding_mask": real,
-    }
-    inputs["position_ids"] = ops.where(real, inputs["position_ids"], 0)
+    if engine.encodes:
+        inputs = {"target_ids": ids, "target_mask": real}
+    else:
+        segment_ids = ops.broadcast_to(segments[:, None], ids.shape)
+        inputs = {"token_ids": ids, "segment_ids": segment_ids, "padding_mask": real}
+    positions = lengths[:, None] + ops.arange(room, dtype="int32")[None, :]
+    inputs["position_ids"] = ops.where(real, positions, 0)
     logits, _ = engine.logits(inputs, repeated(cache, choices), length, every=True)
     logits = ops.concatenate([repeated(first, choices)[:, None], logits[:, :-1]], axis=1)
     chosen = ops.take_along_axis(logits, ids[:, :, None], axis=2)[:, :, 0] - ops.logsumexp(logits, axis=-1)

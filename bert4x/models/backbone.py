@@ -94,7 +94,15 @@ class Backbone:
         """
         if self.bidirectional:
             return self
-        options = {name: getattr(self, name) for name in self.options} | {"bidirectional": True}
+        return self.over_the_same_layers(bidirectional=True)
+
+    def in_one_direction(self) -> "Backbone":
+        """This builder with `bidirectional=False`, over the same layers."""
+        return self.over_the_same_layers(bidirectional=False) if self.bidirectional else self
+
+    def over_the_same_layers(self, **changes) -> "Backbone":
+        """This builder with other options."""
+        options = {name: getattr(self, name) for name in self.options} | changes
         return type(self)(self.config, self.application, **options)
 
     def layer(self, cls, name: str, **kwargs):
