@@ -24,6 +24,7 @@ FORBIDDEN = [
     ("bert4x.checkpoints", "any", BACKENDS),
     ("bert4x.checkpoints.formats", "any", {"bert4x.models", "bert4x.config", "bert4x.tokenizers", "keras"}),
     ("bert4x.checkpoints.tables", "any", {"bert4x.models", "bert4x.tokenizers", "keras"}),
+    ("bert4x.hub", "any", {"bert4x.models", "bert4x.layers", "bert4x.tasks", "bert4x.cli", "keras", *BACKENDS}),
     ("bert4x.tokenizers", "any", {"bert4x.models", "bert4x.layers", "bert4x.tasks", "keras", *BACKENDS}),
     ("bert4x.tasks", "any", {"bert4x.cli", *BACKENDS}),
     (
