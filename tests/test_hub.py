@@ -84,9 +84,8 @@ def get(server, tmp_path):
     def run(known=True, **changes):
         facts = {"size": len(DATA), "sha256": SHA256} if known else {}
         with new_session() as session:
-            return fetch(
-                session, Remote("file.bin", server.url + "/file.bin", **facts | changes), tmp_path / "file.bin"
-            )
+            remote = Remote(**{"name": "file.bin", "url": server.url + "/file.bin", **facts, **changes})
+            return fetch(session, remote, tmp_path / "file.bin")
 
     return run
 
@@ -207,6 +206,12 @@ def test_retry_after_is_honoured(server, get, monkeypatch):
     assert 95 < slept[1] <= 100
 
 
+def test_proxies_of_the_environment(server, get, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("NO_PROXY", "")
+    assert get(url="http://nowhere.invalid/file.bin") == SHA256
+
+
 def test_a_full_disk_is_seen_before(server, get, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": transfer.MARGIN}))
     with pytest.raises(DiskSpaceError, match="MB free"):
@@ -217,7 +222,7 @@ def test_a_full_disk_is_seen_before(server, get, tmp_path, monkeypatch):
 def test_a_server_that_falls_silent(server, get, monkeypatch):
     monkeypatch.setattr(transfer, "TIMEOUT", (0.2, 0.2))
     monkeypatch.setattr(transfer, "ATTEMPTS", 2)
-    server.slow = 1.0
+    server.slow = 0.5
     with pytest.raises(UnreachableError, match="2 attempts"):
         get()
 
@@ -225,13 +230,13 @@ def test_a_server_that_falls_silent(server, get, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are started by fork here")
 def test_killed_at_random_moments(server, tmp_path):
     """A process killed leaves what it has written; the next goes on from exactly there."""
-    data = random.Random(1).randbytes(3_000_000)
-    server.files["/big.bin"], server.slow = data, 0.001
+    data = random.Random(1).randbytes(6_000_000)
+    server.files["/big.bin"], server.slow = data, 0.002
     sha256, path = hashlib.sha256(data).hexdigest(), tmp_path / "big.bin"
     part, chance = tmp_path / "big.bin.part", random.Random(2)
     context = forkserver()
     sizes = []
-    for _ in range(20):
+    for _ in range(50):
         arguments = (server.url + "/big.bin", len(data), sha256, str(path))
         child = context.Process(target=fetch_slowly, args=arguments)
         before, asked = (part.stat().st_size if part.exists() else 0), len(server.gets("/big.bin"))
@@ -526,6 +531,9 @@ def test_offline_says_what_to_put_where(server, checkpoints, monkeypatch):
         (folder / name).write_bytes(data)
     assert bert4x.load("chinese-roberta-wwm-ext").tokenizer is not None
 
+    (folder / "pytorch_model.bin.part").write_bytes(b"of a download that failed before")
+    assert hub.download("chinese-roberta-wwm-ext") == folder
+
     with pytest.raises(OfflineError, match=rf"bert_models/2018_11_03/{ZIP}\.zip"):
         bert4x.load(ZIP)
     store.folder_of(ZIP).mkdir(parents=True)
@@ -583,6 +591,9 @@ def test_commands(server, command, tmp_path):
     assert command("download", ID, "--to", other, "--revision", "main")[0] == 0
     assert (other / "model.safetensors").is_file()
     assert command("download", "hfl/rbt3", "--to", other)[0] == 2  # holds another
+    assert command("inspect", ID)[0] == 0
+    assert command("convert", ID, tmp_path / "converted", "--to", "tf1")[0] == 0
+    assert values(tmp_path / "converted") == values(ID)
     assert command("cache", "verify")[:2] == (0, f"{ID}: 3 files are what was fetched\n")
     listed = json.loads(command("cache", "list", "--json")[1])
     assert [(model["name"], model["whole"]) for model in listed] == [(ID, True)]

@@ -12,7 +12,6 @@ from bert4x.checkpoints.files import in_folder
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import Bert4xError, HubError
 from bert4x.hub import settings
-from bert4x.hub.archives import is_archive
 from bert4x.hub.locks import locked
 from bert4x.hub.selection import CONFIGS, VOCABULARIES, matches
 from bert4x.json_files import read_json
@@ -73,11 +72,9 @@ def is_whole(folder: Path, weights: bool = True) -> bool:
     manifest = read_manifest(folder)
     if manifest.get("complete") and (manifest.get("weights") or not weights):
         return set(manifest.get("files", ())) <= set(names)
-    if any(name.endswith(".part") or is_archive(name) for name in names):
-        return False
-    if not weights:
+    if not weights and not any(name.endswith(".part") for name in names):
         return any(matches(CONFIGS, n) for n in names) and any(matches(VOCABULARIES, n) for n in names)
-    return has_weights(folder)
+    return has_weights(folder)  # which come last, and become whole at the last file
 
 
 def has_weights(folder: Path) -> bool:
@@ -88,6 +85,8 @@ def has_weights(folder: Path) -> bool:
         return False
     if files is None:
         return False
+    if files.container == "megatron":  # how many there are is not written anywhere
+        return not any(folder.glob("*.part"))
     if files.container == "tf1":
         found = list(folder.glob(f"{files.path.name}.data-*-of-*"))
         return bool(found) and len(found) == int(found[0].name.rpartition("-")[2])
@@ -122,7 +121,8 @@ def cached() -> list[Cached]:
             manifest = read_manifest(folder)
             name = str(manifest.get("name") or folder.name)
             source = str(manifest.get("source") or "put there by hand")
-            found.append(Cached(name, folder, size_of(folder), source, True, is_whole(folder)))
+            whole = is_whole(folder, manifest.get("weights", True))
+            found.append(Cached(name, folder, size_of(folder), source, True, whole))
     theirs = settings.hugging_face_cache()
     for folder in sorted(theirs.glob("models--*")) if theirs.is_dir() else []:
         name = folder.name.removeprefix("models--").replace("--", "/")

@@ -21,6 +21,7 @@ from bert4x.version import __version__
 BLOCK = 1 << 16  # bytes; what a killed process may have to fetch again
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
 ATTEMPTS = 5  # in a row without a block gained
+CONNECTIONS = 2  # of these, such as did not even connect: there may be no network, or another source
 BACKOFF = 1.0  # seconds before the second attempt; doubles
 MAX_WAIT = 300  # seconds; a server that asks for more is given up
 MAX_UNDECLARED = 100 << 20  # bytes of a file whose size nobody says
@@ -144,11 +145,12 @@ class Transfer:
             except INTERRUPTIONS as error:
                 gained = self.held() >= before + BLOCK
                 failures = 1 if gained else failures + 1
-                self.wait(failures, None, reason(error))
+                unconnected = bool(error.args) and isinstance(error.args[0], urllib3.exceptions.MaxRetryError)
+                self.wait(failures, None, reason(error), CONNECTIONS if unconnected else ATTEMPTS)
                 continue
             except Passing as error:
                 failures += 1
-                self.wait(failures, error.retry_after, str(error))
+                self.wait(failures, error.retry_after, str(error), ATTEMPTS)
                 continue
             problem = hashes.problem()
             if problem is None:
@@ -172,12 +174,12 @@ class Transfer:
         self.part.unlink(missing_ok=True)
         self.validator_file.unlink(missing_ok=True)
 
-    def wait(self, failures: int, retry_after: float | None, why: str) -> None:
+    def wait(self, failures: int, retry_after: float | None, why: str, most: int) -> None:
         """Sleeps before the next attempt.
 
         Raises: UnreachableError when there have been enough.
         """
-        if failures >= ATTEMPTS:
+        if failures >= most:
             raise UnreachableError(f"{self.remote.url}: {why}; gave up after {failures} attempts. What came is kept")
         if retry_after is not None and retry_after > MAX_WAIT:
             raise UnreachableError(f"{self.remote.url}: {why}; the server asks to come back in {retry_after:.0f} s")
