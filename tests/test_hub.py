@@ -139,8 +139,9 @@ def test_only_what_is_missing_is_asked_for(server, get, tmp_path):
     assert 300_000 - transfer.BLOCK <= start <= 300_000
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_file_that_changes_between_two_ranges(server, get, tmp_path, known):
+@pytest.mark.parametrize(("known", "conditions"), [(True, True), (False, True), (False, False)])
+def test_a_file_that_changes_between_two_ranges(server, get, tmp_path, known, conditions):
+    server.conditions = conditions
     server.faults["/file.bin"] = [("cut", 300_000), *[("status", 503)] * 9]
     with pytest.raises(UnreachableError, match="503"):
         get(known)
