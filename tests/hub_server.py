@@ -188,7 +188,8 @@ def send(handler, status: int, body: bytes, headers: dict[str, str]) -> None:
 
 def fetch_slowly(url: str, size: int, sha256: str, path: str) -> None:
     """What a process does that a test kills."""
-    from bert4x.hub.transfer import Remote, fetch, new_session
+    from bert4x.hub.transfer import Remote, fetch
+    from bert4x.hub.web import new_session
 
     with new_session() as session:
         fetch(session, Remote("weights.bin", url, size, sha256), Path(path))

@@ -35,11 +35,12 @@ from bert4x.errors import (
     UnknownModelError,
     UnsafeFileError,
 )
-from bert4x.hub import locks, store, transfer
+from bert4x.hub import locks, store, transfer, web
 from bert4x.hub.archives import extract
 from bert4x.hub.catalogue import catalogue, find, wanted
 from bert4x.hub.selection import choose
-from bert4x.hub.transfer import Remote, UnreachableError, fetch, new_session
+from bert4x.hub.transfer import Remote, fetch
+from bert4x.hub.web import UnreachableError, new_session
 
 DATA = random.Random(0).randbytes(700_001)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -69,7 +70,7 @@ def server(tmp_path, monkeypatch, checkpoints):
     monkeypatch.setenv("HF_ENDPOINT", found.url)
     monkeypatch.setenv("MODELSCOPE_DOMAIN", found.url)
     monkeypatch.setattr(transfer, "BACKOFF", 0.01)
-    monkeypatch.setattr(transfer, "TIMEOUT", (2, 2))
+    monkeypatch.setattr(web, "TIMEOUT", (2, 2))
     monkeypatch.setattr(locks, "POLL", 0.02)
     found.repositories[ID] = dict(checkpoints["hf"])
     found.files["/file.bin"] = DATA
@@ -221,7 +222,7 @@ def test_a_full_disk_is_seen_before(server, get, tmp_path, monkeypatch):
 
 
 def test_a_server_that_falls_silent(server, get, monkeypatch):
-    monkeypatch.setattr(transfer, "TIMEOUT", (0.2, 0.2))
+    monkeypatch.setattr(web, "TIMEOUT", (0.2, 0.2))
     monkeypatch.setattr(transfer, "ATTEMPTS", 2)
     server.slow = 0.5
     with pytest.raises(UnreachableError, match="2 attempts"):
@@ -356,8 +357,8 @@ def test_an_interrupted_download_goes_on(server, monkeypatch, checkpoints):
     with pytest.raises(KeyboardInterrupt):
         hub.download(ID, progress=interrupt)
     assert not store.is_whole(store.folder_of(ID))
-    with pytest.raises(OfflineError):
-        monkeypatch.setenv("BERT4X_OFFLINE", "1")
+    monkeypatch.setenv("BERT4X_OFFLINE", "1")
+    with pytest.raises(OfflineError, match=rf"model.safetensors  {len(data) / 1e6:.1f} MB  {server.url}/{ID}/resolve"):
         bert4x.load(ID)
     monkeypatch.delenv("BERT4X_OFFLINE")
     config = len(server.gets(f"/{ID}/resolve/{COMMIT}/config.json"))

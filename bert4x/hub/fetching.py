@@ -17,7 +17,8 @@ from bert4x.hub.archives import extract, is_archive
 from bert4x.hub.catalogue import Wanted
 from bert4x.hub.locks import locked
 from bert4x.hub.sources import Source
-from bert4x.hub.transfer import Progress, RefusedError, UnreachableError, check_room, fetch, new_session
+from bert4x.hub.transfer import Progress, check_room, fetch
+from bert4x.hub.web import RefusedError, UnreachableError, new_session
 
 
 def resolve(source: str, *, weights: bool = True) -> Path:
@@ -133,6 +134,9 @@ def fetch_from(
     remotes = listing.files
     if source.kind == "url" and found.entry and found.entry.url == source.id:
         remotes = [replace(remote, sha256=found.entry.sha256) for remote in remotes]
+    if source.kind != "url":
+        listed = [{"name": remote.name, "size": remote.size, "url": remote.url} for remote in remotes]
+        store.write_manifest(folder, {"name": found.name, "complete": False, "listed": listed})
     total = sum(remote.size or 0 for remote in remotes)
     here = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     check_room(folder, max(0, total - here))
@@ -181,18 +185,28 @@ def by_hand(found: Wanted, folder: Path, why: str) -> str:
     lines = [f"{found.name} is not here, and {why}. Put its files into the folder", f"  {folder}"]
     if found.entry is not None and found.entry.where:
         lines.append(f"from {found.entry.where}")
+    listed = store.read_manifest(folder).get("listed")
+    if isinstance(listed, list):  # by a source that answered before
+        listed = [file for file in listed if isinstance(file, dict)]
+        lines += [f"  {file.get('name')}  {megabytes(file.get('size'))}  {file.get('url')}" for file in listed]
+        return "\n".join(lines)
     for source in [s for s in found.sources if s.endpoint != settings.HF_MIRROR]:
-        lines.append(f"from {source.label}:")
-        lines += [
-            f"  {name}{size(found, name)}  {source.address(name.partition(' ')[0])}" for name in source.expected()
-        ]
+        lines.append(f"from {source.page}:" if source.kind != "url" else "from its publisher:")
+        lines += [f"  {name}{size(found, name)}  {source.address(name)}" for name in source.expected()]
+        if source.kind != "url":
+            lines.append("  (one of the last two; and the vocabulary, where it is another than vocab.txt)")
     return "\n".join(lines)
+
+
+def megabytes(size: int | None) -> str:
+    """A size for people."""
+    return f"{size / 1e6:,.1f} MB" if isinstance(size, int) else ""
 
 
 def size(found: Wanted, name: str) -> str:
     """About how large the weights are, from the number of parameters."""
     match = re.fullmatch(r"([\d.]+)([MB])", (found.entry and found.entry.parameters) or "")
-    if not match or not name.endswith((".bin", ".zip", ".tar.gz")):
+    if not match or not name.endswith((".safetensors", ".bin", ".zip", ".tar.gz")):
         return ""
     return f" (about {4 * float(match[1]) * {'M': 1, 'B': 1000}[match[2]]:,.0f} MB as float32)"
 

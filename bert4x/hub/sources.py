@@ -11,10 +11,11 @@ import requests
 from bert4x.errors import DownloadError
 from bert4x.hub import settings, transfer
 from bert4x.hub.selection import check_names, choose
-from bert4x.hub.transfer import INTERRUPTIONS, Passing, Remote, UnreachableError, encoded, fetch, request
+from bert4x.hub.transfer import Remote, fetch
+from bert4x.hub.web import INTERRUPTIONS, Passing, UnreachableError, encoded, reason, request
 from bert4x.json_files import read_json
 
-DEFAULT_FILES = ("config.json", "vocab.txt", "model.safetensors or pytorch_model.bin")
+DEFAULT_FILES = ("config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Source:
     def expected(self) -> list[str]:
         """What there is to fetch, as far as one can tell without asking."""
         return [file_name(self.id)] if self.kind == "url" else list(DEFAULT_FILES)
+
+    @property
+    def page(self) -> str:
+        """Where a browser shows what a repository has."""
+        return f"{self.label}/tree/{self.revision or 'main'}" if self.kind == "hf" else f"{self.label}/files"
 
     def listing(self, session: requests.Session, weights: bool = True) -> Listing:
         """Asks what there is, and chooses; an archive is one file.
@@ -157,7 +163,7 @@ def patient(ask: Callable[[], requests.Response], url: str) -> requests.Response
     try:
         return ask()
     except (Passing, *INTERRUPTIONS) as error:
-        raise UnreachableError(f"{url}: {transfer.reason(error)}") from None
+        raise UnreachableError(f"{url}: {reason(error)}") from None
 
 
 def entries(value, url: str) -> list[dict]:

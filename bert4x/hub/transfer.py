@@ -1,7 +1,6 @@
 """One file over HTTP: resumed, verified, under its final name only when whole."""
 
 import contextlib
-import email.utils
 import errno
 import hashlib
 import os
@@ -16,33 +15,16 @@ import requests
 import urllib3
 
 from bert4x.errors import ChecksumError, DiskSpaceError, DownloadError
-from bert4x.version import __version__
+from bert4x.hub.web import INTERRUPTIONS, Passing, UnreachableError, encoded, reason, request, validator
 
 BLOCK = 1 << 16  # bytes; what a killed process may have to fetch again
-TIMEOUT = (10, 30)  # seconds to connect, and between two packets
 ATTEMPTS = 5  # in a row without a block gained
 CONNECTIONS = 2  # of these, such as did not even connect: there may be no network, or another source
 BACKOFF = 1.0  # seconds before the second attempt; doubles
 MAX_WAIT = 300  # seconds; a server that asks for more is given up
 MAX_UNDECLARED = 100 << 20  # bytes of a file whose size nobody says
 MARGIN = 64 << 20  # bytes of a disk to leave free
-PASSING = (408, 425, 429, 500, 502, 503, 504)
-INTERRUPTIONS = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-    urllib3.exceptions.HTTPError,
-)
 Progress = Callable[[int, int], None]
-
-
-class UnreachableError(DownloadError):
-    """A server that could not be reached, or was out of order; another one may do."""
-
-
-class RefusedError(DownloadError):
-    """A server that says there is no such file, or not for you."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +70,6 @@ class Hashes:
         if self.sha1 and self.sha1.hexdigest() != remote.git_sha1:
             return f"has git hash {self.sha1.hexdigest()}, not the published {remote.git_sha1}"
         return None
-
-
-def new_session() -> requests.Session:
-    """A session that names itself; proxies are those of the environment."""
-    session = requests.Session()
-    session.headers.update({"User-Agent": f"bert4x/{__version__}", "Accept-Encoding": "identity"})
-    session.max_redirects = 10
-    return session
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -180,7 +154,8 @@ class Transfer:
         Raises: UnreachableError when there have been enough.
         """
         if failures >= most:
-            raise UnreachableError(f"{self.remote.url}: {why}; gave up after {failures} attempts. What came is kept")
+            kept = ". What came is kept" if self.held() else ""
+            raise UnreachableError(f"{self.remote.url}: {why}; gave up after {failures} attempts{kept}")
         if retry_after is not None and retry_after > MAX_WAIT:
             raise UnreachableError(f"{self.remote.url}: {why}; the server asks to come back in {retry_after:.0f} s")
         time.sleep(BACKOFF * 2 ** (failures - 1) if retry_after is None else retry_after)
@@ -284,71 +259,3 @@ def write(file, data: bytes) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DiskSpaceError(f"{file.name}: {error.strerror}; make room and try again: what came is kept") from None
-
-
-class Passing(Exception):
-    """A failure that may pass by itself."""
-
-    def __init__(self, why: str, retry_after: float | None = None):
-        super().__init__(why)
-        self.retry_after = retry_after
-
-
-def request(session: requests.Session, url: str, headers: dict[str, str], method: str = "GET") -> requests.Response:
-    """One request; the body of the answer is not read yet.
-
-    Raises: DownloadError for an answer that will stay the same, Passing for one that may not.
-    """
-    try:
-        response = session.request(
-            method, url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=method == "GET"
-        )
-    except requests.TooManyRedirects:
-        raise DownloadError(f"{url} redirects in a circle") from None
-    except INTERRUPTIONS:
-        raise
-    except (requests.RequestException, ValueError) as error:  # an address, a proxy or a header that cannot be
-        raise DownloadError(f"{url} cannot be asked for: {reason(error)}") from None
-    status = response.status_code
-    if status < 400 or status == 416:
-        return response
-    response.close()
-    if status in PASSING:
-        raise Passing(f"status {status}", seconds(response.headers.get("Retry-After")))
-    hint = {
-        401: "it is private, or there is none of this name; a token goes in HF_TOKEN",
-        403: "access is refused; accept the model's terms in a browser, and set HF_TOKEN",
-        404: "there is none",
-    }
-    raise RefusedError(f"{url}: status {status}; {hint.get(status, response.reason or 'refused')}")
-
-
-def encoded(response: requests.Response) -> bool:
-    """Whether a server compressed the body, though asked not to: such bytes are none of the file's."""
-    return response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
-
-
-def validator(response: requests.Response) -> str | None:
-    """What recognises the file in a later answer: a strong ETag, or the time of its last change."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header, seconds or a date, as seconds from now."""
-    if not retry_after:
-        return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def reason(error: Exception) -> str:
-    """A short word on why a connection failed."""
-    inner = error.args[0] if error.args else error
-    inner = getattr(inner, "reason", None) or inner
-    text = re.sub(r"^.*?object at 0x[0-9a-f]+>[:,)]*\s*|^\(|<[^>]*0x[0-9a-f]+>[:,]?\s*", "", str(inner)).strip()
-    return text[:200] or type(error).__name__
