@@ -315,6 +315,18 @@ def test_one_format_is_fetched(server, checkpoints):
         choose(["config.json", "flax_model.msgpack"], "x")
 
 
+def test_a_terminal_sees_a_bar(server, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stderr, shown in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        hub.download(ID)
+        assert (ID in stderr.getvalue()) is shown
+        hub.remove(ID)
+
+
 def test_vocabulary_alone(server):
     tokenizer = bert4x.load_tokenizer(ID)
     assert tokenizer.encode("月光")[0]
@@ -503,7 +515,8 @@ def test_a_local_path_comes_first(server, tiny, monkeypatch, tmp_path):
 
 def test_huggingface_hubs_cache_is_read(server, tmp_path, monkeypatch):
     huggingface_hub = pytest.importorskip("huggingface_hub", reason="its cache is read here without it")
-    for name in ("config.json", "vocab.txt", "model.safetensors"):
+    for name in ("config.json", "model.safetensors", "vocab.txt"):
+        assert store.in_hugging_face_cache(ID) is None
         huggingface_hub.hf_hub_download(
             ID, name, endpoint=server.url, cache_dir=tmp_path / "huggingface" / "hub", token=False
         )

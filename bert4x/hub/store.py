@@ -100,7 +100,10 @@ def has_weights(folder: Path) -> bool:
 
 
 def in_hugging_face_cache(repository: str, revision: str | None = None, weights: bool = True) -> Path | None:
-    """The folder of a repository that huggingface_hub fetched (for transformers, say), if all we need is in it."""
+    """The folder of a repository that huggingface_hub fetched (for transformers, say), if all we need is in it.
+
+    Weights without a vocabulary will do where nothing better can be had.
+    """
     place = settings.hugging_face_cache() / f"models--{repository.replace('/', '--')}"
     commit = revision or "main"
     ref = place / "refs" / commit
@@ -109,7 +112,8 @@ def in_hugging_face_cache(repository: str, revision: str | None = None, weights:
     snapshot = place / "snapshots" / commit
     if not re.fullmatch(r"[\w.-]+", commit) or not (snapshot / "config.json").is_file():
         return None
-    return snapshot if is_whole(snapshot, weights) else None
+    vocabulary = any(matches(VOCABULARIES, path.name) for path in snapshot.iterdir())
+    return snapshot if is_whole(snapshot, weights) and (vocabulary or settings.offline()) else None
 
 
 def cached() -> list[Cached]:
