@@ -226,7 +226,7 @@ def test_mixed_precision_learns(tmp_path, policy):
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
 def test_recipe_killed_and_resumed(tmp_path):
-    """The command itself, killed by SIGKILL, then by Ctrl-C, then run to its end: as one that was left alone."""
+    """The command itself, killed by SIGKILL, stopped by SIGTERM, then run to its end: as one that was left alone."""
     recipe = Path(__file__).parents[1] / "recipes/text_classification.py"
     command = [sys.executable, str(recipe), "--smoke", "--max-steps", "20", "--save-every", "0", "--resume", "auto"]
     environment = os.environ | {"PYTHONPATH": str(recipe.parents[1])}
@@ -244,7 +244,7 @@ def test_recipe_killed_and_resumed(tmp_path):
 
     assert run(tmp_path / "whole") == 0
     assert run(tmp_path / "parts", 6, signal.SIGKILL) == -signal.SIGKILL
-    assert run(tmp_path / "parts", 12, signal.SIGINT) != 0
+    assert run(tmp_path / "parts", 12, signal.SIGTERM) != 0
     assert run(tmp_path / "parts") == 0
     metrics = [[r for r in read_metrics(tmp_path / f / "metrics.jsonl") if "loss" in r] for f in ("whole", "parts")]
     assert metrics[0] == metrics[1]
