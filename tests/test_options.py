@@ -316,6 +316,7 @@ def test_forms_of_input(source):
 
 def test_fine_tuning(source):
     """A classifier on top, as every recipe has it: fit takes lists and dicts."""
+    keras.utils.set_random_seed(0)  # the first weights of the classifier
     model = bert4x.load(source, dropout_rate=0.0)
     pooled = keras.layers.GlobalAveragePooling1D()(model.output)
     whole = keras.Model(model.inputs, keras.layers.Dense(2, activation="softmax")(pooled))
@@ -324,8 +325,8 @@ def test_fine_tuning(source):
     whole.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
     x = [inputs["token_ids"], inputs["segment_ids"]]
     before = whole.evaluate(x, targets, verbose=0)
-    whole.fit(x, targets, epochs=20, verbose=0)
-    assert whole.evaluate(x, targets, verbose=0) < before / 2
+    whole.fit(x, targets, epochs=60, verbose=0)
+    assert whole.evaluate(x, targets, verbose=0) < before / 4
     model.compile(keras.optimizers.SGD(1e-3), "mse")
     data = {"token_ids": x[0], "segment_ids": x[1]}
     model.fit(data, np.zeros((3, 13, 35)), verbose=0)
