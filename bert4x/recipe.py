@@ -1,17 +1,19 @@
 """What all recipes share: arguments, a run folder, training that can be killed and resumed, a summary.
 
-@dataclass
-class Arguments(recipe.Arguments):
-    topics: Path | None = recipe.option(None, "file of topics")
+In short:
 
-def main(args):
-    with recipe.Run(args) as run:
-        train, valid = run.data(read_tsv, TOY)
-        task = TextClassification(run.load(), labels, maxlen=args.max_length)
-        run.fit(task, train, valid)
+    @dataclass
+    class Arguments(recipe.Arguments):
+        topics: Path | None = recipe.option(None, "file of topics")
 
-if __name__ == "__main__":
-    recipe.run(main, Arguments, __doc__)
+    def main(args):
+        with recipe.Run(args) as run:
+            train, valid = run.data(read_tsv, TOY)
+            task = TextClassification(run.load(), labels, maxlen=args.max_length)
+            run.fit(task, train, valid)
+
+    if __name__ == "__main__":
+        recipe.run(main, Arguments, __doc__)
 """
 
 import dataclasses
@@ -33,8 +35,8 @@ from bert4x.training.report import Display, card, versions
 __all__ = ["Arguments", "Report", "Run", "option", "parse", "run"]
 
 ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "curves.png"
-STATE, ADAPTERS = "training/state.safetensors", "lora/adapter_model.safetensors"
-# What may differ between a run and its resumption: none of it changes a result.
+ADAPTERS = "lora/adapter_model.safetensors"
+# What may differ between a run and its resumption: none of it changes a result (devices: but for the order of sums).
 FREE = ("output", "resume", "save_every", "json", "devices")
 PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -95,7 +97,10 @@ class Run:
     def __init__(self, args: Arguments):
         import keras
 
+        from bert4x.training.loop import STATE
+
         self.args, self.folder = args, Path(args.output)
+        self.state = self.folder / STATE
         self.open_folder()
         if args.devices > 1:
             distribute(args.devices, args.batch_size)
@@ -111,7 +116,7 @@ class Run:
     def open_folder(self) -> None:
         """Makes the folder, or finds the run of the same arguments in it."""
         now = json.loads(json.dumps({k: v for k, v in vars(self.args).items() if k not in FREE}, default=str))
-        path, state = self.folder / ARGUMENTS, self.folder / STATE
+        path, state = self.folder / ARGUMENTS, self.state
         smoked = self.args.smoke and path.exists() and read_json(path).get("smoke")
         if smoked and self.args.resume != "auto":
             state.unlink(missing_ok=True)
@@ -254,7 +259,7 @@ class Run:
         """How far the saved state has come."""
         from safetensors import safe_open
 
-        with safe_open(self.folder / STATE, "numpy") as file:
+        with safe_open(self.state, "numpy") as file:
             return json.loads(file.metadata()["progress"])["update"]
 
     def say(self, text: str) -> None:

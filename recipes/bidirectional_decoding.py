@@ -45,7 +45,7 @@ class Arguments(recipe.Arguments):
     task: Literal["pairs", "titles"] = recipe.option("pairs", "translate by a new model, or fine-tune a pretrained one")
     output: Path = recipe.option(Path("runs/bidirectional"), "folder of the runs, pseudo targets and the picture")
     epochs: int | None = recipe.option(None, "times that every model sees each source", least=1)
-    batch_size: int | None = recipe.option(None, "sources of a batch; both directions have twice the rows", least=1)
+    batch_size: int | None = recipe.option(None, "texts of a batch; both directions make two of a source", least=1)
     learning_rate: float | None = recipe.option(None, "its peak", above=0)
     max_length: int | None = recipe.option(None, "tokens of a source", least=8)
     max_target: int | None = recipe.option(None, "tokens of a target", least=2)
@@ -83,7 +83,8 @@ def train(args, name, triples, tokenizer, symbols, epochs, directions=training.D
     if start is not None:
         model.set_weights(start)
     writer = training.Writer(model, symbols, directions)
-    with recipe.Run(dataclasses.replace(args, output=args.output / name, epochs=epochs)) as run:
+    sources = max(1, args.batch_size // len(directions))
+    with recipe.Run(dataclasses.replace(args, output=args.output / name, epochs=epochs, batch_size=sources)) as run:
         run.say(f"{name}: {len(triples):,} triples")
         file = run.folder / "model.weights.h5"
         run.train(writer, triples, None, lambda scores: model.save_weights(file))

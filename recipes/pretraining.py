@@ -29,7 +29,7 @@ from bert4x.training.evaluation import held_out_rows, masked_accuracy, perplexit
 from bert4x.training.loop import METRICS, read_metrics
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import Mix, Specials
-from bert4x.training.pretraining import Pretrainer, learning_rate
+from bert4x.training.pretraining import Pretrainer
 from bert4x.training.vocabulary import corpus_vocabulary
 from bert4x.training.words import Words
 
@@ -124,9 +124,8 @@ def train(trainer, args):
         args.output.joinpath(METRICS).write_text(lines, "utf-8")
 
     while (progress := trainer.step / args.max_steps if args.max_steps else trainer.seconds / (60 * args.minutes)) < 1:
-        rate = learning_rate(progress, args.learning_rate)
         loss = trainer.train_step(progress)
-        records.append({"update": trainer.step, "loss": loss, "learning_rate": rate})
+        records.append({"update": trainer.step, "loss": loss, "learning_rate": trainer.rate(progress)})
         trainer.seconds = before + time.time() - started
         if trainer.step % 50 == 0:
             speed = (trainer.step - first) * args.batch_tokens / (time.time() - started)

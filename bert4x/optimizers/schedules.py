@@ -34,7 +34,7 @@ def piecewise_linear(t: Any, schedule: dict[int, float], from_zero: bool = True)
     return value
 
 
-def warmup_decay(t: Any, total_steps: int, warmup_steps: int = 0, decay: str = "linear", end: float = 0.0) -> Any:
+def warmup_decay(t: Any, total_steps: float, warmup_steps: float = 0, decay: str = "linear", end: float = 0.0) -> Any:
     """A multiplier that rises linearly from 0 to 1 over the warm-up, then falls to `end` at `total_steps`.
 
     "linear" is the schedule of BERT (Devlin et al. 2018), "cosine" half a period of it (Loshchilov and Hutter 2016,

@@ -16,6 +16,7 @@ from bert4x.checkpoints.convert import of_variable, save
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, TensorMismatchError, TokenizerError
 from bert4x.json_files import read_json
+from bert4x.optimizers import NOT_DECAYED
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
 
@@ -90,7 +91,7 @@ class Task:
         """What trains it: AdamW, without decay of biases and norms."""
         options = {"weight_decay": 0.01, "global_clipnorm": 1.0} | options
         optimizer = keras.optimizers.AdamW(learning_rate, **options)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         return optimizer
 
     def predict(self, model: keras.Model, arrays: Sequence[np.ndarray]):

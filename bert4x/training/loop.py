@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import ConfigError, CorruptFileError, RunError
+from bert4x.optimizers.schedules import warmup_decay
 from bert4x.training.batches import Batches
 from bert4x.training.trainer import Trainer
 
@@ -56,12 +57,8 @@ class Schedule:
 
     def rate(self, update: int, updates: int) -> float:
         """The learning rate of update 1 to `updates`."""
-        progress = update / (updates + 1)
-        if progress < self.warmup:
-            return self.learning_rate * progress / self.warmup
-        left = (1 - progress) / (1 - self.warmup)
-        shape = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}
-        return self.learning_rate * shape[self.decay]
+        total = updates + 1  # at which it would be 0
+        return self.learning_rate * warmup_decay(update, total, self.warmup * total, self.decay)
 
 
 @dataclass

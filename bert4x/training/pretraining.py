@@ -16,6 +16,7 @@ from bert4x.checkpoints.tensors import atomic_write
 from bert4x.config import TransformerConfig
 from bert4x.errors import CheckpointNotFoundError, ConfigError
 from bert4x.models.bert import Bert
+from bert4x.optimizers import NOT_DECAYED, warmup_decay
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import Mix, Specials, make_batch
 
@@ -66,13 +67,6 @@ class PretrainingBert(Bert):
         return super().heads(self.layer(GatherPositions, "Gather-Positions")(h, self.positions))
 
 
-def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
-    """Linear warm-up over the first `warmup` of the run, then linear decay to zero; progress runs from 0 to 1."""
-    if progress < warmup:
-        return peak * progress / warmup
-    return peak * max(0.0, (1 - progress) / (1 - warmup))
-
-
 class Pretrainer:
     """A model in training on a mixture of rows.
 
@@ -109,7 +103,7 @@ class Pretrainer:
         self.optimizer = keras.optimizers.AdamW(
             peak, weight_decay=weight_decay, beta_2=0.98, epsilon=1e-8, global_clipnorm=1.0
         )
-        self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         self.optimizer.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
         self.model.compile(optimizer=self.optimizer, loss=loss, jit_compile=jit)
@@ -121,10 +115,14 @@ class Pretrainer:
         length, rows = self.mixture.rows(step)
         return make_batch(rows, length, self.mix, self.specials, np.random.default_rng([self.seed, step]))
 
+    def rate(self, progress: float) -> float:
+        """The learning rate at `progress` (0 to 1): up within the first twenty-fifth, then down to zero."""
+        return self.peak * warmup_decay(progress, 1, 0.04)
+
     def train_step(self, progress: float) -> float:
         """Takes one step at the learning rate of `progress` (0 to 1), and returns its loss."""
         batch = self.batch(self.step)
-        self.optimizer.learning_rate.assign(learning_rate(progress, self.peak))
+        self.optimizer.learning_rate.assign(self.rate(progress))
         inputs = [batch[name] for name in ("token_ids", "segment_ids", "rank", "positions")]
         loss = self.model.train_on_batch(inputs, batch["targets"], sample_weight=batch["weights"])
         self.step += 1
