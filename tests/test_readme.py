@@ -48,7 +48,7 @@ def test_the_main_command(folder, shell):
 
 def test_ci_runs_the_other_command():
     _, test = two_commands(READMES[0])
-    assert test == 'pip install -e ".[test,jax]" && python -m pytest'
+    assert test == 'pip install -e ".[test,jax]" && python -m pytest -n 2 --dist loadfile'
     assert "grep -m 1 'python -m pytest' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     first = next(line for line in READMES[0].read_text(encoding="utf-8").splitlines() if "python -m pytest" in line)
     assert first == test
