@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bert4x.checkpoints.convert import convert, save
     from bert4x.checkpoints.inspection import inspect, verify
     from bert4x.config import TransformerConfig
+    from bert4x.exporting.export import export
     from bert4x.generation.bidirectional import BidirectionalDecoder
     from bert4x.generation.few_shot import FewShot
     from bert4x.generation.options import GenerationOptions
@@ -29,6 +30,7 @@ _HOME = {
     "convert": "bert4x.checkpoints.convert",
     "inspect": "bert4x.checkpoints.inspection",
     "verify": "bert4x.checkpoints.inspection",
+    "export": "bert4x.exporting.export",
     "save": "bert4x.checkpoints.convert",
     "TransformerConfig": "bert4x.config",
     "BidirectionalDecoder": "bert4x.generation.bidirectional",
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "build_transformer_model",
     "convert",
+    "export",
     "fill_mask",
     "inspect",
     "load",

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from bert4x.cli import chat, checkpoints, extract, few_shot, hub, text
+from bert4x.cli import chat, checkpoints, export, extract, few_shot, hub, text
 from bert4x.errors import Bert4xError
 from bert4x.version import __version__
 
@@ -47,6 +47,6 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (checkpoints, hub, text, chat, few_shot, extract):
+    for module in (checkpoints, hub, text, chat, few_shot, extract, export):
         module.add_commands(command)
     return top
