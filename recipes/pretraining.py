@@ -5,6 +5,7 @@ source to target (UniLM, Dong et al. 2019). What differs is the attention mask a
 
     python recipes/pretraining.py --data prose.txt:2 lines.txt.xz:3:lines poems.tsv --output runs/small --minutes 90
     python recipes/pretraining.py --data prose.txt:2 lines.txt.xz:3:lines poems.tsv --output runs/small --resume auto
+    python recipes/pretraining.py --data papers.txt --model hfl/chinese-roberta-wwm-ext --learning-rate 1e-4
     python recipes/pretraining.py --data prose.txt lines.txt.xz:1:lines poems.tsv --evaluate runs/small/float16
 
 A file is plain text or .xz of any size, a paragraph a line, documents separated by an empty line; `:2` has an epoch see
@@ -12,21 +13,15 @@ it twice, `:lines` says that every line is a document. A .tsv file holds `title 
 tokenized once, into a cache on the disk. The last 1% of every file is not trained on: it is what `--evaluate` reads.
 """
 
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-import keras
-import numpy as np
 
 import bert4x
 from bert4x import plots, recipe
 from bert4x.errors import RunError
 from bert4x.training.corpus import Source, cache_rows
 from bert4x.training.evaluation import held_out_rows, masked_accuracy, perplexity
-from bert4x.training.loop import METRICS, read_metrics
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import Mix, Specials
 from bert4x.training.pretraining import Pretrainer
@@ -47,6 +42,7 @@ class Arguments:
     output: Path = recipe.option(Path("runs/pretraining"), "folder of checkpoints and the final model")
     resume: Literal["never", "auto"] = recipe.option("never", "auto: go on with the run in the output folder")
     cache: Path | None = recipe.option(None, "folder of tokenized text; default: cache/ in the output folder")
+    model: str | None = recipe.option(None, "a BERT to go on from, with its vocabulary and sizes; default: a new one")
     vocab: Path | None = recipe.option(None, "vocab.txt to use; default: the embedded model's")
     trim_vocab: Path | None = recipe.option(None, "or a large vocab.txt to trim to --vocab-size by frequency")
     vocab_size: int = recipe.option(8000, "tokens of a trimmed vocabulary", least=100)
@@ -71,16 +67,24 @@ def sources(args) -> list[Source]:
     return [Source.parse(text) for text in args.data or [str(TOY)]]
 
 
-def make_tokenizer(args):
-    """The vocabulary that is given, trimmed from a large one, or the embedded model's."""
+def make_model(args):
+    """Vocabulary and config: of the model to go on from; or a vocabulary trimmed from a large one, or the embedded
+    model's, and sizes as the arguments say."""
+    if args.model:
+        model = bert4x.load(args.model, with_mlm=True)
+        return model.tokenizer, model.config
     if args.trim_vocab:
         tokens = corpus_vocabulary(sources(args), args.trim_vocab, args.vocab_size)
-        return bert4x.Tokenizer({token: i for i, token in enumerate(tokens)}, do_lower_case=True)
-    return bert4x.Tokenizer(args.vocab or Path(bert4x.__file__).parent / "assets/default/vocab.txt", do_lower_case=True)
+        tokenizer = bert4x.Tokenizer({token: i for i, token in enumerate(tokens)}, do_lower_case=True)
+    else:
+        vocab = args.vocab or Path(bert4x.__file__).parent / "assets/default/vocab.txt"
+        tokenizer = bert4x.Tokenizer(vocab, do_lower_case=True)
+    sizes, scale = (tokenizer.vocab_size, args.hidden, args.layers, args.heads), 0.64 / args.hidden**0.5
+    return tokenizer, bert4x.TransformerConfig("bert", *sizes, pad_token_id=tokenizer.pad_id, initializer_range=scale)
 
 
-def make_trainer(args, tokenizer):
-    """A model with random weights, and the data it will see."""
+def read_data(args, tokenizer):
+    """The files' rows, tokenized, mixed by their weights."""
 
     def encode(texts):
         return [ids[1:-1] for ids in tokenizer.encode_batch(texts)[0]]
@@ -89,52 +93,23 @@ def make_trainer(args, tokenizer):
     files = [cache_rows(source, args.cache or args.output / "cache", encode, tokens) for source in sources(args)]
     for file in files:
         print(f"{file.name}: {len(file):,} rows, {len(file.ids):,} tokens, weight {file.weight:g}")
-    config = bert4x.TransformerConfig(
-        "bert", tokenizer.vocab_size, args.hidden, args.layers, args.heads, pad_token_id=tokenizer.pad_id,
-        initializer_range=0.64 / args.hidden**0.5,
-    )  # fmt: skip
+    return Mixture(files, args.batch_tokens, args.seed), Words(tokens) if args.whole_words else None
+
+
+def train(args):
+    """Runs to the end of the schedule, or goes on to it; writes the model in float32 and float16, and the curve."""
+    tokenizer, config = make_model(args)
+    mixture, words = read_data(args, tokenizer)
     trainer = Pretrainer(
-        config,
-        Mixture(files, args.batch_tokens, args.seed),
-        Specials.of(tokenizer),
-        Mix(tuple(args.objectives), words=Words(tokens) if args.whole_words else None),
-        peak=args.learning_rate,
-        seed=args.seed,
-        dtype=args.precision,
-        # XLA is the faster one in float32 on a CPU, oneDNN in bfloat16.
-        jit="auto" if args.precision == "float32" or keras.backend.backend() != "tensorflow" else False,
-    )
+        config, mixture, Specials.of(tokenizer), Mix(tuple(args.objectives), words=words),
+        peak=args.learning_rate, seed=args.seed, dtype=args.precision, start=args.model,
+    )  # fmt: skip
     trainer.model.tokenizer = tokenizer
     if (args.output / "training.safetensors").exists() and not args.smoke:
         if args.resume == "never":
             raise RunError(f"{args.output} holds a run; go on with --resume auto, or choose another --output")
         trainer.resume(args.output)
-    return trainer
-
-
-def train(trainer, args):
-    """Runs to the end of the schedule; saves every three minutes, with the losses so far."""
-    started = saved = time.time()
-    before, first, records = trainer.seconds, trainer.step, read_metrics(args.output / METRICS)
-    records = [record for record in records if record["update"] <= first]
-
-    def save():
-        trainer.save(args.output)
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        args.output.joinpath(METRICS).write_text(lines, "utf-8")
-
-    while (progress := trainer.step / args.max_steps if args.max_steps else trainer.seconds / (60 * args.minutes)) < 1:
-        loss = trainer.train_step(progress)
-        records.append({"update": trainer.step, "loss": loss, "learning_rate": trainer.rate(progress)})
-        trainer.seconds = before + time.time() - started
-        if trainer.step % 50 == 0:
-            speed = (trainer.step - first) * args.batch_tokens / (time.time() - started)
-            mean = np.mean([record["loss"] for record in records[-50:]])
-            print(f"step {trainer.step}, {progress:.1%}: loss {mean:.4f}, {speed:.0f} tokens/s", flush=True)
-        if time.time() - saved > 180:
-            save()
-            saved = time.time()
-    save()
+    records = trainer.run(args.output, args.minutes, args.max_steps)
     bert4x.save(trainer.model, args.output / "float32")
     bert4x.convert(args.output / "float32", args.output / "float16", format="bert4x", dtype="float16")
     try:
@@ -163,7 +138,7 @@ def main(args):
     if len(args.objectives) != 3 or min(args.objectives) < 0 or abs(sum(args.objectives) - 1) > 1e-6:
         raise RunError(f"--objectives {args.objectives}; expected three shares whose sum is 1: MLM, LM, UniLM")
     args.output.mkdir(parents=True, exist_ok=True)
-    return train(make_trainer(args, make_tokenizer(args)), args)
+    return train(args)
 
 
 if __name__ == "__main__":

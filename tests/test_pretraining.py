@@ -352,6 +352,10 @@ def test_the_recipe_trains_resumes_and_evaluates(sources, tmp_path, capsys):
     assert "step 50, 98.0%: loss" in run(*sizes, "--max-steps", 50, "--resume", "auto")
     assert (out / "float32/model.safetensors").read_bytes() != first
     assert [record["update"] for record in read_metrics(out / "metrics.jsonl")] == list(range(1, 51))
+    run("--model", out / "float16", "--max-steps", 1, "--batch-tokens", 512, "--output", tmp_path / "more")
+    (gone_on,) = read_metrics(tmp_path / "more/metrics.jsonl")
+    losses = [record["loss"] for record in read_metrics(out / "metrics.jsonl")]
+    assert abs(gone_on["loss"] - losses[-1]) < abs(gone_on["loss"] - losses[0])
     table = run("--evaluate", out / "float16").splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == ["| prose", "| poems"]
     assert float(table[2].split(" | ")[3].rstrip(" |")) < 1000  # of 8000 tokens: it knows which ones the text uses

@@ -231,9 +231,10 @@ class Loop:
 
 
 class Signals:
-    """Within the block, Ctrl-C and SIGTERM let the loop's update end first; a second one ends the process as usual."""
+    """Within the block, Ctrl-C and SIGTERM set the loop's `interrupted`, so that its update ends first; a second one
+    ends the process as usual."""
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop):
         self.loop, self.before = loop, {}
 
     def __enter__(self):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import keras
@@ -17,6 +18,7 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import CheckpointNotFoundError, ConfigError
 from bert4x.models.bert import Bert
 from bert4x.optimizers import NOT_DECAYED, warmup_decay
+from bert4x.training.loop import METRICS, Signals, read_metrics
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import Mix, Specials, make_batch
 
@@ -74,8 +76,9 @@ class Pretrainer:
 
     Args:
         specials: the ids of the special tokens.
-        jit: compile with XLA; "auto" leaves it to Keras. With TensorFlow on a CPU, XLA is faster in float32, the
-            plain graph in mixed bfloat16.
+        start: a checkpoint whose weights to go on from, of the same sizes; by default they are random.
+        jit: compile with XLA; by default where that is faster: not with TensorFlow in mixed bfloat16, on a CPU.
+    Raises: the errors of `bert4x.load`.
     """
 
     def __init__(
@@ -89,7 +92,8 @@ class Pretrainer:
         weight_decay: float = 0.01,
         seed: int = 0,
         dtype: str | None = None,
-        jit: bool | str = "auto",
+        start: str | os.PathLike | None = None,
+        jit: bool | str | None = None,
     ):
         keras.utils.set_random_seed(seed)
         self.mixture, self.specials, self.mix, self.peak, self.seed = mixture, specials, mix or Mix(), peak, seed
@@ -97,17 +101,22 @@ class Pretrainer:
         plain = config.replace(dropout_rate=0.0, attention_dropout_rate=0.0)
         self.model = PretrainingBert(plain, with_mlm="linear", dtype=dtype).build().model
         self.model.config = config
-        # Starting from the tokens' frequencies spares the model the long way there in steps of the learning rate.
-        counts = mixture.token_counts(config.vocab_size) + 1
-        self.model.get_layer("MLM-Bias").bias.assign(np.log(counts / counts.sum()))
+        if start is not None:
+            self.model.backbone.load_weights_from_checkpoint(start)
+        else:  # Starting from the tokens' frequencies spares it the long way there in steps of the learning rate.
+            counts = mixture.token_counts(config.vocab_size) + 1
+            self.model.get_layer("MLM-Bias").bias.assign(np.log(counts / counts.sum()))
         self.optimizer = keras.optimizers.AdamW(
             peak, weight_decay=weight_decay, beta_2=0.98, epsilon=1e-8, global_clipnorm=1.0
         )
         self.optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         self.optimizer.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+        if jit is None:
+            plain = keras.backend.backend() == "tensorflow" and self.model.compute_dtype == "bfloat16"
+            jit = False if plain else "auto"
         self.model.compile(optimizer=self.optimizer, loss=loss, jit_compile=jit)
-        self.step = 0
+        self.step, self.interrupted = 0, False
         self.seconds = 0.0  # of training so far, over all sittings
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
@@ -127,6 +136,40 @@ class Pretrainer:
         loss = self.model.train_on_batch(inputs, batch["targets"], sample_weight=batch["weights"])
         self.step += 1
         return float(loss)
+
+    def run(self, folder: str | os.PathLike, minutes: float = 90, max_steps: int | None = None) -> list[dict]:
+        """Trains until `max_steps` steps are taken, or else for `minutes`, over all sittings. Saves every 3 minutes,
+        when interrupted and at the end. Returns the records of metrics.jsonl.
+
+        Raises: KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is written.
+        """
+        metrics = Path(folder) / METRICS
+        records = [record for record in read_metrics(metrics) if record["update"] <= self.step]
+        began = saved = time.monotonic()
+        before, first = self.seconds, self.step
+
+        def save():
+            self.save(folder)
+            with atomic_write(metrics) as path:
+                path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+
+        with Signals(self):
+            while (progress := self.step / max_steps if max_steps else self.seconds / (60 * minutes)) < 1:
+                rate, loss = self.rate(progress), self.train_step(progress)
+                records.append({"update": self.step, "loss": loss, "learning_rate": rate})
+                now = time.monotonic()
+                self.seconds = before + now - began
+                if self.step % 50 == 0:
+                    speed = (self.step - first) * self.mixture.batch_tokens / (now - began)
+                    mean = np.mean([record["loss"] for record in records[-50:]])
+                    print(f"step {self.step}, {progress:.1%}: loss {mean:.4f}, {speed:.0f} tokens/s", flush=True)
+                if self.interrupted or now - saved > 180:
+                    save()
+                    saved = now
+                if self.interrupted:
+                    raise KeyboardInterrupt
+        save()
+        return records
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes weights, optimizer slots and the position in the data, atomically, as one file."""
