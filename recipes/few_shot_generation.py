@@ -24,35 +24,23 @@ from bert4x.generation.few_shot import parse_template
 
 # name: (template, solved cases, question, what CPM-LM was published to answer). The first prompt is the published one;
 # the others have its form, with cases of our own, so that other answers are no fault.
+# fmt: off
 TASKS = {
     "knowledge": (
-        "{country}的首都是{capital}",
-        [("美国", "华盛顿"), ("法国", "巴黎"), ("日本", "东京")],
-        "中国",
-        "北京",
-    ),
+        "{country}的首都是{capital}", [("美国", "华盛顿"), ("法国", "巴黎"), ("日本", "东京")], "中国", "北京"),
     "translation": ("{chinese} {english}", [("狗", "dog"), ("猫", "cat"), ("鱼", "fish")], "鸟", "bird"),
-    "subjects": (
-        "{sentence} {subject}",
-        [
-            ("一九二一年，鲁迅在北京写成了《阿Q正传》", "鲁迅"),
-            ("从康桥回来以后，徐志摩写下了他最有名的诗", "徐志摩"),
-            ("那几年里，李四光走遍了南方的山岭", "李四光"),
-        ],
-        "在普林斯顿，杨振宁提出宇称在弱相互作用中不守恒",
-        "杨振宁",
-    ),
-    "triples": (
-        "{sentence} ->{triple}",
-        [
-            ("小李身高180厘米，是校队的中锋。", "小李,身高,180厘米"),
-            ("这座桥全长1200米，去年才通车。", "桥,全长,1200米"),
-            ("我的老师王芳今年52岁，还在上课。", "王芳,年龄,52岁"),
-        ],
-        "张红体重140斤，她想再瘦一点。",
-        "张红,体重,140斤",
-    ),
+    "subjects": ("{sentence} {subject}", [
+        ("一九二一年，鲁迅在北京写成了《阿Q正传》", "鲁迅"),
+        ("从康桥回来以后，徐志摩写下了他最有名的诗", "徐志摩"),
+        ("那几年里，李四光走遍了南方的山岭", "李四光"),
+    ], "在普林斯顿，杨振宁提出宇称在弱相互作用中不守恒", "杨振宁"),
+    "triples": ("{sentence} ->{triple}", [
+        ("小李身高180厘米，是校队的中锋。", "小李,身高,180厘米"),
+        ("这座桥全长1200米，去年才通车。", "桥,全长,1200米"),
+        ("我的老师王芳今年52岁，还在上课。", "王芳,年龄,52岁"),
+    ], "张红体重140斤，她想再瘦一点。", "张红,体重,140斤"),
 }
+# fmt: on
 # FewCLUE's tasks (Xu et al. 2021, arXiv 2107.07498): template, and the label in words
 FEWCLUE = {
     "eprstmt": ("{sentence}。这次购物很{label}", {"Positive": "好", "Negative": "差"}),
