@@ -69,10 +69,9 @@ def make_model(args, tokenizer, **options):
         "vocab_size": tokenizer.vocab_size, "hidden_size": args.hidden, "num_hidden_layers": args.layers,
         "num_attention_heads": 4, "intermediate_size": 512, "hidden_act": "relu", "dropout_rate": args.dropout,
         "segment_vocab_size": 0, "pad_token_id": tokenizer.pad_id, "initializer_range": args.hidden**-0.5,
+        "layer_norm_eps": 1e-6,
     }  # fmt: skip
-    model = bert4x.build_transformer_model(
-        config, model="transformer", with_mlm="linear", layer_norm_eps=1e-6, **options
-    )
+    model = bert4x.build_transformer_model(config, model="transformer", with_mlm="linear", **options)
     model.tokenizer = tokenizer
     return model
 
@@ -101,12 +100,11 @@ def main(args):
     tokenizer = bert4x.load_tokenizer(args.model or DEFAULT_MODEL) if titles else pair_tokenizer(pairs, *vocabulary)
     sources = encode(tokenizer, [source for source, _ in pairs], args.max_length)
     targets = [ids[1:-1] for ids in encode(tokenizer, [target for _, target in pairs], args.max_target + 2)]
-    print(f"{len(pairs):,} pairs to train on, {len(tests):,} held-out sources, {tokenizer.vocab_size} tokens")
 
     # The first token of a target says in which direction it is written.
     symbols = training.Symbols(tokenizer.start_id, tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id)
     special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id]
-    search = {"max_new_tokens": args.max_target + 1, "suppress_ids": special}
+    search = {"max_new_tokens": args.max_target + 1, "suppress_ids": special, "length_penalty": 0.6}
     reader = make_model(args, tokenizer)  # takes the weights of one model after the other, and is compiled once
 
     def decode(weights, sources, way, **options):
@@ -142,17 +140,16 @@ def main(args):
     for name in (*training.DIRECTIONS, "both"):
         began = time.perf_counter()
         if name == "both":
-            found = training.decode_both_ways(decoder, test_sources, symbols, length_penalty=0.6, **scored)
+            found = training.decode_both_ways(decoder, test_sources, symbols, **scored)
         else:
-            found = decode(plain[name], test_sources, name, num_beams=args.beams, length_penalty=0.6)
+            found = decode(plain[name], test_sources, name, num_beams=args.beams)
         seconds = time.perf_counter() - began
-        said = [tokenizer.decode(ids) for ids in found]
-        score = bleu(said, references, tokenize="char", lowercase=True).score
+        score = bleu([tokenizer.decode(ids) for ids in found], references, tokenize="char", lowercase=True).score
         print(f"| {name} | {score:.2f} | {seconds:.1f} |", flush=True)
 
     # 5. One of them, seen from both sides.
-    shown = decoder.paths(texts[:8], stop_ids=symbols.stop, **scored)
-    text, paths = max(zip(texts, shown, strict=False), key=lambda pair: len(pair[0]))
+    text = max(texts[:8], key=len)
+    (paths,) = decoder.paths([text], stop_ids=symbols.stop, **scored)
     decoding_paths(paths, tokenizer, args.output / "paths.png", title=text if len(text) < 80 else "")
     print(f"{text}\n-> {decoder.text(paths[0])}\npicture: {args.output / 'paths.png'}")
 
