@@ -12,7 +12,7 @@ from bert4x.checkpoints.write import write_config, write_json
 from bert4x.errors import ConversionError
 from bert4x.exporting.forward import Arrays, Forward, Source, difference, open_source
 from bert4x.exporting.readme import readme
-from bert4x.exporting.targets import Run, check, check_size, runner, write
+from bert4x.exporting.targets import Run, check, check_weights, runner, write
 from bert4x.tasks.task import FILE
 
 # The largest difference allowed, as a share of the largest output (or of 1, if all are smaller).
@@ -71,7 +71,7 @@ def export(
     forward = Forward(opened, needs_mask(opened) if padding_mask is None else padding_mask)
     samples = list(forward.samples())
     expected = [forward.run(inputs) for inputs in samples]
-    check_size(to, forward)
+    check_weights(to, forward)
     allowed = tolerance_of(forward, quantize) if tolerance is None else tolerance
 
     parent = next(path for path in target.absolute().parents if path.exists())
@@ -107,8 +107,8 @@ def needs_mask(source: Source) -> bool:
 
 def tolerance_of(forward: Forward, quantize: str | None) -> float:
     """How much may be lost."""
-    exact = all(layer.compute_dtype == "float32" for layer in forward.model.layers)
-    return TOLERANCES[quantize] if exact else max(LOW_PRECISION, TOLERANCES[quantize])
+    lowest = 0 if forward.dtypes == {"float32"} else LOW_PRECISION
+    return max(lowest, TOLERANCES[quantize])
 
 
 def written(to: str, forward: Forward, folder: Path, quantize: str | None) -> Run:
@@ -116,7 +116,13 @@ def written(to: str, forward: Forward, folder: Path, quantize: str | None) -> Ru
     try:
         return runner(to, write(to, forward, folder, quantize))
     except Exception as error:  # each has errors of its own
-        raise ConversionError(f"this model cannot be exported to {to}: {type(error).__name__}: {error}") from error
+        raise ConversionError(f"this model cannot be exported to {to}: {shortened(error)}") from error
+
+
+def shortened(error: Exception, most: int = 600) -> str:
+    """An error of a converter in one line; some repeat the whole graph."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def compare(run: Run, samples: list[Arrays], expected: list[Arrays], allowed: float, to: str) -> tuple[dict, dict]:
@@ -130,7 +136,7 @@ def compare(run: Run, samples: list[Arrays], expected: list[Arrays], allowed: fl
         try:
             found = run(inputs)
         except Exception as error:
-            raise ConversionError(f"{to} fails on token ids {shape}: {type(error).__name__}: {error}") from error
+            raise ConversionError(f"{to} fails on token ids {shape}: {shortened(error)}") from error
         if missing := right.keys() - found.keys():
             raise ConversionError(f"the export lacks {sorted(missing)}; it has {sorted(found)}")
         for name, values in right.items():

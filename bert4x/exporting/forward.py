@@ -130,9 +130,10 @@ class Forward(keras.Model):
             raise ConversionError("only what bert4x.load gives takes a padding mask; export this model without it")
         self.model = source.model
         self.input_keys = tuple(input_name(tensor.name) for tensor in source.model.inputs)
-        self.output_keys = source.outputs
         self.padding_mask = padding_mask
-        self.transitions = getattr(source.task, "transitions", None)
+        transitions = getattr(source.task, "transitions", None)
+        self.transitions = transitions if transitions in source.model.layers else None
+        self.output_keys = source.outputs if self.transitions is None else (*source.outputs, "transitions")
 
     def call(self, inputs):
         given = {name: inputs[name] for name in self.input_keys}
@@ -140,11 +141,15 @@ class Forward(keras.Model):
             outputs = self.model(given | {"padding_mask": inputs["padding_mask"]}, training=False)
         else:
             outputs = self.model(list(given.values()), training=False)
-        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-        named = dict(zip(self.output_keys, outputs, strict=True))
-        if self.transitions is not None:
-            named["transitions"] = self.transitions.trans
-        return {name: ops.cast(values, "float32") for name, values in named.items()}
+        outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+        outputs += [] if self.transitions is None else [self.transitions.trans]
+        return {name: ops.cast(values, "float32") for name, values in zip(self.output_keys, outputs, strict=True)}
+
+    @property
+    def dtypes(self) -> set[str]:
+        """What the weights are, and what is computed in."""
+        held = {variable.dtype for variable in self.model.variables if "seed_generator" not in variable.path}
+        return held | {layer.compute_dtype for layer in self.model.layers}
 
     def signature(self) -> dict[str, keras.layers.InputSpec]:
         """The inputs by name, in the order of the alphabet: that in which TensorFlow flattens them."""

@@ -37,8 +37,15 @@ def check(to: str, quantize: str | None) -> None:
         raise MissingRuntimeError(f'{to} needs {" and ".join(missing)}: pip install "bert4x[export]"')
 
 
-def check_size(to: str, forward: Forward) -> None:
-    """Raises: ConversionError for weights that do not fit into one ONNX file."""
+def check_weights(to: str, forward: Forward) -> None:
+    """Raises: ConversionError for weights that do not fit into one file, or that a runtime has no operations for."""
+    if to == "savedmodel":
+        return
+    if others := forward.dtypes - {"float32"}:
+        raise ConversionError(
+            f"this model holds or computes in {', '.join(sorted(others))}; for {to} load it with dtype='float32' and "
+            "without quantize, and let the export quantize; or export to savedmodel"
+        )
     size = 4 * forward.count_params()
     if to == "onnx" and size > LARGEST_ONNX:
         raise ConversionError(f"{size / 1e9:.1f} GB of weights; an ONNX file holds 2 GB. Export to savedmodel instead")
@@ -47,18 +54,19 @@ def check_size(to: str, forward: Forward) -> None:
 def write(to: str, forward: Forward, folder: Path, quantize: str | None) -> Path:
     """Writes the model into a folder, by Keras' own export; the path of its file."""
     file = folder / FILES[to]
-    whole = folder / f"whole-{file.name}" if quantize else file
+    first = folder / f"first-{file.name}"
     options = {"opset_version": OPSET} if to == "onnx" else {}
+    signature = [forward.signature()]
     with quiet():
-        forward.export(
-            str(whole), format=KERAS_FORMATS[to], input_signature=[forward.signature()], verbose=False, **options
-        )
+        forward.export(str(first), format=KERAS_FORMATS[to], input_signature=signature, verbose=False, **options)
         if to == "onnx":
-            name_axes(whole)
-        if quantize:
-            {"int8": quantize_onnx, "float16": halve_openvino}[quantize](whole, file)
-            for part in folder.glob("whole-*"):
-                part.unlink()
+            finish_onnx(first, file, quantize)
+        elif to == "openvino":
+            finish_openvino(first, file, sorted(forward.output_keys), quantize)
+        else:
+            first.rename(file)
+    for part in folder.glob("first-*"):
+        part.unlink()
     return file
 
 
@@ -83,36 +91,33 @@ def quiet() -> Iterator[None]:
         os.environ.pop("CI") if before is None else os.environ.update(CI=before)
 
 
-def name_axes(file: Path) -> None:
-    """Calls the axes of an ONNX model's inputs what they are, instead of unk__509."""
+def finish_onnx(first: Path, file: Path, quantize: str | None) -> None:
+    """Calls the axes of inputs what they are, instead of unk__509; with int8, replaces each matrix by one of int8 with
+    a scale for each output, and what it multiplies is quantized as it comes."""
     import onnx
 
-    model = onnx.load(file)
+    model = onnx.load(first)
     for value in model.graph.input:
-        axes = value.type.tensor_type.shape.dim
-        for axis, name in zip(
-            axes, ("batch", "target_length" if value.name == "target_ids" else "length"), strict=False
-        ):
+        length = "target_length" if value.name == "target_ids" else "length"
+        for axis, name in zip(value.type.tensor_type.shape.dim, ("batch", length), strict=False):
             if axis.dim_param:
                 axis.dim_param = name
-    for value in model.graph.output:
-        for axis in value.type.tensor_type.shape.dim[:1]:
-            axis.dim_param = axis.dim_param and "batch"
-    onnx.save(model, file)
+    onnx.save(model, first if quantize else file)
+    if quantize:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(first, file, per_channel=True, weight_type=QuantType.QInt8)
 
 
-def quantize_onnx(whole: Path, file: Path) -> None:
-    """Matrices as int8, with a scale for each output; what they multiply is quantized as it comes."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(whole, file, per_channel=True, weight_type=QuantType.QInt8)
-
-
-def halve_openvino(whole: Path, file: Path) -> None:
-    """Weights as float16, computed with as before."""
+def finish_openvino(first: Path, file: Path, outputs: list[str], quantize: str | None) -> None:
+    """Names the outputs, which comes to nothing where the converter finds operations to leave out; with float16, stores
+    the weights in it, and computes as before."""
     import openvino
 
-    openvino.save_model(openvino.Core().read_model(whole), file, compress_to_fp16=True)
+    model = openvino.Core().read_model(first)
+    for output, name in zip(model.outputs, outputs, strict=True):  # TensorFlow flattens a dict in order of its keys
+        output.tensor.set_names({name})
+    openvino.save_model(model, file, compress_to_fp16=quantize == "float16")
 
 
 def runner(to: str, file: Path) -> Run:
