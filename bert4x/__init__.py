@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bert4x.checkpoints.convert import convert, save
     from bert4x.checkpoints.inspection import inspect, verify
     from bert4x.config import TransformerConfig
+    from bert4x.devices import distribution
     from bert4x.exporting.export import export
     from bert4x.generation.bidirectional import BidirectionalDecoder
     from bert4x.generation.few_shot import FewShot
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOME = {
     "build_transformer_model": "bert4x.models.build",
     "load": "bert4x.models.build",
+    "distribution": "bert4x.devices",
     "fill_mask": "bert4x.tasks.fill_mask",
     "pipeline": "bert4x.tasks.pipelines",
     "convert": "bert4x.checkpoints.convert",
@@ -56,6 +58,7 @@ __all__ = [
     "__version__",
     "build_transformer_model",
     "convert",
+    "distribution",
     "export",
     "fill_mask",
     "inspect",

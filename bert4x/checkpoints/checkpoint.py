@@ -170,6 +170,12 @@ class Checkpoint:
             self._unasked.update(zip(entry.ours, ours, strict=True))
         return self._unasked.pop(path)
 
+    def part(self, path: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Some of one of our variables, a slice with bounds for each axis; reads no more of the files than it must."""
+        entry = self.entries[path]
+        theirs = [self.renamed[name] for name in self._names(entry)]
+        return entry.layout.part(theirs, [self.shapes[name][0] for name in entry.ours], entry.ours.index(path), index)
+
     def verify(self) -> int:
         """Checks every tensor against the checksum its format carries; returns how many had one.
 

@@ -1,10 +1,10 @@
 """Where the weights of a checkpoint are, and in which container."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bert4x.checkpoints.tensors import LazyTensor, Tensors
+from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnknownFormatError
 
 RANK = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt$")
@@ -193,7 +193,7 @@ def read_ranks(folder: Path) -> Tensors:
     if not ranks[0]:
         raise CorruptFileError(f"{paths[0]} holds no tensors under 'module'")
     return {
-        f"{rank}/{name}": LazyTensor(f"{rank}/{name}", t.shape, t.dtype, t.read, t.verify)
+        f"{rank}/{name}": replace(t, name=f"{rank}/{name}")
         for rank, tensors in enumerate(ranks)
         for name, t in tensors.items()
     }

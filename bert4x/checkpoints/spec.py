@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bert4x.checkpoints.tensors import copy, empty
+from bert4x.checkpoints.tensors import LazyTensor, copy, empty
 from bert4x.config import ConfigStyle
 
 Shape = tuple[int, ...]
@@ -63,6 +63,28 @@ class Layout:
             for whole, part in zip(out, self._parts(tensor, ours, ranks), strict=True):
                 copy(whole[self._slice(whole, rank, ranks)], part)
         return out
+
+    def part(
+        self, theirs: Sequence[LazyTensor], ours: Sequence[Shape], which: int, index: tuple[slice, ...]
+    ) -> np.ndarray:
+        """Some of one of our variables, a slice with bounds for each axis, from their tensors, of which it reads no
+        more than it must. May be a view.
+        """
+        ranks = len(theirs) if self.shard is not None else 1
+        pieces = [self.piece(shape, ranks) for shape in ours]
+        before = sum(piece[-1] for piece in pieces[:which])  # columns of other variables
+        axis = self.shard % len(pieces[which]) if ranks > 1 else 0
+        size, found = pieces[which][axis], []
+        for rank, tensor in enumerate(theirs[:ranks]):
+            inside = list(index)
+            start, stop = index[axis].start - rank * size, index[axis].stop - rank * size
+            inside[axis] = slice(max(start, 0), min(stop, size))
+            if inside[axis].start >= inside[axis].stop:
+                continue
+            inside[-1] = slice(inside[-1].start + before, inside[-1].stop + before)
+            inside = inside[::-1] if self.transpose else inside
+            found.append(self._as_ours(tensor.part((slice(0, 1), *inside) if self.lead else tuple(inside))))
+        return found[0] if len(found) == 1 else np.concatenate(found, axis)
 
     def save(self, ours: Sequence[np.ndarray], rank: int = 0, ranks: int = 1) -> np.ndarray:
         """Their tensor of one rank from our variables."""

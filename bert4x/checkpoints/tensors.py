@@ -27,6 +27,7 @@ class LazyTensor:
     `read()` returns an array of exactly `shape` and `dtype`; it may be a read-only view of a memory map.
     `verify()` checks the bytes against the checksum the format carries, if it carries one, and raises
     `CorruptFileError`; it returns False when the format has no checksum for this tensor.
+    `rows(start, stop)` reads only these rows of the first axis; None where a format cannot.
     """
 
     name: str
@@ -34,6 +35,23 @@ class LazyTensor:
     dtype: np.dtype
     read: Callable[[], np.ndarray]
     verify: Callable[[], bool] = lambda: False
+    rows: Callable[[int, int], np.ndarray] | None = None
+
+    def part(self, index: tuple[slice, ...]) -> np.ndarray:
+        """The values at a slice, of bounds and no step, for each axis. Where the format can read rows alone, memory
+        holds this part and no more than `ROWS` bytes besides.
+        """
+        if self.rows is None or not self.shape:
+            return self.read()[index]
+        first, others = index[0], (slice(None), *index[1:])
+        if all(s.stop - s.start == size for s, size in zip(index[1:], self.shape[1:], strict=True)):
+            return self.rows(first.start, first.stop)
+        result = empty(tuple(s.stop - s.start for s in index), self.dtype)
+        step = max(1, ROWS * self.shape[0] // max(1, self.nbytes))
+        for start in range(first.start, first.stop, step):
+            stop = min(start + step, first.stop)
+            result[start - first.start : stop - first.start] = self.rows(start, stop)[others]
+        return result
 
     @property
     def size(self) -> int:
@@ -56,6 +74,7 @@ Tensors = dict[str, LazyTensor]
 CACHE_LINE = 64  # bytes
 LARGE = 1 << 20  # bytes
 TILE_ROWS = 512
+ROWS = 4 << 20  # bytes of rows that are read at a time for some of their columns
 
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:

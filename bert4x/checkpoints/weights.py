@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -57,6 +58,22 @@ class Weights:
         check_finite(path, values)
         self.loaded.append(path)
         return values if any_order else contiguous(values)
+
+    def parts(self, path: str, shape: tuple[int, ...]) -> Callable[[tuple[slice, ...]], np.ndarray] | None:
+        """The same for some of a variable at a time. What must be changed to fit is read as a whole."""
+        source = self.source_path(path.removeprefix(self.prefix))
+        changed = self.keep_tokens is not None or self.compound_tokens
+        if source is None or changed or self.checkpoint.shapes[source][0] != shape:
+            values = self(path, shape)
+            return None if values is None else values.__getitem__
+
+        def read(index):
+            values = self.checkpoint.part(source, index)
+            check_finite(path, values)
+            return values
+
+        self.loaded.append(path)
+        return read
 
     def read(self, source: str) -> np.ndarray:
         """The checkpoint's values of a variable, while a thread already reads those that are probably asked for next.

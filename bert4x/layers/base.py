@@ -3,15 +3,25 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import keras
 import numpy as np
 
+from bert4x import devices
 from bert4x.errors import ConfigError, nearest
 from bert4x.layers.quantized import int8_matmul, quantize
 
-# path, shape, whether any memory order will do -> values, or None where the layer's own initializer should run
-WeightSource = Callable[[str, tuple[int, ...], bool], np.ndarray | None]
+
+class WeightSource(Protocol):
+    """Where initial values come from; both give None where the layer's own initializer should run."""
+
+    def __call__(self, path: str, shape: tuple[int, ...], any_order: bool = False) -> np.ndarray | None:
+        """All values of a variable; with `any_order` maybe transposed in memory."""
+
+    def parts(self, path: str, shape: tuple[int, ...]) -> Callable[[tuple[slice, ...]], np.ndarray] | None:
+        """A function that reads some of the values: a slice with bounds for each axis."""
+
 
 _source: contextvars.ContextVar[WeightSource | None] = contextvars.ContextVar("weight_source", default=None)
 
@@ -34,6 +44,9 @@ class LoadsWeights:
     """Mix-in for a Keras layer: `add_weight` asks the enclosing `weights_from` first."""
 
     def add_weight(self, *args, shape=None, initializer=None, name=None, **kwargs):
+        if _source.get() is not None and devices.divided():
+            divided = self.from_parts(name, tuple(shape), kwargs.get("dtype") or self.variable_dtype)
+            return super().add_weight(*args, shape=shape, initializer=divided or initializer, name=name, **kwargs)
         values = self.from_source(name, shape, outputs_first(self.variable_dtype) and name == "kernel")
         if values is not None:
 
@@ -46,6 +59,18 @@ class LoadsWeights:
         """The values of a variable, if there is a source of them; with `any_order` maybe transposed in memory."""
         source = _source.get()
         return None if source is None else source(f"{self.path}/{name}", tuple(shape), any_order)
+
+    def from_parts(self, name: str, shape: tuple[int, ...], dtype: str):
+        """An initializer that reads for each device what it will hold, if there is a source of that."""
+        path = f"{self.path}/{name}"
+        read = _source.get().parts(path, shape)
+        if read is None:
+            return None
+
+        def initializer(shape, dtype=dtype, layout=None):  # Keras compiles those that take no layout
+            return devices.place(path, shape, dtype, read)
+
+        return initializer
 
     def add_quantized(self, name: str, shape, initializer, transpose: bool = False):
         """A matrix as an int8 variable of rows for each output, (N, K), and that of their scales, (N,), in float32.

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from bert4x import devices, masks
 from bert4x import layers as L
-from bert4x import masks
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError, nearest
 from bert4x.masks import APPLICATIONS
@@ -114,7 +114,8 @@ class Backbone:
         return self.layers[name]
 
     def build(self) -> "Backbone":
-        """Makes `.model`."""
+        """Makes `.model`. Raises: ConfigError where its sizes cannot be divided over the devices."""
+        devices.check(self.config, self.quantize)
         inputs = self.inputs()
         extra = self.additional_input_layers if self.additional_input_layers is not None else []
         extra = [extra] if not isinstance(extra, list | tuple) else list(extra)

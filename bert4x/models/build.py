@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
 from bert4x.checkpoints.files import is_name
@@ -205,7 +206,7 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
     if backbone.model is None:
         with weights_from(weights):
             backbone.build()
-    found = [(v, weights(v.path, tuple(v.shape))) for v in backbone.model.variables if id(v) in existing]
+    found = [(v, initial(v, weights)) for v in backbone.model.variables if id(v) in existing]
     weights.settle(strict)
     for variable, values in found:
         if values is not None:
@@ -215,6 +216,15 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
         raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
     backbone.model.load_report = checkpoint.report
     return backbone
+
+
+def initial(variable, weights: Weights):
+    """The values of a variable that is there already, or None; divided over devices as the variable is."""
+    path, shape = variable.path, tuple(variable.shape)
+    if not devices.divided():
+        return weights(path, shape)
+    read = weights.parts(path, shape)
+    return None if read is None else devices.place(path, shape, variable.dtype, read)
 
 
 def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, dict, dict]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 import keras
 from keras import ops
 
+from bert4x.devices import layout
+
 Gradients = list  # one tensor for every variable, of its shape
 
 
@@ -62,7 +64,9 @@ class Compiled:
                 results = self.function(*args)
             return results, [scope.get_current_value(variable) for variable in self.variables]
 
-        jitted = jax.jit(pure, donate_argnums=0)
+        # Variables stay where they are: divided over devices as they were, or anywhere (None).
+        shardings = [getattr(layout(variable), "backend_layout", None) for variable in self.variables]
+        jitted = jax.jit(pure, donate_argnums=0, out_shardings=(None, shardings))
 
         def run(*args):
             results, values = jitted([variable.value for variable in self.variables], *args)

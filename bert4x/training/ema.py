@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 from keras import ops
 
+from bert4x.devices import layout
 from bert4x.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ class ExponentialMovingAverage:
         self.of, self.momentum = list(variables), momentum
         self.updates = keras.Variable(0, dtype="int32", trainable=False, name="ema_updates")
         self.averages = [
-            keras.Variable(ops.copy(v.value), dtype=v.dtype, trainable=False, name=f"ema_{i}")
+            keras.Variable(ops.copy(v.value), dtype=v.dtype, trainable=False, name=f"ema_{i}", layout=layout(v))
             for i, v in enumerate(self.of)
         ]
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4x.devices import layout
 from bert4x.training.compiled import Compiled, Gradients, apply_gradients, divided, value_and_gradients
 from bert4x.training.ema import ExponentialMovingAverage
 
@@ -42,7 +43,9 @@ class Trainer:
         self.kept = [*model.variables, *optimizer.variables, *others]  # what a state of training holds
         # Sums of gradients, empty between updates.
         sums = self.variables if gathers else ()
-        self.sums = [keras.Variable(np.zeros(v.shape, v.dtype), trainable=False, name="sum") for v in sums]
+        self.sums = [
+            keras.Variable("zeros", v.shape, v.dtype, trainable=False, name="sum", layout=layout(v)) for v in sums
+        ]
         self.state = [*self.kept, *self.sums]
         self._learn = Compiled(self.learn_once, self.state)
         self._gather = Compiled(self.gather_once, self.state)

@@ -43,7 +43,15 @@ class RegionFile:
 
         Raises: `CorruptFileError` if its bytes are not all in the file or the shape is impossible.
         """
-        tensor = LazyTensor(name, shape, dtype, lambda: self.read(offset, tensor.nbytes).view(dtype).reshape(shape))
+
+        def rows(start: int, stop: int) -> np.ndarray:
+            size = tensor.nbytes // max(1, shape[0])
+            return self.read(offset + start * size, (stop - start) * size).view(dtype).reshape(stop - start, *shape[1:])
+
+        def read() -> np.ndarray:
+            return self.read(offset, tensor.nbytes).view(dtype).reshape(shape)
+
+        tensor = LazyTensor(name, shape, dtype, read, rows=rows if shape else None)
         checked_shape(shape, dtype.itemsize, f"{self.path}: tensor {name!r}")
         self._check(offset, tensor.nbytes, f"tensor {name!r} {shape} {dtype}")
         return tensor

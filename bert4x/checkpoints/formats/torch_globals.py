@@ -74,6 +74,12 @@ class StridedView:
     strides: tuple[int, ...]
 
     @property
+    def in_order(self) -> bool:
+        """Whether the elements lie one after the other, row by row."""
+        sizes = [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+        return 0 not in self.shape and tuple(sizes) == tuple(self.strides)
+
+    @property
     def span(self) -> int:
         """Elements from the first to the last, or 0."""
         if 0 in self.shape:

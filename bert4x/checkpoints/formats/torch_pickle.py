@@ -98,8 +98,17 @@ def _lazy(name: str, view: StridedView, segment: "ZipMember | Range") -> LazyTen
         strides = tuple(stride * dtype.itemsize for stride in view.strides)
         return np.lib.stride_tricks.as_strided(data.view(dtype), view.shape, strides)
 
+    def rows(start: int, stop: int) -> np.ndarray:
+        stride = view.strides[0]
+        data = segment.read(
+            (view.storage.start + view.offset + start * stride) * dtype.itemsize,
+            (stop - start) * stride * dtype.itemsize,
+        )
+        return data.view(dtype).reshape(stop - start, *view.shape[1:])
+
     dtype = view.storage.dtype
-    return LazyTensor(name, view.shape, dtype, read, segment.verify)
+    alone = view.shape and view.in_order and not getattr(segment, "deflated", False)
+    return LazyTensor(name, view.shape, dtype, read, segment.verify, rows if alone else None)
 
 
 def _open_zip(path: Path) -> tuple[object, Callable[[Storage], ZipMember]]:
