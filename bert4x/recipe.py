@@ -37,7 +37,7 @@ __all__ = ["Arguments", "Report", "Run", "option", "parse", "run"]
 ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "curves.png"
 ADAPTERS = "lora/adapter_model.safetensors"
 # What may differ between a run and its resumption: none of it changes a result (devices: but for the order of sums).
-FREE = ("output", "resume", "save_every", "json", "devices")
+FREE = ("output", "resume", "save_every", "json", "devices", "model_parallel")
 PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
@@ -69,7 +69,8 @@ class Arguments:
     max_length: int = option(128, "tokens of a text", least=8)
     precision: PRECISIONS = option("float32", "of computation; weights stay float32")
     backend: Literal["tensorflow", "jax", "torch"] | None = option(None, "of Keras; default: as Keras is configured")
-    devices: int = option(1, "to divide batches over (JAX only)", least=1)
+    devices: int = option(1, "to divide the work over (JAX only)", least=1)
+    model_parallel: int = option(1, "of these devices, how many hold one copy of the model together", least=1)
     seed: int = option(0, "of weights, order and dropout", least=0)
     save_every: float = option(120, "seconds between two states that a killed run goes on from", least=0)
     json: bool = option(False, "print every record as a line of JSON, and nothing else")
@@ -101,9 +102,9 @@ class Run:
 
         self.args, self.folder = args, Path(args.output)
         self.state = self.folder / STATE
+        if args.devices > 1 or args.model_parallel > 1:
+            keras.distribution.set_distribution(distribution(args.devices, args.model_parallel, args.batch_size))
         self.open_folder()
-        if args.devices > 1:
-            distribute(args.devices, args.batch_size)
         keras.utils.set_random_seed(args.seed)
 
     def __enter__(self):
@@ -267,20 +268,16 @@ class Run:
         print(text, file=sys.stderr if self.args.json else sys.stdout, flush=True)
 
 
-def distribute(devices: int, batch_size: int) -> None:
-    """Divides batches over devices. Raises: RunError where that cannot be."""
-    import keras
+def distribution(devices: int, model: int, batch_size: int):
+    """That of `--devices` and `--model-parallel`. Raises: RunError where it cannot be."""
+    from bert4x.devices import distribution
 
-    if keras.backend.backend() != "jax":
-        raise RunError(
-            f"--devices {devices} needs JAX, by --backend jax; Keras divides batches over devices there only"
-        )
-    if batch_size % devices:
-        raise RunError(f"--batch-size {batch_size} cannot be divided over {devices} devices; choose a multiple")
-    found = keras.distribution.list_devices()
-    if len(found) < devices:
-        raise RunError(f"--devices {devices}, but there are {len(found)}: {', '.join(found)}")
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
+    copies, rest = divmod(devices, model)
+    if rest:
+        raise RunError(f"--devices {devices} cannot be divided into copies of --model-parallel {model}; a multiple can")
+    if batch_size % copies:
+        raise RunError(f"--batch-size {batch_size} cannot be divided over {copies} copies of the model; a multiple can")
+    return distribution(copies, model)
 
 
 def write_json(path: Path, data: dict) -> None:
