@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("numpy", "keras", "tensorflow", "jax", "torch", "transformers")
+BACKENDS = ("tensorflow", "jax", "torch")
+PEERS = ("transformers", "keras-hub", "bert4keras", "onnxruntime", "openvino")
+PACKAGES = ("numpy", "keras", "tensorflow", "jax", "torch", "transformers", "keras_hub", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,30 @@ def arguments(description: str, folder: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(folder), help="scratch space (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, alternated; medians are shown")
-    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
+    parser.add_argument("--out", type=Path, help="where to write what was measured")
     return parser
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """A parser with the options of every case of `python -m tests.benchmarks`."""
+    parser = arguments(description, "build/benchmarks")
+    parser.set_defaults(repeats=3)
+    parser.add_argument("--size", choices=("toy", "small", "full"), default="full", help="of models and data")
+    parser.add_argument("--against", nargs="*", choices=PEERS, default=list(PEERS), metavar="PEER", help="whom")
+    parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=list(BACKENDS), help="of Keras")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--calls", type=int, help="timed calls in each run (default: as the case has it)")
+    return parser
+
+
+def main(parser: argparse.ArgumentParser, measure: Callable, arguments: list[str] | None = None) -> None:
+    """One case: prints what it found, and writes it into the folder `--out`."""
+    args = parser.parse_args(arguments)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    found = measure(args)
+    print(found.markdown(), flush=True)
+    if args.out:
+        found.write(args.out)
 
 
 def report(title: str, rows: list[tuple[str, str, str]], out: Path | None = None) -> None:

@@ -1,0 +1,37 @@
+"""What the machine can do at most, measured beside the rest: matrix products, and reading memory."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from tests.benchmarks.workers import Prepared
+
+PRODUCTS = {"full": ((1024, 768, 3072), (2048, 2048, 2048)), "small": ((1024, 768, 3072),), "toy": ((64, 64, 64),)}
+BYTES = {"full": 1 << 30, "small": 1 << 28, "toy": 1 << 22}
+
+
+def products(size: str, dtype: str) -> Prepared:
+    """TensorFlow's matrix products: float32 by XLA, bfloat16 by oneDNN, each the better way on CPUs. Their operations
+    are in the facts.
+    """
+    import tensorflow as tf
+
+    def product(rows: int, inner: int, columns: int):
+        a, b = (tf.cast(tf.random.normal(shape), dtype) for shape in ((rows, inner), (inner, columns)))
+        run = tf.function(tf.matmul, jit_compile=dtype == "float32")
+        return lambda: run(a, b).numpy()[0, 0]
+
+    shapes = {f"product {' x '.join(map(str, shape))}": shape for shape in PRODUCTS[size]}
+    runs = {name: product(*shape) for name, shape in shapes.items()}
+    return Prepared(runs, facts={name: float(2 * np.prod(shape)) for name, shape in shapes.items()})
+
+
+def memory(size: str) -> Prepared:
+    """NumPy reads memory, with a thread for each core."""
+    cores = os.cpu_count() or 1
+    parts = np.ones((8 * cores, BYTES[size] // (32 * cores)), "float32")
+    pool = ThreadPoolExecutor(cores)
+    return Prepared(
+        {"memory": lambda: list(pool.map(lambda part: part.dot(part), parts))}, facts={"memory": float(parts.nbytes)}
+    )

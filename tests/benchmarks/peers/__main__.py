@@ -1,0 +1,5 @@
+"""`python -m tests.benchmarks.peers`"""
+
+from tests.benchmarks.peers import main
+
+main()
