@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import keras
+
 from bert4x.errors import Bert4xError, ConversionError, nearest
 from bert4x.exporting.forward import Arrays, Forward
 
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "savedmodel": "model"}
-KERAS_FORMATS = {"onnx": "onnx", "openvino": "openvino", "savedmodel": "tf_saved_model"}
 PACKAGES = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",), "savedmodel": ()}
 QUANTIZATIONS = {"onnx": ("int8",), "openvino": ("float16",), "savedmodel": ()}
 OPSET = 17
@@ -55,16 +56,17 @@ def write(to: str, forward: Forward, folder: Path, quantize: str | None) -> Path
     """Writes the model into a folder, by Keras' own export; the path of its file."""
     file = folder / FILES[to]
     first = folder / f"first-{file.name}"
-    options = {"opset_version": OPSET} if to == "onnx" else {}
-    signature = [forward.signature()]
+    given = {"input_signature": [forward.signature()], "verbose": False}
     with quiet():
-        forward.export(str(first), format=KERAS_FORMATS[to], input_signature=signature, verbose=False, **options)
         if to == "onnx":
+            with sound_tf2onnx():
+                forward.export(str(first), format="onnx", opset_version=OPSET, **given)
             finish_onnx(first, file, quantize)
         elif to == "openvino":
+            forward.export(str(first), format="openvino", **given)
             finish_openvino(first, file, sorted(forward.output_keys), quantize)
         else:
-            first.rename(file)
+            write_savedmodel(forward, file)
     for part in folder.glob("first-*"):
         part.unlink()
     return file
@@ -72,23 +74,59 @@ def write(to: str, forward: Forward, folder: Path, quantize: str | None) -> Path
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the converters' warnings, and without OpenVINO's reports to its makers, which it does not send from CI:
-    users of bert4x were not asked.
+    """Without the converters' warnings, and without OpenVINO's reports to its makers, which it leaves out in CI: users
+    of bert4x were not asked.
     """
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    loggers = [logging.getLogger(name) for name in ("tf2onnx", "root")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    with environment(CI="true"):
+        loggers = [logging.getLogger(name) for name in ("tf2onnx", "root")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def environment(**wanted: str) -> Iterator[None]:
+    """Variables of the environment, for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextlib.contextmanager
+def sound_tf2onnx() -> Iterator[None]:
+    """tf2onnx without the pass that merges two reshapes, even where the shape of the second is computed from the first
+    (1.17: wrong for 12 heads, for instance), and without a copy of all weights before each of its forty passes.
+    """
+    from tf2onnx import optimizer
+
+    passes = optimizer._get_optimizers()
+    before = dict(passes)
+    passes.pop("remove_back_to_back", None)
+    try:
+        with environment(TF2ONNX_CATCH_ERRORS="FALSE"):
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        os.environ.pop("CI") if before is None else os.environ.update(CI=before)
+        passes.clear()
+        passes.update(before)
+
+
+def write_savedmodel(forward: Forward, folder: Path) -> None:
+    """What `forward.export` writes, but for a second copy of all weights: it tracks Keras' variables beside
+    TensorFlow's in them."""
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serve", lambda inputs: forward(inputs), [forward.signature()])
+    archive.write_out(str(folder), verbose=False)
 
 
 def finish_onnx(first: Path, file: Path, quantize: str | None) -> None:
