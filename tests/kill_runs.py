@@ -1,9 +1,10 @@
 """Kills a recipe at random moments and resumes it, again and again: does it end as one that was left alone?
 
-    python tests/kill_runs.py [--kills 20] [--backend jax] [--seed 0] [--recipe text_classification] [--steps 60]
+    python tests/kill_runs.py [--kills 20] [--backend jax] [--seed 0] [--recipe text_classification] [--steps 400]
 
-The moments are drawn over the whole life of the process: while it imports, compiles, trains, scores, writes. After
-every kill the folder is read: its metrics, its weights if there are any, its state.
+The moments are drawn over the life of a process: while it imports, compiles, trains, scores, writes; such that the run
+comes to its end after about as many kills. After every kill the folder is read: its metrics, its weights if there are
+any, its state.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main():
     p.add_argument("--backend", default="tensorflow")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--recipe", default="text_classification")
-    p.add_argument("--steps", type=int, default=60)
+    p.add_argument("--steps", type=int, default=400)
     args = p.parse_args()
     environment = os.environ | {"KERAS_BACKEND": args.backend, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / f"recipes/{args.recipe}.py"), "--smoke", "--epochs", "100"]
@@ -46,22 +47,28 @@ def main():
 
     began = time.monotonic()
     left_alone = start("whole")
+    while left_alone.poll() is None and not read_metrics(folder / "whole" / METRICS):
+        time.sleep(0.1)
+    begins = time.monotonic() - began  # what a process takes before it trains
     if left_alone.wait():
         sys.exit(left_alone.stderr.read().decode())
-    life = time.monotonic() - began
+    trains = time.monotonic() - began - begins
+    print(
+        f"{args.backend}, left alone: {begins:.0f} s before the first updates, {trains:.0f} s of training", flush=True
+    )
     moments = []
-    for _ in range(args.kills):
+    while True:
         process = start("parts")
         try:
-            process.wait(timeout=draw.uniform(0.3, 1.0) * life)
+            process.wait(timeout=draw.uniform(0.4 * begins, begins + 2 * trains / args.kills))
             if process.returncode:
                 sys.exit(process.stderr.read().decode())
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        moments.append(check(folder / "parts"))
-        if process.returncode == 0:  # it came to its end: what is left of the kills would find nothing to do
+        if process.returncode == 0:
             break
+        moments.append(check(folder / "parts"))
     last = start("parts")
     if last.wait():
         sys.exit(last.stderr.read().decode())
