@@ -4,7 +4,6 @@ import argparse
 import datetime
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import statistics
@@ -133,16 +132,3 @@ def main(parser: argparse.ArgumentParser, measure: Callable, arguments: list[str
     print(found.markdown(), flush=True)
     if args.out:
         found.write(args.out)
-
-
-def report(title: str, rows: list[tuple[str, str, str]], out: Path | None = None) -> None:
-    """Prints rows of (what, measured, wanted), and writes them with the machine's description."""
-    facts = machine()
-    print("\n" + title + "\n" + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    columns = ("what", "measured", "wanted")
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    for row in [columns, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if out:
-        data = {"title": title, "machine": facts, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
-        out.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -34,6 +34,7 @@ class Measured:
 
     figures: dict[str, dict[str, Figures]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)  # of the outputs of every job that has some
 
     def of(self, run: str, library: str) -> dict[str, Figures]:
         """Those of one library."""
@@ -82,22 +83,25 @@ def measure(jobs: Sequence[Job], rounds: int, calls: Mapping[str, int], *, keep:
 
 def ask(worker: Worker, calls: Mapping[str, int], measured: Measured, expected: dict[str, np.ndarray]) -> None:
     """One worker's turn. Raises: RuntimeError"""
-    difference = None
-    for name, found in worker.outputs.items():
-        apart = relative(found, expected.setdefault(name, found))
-        difference = apart if difference is None else max(difference, apart)
+    apart = [relative(found, expected.setdefault(name, found)) for name, found in worker.outputs.items()]
+    if apart:
+        measured.differences[worker.name] = max(apart)
     for run in worker.ready["runs"]:
         told = worker.ask(run, calls.get(run.split()[0], calls.get("", 1)))
         figures = measured.figures.setdefault(run, {}).setdefault(worker.name, Figures())
         figures.seconds += told["times"]
-        figures.peak, figures.difference = max(figures.peak, told["peak"]), difference
+        figures.peak, figures.difference = max(figures.peak, told["peak"]), max(apart, default=None)
         figures.facts |= worker.ready["facts"] | {"ready": worker.ready["seconds"]}
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    """The root mean square of the difference, as a share of that of what was expected; inf for another shape."""
+    """The root mean square of the difference, as a share of that of what was expected; of integers the share that is
+    another one; inf for another shape.
+    """
     if found.shape != expected.shape:
         return float("inf")
+    if expected.dtype.kind == "i":
+        return float(np.mean(found != expected))
     scale = float(np.sqrt(np.mean(np.square(expected, dtype="float64")))) or 1.0
     apart = float(np.sqrt(np.mean(np.square(found.astype("float64") - expected))))
     return apart / scale if np.isfinite(apart) else float("inf")
@@ -134,10 +138,5 @@ def is_limit(run: str, measured: Measured) -> bool:
 def problems(measured: Measured, what: str, tolerance: float) -> list[str]:
     """What failed, and whose outputs are too far off."""
     found = [f"{what}: {error.splitlines()[0]}: {error.splitlines()[-1]}" for error in measured.errors.values()]
-    off = {
-        name: figures.difference
-        for of in measured.figures.values()
-        for name, figures in of.items()
-        if figures.difference is not None and figures.difference > tolerance
-    }
+    off = {name: difference for name, difference in measured.differences.items() if difference > tolerance}
     return found + [f"{what}: {name} differs by {difference:.1e}" for name, difference in off.items()]

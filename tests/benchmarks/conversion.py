@@ -1,6 +1,6 @@
 """Converting, inspecting and loading CPM-LM (2.6 billion parameters) from the layout of its original download.
 
-    python -m tests.benchmarks.conversion [--size full|small] [--folder SCRATCH] [--repeats 3] [--out JSON]
+    python -m tests.benchmarks conversion [--keep] [--skip-load] [options of all cases]
 
 Writes a synthetic checkpoint (two fp16 shards, 5.2 GB; `small`: 0.4 GB), then alternates `cp`, `cp` followed by
 `sync`, and `bert4x convert` of the same files, which are all in the page cache. bert4x flushes what it writes to the
@@ -21,10 +21,11 @@ from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tables.gpt2 import MEGATRON
 from bert4x.checkpoints.tensors import LazyTensor
 from bert4x.config import TransformerConfig
-from tests.benchmarks import common
+from tests.benchmarks import common, report
 
-SIZES = {"full": (2560, 32, 32), "small": (1024, 12, 16)}  # hidden size, layers, heads
+SIZES = {"full": (2560, 32, 32), "small": (1024, 12, 16), "toy": (64, 2, 4)}  # hidden size, layers, heads
 RANKS = 2
+OURS = {"convert": "bert4x convert --to hf"}
 
 
 def config_of(size: str) -> TransformerConfig:
@@ -91,12 +92,14 @@ assert model.count_params() > 0
 """
 
 
-def main() -> None:
-    parser = common.arguments(__doc__, "build/benchmarks")
-    parser.add_argument("--size", choices=SIZES, default="small")
+def arguments():
+    parser = common.options(__doc__)
     parser.add_argument("--keep", action="store_true", help="do not delete the synthetic checkpoint")
     parser.add_argument("--skip-load", action="store_true", help="leave out loading")
-    args = parser.parse_args()
+    return parser
+
+
+def measure(args) -> report.Report:
     source, target = args.folder / f"cpm-{args.size}", args.folder / "converted"
     if not source.exists():
         write_checkpoint(source, config_of(args.size))
@@ -115,17 +118,19 @@ def main() -> None:
     ]
     inspect = [common.run(sys.executable, "-m", "bert4x", "inspect", str(source)) for _ in range(args.repeats)]
     rows.append(("inspect", f"{common.seconds(inspect):.2f} s", "< 2 s"))
-    for backend in () if args.skip_load else ("tensorflow", "jax"):
+    for backend in () if args.skip_load else [name for name in args.backend if name != "torch"]:
         if common.installed(backend):
             result = common.python(LOAD.format(source=str(source)), KERAS_BACKEND=backend)
             ratio = result.peak / size
             what = f"load as bfloat16, {backend}: peak memory"
             rows.append((what, f"{result.peak / 1e9:.2f} GB, {ratio:.2f} of its size", "< 1.30"))
             rows.append((f"load as bfloat16, {backend}: time", f"{result.seconds:.1f} s", ""))
-    common.report(f"CPM-LM, {args.size}", rows, args.out)
     if not args.keep:
         shutil.rmtree(source)
+    times = {name: [run.seconds for run in of] for name, of in runs.items()}
+    tables, title = [report.wanted_rows(rows)], f"Converting CPM-LM ({args.size})"
+    return report.Report("conversion", title, tables, {"convert": {OURS.get(n, n): t for n, t in times.items()}})
 
 
 if __name__ == "__main__":
-    main()
+    common.main(arguments(), measure)

@@ -1,7 +1,6 @@
 """CPM-LM's 2.6 billion parameters on one machine: loading from the published layout, and generating.
 
-    python -m tests.benchmarks.cpm [--size full|small] [--backends torch jax] [--weights int8 bfloat16] [--keep]
-                                   [--folder SCRATCH] [--repeats 1] [--out JSON]
+    python -m tests.benchmarks cpm [--weights int8 bfloat16] [--keep] [options of all cases]
 
 Writes a synthetic checkpoint (two fp16 shards, 5.2 GB; `small`: 0.4 GB) and loads it in a fresh process for each
 backend and kind of weights. A prompt of 32 tokens is read and 32 more are written, batch 1, greedy, which compiles;
@@ -19,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.tables import variables
-from tests.benchmarks import common
-from tests.benchmarks.conversion import SIZES, config_of, write_checkpoint
+from tests.benchmarks import common, report
+from tests.benchmarks.conversion import config_of, write_checkpoint
 
 PROMPT, SHORT, LONG = 32, 17, 32  # 17 and 32 new tokens are compiled as one
 WEIGHTS = {  # name -> how it is loaded, bytes of a weight
@@ -56,20 +55,21 @@ def told_by(run: common.Run) -> dict:
     return json.loads(run.output.strip().splitlines()[-1])
 
 
-def main() -> None:
-    parser = common.arguments(__doc__, "build/benchmarks")
+def arguments():
+    parser = common.options(__doc__)
     parser.set_defaults(repeats=1)
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--backends", nargs="+", default=["torch", "jax", "tensorflow"])
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["int8", "bfloat16"])
     parser.add_argument("--keep", action="store_true", help="do not delete the synthetic checkpoint")
-    args = parser.parse_args()
+    return parser
+
+
+def measure(args) -> report.Report:
     source: Path = args.folder / f"cpm-{args.size}"
     if not source.exists():
         write_checkpoint(source, config_of(args.size))
     count = sum(int(np.prod(shape)) for shape, _ in variables(config_of(args.size)).values())
     rows = [("parameters", f"{count / 1e9:.2f} billion", "")]
-    for backend in filter(common.installed, args.backends):
+    for backend in filter(common.installed, args.backend):
         for weights in args.weights:
             runs, reads = [], []
             for _ in range(args.repeats):
@@ -92,10 +92,11 @@ def main() -> None:
                 (what + "peak memory", f"{common.peak(runs) / 1e9:.2f} GB", "< 4 GB" if "int8" in weights else ""),
             ]
             print("\n".join("  ".join(row) for row in rows[-5:]), flush=True)
-    common.report(f"CPM-LM, {args.size}, a prompt of {PROMPT} tokens, batch 1", rows, args.out)
     if not args.keep:
         shutil.rmtree(source)
+    title = f"CPM-LM ({args.size}), a prompt of {PROMPT} tokens, batch 1"
+    return report.Report("cpm", title, [report.wanted_rows(rows)])
 
 
 if __name__ == "__main__":
-    main()
+    common.main(arguments(), measure)

@@ -1,6 +1,6 @@
 """Generating text: a GPT2 of 12 layers x 768 with 30,000 tokens, float32, a prompt of 32 tokens and 64 new ones.
 
-    python -m tests.benchmarks.generation [--folder SCRATCH] [--repeats 3] [--out JSON]
+    python -m tests.benchmarks generation [--only NAME ...] [options of all cases]
 
 Ours on each backend, keras-hub (JAX and TensorFlow, the faster one counts), transformers, and ours without a cache:
 the whole sequence again for every token, on TensorFlow, by `model.predict` as bert4keras does, and by
@@ -28,7 +28,7 @@ from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import LazyTensor
 from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
-from tests.benchmarks import common
+from tests.benchmarks import common, report
 
 CONFIG = TransformerConfig(
     model="gpt2", vocab_size=30000, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
@@ -49,7 +49,15 @@ WANTED = {  # times as fast as others, by batch size
 }
 
 
-def write_gpt2(folder: Path) -> None:
+def config_of(size: str) -> TransformerConfig:
+    """The model, fewer layers of it, or a toy."""
+    if size == "toy":
+        sizes = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "embedding_size": 64}
+        return CONFIG.replace(num_hidden_layers=2, attention_head_size=16, attention_key_size=16, **sizes)
+    return CONFIG.replace(num_hidden_layers={"small": 4, "full": 12}[size])
+
+
+def write_gpt2(folder: Path, config: TransformerConfig = CONFIG) -> None:
     """The model with random weights and a vocabulary, as published on Hugging Face."""
     random = np.random.default_rng(0)
 
@@ -60,9 +68,9 @@ def write_gpt2(folder: Path) -> None:
         )
 
     folder.mkdir(parents=True, exist_ok=True)
-    ours = {path: tensor(path, shape) for path, (shape, _) in variables(CONFIG).items()}
-    write(folder, "hf", CONFIG, ours)
-    write_config(folder, "hf", CONFIG, ours)
+    ours = {path: tensor(path, shape) for path, (shape, _) in variables(config).items()}
+    write(folder, "hf", config, ours)
+    write_config(folder, "hf", config, ours)
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
 
 
@@ -128,11 +136,13 @@ def no_cache(folder: str, batch: int, method: str) -> None:
     print("\n" + json.dumps({"first": first, "times": [time.perf_counter() - begin], "ids": ids.tolist()}))
 
 
-def keras_hub(_: str, batch: int) -> None:
+def keras_hub(folder: str, batch: int) -> None:
     """Its causal language model without a preprocessor, compiled with XLA."""
     from keras_hub.models import GPT2Backbone, GPT2CausalLM
 
-    c = CONFIG
+    from bert4x.checkpoints.detect import open_checkpoint
+
+    c = open_checkpoint(folder).config
     backbone = GPT2Backbone(
         vocabulary_size=c.vocab_size,
         num_layers=c.num_hidden_layers,
@@ -173,23 +183,23 @@ def bandwidth(_: str, size: int) -> None:
 # What is made of it.
 
 
-def programs(folder: Path, size: int) -> dict[tuple[str, int], Callable[[], common.Run]]:
+def programs(folder: Path, size: int, args) -> dict[tuple[str, int], Callable[[], common.Run]]:
     """The processes by library and batch size."""
 
     def fresh(function: Callable, *arguments, **environment: str):
         return lambda: common.python(PROGRAM.format(function.__name__, (str(folder), *arguments)), **environment)
 
     found = {("bandwidth", 0): fresh(bandwidth, size)}
-    backends = [name for name in OURS if common.installed(name)]
+    backends = [name for name in OURS if name in args.backend and common.installed(name)]
     for batch in (1, 8):
         found |= {(f"bert4x, {name}", batch): fresh(ours, batch, KERAS_BACKEND=name) for name in backends}
-        if common.installed("keras_hub"):
+        if "keras-hub" in args.against and common.installed("keras_hub"):
             found |= {
                 (f"keras-hub, {name}", batch): fresh(keras_hub, batch, KERAS_BACKEND=name)
                 for name in backends
                 if name != "torch"
             }
-        if common.installed("transformers") and common.installed("torch"):
+        if "transformers" in args.against and common.installed("transformers"):
             found["transformers", batch] = fresh(transformers, batch)
         if "tensorflow" in backends:
             for method in ("predict", "predict_on_batch"):
@@ -253,21 +263,31 @@ def rows_of(figures: dict[tuple[str, int], Figures], size: int) -> list[tuple[st
     return [*rows, ("same ids as our fastest, of libraries and batches", f"{sum(same)} of {len(same)}", "")]
 
 
-def main() -> None:
-    parser = common.arguments(__doc__, "build/benchmarks")
-    parser.set_defaults(repeats=3)
+def arguments():
+    parser = common.options(__doc__)
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="what has one of these in its name")
-    args = parser.parse_args()
-    folder = args.folder / "gpt2"
+    return parser
+
+
+def measure(args) -> report.Report:
+    config = config_of(args.size)
+    folder = args.folder / f"gpt2-{args.size}"
     if not folder.exists():
-        write_gpt2(folder)
-    size = 4 * sum(int(np.prod(shape)) for path, (shape, _) in variables(CONFIG).items() if "Position" not in path)
-    wanted = {key: run for key, run in programs(folder, size).items() if any(name in key[0] for name in args.only)}
+        write_gpt2(folder, config)
+    size = 4 * sum(int(np.prod(shape)) for path, (shape, _) in variables(config).items() if "Position" not in path)
+    wanted = {
+        key: run for key, run in programs(folder, size, args).items() if any(name in key[0] for name in args.only)
+    }
     runs = common.alternate(wanted, args.repeats)
     figures = {key: Figures(of) for key, of in runs.items()}
-    common.report(f"GPT2, 12 layers x 768: {PROMPT} + {NEW} tokens", rows_of(figures, size), args.out)
     shutil.rmtree(folder)
+    tables, bars = [report.wanted_rows(rows_of(figures, size))], {}
+    for (name, batch), of in figures.items():
+        if batch:
+            bars.setdefault(f"batch {batch}", {})[name] = [t for told in of.told for t in told["times"]]
+    title = f"GPT2 ({args.size}): {PROMPT} + {NEW} tokens"
+    return report.Report("generation", title, tables, bars)
 
 
 if __name__ == "__main__":
-    main()
+    common.main(arguments(), measure)

@@ -77,7 +77,7 @@ def measure(args) -> report.Report:
         peak = compare.limit(measured)
         for shape in [shape for shape in shapes if shape in measured.figures]:
             operations = flops(config, *map(int, shape.split("x")))
-            table = report.comparison(shape, measured, lambda f, n=operations: peak and n / f.median / peak)
+            table = report.comparison(shape, measured, operations)
             table.title = f"{shape}, {dtype}"
             tables.append(table)
             bars[table.title] = report.bars(measured)[shape]
@@ -89,7 +89,7 @@ def measure(args) -> report.Report:
     return report.Report("inference", f"BERT-base inference ({args.size})", tables, bars, problems=problems)
 
 
-def targets(measured: compare.Measured, run: str, wanted: dict, what: str, operations: float) -> list[tuple]:
+def targets(measured: compare.Measured, run: str, wanted: dict, what: str, operations: float = 0) -> list[tuple]:
     """Rows of what is wanted of a run."""
     ours, rows = measured.best(run, "bert4x"), []
     for name, least in wanted.items():

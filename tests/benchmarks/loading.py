@@ -1,6 +1,6 @@
 """Loading BERT-base (102 million parameters, 409 MB of float32 in safetensors): time and memory.
 
-    python -m tests.benchmarks.loading [--folder SCRATCH] [--repeats 5] [--out JSON]
+    python -m tests.benchmarks loading [options of all cases]
 
 Each run is a fresh process that imports Keras, its backend and bert4x, runs a first operation, and then times one
 call: `load`, or building the same model with zeros for weights. Memory is what the peak rises by in that call. `load`
@@ -8,21 +8,10 @@ checks every weight for NaN and reads a file that is in the page cache.
 """
 
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
-
-from bert4x.checkpoints.tables import variables
-from bert4x.checkpoints.tensors import LazyTensor
-from bert4x.checkpoints.write import write, write_config
-from bert4x.config import TransformerConfig
-from tests.benchmarks import common
-
-CONFIG = TransformerConfig(
-    model="bert", vocab_size=21128, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
-    intermediate_size=3072, max_position=512, pad_token_id=0,
-)  # fmt: skip
+from tests.benchmarks import common, report
+from tests.benchmarks.checkpoints import bert, prepared
 
 PROGRAM = """
 import json, sys, time
@@ -35,25 +24,6 @@ model = {call}({folder!r})
 keras.ops.convert_to_numpy(model.weights[-1].value)
 print(json.dumps({{"seconds": time.perf_counter() - begin, "memory": high_water() - before}}))
 """
-
-
-def write_bert_base(folder: Path) -> None:
-    """BERT-base with random weights and a vocabulary, as published on Hugging Face, pooler and MLM head included."""
-    random = np.random.default_rng(0)
-
-    def tensor(path: str, shape: tuple[int, ...]) -> LazyTensor:
-        base = 1.0 if path.endswith("gamma") else 0.0
-        return LazyTensor(
-            path, shape, np.dtype("f4"), lambda: base + 0.02 * random.standard_normal(shape, dtype="float32")
-        )
-
-    folder.mkdir(parents=True, exist_ok=True)
-    ours = {path: tensor(path, shape) for path, (shape, head) in variables(CONFIG).items()}
-    write(folder, "hf", CONFIG, ours)
-    write_config(folder, "hf", CONFIG, ours)
-    words = ["[PAD]", *(f"[unused{i}]" for i in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += [chr(0x4E00 + i) for i in range(CONFIG.vocab_size - len(words))]
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
 
 
 def high_water() -> int:
@@ -73,22 +43,22 @@ def build(folder: str):
     """What it is compared with: the same model, its weights zeros."""
     import keras
 
-    from bert4x.config import read_config_file
+    from bert4x.checkpoints.detect import open_checkpoint
     from bert4x.models.bert import Bert
 
     keras.initializers.TruncatedNormal.__call__ = lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)
-    assert read_config_file(Path(folder) / "config.json")["hidden_size"] == CONFIG.hidden_size
-    return Bert(CONFIG, with_mlm="linear").build().model
+    return Bert(open_checkpoint(folder).config, with_mlm="linear").build().model
 
 
-def main() -> None:
-    args = common.arguments(__doc__, "build/benchmarks").parse_args()
-    folder = args.folder / "bert-base"
-    if not folder.exists():
-        write_bert_base(folder)
+def arguments():
+    return common.options(__doc__)
+
+
+def measure(args) -> report.Report:
+    folder = prepared(args.folder, f"bert-{args.size}", bert(args.size))
     size = (folder / "model.safetensors").stat().st_size
-    rows = [("checkpoint", f"{size / 1e6:.0f} MB", "")]
-    for backend in ("tensorflow", "jax", "torch"):
+    rows, bars = [("checkpoint", f"{size / 1e6:.0f} MB", "")], {}
+    for backend in args.backend:
         if not common.installed(backend):
             continue
 
@@ -98,15 +68,15 @@ def main() -> None:
         runs = common.alternate({"load": fresh("load"), "build": fresh("build")}, args.repeats)
         found = {name: [json.loads(run.output.splitlines()[-1]) for run in of] for name, of in runs.items()}
         took = {name: common.median(run["seconds"] for run in of) for name, of in found.items()}
+        bars[backend] = {name: [run["seconds"] for run in of] for name, of in found.items()}
         memory = common.median(run["memory"] for run in found["load"])
         rows += [
             (f"{backend}: build with zeros", f"{took['build']:.2f} s", ""),
             (f"{backend}: load", f"{took['load']:.2f} s, {took['load'] / took['build']:.2f} times", "< 1.3 times"),
             (f"{backend}: memory added by load", f"{memory / 1e6:.0f} MB, {memory / size:.2f} of its size", "< 1.10"),
         ]
-    common.report("BERT-base, float32", rows, args.out)
-    shutil.rmtree(folder)
+    return report.Report("loading", f"Loading BERT-base ({args.size})", [report.wanted_rows(rows)], bars)
 
 
 if __name__ == "__main__":
-    main()
+    common.main(arguments(), measure)

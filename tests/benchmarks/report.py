@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import common
-from tests.benchmarks.compare import Measured, is_limit
+from tests.benchmarks.compare import Measured, is_limit, limit
 
 OURS, PEER = "#2a6fb0", "#9aa5b1"
 
@@ -97,12 +97,12 @@ def quartiles(times: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def comparison(run: str, measured: Measured, share=lambda figures: None) -> Table:
-    """Who took how long for one run, fastest first."""
-    ours = measured.best(run, "bert4x")
+def comparison(run: str, measured: Measured, operations: float | None = None) -> Table:
+    """Who took how long for one run, fastest first; with its operations (or bytes) also their share of the limit."""
+    ours, peak = measured.best(run, "bert4x"), limit(measured)
     rows = []
     for name, figures in sorted(measured.figures[run].items(), key=lambda item: item[1].median):
-        part = share(figures)
+        part = operations / figures.median / peak if operations and peak else None
         rows.append(
             (
                 name,

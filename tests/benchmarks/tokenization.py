@@ -1,30 +1,25 @@
-"""Speed and equality of bert4x's WordPiece tokenizer against transformers' fast tokenizer.
+"""Turning a list of texts into token ids, as one batch, lower-cased and cased; the same vocabulary for all.
 
-    python -m tests.benchmarks.tokenization [--file TEXT] [--vocab VOCAB] [--sentences 20000] [--repeats 5] [--out JSON]
+    python -m tests.benchmarks tokenization [--file TEXT] [--vocab VOCAB] [--sentences 20000] [options of all cases]
 
-Without --file it makes Chinese sentences of its own, and without --vocab a vocabulary of Chinese BERT's size. Both
-tokenizers turn the same list of texts into lists of token and segment ids, alternately, in one process. The ids are
-compared on these sentences and on as many lines of hostile text. --file is .txt, .tsv (its first column is taken), or
-.xz of these.
+Without --file it makes Chinese sentences of its own, and without --vocab a vocabulary of Chinese BERT's size. Each
+library's ids are compared with ours, on these sentences and on as many lines of hostile text; bert4keras takes one
+text at a time. --file is .txt, .tsv (its first column is taken), or .xz of these.
 """
 
-import argparse
-import importlib.metadata
-import json
 import lzma
-import os
-import platform
-import statistics
-import sys
-import time
+import zlib
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+import numpy as np
 
-from text_samples import chinese_sentences, hostile_lines, made_vocab  # noqa: E402
+from tests.benchmarks import common, compare, report
+from tests.benchmarks.contenders import contenders
+from tests.benchmarks.workers import Prepared
+from tests.text_samples import chinese_sentences, hostile_lines, made_vocab
 
-from bert4x.tokenizers import Tokenizer, load_vocab  # noqa: E402
+PEERS = ("transformers", "keras-hub", "bert4keras")
+WANTED = {"keras-hub, bert4keras": 1.5, "transformers": 1.7}
 
 
 def read_sentences(path: Path, count: int) -> list[str]:
@@ -35,76 +30,96 @@ def read_sentences(path: Path, count: int) -> list[str]:
         return [line for line, _ in zip((line for line in lines if line.strip()), range(count), strict=False)]
 
 
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+def bert4x(vocab: list[str], lower: bool):
+    from bert4x.tokenizers import Tokenizer
+
+    tokenizer = Tokenizer({token: i for i, token in enumerate(vocab)}, do_lower_case=lower)
+    return lambda texts: tokenizer.encode_batch(texts)[0]
 
 
-def seconds_of(function) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
+def transformers(vocab: list[str], lower: bool):
+    from transformers import BertTokenizerFast
+
+    tokenizer = BertTokenizerFast(vocab={token: i for i, token in enumerate(vocab)}, do_lower_case=lower)
+    return lambda texts: tokenizer(texts)["input_ids"]
 
 
-def transformers_tokenizer(vocab: dict[str, int], do_lower_case: bool):
-    """transformers' BertTokenizerFast over this vocabulary, or None when it is not installed."""
-    try:
-        from transformers import BertTokenizerFast
-    except ImportError:
-        return None
-    return BertTokenizerFast(vocab=vocab, do_lower_case=do_lower_case)
+def keras_hub(vocab: list[str], lower: bool):
+    """Without [CLS] and [SEP], which its packer adds."""
+    from keras_hub.models import BertTokenizer
+
+    return BertTokenizer(vocabulary=vocab, lowercase=lower)
 
 
-def compare(sentences: list[str], vocab: dict[str, int], repeats: int) -> dict:
-    """Median sentences per second of both, their ratio, and how many lines have equal ids, cased and lower-cased."""
-    report = {"sentences": len(sentences), "mean_length": round(statistics.mean(map(len, sentences)), 1)}
+def bert4keras(vocab: list[str], lower: bool):
+    import tests.benchmarks.libraries.bert4keras  # noqa: F401, I001 (makes it importable)
+    from bert4keras.tokenizers import Tokenizer
+
+    tokenizer = Tokenizer({token: i for i, token in enumerate(vocab)}, do_lower_case=lower)
+    return lambda texts: [tokenizer.encode(text)[0] for text in texts]
+
+
+def sums(ids, special: tuple[int, int]) -> np.ndarray:
+    """A checksum of each line's ids, [CLS] and [SEP] left out. Shape: -> (lines,)"""
+    rows = [[int(i) for i in row if int(i) not in special] for row in ids]
+    return np.array([zlib.crc32(np.array(row, "int32").tobytes()) for row in rows], "int64")
+
+
+def work(module: str, library: str, form: str, texts: str, vocab: str) -> Prepared:
+    """A worker; `texts` and `vocab` are files of lines."""
+    make = globals()[library.replace("-", "_")]
+    words = Path(vocab).read_text("utf-8").split("\n")[:-1]
+    sentences = Path(texts).read_text("utf-8").split("\n")[:-1]
     hostile = hostile_lines(len(sentences))
-    for lower in (True, False):
-        ours, theirs = Tokenizer(vocab, do_lower_case=lower), transformers_tokenizer(vocab, lower)
-        runs = {"bert4x": lambda ours=ours: ours.encode_batch(sentences)}
-        if theirs is not None:
-            runs["transformers"] = lambda theirs=theirs: theirs(sentences)
-        first = seconds_of(runs["bert4x"])  # with nothing remembered
-        times = {name: [] for name in runs}
-        for _ in range(repeats):
-            for name, run in runs.items():
-                times[name].append(seconds_of(run))
-        result = {f"{name}_per_second": round(len(sentences) / statistics.median(t)) for name, t in times.items()}
-        result["bert4x_first_call_per_second"] = round(len(sentences) / first)
-        if theirs is not None:
-            result["ratio"] = round(statistics.median(times["transformers"]) / statistics.median(times["bert4x"]), 2)
-            for name, lines in (("sentences", sentences), ("hostile", hostile)):
-                pairs = zip(ours.encode_batch(lines)[0], theirs(lines)["input_ids"], strict=True)
-                result[f"{name}_equal"] = f"{sum(a == b for a, b in pairs)}/{len(lines)}"
-        report["lower-cased" if lower else "cased"] = result
-    return report
+    special = words.index("[CLS]"), words.index("[SEP]")
+    runs, outputs = {}, {}
+    for name, lower in (("lower-cased", True), ("cased", False)):
+        encode = make(words, lower)
+        runs[name] = lambda encode=encode: encode(sentences)
+        outputs[f"{name}, sentences"] = sums(encode(sentences), special)
+        outputs[f"{name}, hostile"] = sums(encode(hostile), special)
+    return Prepared(runs, outputs)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments():
+    parser = common.options(__doc__)
     parser.add_argument("--file", type=Path, help="text, one sentence a line")
     parser.add_argument("--vocab", type=Path, help="vocab.txt")
-    parser.add_argument("--sentences", type=int, default=20000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="also write the report here, as JSON")
-    args = parser.parse_args()
-    sentences = read_sentences(args.file, args.sentences) if args.file else chinese_sentences(args.sentences)
-    vocab = load_vocab(args.vocab) if args.vocab else {token: i for i, token in enumerate(made_vocab())}
-    report = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()}
-    for package in ("tokenizers", "transformers"):
-        try:
-            report[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            report[package] = None
-    report |= compare(sentences, vocab, args.repeats)
-    text = json.dumps(report, ensure_ascii=False, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    parser.add_argument("--sentences", type=int, help="default: 20000, and less of smaller sizes")
+    return parser
+
+
+def measure(args) -> report.Report:
+    count = args.sentences or {"full": 20000, "small": 5000, "toy": 200}[args.size]
+    sentences = read_sentences(args.file, count) if args.file else chinese_sentences(count)
+    texts, vocab = args.folder / "sentences.txt", args.vocab or args.folder / "tokenization-vocab.txt"
+    texts.write_text("".join(f"{line}\n" for line in sentences), "utf-8")
+    if not args.vocab:
+        vocab.write_text("".join(f"{token}\n" for token in made_vocab()), "utf-8")
+    peers = [peer for peer in PEERS if peer in args.against]
+    found = contenders(peers, ["tensorflow"])
+    jobs = compare.jobs_of("tests.benchmarks.tokenization:work", found, {"texts": str(texts), "vocab": str(vocab)})
+    measured = compare.measure(jobs, args.repeats, {"": args.calls or 3}, keep=True)
+    tables, wanted = [], []
+    for run, figures in measured.figures.items():
+        table = report.comparison(run, measured)
+        table.title = f"{len(sentences)} texts of {np.mean([len(line) for line in sentences]):.0f} characters, {run}"
+        tables.append(table)
+        ours = measured.best(run, "bert4x")
+        for names, least in WANTED.items() if ours else ():
+            peers = [best for name in names.split(", ") if (best := measured.best(run, name))]
+            ratio = min(peer.median for peer in peers) / ours.median if peers else None
+            wanted.append((f"{run}: times as fast as the best of {names}", *report.verdict(ratio, least=least)))
+        rows = [(name, f"{len(sentences) / f.median:,.0f}") for name, f in figures.items()]
+        tables.append(report.Table("", ("", "texts a second"), rows))
+    tables.append(report.wanted_rows(wanted))
+    same = [
+        f"{name}: ids differ in {difference:.2%} of lines, hostile ones included"
+        for name, difference in measured.differences.items()
+    ]
+    problems = [*compare.problems(measured, "tokenization", 1.0), *same]
+    return report.Report("tokenization", f"Tokenizing ({args.size})", tables, report.bars(measured), problems=problems)
 
 
 if __name__ == "__main__":
-    main()
+    common.main(arguments(), measure)

@@ -54,7 +54,7 @@ class Worker:
     def __init__(self, job: Job, device: str = "cpu"):
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, **QUIET, **(CPU if device == "cpu" else {}), **job.environment}
-        self.name, self.log = job.name, tempfile.TemporaryFile()
+        self.name, self.log = job.name, tempfile.TemporaryFile()  # noqa: SIM115
         with tempfile.TemporaryDirectory() as folder:
             begin = time.perf_counter()
             self.process = subprocess.Popen(
@@ -73,7 +73,7 @@ class Worker:
         self.stop()
 
     def ask(self, run: str, calls: int) -> dict:
-        """Seconds of some calls, by default after one that does not count; peak memory of the process so far, in bytes."""
+        """Seconds of some calls, by default after one that does not count; peak memory of the process in bytes."""
         try:
             self.process.stdin.write(json.dumps({"run": run, "calls": calls}) + "\n")
             self.process.stdin.flush()

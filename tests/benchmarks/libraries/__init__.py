@@ -1,8 +1,8 @@
 """One library a file, each with the same two functions:
 
 `encoder(setup)`: a call from token and segment ids, (B, T) int32, to hidden states, (B, T, D) float32, both NumPy;
-`classifier(setup)`: two calls, from the same to scores, (B, labels) float32, without dropout; and, with labels (B,), one
-update of fine-tuning by AdamW, with dropout, to its loss.
+`classifier(setup)`: two calls, one from the same to scores, (B, labels) float32, without dropout; the other takes the
+labels (B,) as well, updates the weights by AdamW, with dropout, and returns the loss.
 
 The classifier is a dense layer on the first token's hidden state. Its weights are the same in all libraries.
 """

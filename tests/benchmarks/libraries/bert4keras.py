@@ -3,7 +3,7 @@
 import os
 import sys
 
-os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ["TF_USE_LEGACY_KERAS"] = os.environ["TF_KERAS"] = "1"
 
 import numpy as np
 import tf_keras
@@ -25,7 +25,9 @@ def load(setup: Setup, **options):
     tf_keras.mixed_precision.set_global_policy(setup.dtype)
     folder = f"{setup.folder}/tf1"
     rates = {"dropout_rate": setup.dropout, "attention_dropout_rate": setup.dropout}
-    return build_transformer_model(f"{folder}/bert_config.json", f"{folder}/bert_model.ckpt", **rates | options)
+    return build_transformer_model(
+        f"{folder}/bert_config.json", f"{folder}/bert_model.ckpt", hidden_act="gelu", **rates | options
+    )
 
 
 def call(model, form: str):
