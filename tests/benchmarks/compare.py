@@ -34,7 +34,12 @@ class Measured:
 
     figures: dict[str, dict[str, Figures]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
-    differences: dict[str, float] = field(default_factory=dict)  # of the outputs of every job that has some
+    apart: dict[str, dict[str, float]] = field(default_factory=dict)  # differences by job and output
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """The largest difference of every job that has outputs."""
+        return {name: max(apart.values()) for name, apart in self.apart.items() if apart}
 
     def of(self, run: str, library: str) -> dict[str, Figures]:
         """Those of one library."""
@@ -83,14 +88,13 @@ def measure(jobs: Sequence[Job], rounds: int, calls: Mapping[str, int], *, keep:
 
 def ask(worker: Worker, calls: Mapping[str, int], measured: Measured, expected: dict[str, np.ndarray]) -> None:
     """One worker's turn. Raises: RuntimeError"""
-    apart = [relative(found, expected.setdefault(name, found)) for name, found in worker.outputs.items()]
-    if apart:
-        measured.differences[worker.name] = max(apart)
+    apart = {name: relative(found, expected.setdefault(name, found)) for name, found in worker.outputs.items()}
+    measured.apart[worker.name] = apart
     for run in worker.ready["runs"]:
         told = worker.ask(run, calls.get(run.split()[0], calls.get("", 1)))
         figures = measured.figures.setdefault(run, {}).setdefault(worker.name, Figures())
         figures.seconds += told["times"]
-        figures.peak, figures.difference = max(figures.peak, told["peak"]), max(apart, default=None)
+        figures.peak, figures.difference = max(figures.peak, told["peak"]), max(apart.values(), default=None)
         figures.facts |= worker.ready["facts"] | {"ready": worker.ready["seconds"]}
 
 

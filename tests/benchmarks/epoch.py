@@ -100,7 +100,8 @@ def measure(args) -> report.Report:
     folder = prepared(args.folder, f"bert-{args.size}", config, tf1="bert4keras" in args.against)
     ids = args.folder / "epoch.npz"
     count = write_ids(ids, folder, args.data, args.sentences)
-    forms = FORMS | {"transformers": ("eager",)}  # compiling anew for every length is not its usual way
+    # Compiling anew for every length is nobody's usual way.
+    forms = FORMS | {"transformers": ("eager",), "bert4keras": ("graph",)}
     found = contenders([peer for peer in PEERS if peer in args.against], args.backend, forms)
     rows = min(ROWS, count)
     same = {"ids": str(ids), "rows": rows, "folder": str(folder), "device": args.device}
