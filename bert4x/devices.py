@@ -5,6 +5,7 @@ the second by rows, so that a block adds up what the devices computed twice, aft
 derives from the layout of the weights what the devices must tell each other.
 """
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -39,7 +40,7 @@ class Devices(keras.distribution.ModelParallel):
     def get_variable_layout(self, variable):
         """The layout of a variable; whole where its rows (of the vocabulary) cannot be divided."""
         found = super().get_variable_layout(variable)
-        whole = MODEL not in found.axes or variable.shape[found.axes.index(MODEL)] % self.model
+        whole = layout(variable) is None and parts(variable.path, variable.shape, self.model) == 1
         return keras.distribution.TensorLayout([None] * len(variable.shape), self.device_mesh) if whole else found
 
 
@@ -95,6 +96,12 @@ def check(config, quantize: str | None = None) -> None:
             f"{heads} attention heads and {units} intermediate units cannot be divided over {current.model} devices; "
             f"expected model = {', '.join(map(str, fitting))}"
         )
+
+
+def parts(path: str, shape: tuple[int, ...], model: int) -> int:
+    """How many parts a variable is divided into over so many devices: one for each, or 1."""
+    axes = next((axes for pattern, axes in LAYOUT.items() if re.fullmatch(pattern, path)), ())
+    return model if MODEL in axes and shape[axes.index(MODEL)] % model == 0 else 1
 
 
 def divided() -> bool:

@@ -269,9 +269,16 @@ class Run:
 
 
 def distribution(devices: int, model: int, batch_size: int):
-    """That of `--devices` and `--model-parallel`. Raises: RunError where it cannot be."""
-    from bert4x.devices import distribution
+    """That of `--devices` and `--model-parallel`, over several hosts where Keras' variables in the environment name
+    them. Raises: RunError where it cannot be.
+    """
+    import keras
 
+    from bert4x.devices import check_backend, distribution
+
+    check_backend()
+    if os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES"):
+        keras.distribution.initialize()
     copies, rest = divmod(devices, model)
     if rest:
         raise RunError(f"--devices {devices} cannot be divided into copies of --model-parallel {model}; a multiple can")

@@ -74,6 +74,8 @@ class Compiled:
                 variable.assign(value)
             return results
 
+        # For those who want to see the program: what it tells other devices, what memory it needs.
+        self.lower = lambda *args: jitted.lower([variable.value for variable in self.variables], *args)
         return run
 
 
