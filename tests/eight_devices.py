@@ -4,7 +4,6 @@ import collections
 import contextlib
 import json
 import re
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from make_checkpoints import config_of, write_checkpoint
 import bert4x
 from bert4x.checkpoints import tensors
 from bert4x.checkpoints.formats.regions import RegionFile
-from bert4x.generation.compiled import Compiled
+from bert4x.devices import parts
 from bert4x.training.trainer import Trainer
 
 SIZES = {"num_attention_heads": 8, "attention_head_size": 2, "hidden_size": 16, "intermediate_size": 64}
@@ -34,9 +33,16 @@ def checkpoint(folder: Path, format: str = "megatron", family: str = "gpt2", **c
     return write_checkpoint(folder / f"{format}-{family}", format, config, shards=2 if format == "megatron" else None)
 
 
-def logits(model, ids=IDS) -> np.ndarray:
-    """Compiled, as one program for all devices."""
-    return np.asarray(Compiled(lambda x: model([x]), model.variables)(ops.convert_to_tensor(ids)), "float32")
+def forward(model, ids=IDS) -> tuple[np.ndarray, int]:
+    """Logits, by one program for all devices; and how often that adds up over devices."""
+
+    def pure(values, ids):
+        with keras.StatelessScope(zip(model.variables, values, strict=True)):
+            return model([ids])
+
+    values = [v.value for v in model.variables]
+    program = jax.jit(pure).lower(values, ids).compile()
+    return np.asarray(program(values, ids)), len(re.findall(r" all-reduce(?:-start)?\(", program.as_text()))
 
 
 def difference(a, b) -> float:
@@ -75,33 +81,25 @@ def held(variables) -> list[int]:
     return [count[device] for device in sorted(count)]
 
 
-def all_reduces(model) -> int:
-    """How often the devices add up in one forward pass."""
-
-    def pure(values, ids):
-        with keras.StatelessScope(zip(model.variables, values, strict=True)):
-            return model([ids])
-
-    program = jax.jit(pure).lower([v.value for v in model.variables], IDS).compile().as_text()
-    return len(re.findall(r" all-reduce(?:-start)?\(", program))
-
-
 def loading(folder: Path) -> dict:
     """A model over 1, 2, 4 and 8 devices."""
     source, results = checkpoint(folder), {}
     one = bert4x.load(source)
-    expected, continued = logits(one), one.generate_ids(IDS[:2], max_new_tokens=5)
+    (expected, _), continued = forward(one), one.generate_ids(IDS[:2], max_new_tokens=5)
     for n in (2, 4, 8):
         with watched() as seen, bert4x.distribution(data=1, model=n).scope():
             model = bert4x.load(source)
         divided = [v for v in model.variables if "model" in v._layout.axes]
+        found, all_reduces = forward(model)
         results[n] = {
-            "difference": difference([logits(model)], [expected]),
+            "difference": difference([found], [expected]),
             "same_ids": bool((model.generate_ids(IDS[:2], max_new_tokens=5) == continued).all()),
-            "all_reduces": all_reduces(model),
+            "all_reduces": all_reduces,
             "divided": sorted(v.path for v in divided),
             "held": held(divided),
             "whole": sum(v.value.nbytes for v in divided),
+            "foreseen": sum(v.value.nbytes // parts(v.path, v.shape, n) for v in model.variables),
+            "all_held": held(model.variables)[0],
             "largest": {what: max(sizes) for what, sizes in seen.items()},
             "largest_part": max(v.value.addressable_shards[0].data.nbytes for v in model.variables),
         }
@@ -112,12 +110,15 @@ def families(folder: Path) -> dict:
     """The others, over four devices; the vocabulary of one cannot be divided."""
     results = {}
     for family, vocabulary in (("bert", 93), ("albert", 96)):
-        source = checkpoint(folder, "hf", family, vocab_size=vocabulary, num_hidden_layers=2)
-        expected = logits(bert4x.load(source, with_mlm=True), IDS % 90)
+        source = checkpoint(folder, "hf", family, vocab_size=vocabulary)
+        expected, _ = forward(bert4x.load(source, with_mlm=True), IDS % 90)
         with bert4x.distribution(data=2, model=4).scope():
             model = bert4x.load(source, with_mlm=True)
         divided = [v.path for v in model.variables if "model" in v._layout.axes]
-        results[family] = {"difference": difference([logits(model, IDS % 90)], [expected]), "divided": sorted(divided)}
+        results[family] = {
+            "difference": difference([forward(model, IDS % 90)[0]], [expected]),
+            "divided": sorted(divided),
+        }
     return results
 
 
@@ -154,6 +155,4 @@ def training(folder: Path) -> dict:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        parts = {part.__name__: part for part in (loading, families, training)}
-        chosen = sys.argv[1:] or parts
-        print(json.dumps({part: parts[part](Path(name)) for part in chosen}))
+        print(json.dumps({part.__name__: part(Path(name)) for part in (loading, families, training)}))

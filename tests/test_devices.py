@@ -41,6 +41,7 @@ def test_no_device_and_no_buffer_ever_holds_more_than_a_part(figures, n):
     found = figures["loading"][n]
     assert len(found["divided"]) == 1 + 10 * LAYERS  # the table; five kernels... and the biases of what has columns
     assert found["held"] == [found["whole"] // int(n)] * int(n)
+    assert found["foreseen"] == found["all_held"]
     assert found["largest"]["put"] == found["largest_part"]
     assert found["largest"]["read"] <= found["largest_part"]
 
