@@ -131,11 +131,11 @@ def train(source: Path, distribution=None) -> dict:
         def loss(outputs, targets):
             return ops.mean(keras.losses.sparse_categorical_crossentropy(targets, outputs, from_logits=True))
 
-        trainer = Trainer(model, loss, keras.optimizers.AdamW(1e-3), ema=0.9)
-        sums = Trainer(model, loss, keras.optimizers.SGD(1e-3), gathers=True).sums
+        trainer = Trainer(model, loss, keras.optimizers.AdamW(1e-3))
+        other = Trainer(model, loss, keras.optimizers.SGD(1e-3), ema=0.9, gathers=True)
         batch = (IDS[:, :-1],), IDS[:, 1:]
         losses = [float(trainer.learn([batch], 1e-3)) for _ in range(2)]
-        state = [*trainer.kept, *sums]
+        state = [*trainer.kept, *other.ema.averages, *other.sums]
         return {"losses": losses, "values": [np.asarray(v.value) for v in trainer.kept], "held": held(state)}
 
 
