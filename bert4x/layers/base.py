@@ -7,6 +7,7 @@ from typing import Protocol
 
 import keras
 import numpy as np
+from keras import ops
 
 from bert4x import devices
 from bert4x.errors import ConfigError, nearest
@@ -79,7 +80,7 @@ class LoadsWeights:
         """
         values = self.from_source(name, shape, any_order=True)
         if values is None:
-            values = keras.ops.convert_to_numpy(initializer(tuple(shape), "float32"))
+            values = ops.convert_to_numpy(initializer(tuple(shape), "float32"))
         values, scale = quantize(values.T if transpose else values)
 
         add_weight = super().add_weight
@@ -108,7 +109,7 @@ def taken_over(values: np.ndarray, dtype):
         import tensorflow as tf
 
         return tf.cast(tf.experimental.dlpack.from_dlpack(values.__dlpack__()), dtype)
-    return keras.ops.convert_to_tensor(values, dtype=dtype)
+    return ops.convert_to_tensor(values, dtype=dtype)
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -128,6 +129,16 @@ class Dense(LoadsWeights, keras.layers.Dense):
         if outputs_first(self._kernel.dtype):
             kernel = self._kernel.value
             kernel.data = kernel.data.T.contiguous().T
+
+    def call(self, inputs, training=None):
+        if keras.backend.backend() != "tensorflow" or self.bias is None:
+            return super().call(inputs, training=training)
+        import tensorflow as tf
+
+        # In this form only, of matrices, oneDNN takes product, bias and gelu in one go.
+        rows = tf.nn.bias_add(ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.kernel), self.bias)
+        rows = rows if self.activation is None else self.activation(rows)
+        return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.units))
 
     def quantized_build(self, kernel_shape, mode, config=None):
         check_int8(mode)
@@ -198,11 +209,11 @@ def activation(name):
 @keras.saving.register_keras_serializable("bert4x")
 def gelu_erf(x):
     """x * Phi(x), with the error function (transformers, bert4keras). Written with Erf, which ONNX can express."""
-    half, inverse_root = (keras.ops.cast(c, x.dtype) for c in (0.5, 0.5**0.5))
-    return half * x * (1 + keras.ops.erf(x * inverse_root))
+    half, inverse_root = (ops.cast(c, x.dtype) for c in (0.5, 0.5**0.5))
+    return x * (half * (1 + ops.erf(x * inverse_root)))
 
 
 @keras.saving.register_keras_serializable("bert4x")
 def gelu_tanh(x):
     """The tanh approximation of gelu (Google's BERT and ALBERT, OpenAI's GPT2, Megatron)."""
-    return keras.ops.gelu(x, approximate=True)
+    return ops.gelu(x, approximate=True)
