@@ -40,7 +40,7 @@ def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, unique_ke
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     with path.open("rb") as file:
-        data = file.read(limit + 1)
+        data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)  # all of it is allocated at once
     if len(data) > limit:
         raise CorruptFileError(f"{path} has more than {limit:,} bytes; that is too much for a JSON file of its kind")
     return parse_json(data, str(path), unique_keys=unique_keys)

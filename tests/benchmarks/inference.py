@@ -3,8 +3,8 @@
     python -m tests.benchmarks inference [--dtypes float32 bfloat16] [--shapes 8x128 1x128] [options of all cases]
 
 All libraries read the same random weights, in the tanh form of gelu, which is the only one that keras-hub's BERT has;
-differences are from our float32. The limit is a matrix product, float32 by XLA and bfloat16 by oneDNN, measured in turn
-with the rest. Engines that only infer get our model by `bert4x export`; beside bfloat16, ONNX Runtime computes in int8.
+differences are from our float32. The limit is a matrix product, by XLA and by oneDNN, measured in turn with the rest.
+Engines that only infer get our model by `bert4x export`; beside bfloat16, ONNX Runtime computes in int8.
 """
 
 import importlib
