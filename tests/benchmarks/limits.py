@@ -12,8 +12,8 @@ BYTES = {"full": 1 << 30, "small": 1 << 28, "toy": 1 << 22}
 
 
 def products(size: str, dtype: str) -> Prepared:
-    """TensorFlow's matrix products, by XLA and by oneDNN: on CPUs now one, now the other is faster. Their operations are
-    in the facts.
+    """TensorFlow's matrix products, by XLA and by oneDNN: on CPUs now one, now the other is faster. The facts are their
+    operations.
     """
     import tensorflow as tf
 
