@@ -257,7 +257,7 @@ def test_killed_at_random_moments(server, tmp_path):
     assert path.read_bytes() == data
     starts = [int(h.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-")) for h in server.gets("/big.bin")]
     assert starts[: len(sizes)] == sizes
-    assert len(set(sizes)) > 3
+    assert len(set(sizes)) > 1
 
 
 def forkserver():
