@@ -130,6 +130,16 @@ class Dense(LoadsWeights, keras.layers.Dense):
             kernel = self._kernel.value
             kernel.data = kernel.data.T.contiguous().T
 
+    def call(self, inputs, training=None):
+        if keras.backend.backend() != "tensorflow" or self.bias is None:
+            return super().call(inputs, training=training)
+        import tensorflow as tf
+
+        # In this form only, of matrices, oneDNN takes product, bias and gelu in one go.
+        rows = tf.nn.bias_add(ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.kernel), self.bias)
+        rows = rows if self.activation is None else self.activation(rows)
+        return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.units))
+
     def quantized_build(self, kernel_shape, mode, config=None):
         check_int8(mode)
         self._kernel, self.kernel_scale = self.add_quantized("kernel", kernel_shape, self.kernel_initializer, True)
@@ -200,7 +210,7 @@ def activation(name):
 def gelu_erf(x):
     """x * Phi(x), with the error function (transformers, bert4keras). Written with Erf, which ONNX can express."""
     half, inverse_root = (ops.cast(c, x.dtype) for c in (0.5, 0.5**0.5))
-    return half * x * (1 + ops.erf(x * inverse_root))
+    return x * (half * (1 + ops.erf(x * inverse_root)))
 
 
 @keras.saving.register_keras_serializable("bert4x")
