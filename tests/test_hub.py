@@ -238,13 +238,15 @@ def test_killed_at_random_moments(server, tmp_path):
     part, chance = tmp_path / "big.bin.part", random.Random(2)
     context = forkserver()
     sizes = []
-    for _ in range(50):
+    for kill in range(50):
         arguments = (server.url + "/big.bin", len(data), sha256, str(path))
         child = context.Process(target=fetch_slowly, args=arguments)
         before, asked = (part.stat().st_size if part.exists() else 0), len(server.gets("/big.bin"))
         child.start()
         while len(server.gets("/big.bin")) == asked and child.is_alive():
             time.sleep(0.002)
+        while kill % 5 == 0 and child.is_alive() and (part.stat().st_size if part.exists() else 0) == before:
+            time.sleep(0.002)  # on a busy machine too, some get further
         time.sleep(chance.uniform(0, 0.03))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
@@ -257,7 +259,7 @@ def test_killed_at_random_moments(server, tmp_path):
     assert path.read_bytes() == data
     starts = [int(h.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-")) for h in server.gets("/big.bin")]
     assert starts[: len(sizes)] == sizes
-    assert len(set(sizes)) > 1
+    assert len(set(sizes)) > 3
 
 
 def forkserver():

@@ -77,7 +77,7 @@ class Pretrainer:
     Args:
         specials: the ids of the special tokens.
         start: a checkpoint whose weights to go on from, of the same sizes; by default they are random.
-        jit: compile with XLA; by default where that is faster: not with TensorFlow in mixed bfloat16, on a CPU.
+        jit: compile with XLA: Keras' `jit_compile`.
     Raises: the errors of `bert4x.load`.
     """
 
@@ -93,7 +93,7 @@ class Pretrainer:
         seed: int = 0,
         dtype: str | None = None,
         start: str | os.PathLike | None = None,
-        jit: bool | str | None = None,
+        jit: bool | str = "auto",
     ):
         keras.utils.set_random_seed(seed)
         self.mixture, self.specials, self.mix, self.peak, self.seed = mixture, specials, mix or Mix(), peak, seed
@@ -112,9 +112,6 @@ class Pretrainer:
         self.optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         self.optimizer.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
-        if jit is None:
-            plain = keras.backend.backend() == "tensorflow" and self.model.compute_dtype == "bfloat16"
-            jit = False if plain else "auto"
         self.model.compile(optimizer=self.optimizer, loss=loss, jit_compile=jit)
         self.step, self.interrupted = 0, False
         self.seconds = 0.0  # of training so far, over all sittings
