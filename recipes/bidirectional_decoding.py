@@ -25,8 +25,9 @@ import bert4x
 from bert4x import recipe
 from bert4x.metrics import bleu
 from bert4x.plots import decoding_paths
+from bert4x.tasks.readers import read_pairs
 from bert4x.training import bidirectional as training
-from bert4x.training.pairs import encode, pair_tokenizer, read_pairs
+from bert4x.training.pairs import encode, hold_out, pair_tokenizer
 
 DEFAULT_MODEL = Path(bert4x.__file__).parent / "assets/default"
 # What tasks differ in, unless the command line says it: how they learn, and how many tokens of a text are read.
@@ -95,7 +96,7 @@ def main(args):
     if args.smoke or args.train is None:
         vars(args).update(TOY | ({"epochs": 2, "test": 8} if args.smoke else {}))
     vars(args).update({name: value for name, value in TASKS[args.task].items() if getattr(args, name) is None})
-    pairs, tests = read_pairs(args.train, args.test)
+    pairs, tests = hold_out(read_pairs(args.train), args.test)
     titles, vocabulary = args.task == "titles", (args.vocab, args.vocab_size)
     tokenizer = bert4x.load_tokenizer(args.model or DEFAULT_MODEL) if titles else pair_tokenizer(pairs, *vocabulary)
     sources = encode(tokenizer, [source for source, _ in pairs], args.max_length)

@@ -8,7 +8,7 @@ import pytest
 from random_models import tiny_config
 
 import bert4x
-from bert4x.errors import CorruptFileError
+from bert4x.errors import DataError
 from bert4x.training.bidirectional import (
     Symbols,
     Triple,
@@ -20,7 +20,7 @@ from bert4x.training.bidirectional import (
     make_unilm_batch,
     pseudo_triples,
 )
-from bert4x.training.pairs import pair_tokenizer, read_pairs
+from bert4x.training.pairs import hold_out, pair_tokenizer
 from bert4x.training.trainer import Trainer
 
 SYMBOLS = Symbols(l2r=2, r2l=4, stop=3, pad=0)
@@ -106,22 +106,16 @@ def test_two_directions_learn():
     assert found == [[20, 21, 22, 23], [30, 31]]
 
 
-def test_pairs(tmp_path):
-    """Held-out sources keep all their targets, and none of them is trained on."""
-    file = tmp_path / "pairs.tsv"
-    rows = [(f"Sentence {i % 8}.", f"句子{i}。") for i in range(20)] + [("sentence  3.", "第三句。")]
-    file.write_text("".join(f"{a}\t{b}\n" for a, b in rows), encoding="utf-8")
-    train, tests = read_pairs(file, 3)
+def test_held_out_sources_keep_all_their_targets_and_none_is_trained_on():
+    pairs = [(f"Sentence {i % 8}.", f"句子{i}。") for i in range(20)] + [("sentence  3.", "第三句。")]
+    train, tests = hold_out(pairs, 3)
     assert len(tests) == 3
-    assert sum(len(targets) for _, targets in tests) + len(train) == len(rows)
+    assert sum(len(targets) for _, targets in tests) + len(train) == len(pairs)
     held_out = {" ".join(source.lower().split()) for source, _ in tests}
     assert not held_out & {" ".join(source.lower().split()) for source, _ in train}
-    assert read_pairs(file, 3) == (train, tests)
-    with pytest.raises(CorruptFileError, match="expected more than the 8"):
-        read_pairs(file, 8)
-    file.write_text("one column\n", encoding="utf-8")
-    with pytest.raises(CorruptFileError, match="line 1: expected source <tab> target"):
-        read_pairs(file, 1)
+    assert hold_out(pairs, 3) == (train, tests)
+    with pytest.raises(DataError, match="expected more than the 8"):
+        hold_out(pairs, 8)
 
 
 def test_pair_tokenizer():

@@ -1,42 +1,32 @@
-"""Files of sources and targets, and a vocabulary for both."""
+"""Sources and targets: what is held out, and a vocabulary for both."""
 
-import lzma
 import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from bert4x.errors import CorruptFileError
+from bert4x.errors import DataError
 from bert4x.training.vocabulary import count_characters, trim_vocabulary
 
 Pairs = list[tuple[str, str]]
 Tests = list[tuple[str, list[str]]]
 
 
-def read_pairs(path: str | os.PathLike, held_out: int) -> tuple[Pairs, Tests]:
+def hold_out(pairs: Pairs, count: int) -> tuple[Pairs, Tests]:
     """Pairs to train on, and held-out sources with all their targets, drawn at random, the same ones every time. No
     source is among both, whatever its case or spaces.
 
-    A file is text or .xz, `source <tab> target` in every line; of more columns, the last two.
-
-    Raises: CorruptFileError for a line without a tab, and when there are no more sources than are to be held out.
+    Raises: DataError when there are no more sources than are to be held out.
     """
     groups: dict[str, Pairs] = defaultdict(list)
-    opened = lzma.open if Path(path).suffix == ".xz" else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            columns = line.rstrip("\n").split("\t")
-            if len(columns) < 2:
-                raise CorruptFileError(f"{path}, line {number}: expected source <tab> target, found {line[:40]!r}")
-            source, target = columns[-2:]
-            groups[" ".join(source.lower().split())].append((source, target))
-    if len(groups) <= held_out:
-        raise CorruptFileError(f"{path} has {len(groups)} sources; expected more than the {held_out} to hold out")
+    for source, target in pairs:
+        groups[" ".join(source.lower().split())].append((source, target))
+    if len(groups) <= count:
+        raise DataError(f"{len(groups)} different sources; expected more than the {count} to hold out")
     keys = sorted(groups)
     random.Random(0).shuffle(keys)
-    tests = [(groups[key][0][0], [target for _, target in groups[key]]) for key in keys[:held_out]]
-    return [pair for key in keys[held_out:] for pair in groups[key]], tests
+    tests = [(groups[key][0][0], [target for _, target in groups[key]]) for key in keys[:count]]
+    return [pair for key in keys[count:] for pair in groups[key]], tests
 
 
 def pair_tokenizer(pairs: Sequence[tuple[str, str]], base_vocab: str | os.PathLike, size: int):
