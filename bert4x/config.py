@@ -218,6 +218,7 @@ def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises: ConfigError when there is none, CorruptFileError when it is not one.
     """
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise ConfigError(f"config file {path} does not exist")
     return read_json(path, limit=MAX_CONFIG_BYTES)

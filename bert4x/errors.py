@@ -97,7 +97,7 @@ class ChecksumError(HubError, CorruptFileError):
 
 
 class DiskSpaceError(HubError):
-    """Not enough room for what is to be fetched; nothing was started."""
+    """Not enough room for what is to be fetched; what has come so far stays, and is gone on with."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

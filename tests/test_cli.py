@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import VOCABULARY, refused
 
@@ -112,6 +113,23 @@ def test_convert_keeps_only_some_tokens(command, tiny, tmp_path):
     failed = command("convert", source, tmp_path / "c", "--to", "hf", "--keep-tokens", tmp_path / "tokens.txt")
     refused(failed, "TokenizerError", "犇")
     assert not (tmp_path / "c").exists()
+    for text in ("[1,", "{}", "[[1], [2, 3]]"):
+        (tmp_path / "ids.json").write_text(text)
+        failed = command("convert", source, tmp_path / "c", "--to", "hf", "--keep-tokens", tmp_path / "ids.json")
+        assert failed[0] == 2 and "ids" in failed[2]
+    refused(command("convert", source, tmp_path / "c", "--to", "hf", "--keep-tokens", "none.json"), "TokenizerError")
+
+
+def test_convert_into_a_folder_whose_parent_cannot_be_written(command, tiny, tmp_path):
+    """Such as a mounted volume: what is written lies beside its place, not above."""
+    source, target = tiny(), tmp_path / "readonly" / "volume"
+    target.mkdir(parents=True)
+    before = target.parent.stat().st_mtime_ns
+    assert command("convert", source, target, "--to", "tf1")[0] == 0
+    assert target.parent.stat().st_mtime_ns == before
+    assert values(target) == values(source)
+    (tmp_path / "file").touch()
+    refused(command("convert", source, tmp_path / "file" / "x", "--to", "tf1"), "ConversionError", "is a file")
 
 
 def test_a_failed_convert_leaves_nothing(command, tiny, tmp_path):
@@ -161,6 +179,20 @@ def test_verify(command, tiny, tmp_path):
     assert "NOT the same" in out
     assert command("verify", source, other, "--tolerance", "1e9")[0] == 0
     refused(command("verify", source, tiny("cpm", "gpt2", "hf")), "ConfigError", "one model")
+    small, large = (tiny(name, heads=False, hidden_size=size) for name, size in (("small", 28), ("large", 32)))
+    refused(command("verify", small, large), "ConfigError", "28", "32")
+
+
+def test_verify_of_a_model_that_gives_nan(command, tiny):
+    """Weights that are finite, but of which products are not."""
+    from safetensors.numpy import load_file, save_file
+
+    source, other = tiny(), tiny("other")
+    weights = load_file(other / "model.safetensors")
+    weights["bert.embeddings.word_embeddings.weight"][:] = np.float32(3e38)
+    weights["bert.embeddings.word_embeddings.weight"][:, ::2] *= -1
+    save_file(weights, other / "model.safetensors")
+    refused(command("verify", source, other), "NotFiniteError", "NaN or infinity in with_nsp")
 
 
 def test_verify_of_one_checkpoint_reads_its_checksums(command, tiny):

@@ -427,6 +427,28 @@ def test_revisions(server):
     assert server.gets(f"/api/models/{ID}/revision/v1.0")
     with pytest.raises(UnknownModelError, match="no revision"):
         wanted("a/b@../x")
+    assert wanted("hf://a/b@v1", None, "v2").name == "hf://a/b@v2"
+    for name, source in (("https://x.org/y.zip", None), (ID, "https://x.org/y.zip")):
+        with pytest.raises(UnknownModelError, match="no revisions; leave out 'v9'"):
+            wanted(name, source, "v9")
+
+
+def test_the_revision_of_an_entry_is_that_of_the_source_asked_for(server):
+    entry = next(entry for entry in catalogue().values() if entry.hf and entry.modelscope)
+    (source,) = wanted(entry.name, "modelscope", "v1").sources
+    assert (source.kind, source.revision) == ("modelscope", "v1")
+    archive = next(entry for entry in catalogue().values() if entry.url and not (entry.hf or entry.modelscope))
+    with pytest.raises(UnknownModelError, match="no revisions"):
+        wanted(archive.name, None, "v1")
+
+
+def test_removing_a_revision_leaves_the_others(server):
+    whole = [hub.download(name) for name in (ID, f"{ID}@v1.0")]
+    hub.remove(f"{ID}@v1.0")
+    assert [folder.exists() for folder in whole] == [True, False]
+    with pytest.raises(HubError, match="is not in"):
+        hub.remove(f"{ID}@v1.0")
+    assert whole[0].exists()
 
 
 # Archives.
@@ -454,7 +476,9 @@ def tarred(files: dict[str, bytes], folder="./inner/", links=(), mode="w:gz") ->
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [("zip", zipped), ("tar.gz", tarred)])
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [("zip", zipped), ("zip", lambda f: zipped(f, "./in/")), ("tar.gz", tarred)]
+)
 def test_archives_by_address(server, checkpoints, suffix, pack):
     server.files[f"/x/model.{suffix}"] = pack(checkpoints["tf1"] | {"README.md": b"hello"})
     url = f"{server.url}/x/model.{suffix}"
@@ -535,6 +559,25 @@ def test_huggingface_hubs_cache_is_read(server, tmp_path, monkeypatch):
         hub.remove(ID)
 
 
+def test_a_cache_of_weights_that_are_not_read_does_not_block_a_model(server, tmp_path):
+    snapshot = tmp_path / "huggingface/hub" / f"models--{ID.replace('/', '--')}" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text(COMMIT)
+    for name in ("config.json", "vocab.txt", "tf_model.h5"):
+        (snapshot / name).write_bytes(server.repositories[ID].get(name, b""))
+    assert store.in_hugging_face_cache(ID) is None
+    assert store.in_hugging_face_cache(ID, weights=False) is not None
+    assert hub.download(ID) == store.folder_of(ID)
+
+
+def test_offline_says_what_to_put_where_from_a_mirror(server, monkeypatch):
+    monkeypatch.setenv("BERT4X_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hf-mirror.com/")
+    with pytest.raises(OfflineError, match=r"https://hf-mirror\.com/a/b/resolve/main/config\.json"):
+        hub.download("a/b")
+
+
 def test_offline_says_what_to_put_where(server, checkpoints, monkeypatch):
     monkeypatch.setenv("BERT4X_OFFLINE", "1")
     with pytest.raises(OfflineError) as caught:
@@ -579,6 +622,22 @@ def test_names_that_mean_nothing(server):
         hub.download("RoBERTa-zh-L12")
 
 
+def test_a_wrong_name_leaves_no_trace(server, tmp_path):
+    with pytest.raises(UnknownModelError):
+        hub.download("good/modle", to=tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+    assert hub.download(ID, to=tmp_path / "to") == tmp_path / "to"
+    (tmp_path / "file").touch()
+    with pytest.raises(HubError, match="is a file; expected a folder"):
+        hub.download(ID, to=tmp_path / "file")
+
+
+def test_what_is_no_list_is_said_with_its_address(server):
+    server.files["/api/models/a/b/revision/main"] = b"<html>login</html>"
+    with pytest.raises(DownloadError, match=f"{server.url}/api/models/a/b.*answers no JSON"):
+        hub.download("a/b")
+
+
 def test_a_random_head_is_warned_of(server, checkpoints):
     name = "hfl/chinese-roberta-wwm-ext-large"
     server.repositories[name] = checkpoints["hf"]
@@ -619,6 +678,7 @@ def test_commands(server, command, tmp_path):
     status, out, _ = command("cache", "verify", ID)
     assert status == 1 and "vocab.txt" in out
     assert command("cache", "remove", ID)[0] == 0
+    assert "bert4x[cpm]" in command("models", "cpm")[1]
     assert hub.cached() == []
     assert command("cache", "remove", ID)[0] == 2
     status, out, _ = command("models", "macbert")

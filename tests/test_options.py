@@ -12,6 +12,7 @@ from random_models import random_inputs, tiny_config
 from reference import bert
 
 import bert4x
+from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError
 
 WEIGHTS = draw(config_of(), seed=5)
@@ -46,6 +47,17 @@ def test_keep_tokens(source):
     inputs = random_inputs(tiny_config(vocab_size=5))
     same_at(model(inputs), oracle(expected, inputs)["mlm_logits"], inputs)
     same_at(bert4x.load(source, with_mlm=True, keep_tokens=np.array(keep))(inputs), array(model(inputs)), inputs)
+
+
+def test_keep_tokens_takes_the_padding_along(source, tmp_path):
+    keep = [7, 8, 0, 9]
+    whole, model = (bert4x.load(source, **options) for options in ({"pad_token_id": 0}, {"keep_tokens": keep}))
+    assert whole.config.pad_token_id == 0 and model.config.pad_token_id == 2
+    ids = np.array([[0, 1, 3, 2, 2]])
+    close(array(model([ids, ids * 0]))[:, :3], array(whole([np.array(keep)[ids], ids * 0]))[:, :3])
+    converted = bert4x.convert(source, tmp_path / "kept", "bert4x", keep_tokens=keep)
+    assert open_checkpoint(converted).config.pad_token_id == 2
+    assert bert4x.load(source, keep_tokens=[7, 8]).config.pad_token_id is None
 
 
 def test_compound_tokens(source):

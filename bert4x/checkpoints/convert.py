@@ -14,7 +14,7 @@ from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.tables import FORMATS, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, atomic_write, contiguous, is_floating
-from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids
+from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids, kept_pad_id
 from bert4x.checkpoints.write import Progress, write, write_config, write_json
 from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import ConversionError, TokenizerError, nearest
@@ -40,9 +40,10 @@ class Variables:
         self.keep = None
         if keep_tokens is not None:
             self.keep = checked_ids("keep_tokens", keep_tokens, checkpoint.config.vocab_size)
-        self.config = (
-            checkpoint.config.replace(vocab_size=len(self.keep)) if self.keep is not None else checkpoint.config
-        )
+        self.config = checkpoint.config
+        if self.keep is not None:
+            pad_id = kept_pad_id(self.config.pad_token_id, self.keep)
+            self.config = self.config.replace(vocab_size=len(self.keep), pad_token_id=pad_id)
 
     def tensors(self) -> dict[str, LazyTensor]:
         """All of them, by path."""
@@ -99,8 +100,6 @@ def convert(
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
     target = Path(target).expanduser()
-    if target.is_file():
-        raise ConversionError(f"{target} is a file; expected a folder to write into")
     if target.resolve() == checkpoint.folder.resolve():
         raise ConversionError(f"{target} is the source itself; choose another folder")
     held = Variables(checkpoint, DTYPES.get(dtype), keep_tokens)
@@ -115,14 +114,17 @@ def convert(
 def staged(target: Path) -> Iterator[Path]:
     """A new folder whose files move to `target` once the block succeeded; if it failed, nothing is left of them.
 
-    Raises: ConversionError where the target has other weights, which loaders would confuse with these.
+    Raises: ConversionError where the target is a file, or has other weights, which loaders would confuse with these.
     """
-    parent = next(path for path in target.absolute().parents if path.exists())
+    parent = next(path for path in (target, *target.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise ConversionError(f"{parent} is a file; expected a folder to write into")
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as name:
         folder = Path(name)
         yield folder
         files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-        held = [path.relative_to(target) for path in [*target.glob("*"), *target.glob("*/mp_rank_*")]]
+        held = [*target.glob("*"), *target.glob("*/mp_rank_*")]
+        held = [path.relative_to(target) for path in held if not path.is_relative_to(folder)]
         stale = sorted(str(path) for path in held if WEIGHTS.search(path.name) and path not in files)
         if stale:
             raise ConversionError(f"{target} already holds {', '.join(stale)}; choose an empty folder or delete them")

@@ -105,8 +105,6 @@ def read_config(folder: Path, path=None) -> dict | None:
     Raises: ConfigError if `path` does not exist or several could be meant, CorruptFileError if it is no JSON object.
     """
     if path is not None:
-        if not Path(path).is_file():
-            raise ConfigError(f"config file {path} does not exist")
         return read_config_file(path)
     places = [folder, folder.parent] if folder.name.isdigit() else [folder]
     for place in places:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
-from bert4x.errors import ConfigError
+from bert4x.errors import ConfigError, NotFiniteError
 
 SENTENCES = (
     "床前明月光，疑是地上霜。",
@@ -94,7 +94,8 @@ def check(source: str | os.PathLike) -> int:
 def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0) -> dict[str, float]:
     """Runs two checkpoints on the same inputs, real sentences and random ids; the largest difference of each output.
 
-    Raises: ConfigError when they cannot be compared: other families, vocabularies, or heads.
+    Raises: ConfigError when they cannot be compared: other families, vocabularies, sizes or heads; NotFiniteError when
+        one computes NaN or infinity.
     """
     from bert4x.models.build import load
 
@@ -114,6 +115,14 @@ def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0
     for inputs in sample_inputs(models[0], min(a.max_position, b.max_position), seed):
         outputs = [as_arrays(model(inputs)) for model in models]
         for name, x, y in zip(names, *outputs, strict=True):
+            if x.shape != y.shape:
+                raise ConfigError(
+                    f"{name} of {first} has shape {x.shape}, of {second} {y.shape}; "
+                    "only two layouts of one model can be compared"
+                )
+            for path, values in ((first, x), (second, y)):
+                if not np.isfinite(values).all():
+                    raise NotFiniteError(f"{path} computes NaN or infinity in {name}; its weights are damaged")
             worst[name] = max(worst[name], float(np.abs(x - y).max()))
     return worst
 

@@ -133,10 +133,20 @@ def checked_ids(option: str, ids, size: int) -> np.ndarray:
 
     Raises: ConfigError for ids that are no rows.
     """
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError:  # rows of different lengths
+        array = np.zeros(())
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= size:
         raise ConfigError(f"{option} must list ids from 0 to {size - 1}; got {str(ids)[:80]}")
     return array
+
+
+def kept_pad_id(pad_id: int | None, keep_tokens) -> int | None:
+    """The padding id among the kept tokens, by its new number; None, so that nothing is padding, if it is not kept."""
+    if pad_id is None or keep_tokens is None:
+        return pad_id
+    return next((new for new, old in enumerate(keep_tokens) if old == pad_id), None)
 
 
 def checked_compound(item, size: int) -> tuple[np.ndarray, np.ndarray]:

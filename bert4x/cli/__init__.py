@@ -23,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed there at exit
         return 141
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"bert4x: {error}", file=sys.stderr)
+        return 2
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -44,7 +44,7 @@ def check_template(template: str) -> None:
     """Raises: GenerationError for a template without `{text}`, or with anything else to fill in."""
     try:
         filled = template.format(text="")
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise GenerationError(f"template {template!r}: {error!r}; it has one field, {{text}}") from error
     if filled == template.format(text="x"):
         raise GenerationError(f"template {template!r} has no {{text}}, the place of what you say")

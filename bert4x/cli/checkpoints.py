@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 
 def add_commands(command) -> None:
@@ -42,7 +43,7 @@ def run_inspect(options) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # brackets are brackets
     tensors = Table("tensor", "shape", "dtype")
     for tensor in found.tensors:
         if tensor["name"] not in found.ignored:
@@ -110,15 +111,17 @@ def run_convert(options) -> int:
 def read_keep_tokens(path: str, source: str) -> list[int]:
     """The ids to keep: a JSON list of them, or the tokens of a vocab.txt looked up in the source's vocabulary.
 
-    Raises: TokenizerError for tokens the source lacks.
+    Raises: TokenizerError for a file that cannot be read, and for tokens the source lacks.
     """
     from bert4x.checkpoints.files import locate
     from bert4x.errors import TokenizerError
     from bert4x.tokenizers import load_tokenizer, load_vocab
 
     if path.endswith(".json"):
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        try:
+            return json.loads(Path(path).read_text("utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise TokenizerError(f"{path} is no JSON list of ids: {error}") from None
     tokenizer = load_tokenizer(locate(source).folder)
     if tokenizer is None:
         raise TokenizerError(f"no vocabulary beside {source} to look the tokens of {path} up in")

@@ -26,7 +26,8 @@ def run_extract(options) -> int:
     if options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}; expected at least 1")
     texts = options.texts + (read_texts(options.file) if options.file else [])
-    texts = texts or [line for line in read_stdin() if line.strip()]
+    if not options.texts and options.file is None:
+        texts = [line for line in read_stdin() if line.strip()]
     if options.plot:
         check_picture(options.plot)
     from bert4x.tasks.pipelines import pipeline

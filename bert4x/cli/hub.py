@@ -68,13 +68,14 @@ def run_cache(options) -> int:
     """Lists, verifies or removes; 1 if something is damaged."""
     from bert4x import hub
     from bert4x.errors import HubError
+    from bert4x.hub.store import names_of
 
     if options.action == "remove":
         if options.name is None:
             raise HubError("which model? `bert4x cache list` has their names")
         print(f"removed {options.name}: {hub.remove(options.name) / 1e6:,.1f} MB")
         return 0
-    models = [model for model in hub.cached() if options.name in (None, model.name)]
+    models = [model for model in hub.cached() if options.name is None or model.name in names_of(options.name)]
     if options.name is not None and not models:
         raise HubError(f"{options.name!r} does not lie here; `bert4x cache list` has what does")
     if options.action == "verify":
@@ -106,10 +107,10 @@ def verify(models) -> int:
 
 
 def wide_console():
-    """A console that does not cut tables where nobody sees its width."""
+    """A console that does not cut tables where nobody sees its width, and in which brackets are brackets."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 240
     return console

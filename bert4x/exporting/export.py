@@ -67,14 +67,18 @@ def export(
     target = Path(destination).expanduser()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise ConversionError(f"{target} is there already; choose a new or an empty folder, or delete it")
+    parent = next(path for path in (target, *target.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise ConversionError(f"{parent} is a file; expected a folder to write into")
     opened = open_source(source, application, **options)
     forward = Forward(opened, needs_mask(opened) if padding_mask is None else padding_mask)
     samples = list(forward.samples())
     expected = [forward.run(inputs) for inputs in samples]
     check_weights(to, forward)
     allowed = tolerance_of(forward, quantize) if tolerance is None else tolerance
+    if not allowed >= 0:
+        raise ConversionError(f"tolerance = {allowed!r}; expected a share of the largest output, such as 1e-4")
 
-    parent = next(path for path in target.absolute().parents if path.exists())
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as staging:
         folder = Path(staging) / "export"
         folder.mkdir()
@@ -84,7 +88,11 @@ def export(
         result = Export(target, to, quantize, shapes, output_shapes(expected), differences, scales)
         add_companions(folder, opened, forward, result)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(folder, target)
+        if target.is_dir():  # an empty one, perhaps a link or a mount: it stays
+            for path in folder.iterdir():
+                os.replace(path, target / path.name)
+        else:
+            os.replace(folder, target)
     return result
 
 

@@ -72,10 +72,11 @@ def open_path(path, application: str | None, options: dict) -> Source:
     from bert4x.models.build import load
     from bert4x.tasks.pipelines import pipeline
 
-    if path is not None and (Path(path) / FILE).is_file():
+    folder = None if path is None else Path(path).expanduser()
+    if folder is not None and (folder / FILE).is_file():
         if application is not None:
             raise ConfigError(f"{path} holds a trained task, which is its application; leave out {application!r}")
-        return open_source(pipeline(read_task(Path(path))[0], path, **options))
+        return open_source(pipeline(read_task(folder)[0], folder, **options))
     if application in HEADS:
         application, options = "encoder", options | {HEADS[application]: True}
     return open_source(load(path, application, **options))

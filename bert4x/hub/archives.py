@@ -49,7 +49,7 @@ def extract_zip(archive: Path, folder: Path) -> dict[str, str]:
 
     read_members(archive)  # raises for names that climb, ratios, overlaps, lies in headers
     with zipfile.ZipFile(archive) as opened:
-        infos = {info.filename: info for info in opened.infolist() if not info.is_dir()}
+        infos = {info.filename.removeprefix("./"): info for info in opened.infolist() if not info.is_dir()}
         chosen = choose_folder(infos, archive.name)
         for path in chosen:
             if stat.S_ISLNK(infos[path].external_attr >> 16):

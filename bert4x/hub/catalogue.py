@@ -107,10 +107,12 @@ def hugging_face_sources(repository: str, revision: str | None = None) -> list[S
 def wanted(name: str, source: str | None = None, revision: str | None = None) -> Wanted:
     """What a name, id or address means. `source` is "hf", "hf-mirror", "modelscope" or an address to take it from.
 
-    Raises: UnknownModelError when it is none of the catalogue and cannot be one elsewhere.
+    Raises: UnknownModelError when it is none of the catalogue and cannot be one elsewhere, and for the revision of what
+        has none.
     """
     name = str(name)
     if re.match(r"https?://", name):
+        check_no_revision(name, revision)
         return Wanted(name, [Source("url", name)])
     bare, _, at = name.partition("@")
     revision = revision or at or None
@@ -122,17 +124,27 @@ def wanted(name: str, source: str | None = None, revision: str | None = None) ->
         sources = hugging_face_sources(rest, revision)
         if scheme == "modelscope":
             sources = [Source("modelscope", rest, settings.modelscope_endpoint(), revision)]
-        found = Wanted(name if at or not revision else f"{name}@{revision}", sources)
+        found = Wanted(f"{bare}@{revision}" if revision else bare, sources)
     elif entry is not None:
         sources = [Source(s.kind, s.id, s.endpoint, revision) for s in entry.sources()]
-        if revision:  # of one place
-            sources = [s for s in sources if s.kind == sources[0].kind]
+        if revision:
+            sources = [s for s in sources if s.kind != "url"]
+            if entry.url and not sources:
+                check_no_revision(entry.name, revision)
+            if source is None:  # of one place
+                sources = [s for s in sources if s.kind == sources[0].kind]
         found = Wanted(entry.name + (f"@{revision}" if revision else ""), sources, entry)
     elif OWNER_NAME.fullmatch(bare) and ".." not in bare:
         found = Wanted(bare + (f"@{revision}" if revision else ""), hugging_face_sources(bare, revision))
     else:
         raise UnknownModelError(unknown(name))
     return found if source is None else Wanted(found.name, [from_one(found, source, revision)], entry)
+
+
+def check_no_revision(name: str, revision: str | None) -> None:
+    """Raises: UnknownModelError for the revision of an archive."""
+    if revision:
+        raise UnknownModelError(f"{name} is a file, which has no revisions; leave out {revision!r}")
 
 
 def from_one(found: Wanted, source: str, revision: str | None) -> Source:
@@ -143,6 +155,8 @@ def from_one(found: Wanted, source: str, revision: str | None) -> Source:
     if re.match(r"https?://", source):
         same = next((s for s in found.sources if s.kind == "hf"), None)
         archive = source.rstrip("/").count("/") > 2
+        if archive or not same:
+            check_no_revision(source, revision)
         return Source("url", source) if archive or not same else Source("hf", same.id, source.rstrip("/"), revision)
     endpoints = {
         "hf": ("hf", settings.hugging_face_endpoint() or settings.HUGGING_FACE),

@@ -51,6 +51,8 @@ def download(
     """
     found = catalogue.wanted(name, source, revision)
     folder = Path(to).expanduser() if to is not None else store.folder_of(found.name)
+    if folder.exists() and not folder.is_dir():
+        raise HubError(f"{folder} is a file; expected a folder to write into")
     if to is None:
         here = lying_here(found, weights)
         if here:
@@ -120,7 +122,11 @@ def fetch_into(folder: Path, found: Wanted, weights: bool, progress: Progress) -
             if failures:
                 warnings.warn(f"{failures[0]}. {found.name} was taken from {source.label}", stacklevel=2)
             return
-    raise summary(failures, found, folder)
+    error = summary(failures, found, folder)
+    if not isinstance(error, OfflineError) and [path.name for path in folder.iterdir()] == [store.MANIFEST]:
+        (folder / store.MANIFEST).unlink()  # nothing came: a wrong name leaves no trace
+        folder.rmdir()
+    raise error
 
 
 def fetch_from(
@@ -190,7 +196,8 @@ def by_hand(found: Wanted, folder: Path, why: str) -> str:
         listed = [file for file in listed if isinstance(file, dict)]
         lines += [f"  {file.get('name')}  {megabytes(file.get('size'))}  {file.get('url')}" for file in listed]
         return "\n".join(lines)
-    for source in [s for s in found.sources if s.endpoint != settings.HF_MIRROR]:
+    official = any(source.endpoint == settings.HUGGING_FACE for source in found.sources)
+    for source in [s for s in found.sources if not (official and s.endpoint == settings.HF_MIRROR)]:
         lines.append(f"from {source.page}:" if source.kind != "url" else "from its publisher:")
         lines += [f"  {name}{size(found, name)}  {source.address(name)}" for name in source.expected()]
         if source.kind != "url":

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-from bert4x.errors import DownloadError
+from bert4x.errors import CorruptFileError, DownloadError
 from bert4x.hub import settings, transfer
 from bert4x.hub.selection import check_names, choose
 from bert4x.hub.transfer import Remote, fetch
@@ -146,12 +146,15 @@ def measured(session: requests.Session, remote: Remote) -> Remote:
 def ask(session: requests.Session, url: str, headers: dict[str, str]) -> dict:
     """The JSON object at an address.
 
-    Raises: DownloadError, CorruptFileError.
+    Raises: DownloadError
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "listing.json"
         fetch(session, Remote(path.name, url, headers=headers), path)
-        return read_json(path)
+        try:
+            return read_json(path)
+        except CorruptFileError:
+            raise DownloadError(f"{url} answers no JSON; is this the address of such a hub?") from None
 
 
 def patient(ask: Callable[[], requests.Response], url: str) -> requests.Response:

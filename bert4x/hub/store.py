@@ -13,7 +13,7 @@ from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import Bert4xError, HubError
 from bert4x.hub import settings
 from bert4x.hub.locks import locked
-from bert4x.hub.selection import CONFIGS, VOCABULARIES, matches
+from bert4x.hub.selection import CONFIGS, VOCABULARIES, WEIGHTS, matches
 from bert4x.json_files import read_json
 
 MANIFEST = ".bert4x.json"
@@ -112,7 +112,10 @@ def in_hugging_face_cache(repository: str, revision: str | None = None, weights:
     snapshot = place / "snapshots" / commit
     if not re.fullmatch(r"[\w.-]+", commit) or not (snapshot / "config.json").is_file():
         return None
-    vocabulary = any(matches(VOCABULARIES, path.name) for path in snapshot.iterdir())
+    names = [path.name for path in snapshot.iterdir()]
+    vocabulary = any(matches(VOCABULARIES, name) for name in names)
+    if weights and not any(matches(needed, name) for needed, _ in WEIGHTS for name in names):
+        return None  # only TensorFlow's or Flax' weights, which are not read here
     return snapshot if is_whole(snapshot, weights) and (vocabulary or settings.offline()) else None
 
 
@@ -134,6 +137,15 @@ def cached() -> list[Cached]:
         if whole:
             found.append(Cached(name, whole, size_of(whole), "huggingface_hub", False, True))
     return found
+
+
+def names_of(name: str) -> set[str]:
+    """A name, and that of the catalogue for it, of the same revision."""
+    from bert4x.hub.catalogue import find
+
+    bare, at, revision = name.partition("@")
+    entry = find(bare)
+    return {name, *((entry.name + at + revision,) if entry else ())}
 
 
 def size_of(folder: Path) -> int:
@@ -168,10 +180,7 @@ def remove(name: str) -> int:
 
     Raises: HubError when it is not there.
     """
-    from bert4x.hub.catalogue import find
-
-    entry = find(name)
-    names = {name, *((entry.name,) if entry else ())}
+    names = names_of(name)
     found = next((m for m in cached() if m.ours and (m.name in names or m.path.name == name)), None)
     if found is None:
         here = ", ".join(model.name for model in cached() if model.ours) or "nothing"

@@ -12,7 +12,7 @@ from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
 from bert4x.checkpoints.files import is_name
 from bert4x.checkpoints.tables import style_for
-from bert4x.checkpoints.weights import Weights, vocabulary_size
+from bert4x.checkpoints.weights import Weights, kept_pad_id, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
 from bert4x.layers import weights_from
@@ -116,14 +116,15 @@ def load_keras(path: Source, application: str | None, dtype: str | None, options
     """
     if application or dtype or options:
         raise UnknownOptionError(f"{path} is a whole model: what it computes was fixed when it was saved")
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise CheckpointNotFoundError(f"{path} does not exist; expected a file that model.save wrote")
     try:
         model = keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever its parts do
         raise CorruptFileError(f"Keras cannot load {path}: {error}") from error
     if hasattr(model, "tokenizer"):
-        model.tokenizer = load_tokenizer(Path(path).parent)
+        model.tokenizer = load_tokenizer(path.parent)
     return model
 
 
@@ -182,6 +183,7 @@ def construct(
         check_family(config.model, cls.model_name, checkpoint)
     vocabulary = loading.get("keep_tokens"), loading.get("compound_tokens")
     changes.setdefault("vocab_size", vocabulary_size(config.vocab_size, *vocabulary))
+    changes.setdefault("pad_token_id", kept_pad_id(config.pad_token_id, vocabulary[0]))
     changes.update(follow_on_sizes(config, changes))
     backbone = cls(config.replace(model=cls.model_name, **changes), application, **build)
     backbone.loading = loading

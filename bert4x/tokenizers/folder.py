@@ -53,7 +53,7 @@ def local(folder: str | os.PathLike) -> Path:
     """
     from ..checkpoints.files import is_name
 
-    path = Path(folder)
+    path = Path(folder).expanduser()
     in_a_folder = path.name != str(path) and path.parent.is_dir()  # of a file whose vocabulary lies beside it
     if not is_name(folder) or in_a_folder or path.exists() or Path(f"{path}.index").exists():
         return path
