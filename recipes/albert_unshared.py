@@ -60,7 +60,7 @@ def train(args, way: str, seed: int):
     args = dataclasses.replace(args, output=args.output / f"{way}-{seed}", seed=seed)
     with recipe.Run(args) as run:
         rows, valid = run.data(lambda path: read_tsv(path, label="first" if args.label_first else "last"), TOY)
-        labels = sorted({label for _, label in rows})
+        labels = sorted({label for _, label in [*rows, *valid]})
         backbone = run.load(model=WAYS[way])
         keras.utils.set_random_seed(seed)  # the same head for both ways, whatever was drawn before
         task = TextClassification(backbone, labels, maxlen=args.max_length)

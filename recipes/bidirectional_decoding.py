@@ -23,6 +23,7 @@ import keras
 
 import bert4x
 from bert4x import recipe
+from bert4x.errors import RunError
 from bert4x.metrics import bleu
 from bert4x.plots import decoding_paths
 from bert4x.tasks.readers import read_pairs
@@ -79,7 +80,7 @@ def make_model(args, tokenizer, **options):
 
 def train(args, name, triples, tokenizer, symbols, epochs, directions=training.DIRECTIONS, start=None, **options):
     """The weights of a model trained in a folder of its own."""
-    model = make_model(args, tokenizer, dtype=args.precision, **options)
+    model = make_model(args, tokenizer, dtype=args.precision, recompute=args.recompute, **options)
     if start is not None:
         model.set_weights(start)
     writer = training.Writer(model, symbols, directions)
@@ -93,8 +94,11 @@ def train(args, name, triples, tokenizer, symbols, epochs, directions=training.D
 
 
 def main(args):
+    if args.lora:
+        raise RunError("this recipe compares whole models; leave out --lora")
     if args.smoke or args.train is None:
-        vars(args).update(TOY | ({"epochs": 2, "test": 8} if args.smoke else {}))
+        toy = TOY | ({"epochs": 2, "test": 8} if args.smoke else {})
+        vars(args).update({name: toy[name] for name in toy if getattr(args, name) == getattr(Arguments, name)})
     vars(args).update({name: value for name, value in TASKS[args.task].items() if getattr(args, name) is None})
     pairs, tests = hold_out(read_pairs(args.train), args.test)
     titles, vocabulary = args.task == "titles", (args.vocab, args.vocab_size)

@@ -10,7 +10,6 @@ which it was shown, by the four tasks below. The default model is the small one 
 it: its answers are poor, and only show that the machinery runs.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -102,7 +101,7 @@ def read_fewclue(folder: Path, max_chars: int) -> tuple[str, list[str], list[dic
         words = {row["label_desc"]: row["label_zh"] for row in read_examples(folder / "label_index2en2zh.json")}
 
     def cases(file):
-        rows = [json.loads(line) for line in (folder / file).read_text(encoding="utf-8").splitlines()]
+        rows = read_examples(folder / file)
         return [{"sentence": row["sentence"][:max_chars], "label": words[row[name]]} for row in rows]
 
     return template, list(words.values()), cases("train_0.json"), cases("test_public.json")

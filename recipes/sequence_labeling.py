@@ -45,7 +45,7 @@ def main(args):
     with recipe.Run(args) as run:
         # 1. Texts with their entities, and the labels there are.
         train, valid = run.data(read_bio, TOY)
-        labels = sorted({entity.label for row in train for entity in row["entities"]})
+        labels = sorted({entity.label for row in [*train, *valid] for entity in row["entities"]})
 
         # 2. A pretrained encoder; on each hidden state the scores of tags, or on each two that of a span.
         task = TokenClassification(

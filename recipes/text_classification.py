@@ -42,7 +42,7 @@ def main(args):
 
         # 1. Texts, and the labels there are.
         train, valid = run.data(read, TOY)
-        labels = sorted({label for *_, found in train for label in (found if args.several else [found])})
+        labels = sorted({label for *_, found in [*train, *valid] for label in (found if args.several else [found])})
 
         # 2. A pretrained encoder; on the hidden state of its first token, a dense layer.
         task = TextClassification(run.load(), labels, multi_label=bool(args.several), maxlen=args.max_length)

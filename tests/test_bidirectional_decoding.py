@@ -201,6 +201,10 @@ def test_text_and_bad_input():
     scores = [path.score for path in paths]
     assert scores == sorted(scores, reverse=True)
     assert decoder.generate("床前明月光", rerank=True, max_new_tokens=6) in {decoder.text(path) for path in paths}
+    stops = [int(i) for i in paths[0].ids[:2]]
+    shorter = decoder.generate("床前明月光", max_new_tokens=6, stop_ids=stops)
+    assert not {model.tokenizer.id_to_token(i) for i in stops} & set(shorter)
+    assert decoder.generate([]) == []
     with pytest.raises(GenerationError, match="BidirectionalDecoder"):
         bert4x.load(application="unilm", bidirectional=True).generate("床前")
     for options, message in (

@@ -296,6 +296,13 @@ def test_read_examples_refuses(tmp_path, data, word):
         read_examples(tmp_path / "nowhere")
 
 
+def test_only_line_feeds_end_lines(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "甲\u2028乙"}\n{"text": "丙\x85"}\n', encoding="utf-8")
+    assert [row["text"] for row in read_examples(tmp_path / "a.jsonl")] == ["甲\u2028乙", "丙\x85"]
+    (tmp_path / "a.tsv").write_text("text\tlabel\r\n甲\u2028乙\t好\r\n", encoding="utf-8", newline="")
+    assert read_examples(tmp_path / "a.tsv") == [{"text": "甲\u2028乙", "label": "好"}]
+
+
 def test_an_empty_file_has_no_examples(tmp_path):
     (tmp_path / "examples").write_text("", encoding="utf-8")
     assert read_examples(tmp_path / "examples") == []

@@ -4,12 +4,13 @@ import lzma
 from collections import Counter
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from recipe_runs import load_recipe
 
 import bert4x
-from bert4x.errors import CheckpointNotFoundError, ConfigError, InputError, RunError
+from bert4x.errors import CheckpointNotFoundError, ConfigError, DataError, InputError, RunError
 from bert4x.recipe import parse
 from bert4x.training.corpus import BUCKETS, Packer, Source, cache_rows
 from bert4x.training.loop import read_metrics
@@ -271,6 +272,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(files, tokenizer, tmp_path):
     assert again == losses
     for ours, theirs in zip(second.model.variables, whole.model.variables, strict=True):
         assert np.array_equal(np.asarray(ours), np.asarray(theirs)), ours.path
+
+
+def test_losses_in_float16_are_scaled(files, tokenizer, tmp_path):
+    trainer = make_trainer(files, tokenizer, dtype="mixed_float16")
+    assert isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert np.isfinite([trainer.train_step(0.1) for _ in range(2)]).all()
+    trainer.save(tmp_path)
+    make_trainer(files, tokenizer, dtype="mixed_float16").resume(tmp_path)
+
+
+def test_a_file_that_is_no_utf8(tmp_path):
+    (tmp_path / "a.txt").write_bytes("今天天气很好。".encode("gbk"))
+    with pytest.raises(DataError, match=r"a\.txt cannot be read.*expected text in UTF-8"):
+        list(Source(tmp_path / "a.txt").documents())
+    (tmp_path / "a.txt").write_bytes("\ufeff今天。\r\n\r\n明天。".encode())
+    assert list(Source(tmp_path / "a.txt").documents()) == [["今天。"], ["明天。"]]
 
 
 def test_resuming_from_nothing_or_another_model_is_refused(files, tokenizer, tmp_path):

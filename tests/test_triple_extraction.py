@@ -360,6 +360,16 @@ def test_padding_changes_nothing(kind):
         np.testing.assert_allclose(cut, short, atol=2e-5)
 
 
+def test_padding_does_not_change_the_loss_of_gplinker():
+    task = make(GPLinker)
+    examples = task.prepare([ROW])
+    losses = []
+    for length in (examples[0].length, 40):
+        inputs, targets = task.batch(examples, length)
+        losses.append(float(numpy(task.loss(task.model(inputs), targets))))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 @pytest.mark.parametrize("model", ["bert", "albert", "albert_unshared"])
 def test_states_before_the_last_norm(model):
     """Normalised by the last layer's own norm they are its output, also where layers are shared."""

@@ -1,5 +1,6 @@
 """`export`: a model into a folder from which other runtimes run it, compared with what Keras computes."""
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ def export(
     expected = [forward.run(inputs) for inputs in samples]
     check_weights(to, forward)
     allowed = tolerance_of(forward, quantize) if tolerance is None else tolerance
-    if not allowed >= 0:
+    if math.isnan(allowed):
         raise ConversionError(f"tolerance = {allowed!r}; expected a share of the largest output, such as 1e-4")
 
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as staging:

@@ -64,13 +64,18 @@ class BidirectionalDecoder:
 
     def __init__(self, model, l2r: str | int | None = None, r2l: str | int | None = None):
         check_model(model)
+        self.model = model
         try:
-            backbone = model.backbone.in_both_directions()
+            self.make_engines()
         except ConfigError as error:
             raise GenerationError(str(error)) from error
-        self.model, self.engine = model, Engine(model, backbone)
-        self.alone = Engine(model, model.backbone.in_one_direction())
         self.markers = markers(model, l2r, r2l)
+
+    def make_engines(self) -> None:
+        """What computes, in both directions and in one: for the variables that the model has now."""
+        self.engine = Engine(self.model, self.model.backbone.in_both_directions())
+        self.alone = Engine(self.model, self.model.backbone.in_one_direction())
+        self.variables = [id(variable) for variable in self.model.variables]
 
     def generate(self, text: str | Sequence[str], num_beams: int = 4, rerank: bool = False, **options) -> str | list:
         """The best targets of sources: a str for one, a list for several; a list for every source with
@@ -84,7 +89,9 @@ class BidirectionalDecoder:
         """
         found = self.paths(text, num_beams, rerank, **options)
         single = options.get("num_return_sequences", 1) == 1
-        texts = [self.text(paths[0]) if single else [self.text(path) for path in paths] for paths in found]
+        stops = options.get("stop_ids")
+        texts = [[self.text(path, stops) for path in paths] for paths in found]
+        texts = [several[0] for several in texts] if single else texts
         return texts[0] if isinstance(text, str) else texts
 
     def paths(self, text: str | Sequence[str], num_beams: int = 4, rerank: bool = False, **options) -> list[list[Path]]:
@@ -109,9 +116,9 @@ class BidirectionalDecoder:
             row[: len(written)] = written
         return (new, np.array([path.score for path in best], "float32")) if return_scores else new
 
-    def text(self, path: Path) -> str:
-        """The text of a decoded sequence."""
-        stops = read_text_options(self.model, {}).stop_ids
+    def text(self, path: Path, stop_ids: Sequence[int] | None = None) -> str:
+        """The text of a decoded sequence, without stop tokens: by default those of the vocabulary."""
+        stops = read_text_options(self.model, {"stop_ids": stop_ids}).stop_ids
         writer = Detokenizer(self.model.tokenizer)
         return "".join([writer.add(i) for i in path.ids if i not in stops]) + writer.finish()
 
@@ -131,7 +138,11 @@ class BidirectionalDecoder:
         self, prompts: Sequence[Prompt], settings: GenerationOptions, options: dict, rerank: bool = False
     ) -> list[list[Path]]:
         """The paths of every prompt, best first."""
+        if self.variables != [id(variable) for variable in self.model.variables]:  # LoRA's adapters came or went
+            self.make_engines()
         engine, count = self.engine, len(prompts)
+        if not count:
+            return []
         padded = [*prompts, *[prompts[-1]] * ((1 << (count - 1).bit_length()) - count)]
         rows = [self.begun(prompt, marker) for marker in self.markers for prompt in padded]
         check(engine, rows, settings)

@@ -36,14 +36,14 @@ def read_json_rows(text: str, path: Path) -> list:
     try:
         if text.lstrip().startswith("["):
             return json.loads(text)
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [json.loads(line) for line in text.split("\n") if line.strip()]  # U+2028 ends no line
     except (ValueError, RecursionError) as error:
         raise GenerationError(f"{path} is not readable JSON: {error}") from error
 
 
 def read_tsv_rows(text: str, path: Path) -> list[dict]:
     """The rows after the first line. Raises: GenerationError for a row of another length than the first."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     names, *rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if lines else [[]]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names):

@@ -179,6 +179,16 @@ class Layer(LoadsWeights, keras.layers.Layer):
         return keras.KerasTensor(tuple(shape), dtype=dtype or self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("bert4x")
+class Add(keras.layers.Add):
+    """A sum with the mask of the first input that has one, as in Keras 2: Keras 3 drops it if any other has none, and
+    then nothing that follows (a CRF, a pointer, a mean over tokens) would know the padding.
+    """
+
+    def compute_mask(self, inputs, mask=None):
+        return next((one for one in mask or () if one is not None), None)
+
+
 def check_int8(mode: str) -> None:
     """Raises: ConfigError for a quantization that the layers here do not have."""
     if mode != "int8":

@@ -211,7 +211,7 @@ class Backbone:
 
     def add(self, name: str, *tensors):
         """A residual sum."""
-        return self.layer(keras.layers.Add, name)(list(tensors))
+        return self.layer(L.Add, name)(list(tensors))
 
     def token_embedding(self, masks_padding: bool):
         """The embedding table, also the tied output layer."""

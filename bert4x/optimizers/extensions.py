@@ -12,7 +12,8 @@ from bert4x.optimizers.checks import check_count, check_patterns, matches, warn_
 from bert4x.optimizers.extension import OWN, Extension
 from bert4x.optimizers.schedules import piecewise_linear
 
-NOT_DECAYED = (r"bias$", r"gamma$", r"beta$")  # of paths: what weight decay usually leaves out
+# Names of what weight decay usually leaves out. Keras' optimizers see TensorFlow's own variables, named "bias:0".
+NOT_DECAYED = (r"bias(:0)?$", r"gamma(:0)?$", r"beta(:0)?$")
 
 
 class WeightDecay(Extension):

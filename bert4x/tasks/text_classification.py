@@ -1,6 +1,6 @@
 """One label, or several, for a text or a pair of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -8,9 +8,9 @@ import numpy as np
 from keras import ops
 
 from bert4x import layers as L
-from bert4x.errors import ConfigError, DataError
+from bert4x.errors import ConfigError, DataError, InputError
 from bert4x.tasks.task import Task
-from bert4x.training.losses import masked_crossentropy, multilabel_categorical_crossentropy
+from bert4x.training.losses import binary_divergence, masked_crossentropy, multilabel_categorical_crossentropy
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class TextClassification(Task):
 
     def prepare(self, rows):
         numbers = {label: i for i, label in enumerate(self.labels)}
+        if len({len(row) for row in rows}) > 1:
+            raise DataError("some rows have one text, others two; expected (text, label), or (text, text, label)")
         encoded = self.tokenizer.encode_batch(
             [row[0] for row in rows],
             [row[1] for row in rows] if rows and len(rows[0]) == 3 else None,
@@ -102,6 +104,10 @@ class TextClassification(Task):
             return ops.mean(multilabel_categorical_crossentropy(targets[0], outputs))
         return ops.mean(masked_crossentropy(targets[0], outputs))
 
+    def divergence(self, outputs, others):
+        """With several labels, that of whether each is given."""
+        return binary_divergence(outputs, others) if self.multi_label else super().divergence(outputs, others)
+
     def scores(self, examples: Sequence[Example], batch_size: int = 32) -> np.ndarray:
         """The scores of all labels. Shape: N examples -> (N, labels) float32"""
         scores = np.zeros((len(examples), len(self.labels)), "float32")
@@ -112,6 +118,8 @@ class TextClassification(Task):
         return scores
 
     def evaluate(self, rows, batch_size=32):
+        if not rows:
+            raise DataError("no rows to score")
         examples = self.prepare(rows)
         scores = self.scores(examples, batch_size)
         if not self.multi_label:
@@ -130,10 +138,17 @@ class TextClassification(Task):
     def __call__(self, texts, batch_size=32):
         """The `Label` of a text, of a pair (a tuple), or of each of a list of them; with several labels, a list of
         those above 0, likeliest first. A text that is too long is cut.
+
+        Raises: InputError for anything else.
         """
         one = isinstance(texts, str | tuple)
+        if not (one or isinstance(texts, Iterable)):
+            raise InputError(f"found {texts!r:.60}; expected a text, a pair of texts, or a list of these")
         rows = [texts] if one else list(texts)
-        pairs = [(row, None) if isinstance(row, str) else row for row in rows]
+        pairs = [(row,) if isinstance(row, str) else row for row in rows]
+        for pair in pairs:
+            if not (isinstance(pair, tuple | list) and len(pair) in (1, 2) and all(isinstance(t, str) for t in pair)):
+                raise InputError(f"found {pair!r:.60}; expected a text, or a pair of texts")
         examples = [Example(*self.tokenizer.encode(*pair, maxlen=self.maxlen), ()) for pair in pairs]
         answers = [self.answer(row) for row in self.scores(examples, batch_size).astype("float64")]
         return answers[0] if one else answers

@@ -14,7 +14,7 @@ from bert4x.metrics.spans import count
 from bert4x.tasks.tagging import Bio, independent
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, as_texts, batches_by_length, encode_pieces
-from bert4x.training.losses import masked_crossentropy, sparse_global_pointer_crossentropy
+from bert4x.training.losses import binary_divergence, masked_crossentropy, sparse_global_pointer_crossentropy
 
 TAGGERS = ("softmax", "crf", "memm", "bi-memm")
 POINTERS = {"global-pointer": L.GlobalPointer, "efficient-global-pointer": L.EfficientGlobalPointer}
@@ -190,9 +190,7 @@ class TokenClassification(Task):
         """Of pointers, that of whether each pair is an entity, in the mean for a start."""
         if self.bio:
             return super().divergence(outputs, others)
-        ours, theirs = (2 * ops.cast(x, "float32") for x in (outputs, others))  # log-odds, as in `find`
-        both = ops.sigmoid(ours) * (ours - theirs) + ops.softplus(theirs) - ops.softplus(ours)
-        return ops.mean(ops.sum(both, axis=(1, 3)))
+        return binary_divergence(outputs, others, axis=(1, 3))
 
     def find(self, piece: Piece, scores: np.ndarray, scored: bool = True) -> list[tuple[tuple, float]]:
         """The spans of a piece, (label, first token, last token), by the model's output for it, and how likely each is.

@@ -50,6 +50,7 @@ class TripleExtraction(TripleTask):
         norm = L.LayerNorm(self.config.layer_norm_eps, conditional=True, name="Triple-Object-Norm", **ours)
         tag = scores(2 * len(self.predicates), "Triple-Object")
         by_predicate = keras.layers.Reshape((-1, len(self.predicates), 2), name="Triple-Object-Scores", **ours)
+        by_predicate.supports_masking = True
 
         def objects(states, span):
             return by_predicate(tag(norm(states, at_ends(states, span))))

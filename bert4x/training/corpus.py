@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.errors import InputError
+from bert4x.errors import DataError, InputError
 
 BUCKETS = (32, 64, 128, 256, 512)
 # Probability that a row opens with each capacity. By tokens it favours 128, as BERT's own pretraining did.
@@ -68,32 +68,41 @@ class Source:
         if not self.path.is_file():
             raise InputError(f"no text file at {self.path}; expected path[:weight][:lines]")
         if self.path.suffix == ".xz":
-            return lzma.open(self.path, "rt", encoding="utf-8")
-        return self.path.open(encoding="utf-8")
+            return lzma.open(self.path, "rt", encoding="utf-8-sig")
+        return self.path.open(encoding="utf-8-sig")
+
+    def lines(self) -> Iterator[str]:
+        """Its lines, without what ends them.
+
+        Raises: DataError for a file that is no UTF-8, or damaged.
+        """
+        with self.open() as file:
+            try:
+                for line in file:
+                    yield line.strip()
+            except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+                raise DataError(f"{self.path} cannot be read: {error}; expected text in UTF-8") from error
 
     def held_out_from(self) -> int:
         """Index of the first line of the last 1% of the file: it and all after it are never trained on."""
-        with self.open() as file:
-            count = sum(1 for _ in file)
+        count = sum(1 for _ in self.lines())
         return count - -(-count // 100)
 
     def documents(self, start: int = 0, stop: int | None = None) -> Iterator[list[str]]:
         """The documents, as lists of paragraphs, of lines `start` to `stop`."""
         document: list[str] = []
-        with self.open() as file:
-            for line in itertools.islice(file, start, stop):
-                line = line.strip()
-                if self.paired:
-                    title, _, text = [*line.split("\t"), "", ""][:3]
-                    if text:
-                        yield [title, text]
-                elif self.one_a_line and line:
-                    yield [line]
-                elif line:
-                    document.append(line)
-                elif document:
-                    yield document
-                    document = []
+        for line in itertools.islice(self.lines(), start, stop):
+            if self.paired:
+                title, _, text = [*line.split("\t"), "", ""][:3]
+                if text:
+                    yield [title, text]
+            elif self.one_a_line and line:
+                yield [line]
+            elif line:
+                document.append(line)
+            elif document:
+                yield document
+                document = []
         if document:
             yield document
 

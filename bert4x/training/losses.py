@@ -165,3 +165,14 @@ def sparse_categorical_focal_crossentropy(y_true, y_pred, gamma=2.0):
     ahead = logits - ops.take_along_axis(logits, labels[..., None], axis=-1)
     margin = -ops.logsumexp(ops.where(ours, LEAST, ahead), axis=-1)  # of a choice between the label and all others
     return ops.softplus(-margin) * ops.exp(-gamma * ops.softplus(margin))
+
+
+def binary_divergence(outputs, others, axis=-1):
+    """How far other yes-or-no answers are from these, whose log-odds are twice the scores: the Kullback-Leibler
+    divergence, summed over `axis`, in the mean over the rest.
+
+    Shape: two of (...) scores -> ()
+    """
+    ours, theirs = (2 * ops.cast(scores, "float32") for scores in (outputs, others))
+    both = ops.sigmoid(ours) * (ours - theirs) + ops.softplus(theirs) - ops.softplus(ours)
+    return ops.mean(ops.sum(both, axis=axis))

@@ -110,6 +110,8 @@ class Pretrainer:
             peak, weight_decay=weight_decay, beta_2=0.98, epsilon=1e-8, global_clipnorm=1.0
         )
         self.optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+        if dtype == "mixed_float16":
+            self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
         self.optimizer.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
         self.model.compile(optimizer=self.optimizer, loss=loss, jit_compile=jit)
