@@ -119,7 +119,8 @@ def test_epoch(measured, monkeypatch):
     lengths = np.array([10, 50, 20, 30])
     assert [n for _, n in epoch.plan_of("keras-hub", lengths, 2)] == [128, 128]
     assert max(n for _, n in epoch.plan_of("transformers", lengths, 2)) == 50
-    assert sorted(n for _, n in epoch.plan_of("bert4x", lengths, 2)) == [32, 64]  # 10 with 20, 30 with 50
+    ours = sorted(n for _, n in epoch.plan_of("bert4x", lengths, 2))  # 10 with 20, 30 with 50
+    assert ours == ([32, 64] if BACKEND == "jax" else [24, 56])
 
 
 def test_growth(measured, monkeypatch):

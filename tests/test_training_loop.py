@@ -63,7 +63,9 @@ class Killed(BaseException):
     """What a test stops a run with, at once."""
 
 
-def test_batches_have_every_example_and_few_shapes():
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_batches_have_every_example_and_few_shapes(backend, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     lengths = np.random.default_rng(0).integers(3, 500, 1003)
     batches = Batches(lengths, 16, seed=5)
     plan = batches.epoch(2)
@@ -71,14 +73,14 @@ def test_batches_have_every_example_and_few_shapes():
     assert {len(rows) for rows, _ in plan} == {16}
     assert len(plan) == len(batches) == 63
     assert set(rows.tolist()) == set(range(1003))
-    assert {length for _, length in plan} <= set(LENGTHS)
+    assert {length for _, length in plan} <= set(LENGTHS if backend == "jax" else range(8, 505, 8))
     assert all(length >= lengths[rows].max() for rows, length in plan)
     filled = sum(lengths[rows].sum() for rows, _ in plan) / sum(16 * length for _, length in plan)
-    assert filled > 0.8  # random batches of this data: 0.53
+    assert filled > (0.8 if backend == "jax" else 0.93)  # random batches of this data: 0.53
     again = Batches(lengths, 16, seed=5).epoch(2)
     assert all(np.array_equal(one[0], two[0]) for one, two in zip(plan, again, strict=True))
     assert not np.array_equal(batches.epoch(3)[0][0], plan[0][0])
-    assert padded_length(513) == 1024
+    assert padded_length(513) == (1024 if backend == "jax" else 520)
     assert Batches([100, 90], 2, longest=100).epoch(0)[0][1] == 100
 
 

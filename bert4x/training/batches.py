@@ -2,20 +2,25 @@
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 from bert4x.errors import ConfigError, DataError
 
-# Lengths that batches are padded to: few, so that little is compiled, and close, so that little is padding.
+# Lengths that batches are padded to. JAX compiles anew for each, so there they are few, yet close; elsewhere the next
+# multiple of STEP costs nothing but the padding.
 LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+STEP = 8
 POOL = 64  # batches that are sorted by length together: more pad less, and mix less
 
 
 def padded_length(length: int, longest: int | None = None) -> int:
-    """The smallest of LENGTHS that holds so many tokens, but no more than `longest`; beyond the last of them, a
-    multiple of it.
+    """A multiple of STEP that holds so many tokens, but no more than `longest`; on JAX the smallest of LENGTHS, beyond
+    the last of them a multiple of it.
     """
-    padded = next((n for n in LENGTHS if n >= length), -(-length // LENGTHS[-1]) * LENGTHS[-1])
+    padded = -(-length // STEP) * STEP
+    if keras.backend.backend() == "jax":
+        padded = next((n for n in LENGTHS if n >= length), -(-length // LENGTHS[-1]) * LENGTHS[-1])
     return padded if longest is None else max(length, min(padded, longest))
 
 
