@@ -38,7 +38,7 @@ def test_biases_and_norms_do_not_decay():
     optimizer = task.optimizer(0.5, weight_decay=0.1)
     variables = task.model.trainable_variables
     optimizer.build(variables)
-    optimizer.apply([np.zeros(v.shape, "float32") for v in variables], variables)
+    optimizer.apply([keras.ops.zeros(v.shape) for v in variables], variables)
     for variable in variables:
         stays = variable.path.endswith(("bias", "gamma", "beta"))
         assert np.all(numpy(variable.value) == 1) == stays, variable.path
