@@ -8,6 +8,7 @@ from conftest import VOCABULARY, write_tiny
 import bert4x
 from bert4x.errors import ConfigError
 from bert4x.tasks.seq2seq import Seq2Seq, TakePlaces
+from bert4x.training.batches import padded_length
 from bert4x.training.losses import unilm_crossentropy
 from bert4x.training.trainer import Trainer
 
@@ -46,9 +47,10 @@ def test_what_is_fed_and_predicted(folder):
     second = ids("[CLS] 举 头 望 明 月 举 [SEP] 低 头 思 [SEP]")  # both are cut
     assert tokens.tolist() == [first + [0] * 9, second + [0] * 4]
     assert segments.tolist() == [[0] * 4 + [1] * 3 + [0] * 9, [0] * 8 + [1] * 4 + [0] * 4]
-    assert places.tolist() == [[3, 4, 5] + [-1] * 13, [7, 8, 9, 10] + [-1] * 12]
-    assert targets.tolist() == [ids("疑 霜 [SEP]") + [-1] * 13, ids("低 头 思 [SEP]") + [-1] * 12]
-    assert task.batch(examples, 32)[0][2].shape == (2, 16)  # the vocabulary is met at few places
+    few = padded_length(4)  # the vocabulary is met at few places
+    assert places.tolist() == [[3, 4, 5] + [-1] * (few - 3), [7, 8, 9, 10] + [-1] * (few - 4)]
+    assert targets.tolist() == [ids("疑 霜 [SEP]") + [-1] * (few - 3), ids("低 头 思 [SEP]") + [-1] * (few - 4)]
+    assert task.batch(examples, 32)[0][2].shape == (2, few)
 
 
 def test_states_are_taken():

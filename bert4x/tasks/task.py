@@ -98,10 +98,8 @@ class Task:
         """The outputs of a model on arrays, as NumPy. Rows are filled up to a power of 2, so that few shapes are
         compiled; lengths are the caller's affair (`padded_length`).
         """
-        held = self.compiled.get(id(model))
-        if held is None or [id(v) for v in held[1].variables] != [
-            id(v) for v in model.variables
-        ]:  # adapters came or went
+        held, variables = self.compiled.get(id(model)), [id(variable) for variable in model.variables]
+        if held is None or [id(variable) for variable in held[1].variables] != variables:  # adapters came or went
             run = Compiled(lambda *inputs: model(list(inputs), training=False), model.variables, assigns=False)
             self.compiled[id(model)] = model, run
         rows = len(arrays[0])
