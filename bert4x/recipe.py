@@ -220,7 +220,6 @@ class Run:
             from bert4x.training.lora import add_lora
 
             add_lora(task.backbone, args.lora)
-            task.compiled.clear()
         adversary = None
         if args.adversarial:
             from bert4x.training.adversarial import read_adversary

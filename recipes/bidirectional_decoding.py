@@ -93,13 +93,18 @@ def train(args, name, triples, tokenizer, symbols, epochs, directions=training.D
     return model.get_weights()
 
 
-def main(args):
+def fill_in(args):
+    """What the command line leaves open: by the task, and without data by the toy."""
     if args.lora:
         raise RunError("this recipe compares whole models; leave out --lora")
     if args.smoke or args.train is None:
         toy = TOY | ({"epochs": 2, "test": 8} if args.smoke else {})
         vars(args).update({name: toy[name] for name in toy if getattr(args, name) == getattr(Arguments, name)})
     vars(args).update({name: value for name, value in TASKS[args.task].items() if getattr(args, name) is None})
+
+
+def main(args):
+    fill_in(args)
     pairs, tests = hold_out(read_pairs(args.train), args.test)
     titles, vocabulary = args.task == "titles", (args.vocab, args.vocab_size)
     tokenizer = bert4x.load_tokenizer(args.model or DEFAULT_MODEL) if titles else pair_tokenizer(pairs, *vocabulary)

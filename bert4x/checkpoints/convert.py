@@ -116,10 +116,7 @@ def staged(target: Path) -> Iterator[Path]:
 
     Raises: ConversionError where the target is a file, or has other weights, which loaders would confuse with these.
     """
-    parent = next(path for path in (target, *target.absolute().parents) if path.exists())
-    if not parent.is_dir():
-        raise ConversionError(f"{parent} is a file; expected a folder to write into")
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as name:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=place_to_stage(target)) as name:
         folder = Path(name)
         yield folder
         files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
@@ -131,6 +128,18 @@ def staged(target: Path) -> Iterator[Path]:
         for path in files:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(folder / path, target / path)
+
+
+def place_to_stage(target: Path) -> Path:
+    """Where files wait until all of them are written: on the same disk as the target, and where one may write if one
+    may write there. It is the target itself, or its nearest parent that exists.
+
+    Raises: ConversionError where that is a file.
+    """
+    place = next(path for path in (target, *target.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ConversionError(f"{place} is a file; expected a folder to write into")
+    return place
 
 
 def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.ndarray | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from bert4x.checkpoints.convert import place_to_stage
 from bert4x.checkpoints.write import write_config, write_json
 from bert4x.errors import ConversionError
 from bert4x.exporting.forward import Arrays, Forward, Source, difference, open_source
@@ -68,9 +69,7 @@ def export(
     target = Path(destination).expanduser()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise ConversionError(f"{target} is there already; choose a new or an empty folder, or delete it")
-    parent = next(path for path in (target, *target.absolute().parents) if path.exists())
-    if not parent.is_dir():
-        raise ConversionError(f"{parent} is a file; expected a folder to write into")
+    place = place_to_stage(target)
     opened = open_source(source, application, **options)
     forward = Forward(opened, needs_mask(opened) if padding_mask is None else padding_mask)
     samples = list(forward.samples())
@@ -80,7 +79,7 @@ def export(
     if math.isnan(allowed):
         raise ConversionError(f"tolerance = {allowed!r}; expected a share of the largest output, such as 1e-4")
 
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as staging:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=place) as staging:
         folder = Path(staging) / "export"
         folder.mkdir()
         run = written(to, forward, folder, quantize)

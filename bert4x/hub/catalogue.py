@@ -155,9 +155,10 @@ def from_one(found: Wanted, source: str, revision: str | None) -> Source:
     if re.match(r"https?://", source):
         same = next((s for s in found.sources if s.kind == "hf"), None)
         archive = source.rstrip("/").count("/") > 2
-        if archive or not same:
-            check_no_revision(source, revision)
-        return Source("url", source) if archive or not same else Source("hf", same.id, source.rstrip("/"), revision)
+        if same and not archive:
+            return Source("hf", same.id, source.rstrip("/"), revision)
+        check_no_revision(source, revision)
+        return Source("url", source)
     endpoints = {
         "hf": ("hf", settings.hugging_face_endpoint() or settings.HUGGING_FACE),
         "hf-mirror": ("hf", settings.HF_MIRROR),
