@@ -1,6 +1,7 @@
 """Fine-tuning on real data, several seeds, beside PyTorch and `transformers` from the same weights: scores and seconds.
 
-    python -m tests.benchmarks.results --data DATA [--output runs/results] [--only sentiment ner] [--seeds 0 1 2]
+    python -m tests.benchmarks.results --data DATA [--output runs/results] [--only sentiment entities] [--seeds 0 1 2]
+    python -m tests.benchmarks.results --data DATA --precisions float32 mixed_bfloat16 mixed_float16 --backend jax
 
 Every run is a process of its own; one that is there already is not done again, one that was cut off goes on. The table
 of docs/results.md is what this prints. Titles are decoded by our search in both: the peer's weights are put into our
@@ -13,7 +14,9 @@ import lzma
 import statistics
 import sys
 from pathlib import Path
+from typing import get_args
 
+from bert4x.recipe import PRECISIONS
 from tests.benchmarks import common
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -49,6 +52,16 @@ def main():
     p.add_argument("--output", type=Path, default=Path("runs/results"))
     p.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS))
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    p.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=get_args(PRECISIONS),
+        default=["float32"],
+        help="of ours; the peer's is float32",
+    )
+    p.add_argument(
+        "--backend", choices=common.BACKENDS, default="tensorflow", help="of ours; one folder of output each"
+    )
     p.add_argument("--no-peer", action="store_true", help="ours only")
     p.add_argument("--peer", nargs=2, metavar=("JOB", "SEED"), help=argparse.SUPPRESS)
     args = p.parse_args()
@@ -59,7 +72,8 @@ def main():
     split(args.data, args.output)
     for seed in args.seeds:
         for job in args.only:
-            ours(job, seed, args)
+            for precision in args.precisions:
+                ours(job, seed, precision, args)
             if not args.no_peer:
                 peer(job, seed, args)
     print(table(args))
@@ -75,15 +89,15 @@ def split(data: Path, output: Path) -> None:
         (output / f"reading.{name}.json").write_text(json.dumps({"data": part}, ensure_ascii=False), "utf-8")
 
 
-def command(job: str, seed: int, args) -> list[str]:
-    """The arguments of a recipe."""
+def command(job: str, seed: int, name: str, args) -> list[str]:
+    """The arguments of a recipe, for a run of that name."""
     found, parts = JOBS[job], []
     for name in ("train", "valid"):
         parts += [f"--{name}", str(place(found[name], args))]
     for name, value in found["options"].items():
         value = place(value, args) if name == "schema" else value
         parts += [f"--{name.replace('_', '-')}", str(value)]
-    return [*parts, "--seed", str(seed), "--output", str(args.output / f"{job}-{seed}"), "--resume", "auto"]
+    return [*parts, "--seed", str(seed), "--output", str(args.output / name), "--resume", "auto"]
 
 
 def place(file: str, args) -> Path:
@@ -91,12 +105,15 @@ def place(file: str, args) -> Path:
     return args.output / file if (args.output / file).exists() else args.data / file
 
 
-def ours(job: str, seed: int, args) -> None:
+def ours(job: str, seed: int, precision: str, args) -> None:
     """One run of a recipe."""
-    if not (args.output / f"{job}-{seed}.json").exists():
-        common.run(sys.executable, str(RECIPES / f"{JOBS[job]['recipe']}.py"), *command(job, seed, args))
-        records = [json.loads(line) for line in (args.output / f"{job}-{seed}/metrics.jsonl").open()]
-        write(args.output / f"{job}-{seed}.json", [record for record in records if "epoch" in record])
+    name = f"{job}-{seed}-{precision}"
+    if not (args.output / f"{name}.json").exists():
+        recipe = RECIPES / f"{JOBS[job]['recipe']}.py"
+        options = ["--precision", precision, "--backend", args.backend]
+        common.run(sys.executable, str(recipe), *command(job, seed, name, args), *options)
+        records = [json.loads(line) for line in (args.output / name / "metrics.jsonl").open()]
+        write(args.output / f"{name}.json", [record for record in records if "epoch" in record])
 
 
 def peer(job: str, seed: int, args) -> None:
@@ -119,9 +136,8 @@ def train_peer(job: str, seed: int, args) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[found["recipe"]] = module
     spec.loader.exec_module(module)
-    argv = command(job, seed, args)
-    argv[argv.index("--output") + 1] += "-peer"
-    folder, records = args.output / f"{job}-{seed}-peer", []
+    name = f"{job}-{seed}-peer"
+    argv, folder, records = command(job, seed, name, args), args.output / name, []
 
     class PeerRun(recipe.Run):
         def fit(self, task, rows, valid):
@@ -134,7 +150,7 @@ def train_peer(job: str, seed: int, args) -> None:
                     answer_with(task, model)
                     scores = task.evaluate(valid)
                 records.append({"epoch": epoch + 1, "seconds": seconds, **scores})
-            write(args.output / f"{job}-{seed}-peer.json", records)
+            write(args.output / f"{name}.json", records)
             sys.exit(0)
 
     recipe.Run = PeerRun
@@ -155,22 +171,22 @@ def write(path: Path, records: list[dict]) -> None:
 
 
 def table(args) -> str:
-    """Mean and spread of the best epochs' scores, and seconds of training."""
-    lines = [
-        "| task | score | bert4x | transformers | seeds | bert4x, s | transformers, s |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Mean and spread of the best epochs' scores over the seeds, and the median of the seconds of training."""
+    kinds = {f"bert4x {precision}": precision for precision in args.precisions}
+    if not args.no_peer:
+        kinds["transformers"] = "peer"
+    heads = ["task", "score", "seeds", *kinds, *(f"{name}, s" for name in kinds)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for job in args.only:
-        cells = []
-        for kind in ("", "-peer"):
-            files = [args.output / f"{job}-{seed}{kind}.json" for seed in args.seeds]
-            runs = [json.loads(file.read_text()) for file in files if file.exists()]
+        scores, seconds = [], []
+        for kind in kinds.values():
+            files = [args.output / f"{job}-{seed}-{kind}.json" for seed in args.seeds]
+            runs = [json.loads(file.read_text()) for file in files]
             best = [100 * max(record[JOBS[job]["score"]] for record in run) for run in runs]
             spread = f" ± {statistics.stdev(best):.2f}" if len(best) > 1 else ""
-            seconds = f"{statistics.median(run[-1]['seconds'] for run in runs):.0f}" if runs else "-"
-            cells.append((f"{statistics.mean(best):.2f}{spread}" if best else "-", seconds, len(best)))
-        (first, seconds, count), (second, peer_seconds, _) = cells
-        lines.append(f"| {job} | {JOBS[job]['score']} | {first} | {second} | {count} | {seconds} | {peer_seconds} |")
+            scores.append(f"{statistics.mean(best):.2f}{spread}")
+            seconds.append(f"{statistics.median(run[-1]['seconds'] for run in runs):.0f}")
+        lines.append(f"| {' | '.join([job, JOBS[job]['score'], str(len(args.seeds)), *scores, *seconds])} |")
     return "\n".join(lines)
 
 
