@@ -11,6 +11,7 @@ from bert4x.version import __version__
 
 if TYPE_CHECKING:
     from bert4x.checkpoints.convert import convert, save
+    from bert4x.checkpoints.files import default_model
     from bert4x.checkpoints.inspection import inspect, verify
     from bert4x.config import TransformerConfig
     from bert4x.devices import distribution
@@ -30,6 +31,7 @@ _HOME = {
     "fill_mask": "bert4x.tasks.fill_mask",
     "pipeline": "bert4x.tasks.pipelines",
     "convert": "bert4x.checkpoints.convert",
+    "default_model": "bert4x.checkpoints.files",
     "inspect": "bert4x.checkpoints.inspection",
     "verify": "bert4x.checkpoints.inspection",
     "export": "bert4x.exporting.export",
@@ -58,6 +60,7 @@ __all__ = [
     "__version__",
     "build_transformer_model",
     "convert",
+    "default_model",
     "distribution",
     "export",
     "fill_mask",

@@ -3,19 +3,17 @@
 Synchronous bidirectional decoding (Zhou, Zhang, Zong, TACL 2019, arXiv 1905.04847): two directions in one batch, each
 attending to what the other has written so far; the likeliest text of all wins.
 
-    python recipes/bidirectional_decoding.py
+    python recipes/bidirectional_decoding.py  # without --train: toy sentences, in a minute
     python recipes/bidirectional_decoding.py --train cmn_eng.tsv.xz --vocab bert_zh/vocab.txt --output runs/pairs
     python recipes/bidirectional_decoding.py --task titles --train csl_title_train.tsv --test 100 --output runs/titles
 
-Without --train it translates toy sentences, in a minute. A file is text or .xz, `source <tab> target` in every line (of
-more columns, the last two). The task `pairs` trains the Transformer of Vaswani et al. 2017 from nothing; `titles`
-fine-tunes a pretrained BERT as a UniLM: the small one inside the package, unless --model names another.
+A file is text or .xz, `source <tab> target` in every line (of more columns, the last two). The task `pairs` trains the
+Transformer of Vaswani et al. 2017 from nothing; `titles` fine-tunes a BERT as a UniLM, by default the small one inside.
 """
 
 import dataclasses
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,9 +26,8 @@ from bert4x.metrics import bleu
 from bert4x.plots import decoding_paths
 from bert4x.tasks.readers import read_pairs
 from bert4x.training import bidirectional as training
-from bert4x.training.pairs import encode, hold_out, pair_tokenizer
+from bert4x.training.pairs import encode, hold_out, pair_config, pair_tokenizer
 
-DEFAULT_MODEL = Path(bert4x.__file__).parent / "assets/default"
 # What tasks differ in, unless the command line says it: how they learn, and how many tokens of a text are read.
 TASKS = {
     "pairs": {"learning_rate": 2e-3, "epochs": 12, "batch_size": 128, "max_length": 26, "max_target": 23},
@@ -40,7 +37,7 @@ TOY = {"train": Path(__file__).parent / "data/toy_pairs.tsv", "task": "pairs", "
 TOY |= {"batch_size": 10, "dropout": 0.0, "epochs": 8}
 
 
-@dataclass
+@dataclasses.dataclass
 class Arguments(recipe.Arguments):
     smoke_values: ClassVar[dict[str, Any]] = {"beams": 2, "max_target": 15}
 
@@ -52,7 +49,7 @@ class Arguments(recipe.Arguments):
     max_length: int | None = recipe.option(None, "tokens of a source", least=8)
     max_target: int | None = recipe.option(None, "tokens of a target", least=2)
     test: int = recipe.option(1000, "how many sources are held out", least=1)
-    vocab: Path = recipe.option(DEFAULT_MODEL / "vocab.txt", "WordPiece vocabulary that has the words of pairs")
+    vocab: Path = recipe.option(bert4x.default_model() / "vocab.txt", "WordPiece vocabulary with the words of pairs")
     vocab_size: int = recipe.option(4000, "tokens of pairs", least=100)
     hidden: int = recipe.option(192, "size of the new model", least=8)
     layers: int = recipe.option(2, "of its encoder, and of its decoder", least=1)
@@ -67,12 +64,7 @@ def make_model(args, tokenizer, **options):
     keras.utils.set_random_seed(args.seed)
     if args.task == "titles":
         return bert4x.load(args.model, application="unilm", **options)
-    config = {
-        "vocab_size": tokenizer.vocab_size, "hidden_size": args.hidden, "num_hidden_layers": args.layers,
-        "num_attention_heads": 4, "intermediate_size": 512, "hidden_act": "relu", "dropout_rate": args.dropout,
-        "segment_vocab_size": 0, "pad_token_id": tokenizer.pad_id, "initializer_range": args.hidden**-0.5,
-        "layer_norm_eps": 1e-6,
-    }  # fmt: skip
+    config = pair_config(tokenizer, args.hidden, args.layers, args.dropout)
     model = bert4x.build_transformer_model(config, model="transformer", with_mlm="linear", **options)
     model.tokenizer = tokenizer
     return model
@@ -87,9 +79,8 @@ def train(args, name, triples, tokenizer, symbols, epochs, directions=training.D
     sources = max(1, args.batch_size // len(directions))
     with recipe.Run(dataclasses.replace(args, output=args.output / name, epochs=epochs, batch_size=sources)) as run:
         run.say(f"{name}: {len(triples):,} triples")
-        file = run.folder / "model.weights.h5"
-        run.train(writer, triples, None, lambda scores: model.save_weights(file))
-    model.load_weights(file)
+        run.train(writer, triples, None, lambda scores: model.save_weights(run.folder / "model.weights.h5"))
+    model.load_weights(run.folder / "model.weights.h5")
     return model.get_weights()
 
 
@@ -106,8 +97,8 @@ def fill_in(args):
 def main(args):
     fill_in(args)
     pairs, tests = hold_out(read_pairs(args.train), args.test)
-    titles, vocabulary = args.task == "titles", (args.vocab, args.vocab_size)
-    tokenizer = bert4x.load_tokenizer(args.model or DEFAULT_MODEL) if titles else pair_tokenizer(pairs, *vocabulary)
+    titles = args.task == "titles"
+    tokenizer = bert4x.load_tokenizer(args.model) if titles else pair_tokenizer(pairs, args.vocab, args.vocab_size)
     sources = encode(tokenizer, [source for source, _ in pairs], args.max_length)
     targets = [ids[1:-1] for ids in encode(tokenizer, [target for _, target in pairs], args.max_target + 2)]
 
@@ -115,11 +106,7 @@ def main(args):
     symbols = training.Symbols(tokenizer.start_id, tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id)
     special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id]
     search = {"max_new_tokens": args.max_target + 1, "suppress_ids": special, "length_penalty": 0.6}
-    reader = make_model(args, tokenizer)  # takes the weights of one model after the other, and is compiled once
-
-    def decode(weights, sources, way, **options):
-        reader.set_weights(weights)
-        return training.decode_one_way(reader, sources, way, symbols, **search | options)
+    decode = training.Reader(make_model(args, tokenizer), symbols, **search)
 
     # 1. Two plain models, one for each direction: baselines, and what writes the pseudo targets.
     gold, settings = training.gold_triples(sources, targets), (tokenizer, symbols)
@@ -137,31 +124,26 @@ def main(args):
         writers = dict.fromkeys(plain, start) if args.two_pass and alone else plain
         file.write_text(json.dumps([decode(weights, sources, way) for way, weights in writers.items()]))
     triples = training.pseudo_triples(sources, targets, *json.loads(file.read_text()))
-    together = (args.epochs - alone + 1) // 2
-    weights = train(args, "both", triples, *settings, together, start=start, bidirectional=True)
+    both = train(args, "both", triples, *settings, (args.epochs - alone + 1) // 2, start=start, bidirectional=True)
 
     # 4. The comparison, with the same number of beams in all.
     texts, references = [source for source, _ in tests], [targets for _, targets in tests]
-    test_sources, scored = encode(tokenizer, texts, args.max_length), search | {"num_beams": args.beams}
-    both = make_model(args, tokenizer, bidirectional=True)
-    both.set_weights(weights)
-    decoder = bert4x.BidirectionalDecoder(both, symbols.l2r, symbols.r2l)
+    test_sources = encode(tokenizer, texts, args.max_length)
+    decode_both = training.Reader(make_model(args, tokenizer, bidirectional=True), symbols, **search)
     print("| model | BLEU (characters) | seconds |\n|---|---|---|")
-    for name in (*training.DIRECTIONS, "both"):
+    for name, weights in (plain | {"both": both}).items():
         began = time.perf_counter()
-        if name == "both":
-            found = training.decode_both_ways(decoder, test_sources, symbols, **scored)
-        else:
-            found = decode(plain[name], test_sources, name, num_beams=args.beams)
+        found = (decode_both if name == "both" else decode)(weights, test_sources, name, num_beams=args.beams)
         seconds = time.perf_counter() - began
         score = bleu([tokenizer.decode(ids) for ids in found], references, tokenize="char", lowercase=True).score
         print(f"| {name} | {score:.2f} | {seconds:.1f} |", flush=True)
 
     # 5. One of them, seen from both sides.
     text = max(texts[:8], key=len)
-    (paths,) = decoder.paths([text], stop_ids=symbols.stop, **scored)
-    decoding_paths(paths, tokenizer, args.output / "paths.png", title=text if len(text) < 80 else "")
-    print(f"{text}\n-> {decoder.text(paths[0])}\npicture: {args.output / 'paths.png'}")
+    decoder, picture = decode_both.decoder, args.output / "paths.png"
+    (paths,) = decoder.paths([text], stop_ids=symbols.stop, num_beams=args.beams, **search)
+    decoding_paths(paths, tokenizer, picture, title=text if len(text) < 80 else "")
+    print(f"{text}\n-> {decoder.text(paths[0])}\npicture: {picture}")
 
 
 if __name__ == "__main__":

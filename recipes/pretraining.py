@@ -77,7 +77,7 @@ def make_model(args):
         tokens = corpus_vocabulary(sources(args), args.trim_vocab, args.vocab_size)
         tokenizer = bert4x.Tokenizer({token: i for i, token in enumerate(tokens)}, do_lower_case=True)
     else:
-        vocab = args.vocab or Path(bert4x.__file__).parent / "assets/default/vocab.txt"
+        vocab = args.vocab or bert4x.default_model() / "vocab.txt"
         tokenizer = bert4x.Tokenizer(vocab, do_lower_case=True)
     sizes, scale = (tokenizer.vocab_size, args.hidden, args.layers, args.heads), 0.64 / args.hidden**0.5
     return tokenizer, bert4x.TransformerConfig("bert", *sizes, pad_token_id=tokenizer.pad_id, initializer_range=scale)

@@ -2,8 +2,9 @@
 
     python tests/kill_runs.py [--kills 20] [--backend jax] [--seed 0] [--recipe text_classification] [--steps 400]
 
-The moments are drawn over the life of a process: while it imports, compiles, trains, scores, writes; such that the run
-comes to its end after about as many kills. After every kill the folder is read: its metrics, its weights if there are
+The moments are drawn over the life of a process: a quarter while it imports and compiles, the others while it trains,
+scores, writes; such that the run comes to its end after about as many kills, if it trains for long against what it
+writes (--steps). After every kill the folder is read: its metrics, its weights if there are
 any, its state.
 """
 
@@ -59,8 +60,10 @@ def main():
     moments = []
     while True:
         process = start("parts")
+        early = draw.random() < 0.25
+        moment = draw.uniform(0.2, 1) * begins if early else begins + draw.uniform(0, 8 / 3) * trains / args.kills
         try:
-            process.wait(timeout=draw.uniform(0.4 * begins, begins + 2 * trains / args.kills))
+            process.wait(timeout=moment)
             if process.returncode:
                 sys.exit(process.stderr.read().decode())
         except subprocess.TimeoutExpired:

@@ -79,6 +79,11 @@ def locate(source) -> Files:
     return Files(container, path, path.parent)
 
 
+def default_model() -> Path:
+    """The folder of the small model inside the package: one set of weights for encoder, masked LM, LM and UniLM."""
+    return Path(__file__).parents[1] / "assets" / "default"
+
+
 def is_name(source) -> bool:
     """Whether something may be the name of a published checkpoint; a `Path` never is."""
     return isinstance(source, str) and NAME.fullmatch(source) is not None

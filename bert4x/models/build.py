@@ -10,7 +10,7 @@ import keras
 from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
-from bert4x.checkpoints.files import is_name
+from bert4x.checkpoints.files import default_model, is_name
 from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights, kept_pad_id, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
@@ -32,11 +32,6 @@ ALIASES = {
 LOADING_OPTIONS = ("keep_tokens", "compound_tokens", "autoresize_weights", "ignore_invalid_weights")
 HEADED = ("lm", "unilm", "seq2seq")  # the applications that end in a language model's head
 Source = str | os.PathLike
-
-
-def default_model() -> Path:
-    """The folder of the small model inside the package: one set of weights for encoder, masked LM, LM and UniLM."""
-    return Path(__file__).parents[1] / "assets" / "default"
 
 
 def load(

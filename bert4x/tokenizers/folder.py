@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
+from ..checkpoints.files import default_model, is_name
 from ..errors import CorruptFileError, TokenizerError
 from ..json_files import read_json
 from .base import TokenizerBase
@@ -21,8 +22,9 @@ _BPE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 _BRACKETED = re.compile(r"\[.*\]|<.*>")
 
 
-def load_tokenizer(folder: str | os.PathLike, config: dict | None = None) -> TokenizerBase | None:
-    """The tokenizer of a model folder (or of the folder a file lies in), or None when no vocabulary lies in it.
+def load_tokenizer(folder: str | os.PathLike | None = None, config: dict | None = None) -> TokenizerBase | None:
+    """The tokenizer of a model folder (or of the folder a file lies in), by default of the small model inside the
+    package; or None when no vocabulary lies in it.
 
     Looks for vocab.txt (or the only *vocab*.txt), tokenizer.json, a SentencePiece model, and GPT2's vocab.json +
     merges.txt or encoder.json + vocab.bpe; for CPM-LM's original layout also in `bpe_3w_new` and one folder up.
@@ -34,7 +36,7 @@ def load_tokenizer(folder: str | os.PathLike, config: dict | None = None) -> Tok
     Raises TokenizerError for a vocabulary that is damaged. One that needs a package that is not installed, or is of a
     kind not supported here, gives a warning and None, so that the weights can be used all the same.
     """
-    folder = local(folder)
+    folder = default_model() if folder is None else local(folder)
     folder = folder if folder.is_dir() else folder.parent
     places = [folder, folder / "bpe_3w_new"]
     if folder.name.isdigit():  # DeepSpeed's folder of one step
@@ -51,8 +53,6 @@ def local(folder: str | os.PathLike) -> Path:
 
     Raises: HubError
     """
-    from ..checkpoints.files import is_name
-
     path = Path(folder).expanduser()
     in_a_folder = path.name != str(path) and path.parent.is_dir()  # of a file whose vocabulary lies beside it
     if not is_name(folder) or in_a_folder or path.exists() or Path(f"{path}.index").exists():

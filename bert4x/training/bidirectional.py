@@ -1,11 +1,13 @@
 """Training of synchronous bidirectional decoding (Zhou, Zhang, Zong, TACL 2019, arXiv 1905.04847)."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
+from bert4x.generation.bidirectional import BidirectionalDecoder
 from bert4x.tasks.task import Task
 from bert4x.training.losses import masked_crossentropy
 
@@ -148,31 +150,42 @@ class Writer(Task):
         return super().optimizer(learning_rate, **{"beta_2": 0.98} | options)
 
 
-def decode_one_way(
-    model, sources: Sequence[Ids], direction: str, symbols: Symbols, batch: int = 256, **options
-) -> list[list[int]]:
-    """What a plain model writes in one direction, in reading order, without special tokens: pseudo targets, and the
-    baselines. The options are those of `model.generate_ids`.
+class Reader:
+    """Decodes with the weights of one model after the other, and is compiled once: pseudo targets, baselines, and what
+    both directions write together.
+
+    Args:
+        model: a plain one, or one with `bidirectional=True`.
+        options: of `model.generate_ids`, or of `BidirectionalDecoder.generate_ids`.
     """
-    marker, unilm = getattr(symbols, direction), model.backbone.application == "unilm"
 
-    def decode(rows):
-        if not unilm:
-            return model.generate_ids(rows, start_id=marker, stop_ids=symbols.stop, pad_id=symbols.pad, **options)
+    def __init__(self, model, symbols: Symbols, batch: int = 256, **options):
+        self.model, self.symbols, self.batch = model, symbols, batch
+        self.options = {"stop_ids": symbols.stop, "pad_id": symbols.pad} | options
+
+    @functools.cached_property
+    def decoder(self) -> BidirectionalDecoder:
+        """What decodes in both directions."""
+        return BidirectionalDecoder(self.model, self.symbols.l2r, self.symbols.r2l)
+
+    def __call__(self, weights: list, sources: Sequence[Ids], way: str, **options) -> list[list[int]]:
+        """What a model writes from left to right (`l2r`), from right to left (`r2l`), or in `both` directions at once:
+        in reading order, without special tokens.
+        """
+        self.model.set_weights(weights)
+        decode = (
+            self.decoder.generate_ids if way == "both" else functools.partial(self.write, getattr(self.symbols, way))
+        )
+        decode = functools.partial(decode, **self.options | options)
+        found = decode_batches(decode, sources, self.symbols, self.batch)
+        return found if way == "both" else [ids[:: STEPS[way]] for ids in found]
+
+    def write(self, marker: int, rows: list[list[int]], **options):
+        """What a model writes after a marker."""
+        if self.model.backbone.application != "unilm":
+            return self.model.generate_ids(rows, start_id=marker, **options)
         segments = [[0] * len(row) + [1] for row in rows]
-        rows = [[*row, marker] for row in rows]
-        return model.generate_ids(rows, segments, stop_ids=symbols.stop, pad_id=symbols.pad, **options)
-
-    return [ids[:: STEPS[direction]] for ids in decode_batches(decode, sources, symbols, batch)]
-
-
-def decode_both_ways(decoder, sources: Sequence[Ids], symbols: Symbols, batch: int = 256, **options) -> list[list[int]]:
-    """What a `BidirectionalDecoder` writes, in the same form."""
-
-    def decode(rows):
-        return decoder.generate_ids(rows, stop_ids=symbols.stop, pad_id=symbols.pad, **options)
-
-    return decode_batches(decode, sources, symbols, batch)
+        return self.model.generate_ids([[*row, marker] for row in rows], segments, **options)
 
 
 def decode_batches(decode, sources: Sequence[Ids], symbols: Symbols, batch: int) -> list[list[int]]:

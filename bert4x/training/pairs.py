@@ -1,4 +1,4 @@
-"""Sources and targets: what is held out, and a vocabulary for both."""
+"""Sources and targets: what is held out, a vocabulary for both, and a small model of them."""
 
 import os
 import random
@@ -41,6 +41,15 @@ def pair_tokenizer(pairs: Sequence[tuple[str, str]], base_vocab: str | os.PathLi
     words = {word: count for word, count in words.items() if len(word) > 1 and word.isascii() and word[0] != "["}
     tokens = trim_vocabulary(frequent(count_characters(target for _, target in pairs), 2), words, size)
     return Tokenizer({token: i for i, token in enumerate(tokens)}, do_lower_case=True)
+
+
+def pair_config(tokenizer, hidden: int, layers: int, dropout: float) -> dict:
+    """A small Transformer that translates pairs, encoder and decoder alike (Vaswani et al. 2017, arXiv 1706.03762)."""
+    return {
+        "vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id, "segment_vocab_size": 0,
+        "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 512,
+        "hidden_act": "relu", "dropout_rate": dropout, "initializer_range": hidden**-0.5, "layer_norm_eps": 1e-6,
+    }  # fmt: skip
 
 
 def frequent(counts: dict[str, int], least: int) -> dict[str, int]:
