@@ -3,6 +3,7 @@ on a clock is asserted, counts of what is computed, read and held among it.
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import sys
@@ -16,9 +17,10 @@ import pytest
 from conftest import write_tiny
 
 import bert4x
+from bert4x import recipe
 from bert4x.checkpoints.formats import common as formats
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import checkpoints, common, compare, contenders, epoch, growth, report, workers
+from tests.benchmarks import checkpoints, common, compare, contenders, epoch, growth, report, results, workers
 
 BACKEND = keras.backend.backend()
 TOY = ["--size", "toy", "--against", "--backend", BACKEND, "--repeats", "1", "--calls", "2"]
@@ -264,3 +266,30 @@ def test_conversion_reads_every_byte_once_and_holds_few_tensors(tmp_path, monkey
     assert read < 1.1 * size + 200_000
     assert 0 < most <= 3.1 * largest < size / 2
     assert held == 0
+
+
+def test_results_on_real_data_are_of_the_runs_they_name(tmp_path):
+    """Every job's command is one its recipe takes, and writes where the scores are read; the table has them all."""
+    args = SimpleNamespace(data=tmp_path, output=tmp_path / "out", precisions=["float32", "mixed_float16"])
+    args.no_peer, args.seeds, args.only = False, [0, 1], list(results.JOBS)
+    args.output.mkdir()
+    for job, found in results.JOBS.items():
+        name = f"{job}-0-float32"
+        module = recipe_module(found["recipe"])
+        parsed = recipe.parse(module.Arguments, argv=results.command(job, 0, name, args))
+        assert parsed.output == args.output / name and parsed.learning_rate == found["options"]["learning_rate"]
+        for kind, score in (("float32", 0.5), ("mixed_float16", 0.25), ("peer", 0.125)):
+            for seed in args.seeds:
+                records = [{found["score"]: 0.0, "seconds": 1.0}, {found["score"]: score + 0.01 * seed, "seconds": 2.0}]
+                results.write(args.output / f"{job}-{seed}-{kind}.json", records)
+    lines = results.table(args).splitlines()
+    assert len(lines) == 2 + len(results.JOBS) and lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert lines[2] == "| sentiment | accuracy | 2 | 50.50 ± 0.71 | 25.50 ± 0.71 | 13.00 ± 0.71 | 2 | 2 | 2 |"
+
+
+def recipe_module(name):
+    """A recipe, imported."""
+    spec = importlib.util.spec_from_file_location(name, common.ROOT / "recipes" / f"{name}.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

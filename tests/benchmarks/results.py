@@ -92,11 +92,11 @@ def split(data: Path, output: Path) -> None:
 def command(job: str, seed: int, name: str, args) -> list[str]:
     """The arguments of a recipe, for a run of that name."""
     found, parts = JOBS[job], []
-    for name in ("train", "valid"):
-        parts += [f"--{name}", str(place(found[name], args))]
-    for name, value in found["options"].items():
-        value = place(value, args) if name == "schema" else value
-        parts += [f"--{name.replace('_', '-')}", str(value)]
+    for part in ("train", "valid"):
+        parts += [f"--{part}", str(place(found[part], args))]
+    for option, value in found["options"].items():
+        value = place(value, args) if option == "schema" else value
+        parts += [f"--{option.replace('_', '-')}", str(value)]
     return [*parts, "--seed", str(seed), "--output", str(args.output / name), "--resume", "auto"]
 
 
