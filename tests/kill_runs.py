@@ -60,8 +60,13 @@ def main():
     moments = []
     while True:
         process = start("parts")
-        early = draw.random() < 0.25
-        moment = draw.uniform(0.2, 1) * begins if early else begins + draw.uniform(0, 8 / 3) * trains / args.kills
+        if draw.random() < 0.25:
+            moment = draw.uniform(0.2, 1) * begins
+        else:  # counted from its first new update, however slow the machine is now
+            came = done(folder / "parts")
+            while process.poll() is None and done(folder / "parts") <= came:
+                time.sleep(0.05)
+            moment = draw.uniform(0, 8 / 3) * trains / args.kills
         try:
             process.wait(timeout=moment)
             if process.returncode:
@@ -84,6 +89,11 @@ def check(folder: Path) -> int:
     for file in (folder / STATE, folder / "model.safetensors"):
         if file.exists():
             load_file(file)
+    return done(folder)
+
+
+def done(folder: Path) -> int:
+    """The last update whose loss is written."""
     return max((record["update"] for record in read_metrics(folder / METRICS)), default=0)
 
 

@@ -150,6 +150,25 @@ def test_accumulation_equals_one_large_batch(cls, settings):
             np.testing.assert_allclose(numpy(average), numpy(expected), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("huge", [False, True])
+def test_clipping_by_the_norm_of_all_gradients_is_keras_own(huge):
+    """Wherever it is computed; a gradient that is infinite spoils all weights, not only its own."""
+    found = [np.full(value.shape, 1e-3 * (i + 1), "float32") for i, value in enumerate(START)]
+    if huge:
+        found[0].flat[0] = np.inf
+    trained = []
+    for apply in (apply_gradients, lambda optimizer, *given: optimizer.apply(*given)):
+        model, optimizer = make_model(), keras.optimizers.SGD(0.1, global_clipnorm=0.01)
+        optimizer.build(model.trainable_variables)
+        model.set_weights(START)
+        apply(optimizer, list(map(ops.convert_to_tensor, found)), model.trainable_variables)
+        trained.append(model.get_weights())
+    assert optimizer.global_clipnorm == 0.01
+    for ours, keras_own, start in zip(*trained, START, strict=True):
+        np.testing.assert_allclose(ours, keras_own, rtol=1e-6)
+        assert np.isnan(ours).all() if huge else not np.array_equal(ours, start)
+
+
 def test_accumulation_does_nothing_before_the_first_update():
     model, optimizer = make_model(), make_optimizer("Adam", ["gradient_accumulation", "weight_decay"])
     train_by_apply(model, optimizer, TOKENS[:2], TARGETS[:2])
