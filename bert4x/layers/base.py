@@ -11,6 +11,7 @@ from keras import ops
 
 from bert4x import devices
 from bert4x.errors import ConfigError, nearest
+from bert4x.layers.one_pass import in_one_pass
 from bert4x.layers.quantized import int8_matmul, quantize
 
 
@@ -137,7 +138,8 @@ class Dense(LoadsWeights, keras.layers.Dense):
 
         # In this form only, of matrices, oneDNN takes product, bias and gelu in one go.
         rows = tf.nn.bias_add(ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.kernel), self.bias)
-        rows = rows if self.activation is None else self.activation(rows)
+        if self.activation is not None:
+            rows = in_one_pass(self.activation, self.units, training)(rows)
         return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.units))
 
     def quantized_build(self, kernel_shape, mode, config=None):
