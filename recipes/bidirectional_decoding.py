@@ -106,7 +106,7 @@ def main(args):
     symbols = training.Symbols(tokenizer.start_id, tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id)
     special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id]
     search = {"max_new_tokens": args.max_target + 1, "suppress_ids": special, "length_penalty": 0.6}
-    decode = training.Reader(make_model(args, tokenizer), symbols, **search)
+    decode = training.Decoder(make_model(args, tokenizer), symbols, **search)
 
     # 1. Two plain models, one for each direction: baselines, and what writes the pseudo targets.
     gold, settings = training.gold_triples(sources, targets), (tokenizer, symbols)
@@ -129,7 +129,7 @@ def main(args):
     # 4. The comparison, with the same number of beams in all.
     texts, references = [source for source, _ in tests], [targets for _, targets in tests]
     test_sources = encode(tokenizer, texts, args.max_length)
-    decode_both = training.Reader(make_model(args, tokenizer, bidirectional=True), symbols, **search)
+    decode_both = training.Decoder(make_model(args, tokenizer, bidirectional=True), symbols, **search)
     print("| model | BLEU (characters) | seconds |\n|---|---|---|")
     for name, weights in (plain | {"both": both}).items():
         began = time.perf_counter()
@@ -140,7 +140,7 @@ def main(args):
 
     # 5. One of them, seen from both sides.
     text = max(texts[:8], key=len)
-    decoder, picture = decode_both.decoder, args.output / "paths.png"
+    decoder, picture = decode_both.both, args.output / "paths.png"
     (paths,) = decoder.paths([text], stop_ids=symbols.stop, num_beams=args.beams, **search)
     decoding_paths(paths, tokenizer, picture, title=text if len(text) < 80 else "")
     print(f"{text}\n-> {decoder.text(paths[0])}\npicture: {picture}")

@@ -4,8 +4,7 @@
 
 The moments are drawn over the life of a process: a quarter while it imports and compiles, the others while it trains,
 scores, writes; such that the run comes to its end after about as many kills, if it trains for long against what it
-writes (--steps). After every kill the folder is read: its metrics, its weights if there are
-any, its state.
+writes (--steps). After every kill the folder is read: its metrics, its weights if there are any, its state.
 """
 
 import argparse

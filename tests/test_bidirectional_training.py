@@ -10,7 +10,7 @@ from random_models import tiny_config
 import bert4x
 from bert4x.errors import DataError
 from bert4x.training.bidirectional import (
-    Reader,
+    Decoder,
     Symbols,
     Triple,
     Writer,
@@ -76,8 +76,8 @@ def test_decoded_right_to_left_is_turned_around():
     sources = [[7, 8, 9], [10], [11, 12]]
     # Random weights may repeat one token for ever, and that reads the same from either end.
     options = {"max_new_tokens": 5, "suppress_ids": [0, 1, 2, 4], "no_repeat_ngram_size": 1}
-    read = Reader(model, SYMBOLS, batch=2, **options)
-    found = {way: read(model.get_weights(), sources, way) for way in ("l2r", "r2l")}
+    decode = Decoder(model, SYMBOLS, batch=2, **options)
+    found = {way: decode(model.get_weights(), sources, way) for way in ("l2r", "r2l")}
     for way, marker in (("l2r", 2), ("r2l", 4)):
         for source, ids in zip(sources, found[way], strict=True):
             alone = [int(i) for i in model.generate_ids([source], start_id=marker, stop_ids=3, pad_id=0, **options)[0]]
@@ -99,8 +99,8 @@ def test_two_directions_learn():
     trainer, batch = Trainer(model, writer.loss, writer.optimizer(0.01)), writer.batch(triples)
     losses = [float(keras.ops.convert_to_numpy(trainer.learn([batch], 0.01))) for _ in range(60)]
     assert losses[-1] < 0.1 * losses[0]
-    read = Reader(model, SYMBOLS, max_new_tokens=6)
-    found = read(model.get_weights(), [triple.source for triple in triples], "both", num_beams=2)
+    decode = Decoder(model, SYMBOLS, max_new_tokens=6)
+    found = decode(model.get_weights(), [triple.source for triple in triples], "both", num_beams=2)
     assert found == [[20, 21, 22, 23], [30, 31]]
 
 

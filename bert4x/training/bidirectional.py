@@ -150,7 +150,7 @@ class Writer(Task):
         return super().optimizer(learning_rate, **{"beta_2": 0.98} | options)
 
 
-class Reader:
+class Decoder:
     """Decodes with the weights of one model after the other, and is compiled once: pseudo targets, baselines, and what
     both directions write together.
 
@@ -164,8 +164,8 @@ class Reader:
         self.options = {"stop_ids": symbols.stop, "pad_id": symbols.pad} | options
 
     @functools.cached_property
-    def decoder(self) -> BidirectionalDecoder:
-        """What decodes in both directions."""
+    def both(self) -> BidirectionalDecoder:
+        """What decodes in both directions at once."""
         return BidirectionalDecoder(self.model, self.symbols.l2r, self.symbols.r2l)
 
     def __call__(self, weights: list, sources: Sequence[Ids], way: str, **options) -> list[list[int]]:
@@ -173,14 +173,15 @@ class Reader:
         in reading order, without special tokens.
         """
         self.model.set_weights(weights)
-        decode = (
-            self.decoder.generate_ids if way == "both" else functools.partial(self.write, getattr(self.symbols, way))
-        )
-        decode = functools.partial(decode, **self.options | options)
+        options = self.options | options
+        if way == "both":
+            decode = functools.partial(self.both.generate_ids, **options)
+        else:
+            decode = functools.partial(self.one_way, getattr(self.symbols, way), **options)
         found = decode_batches(decode, sources, self.symbols, self.batch)
         return found if way == "both" else [ids[:: STEPS[way]] for ids in found]
 
-    def write(self, marker: int, rows: list[list[int]], **options):
+    def one_way(self, marker: int, rows: list[list[int]], **options):
         """What a model writes after a marker."""
         if self.model.backbone.application != "unilm":
             return self.model.generate_ids(rows, start_id=marker, **options)
