@@ -1,7 +1,7 @@
 """The parts models are assembled from. All are serializable; none is a Lambda."""
 
 from bert4x.layers.attention import CrossAttention, MultiHeadAttention, Visibility
-from bert4x.layers.base import Add, Dense, Layer, LoadsWeights, activation, initializer, weights_from
+from bert4x.layers.base import Add, Dense, Dropout, Layer, LoadsWeights, activation, initializer, weights_from
 from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
 from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
 from bert4x.layers.ffn import FeedForward
@@ -14,6 +14,7 @@ __all__ = [
     "ConditionalRandomField",
     "CrossAttention",
     "Dense",
+    "Dropout",
     "EfficientGlobalPointer",
     "Embedding",
     "FeedForward",

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from bert4x import masks
-from bert4x.layers.base import Dense, Layer, initializer
+from bert4x.layers.base import Dense, Dropout, Layer, initializer
 from bert4x.layers.recompute import recomputed
 
 HIDDEN = -1e9  # the score of an invisible key: finite, so that a row with no visible key is not NaN
@@ -110,8 +110,8 @@ class MultiHeadAttention(Layer):
         self.query_dense, self.key_dense, self.value_dense, self.output_dense = projections.values()
         for name, dense in projections.items():
             dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)
-        self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=self.compute_dtype)
-        self.fusion_dropout = keras.layers.Dropout(self.partner_dropout, dtype=self.compute_dtype)
+        self.attention_dropout = Dropout(self.dropout, dtype=self.compute_dtype)
+        self.fusion_dropout = Dropout(self.partner_dropout, dtype=self.compute_dtype)
 
     def call(
         self,

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import random
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -179,6 +180,20 @@ class Layer(LoadsWeights, keras.layers.Layer):
     def symbolic(self, shape, dtype=None) -> keras.KerasTensor:
         """The symbolic output of `compute_output_spec`; stating it spares Keras a trial run of every layer."""
         return keras.KerasTensor(tuple(shape), dtype=dtype or self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class Dropout(keras.layers.Dropout):
+    """Dropout (Srivastava et al. 2014) whose masks follow from a variable: a resumed run goes on as it would have.
+
+    Where no seed is given, Keras has PyTorch draw them from its own generator, which no state of training holds. So one
+    always is given, drawn as Keras draws it.
+    """
+
+    def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
+        if seed is None and rate > 0:
+            seed = random.randint(1, 10**9)
+        super().__init__(rate, noise_shape, seed, **kwargs)
 
 
 @keras.saving.register_keras_serializable("bert4x")

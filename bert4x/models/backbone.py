@@ -207,7 +207,7 @@ class Backbone:
 
     def dropout(self, name: str, x):
         """Dropout at the config's rate."""
-        return self.layer(keras.layers.Dropout, name, rate=self.config.dropout_rate)(x)
+        return self.layer(L.Dropout, name, rate=self.config.dropout_rate)(x)
 
     def add(self, name: str, *tensors):
         """A residual sum."""

@@ -106,7 +106,7 @@ class ReadingComprehension(Task):
 
     def build(self):
         inputs, h = self.backbone.inputs, self.backbone.output
-        h = keras.layers.Dropout(self.dropout, name="Answer-Dropout", dtype="float32")(h)
+        h = L.Dropout(self.dropout, name="Answer-Dropout", dtype="float32")(h)
         real = WrittenTokens([self.pad_id], name="Answer-Tokens", dtype="float32")(inputs[0])
         scores = L.Dense(2, kernel_initializer=L.initializer(0.02), name="Answer-Scores", dtype="float32")(h)
         return keras.Model(inputs, PlaceScores(name="Answer-Places", dtype="float32")(scores, real))

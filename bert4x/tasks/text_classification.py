@@ -61,7 +61,7 @@ class TextClassification(Task):
     def build(self):
         h = self.backbone.output
         first = L.FirstToken(name="Label-First-Token", dtype="float32")(h)
-        first = keras.layers.Dropout(self.dropout, name="Label-Dropout", dtype="float32")(first)
+        first = L.Dropout(self.dropout, name="Label-Dropout", dtype="float32")(first)
         scores = L.Dense(
             len(self.labels), kernel_initializer=L.initializer(0.02), name="Label-Scores", dtype="float32"
         )(first)

@@ -118,7 +118,7 @@ class TokenClassification(Task):
 
     def build(self):
         inputs, h = self.backbone.inputs, self.backbone.output
-        h = keras.layers.Dropout(self.dropout, name="Entity-Dropout", dtype="float32")(h)
+        h = L.Dropout(self.dropout, name="Entity-Dropout", dtype="float32")(h)
         specials = {self.pad_id, self.tokenizer.start_id, self.tokenizer.end_id} - {None}
         written = WrittenTokens(sorted(specials), name="Entity-Tokens", dtype="float32")(inputs[0])
         options = {"name": "Entity-Pointer", "dtype": "float32"}
