@@ -8,13 +8,12 @@ import pytest
 
 import bert4x
 from bert4x.checkpoints.formats.safetensors_file import read_safetensors
-from bert4x.models.build import default_model
 from bert4x.tasks.fill_mask import FillMask
 from bert4x.training.corpus import Source
 from bert4x.training.evaluation import held_out_rows, masked_accuracy, perplexity
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-CARD = default_model() / "README.md"
+CARD = bert4x.default_model() / "README.md"
 GENRES = ("dialogue", "sentence", "prose", "novel", "transcript", "tang", "ci")
 
 
@@ -31,9 +30,9 @@ def lm():
 
 
 def test_size_and_precision():
-    files = [path for path in default_model().rglob("*") if path.is_file()]
+    files = [path for path in bert4x.default_model().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 12_000_000
-    tensors = read_safetensors(default_model() / "model.safetensors")
+    tensors = read_safetensors(bert4x.default_model() / "model.safetensors")
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"float16"}
     assert all(np.isfinite(tensor.read()).all() for tensor in tensors.values())
 
@@ -123,3 +122,9 @@ def test_the_figures_of_the_card(mlm, lm):
         accuracy, confusion = figures()[genre]
         assert masked_accuracy(mlm, mlm.tokenizer, rows) == pytest.approx(accuracy, abs=0.01)
         assert perplexity(lm, mlm.tokenizer, rows) == pytest.approx(confusion, rel=0.03)
+
+
+def test_its_tokenizer_without_a_folder():
+    tokens = (bert4x.default_model() / "vocab.txt").read_text("utf-8").split("\n")
+    ids = bert4x.load_tokenizer().encode("春天")[0]
+    assert [tokens[i] for i in ids] == ["[CLS]", "春", "天", "[SEP]"]
