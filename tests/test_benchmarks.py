@@ -3,7 +3,6 @@ on a clock is asserted, counts of what is computed, read and held among it.
 """
 
 import contextlib
-import importlib.util
 import io
 import json
 import sys
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import write_tiny
+from recipe_runs import load_recipe
 
 import bert4x
 from bert4x import recipe
@@ -275,7 +275,7 @@ def test_results_on_real_data_are_of_the_runs_they_name(tmp_path):
     args.output.mkdir()
     for job, found in results.JOBS.items():
         name = f"{job}-0-float32"
-        module = recipe_module(found["recipe"])
+        module = load_recipe(found["recipe"])
         parsed = recipe.parse(module.Arguments, argv=results.command(job, 0, name, args))
         assert parsed.output == args.output / name and parsed.learning_rate == found["options"]["learning_rate"]
         for kind, score in (("float32", 0.5), ("mixed_float16", 0.25), ("peer", 0.125)):
@@ -285,11 +285,3 @@ def test_results_on_real_data_are_of_the_runs_they_name(tmp_path):
     lines = results.table(args).splitlines()
     assert len(lines) == 2 + len(results.JOBS) and lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert lines[2] == "| sentiment | accuracy | 2 | 50.50 ± 0.71 | 25.50 ± 0.71 | 13.00 ± 0.71 | 2 | 2 | 2 |"
-
-
-def recipe_module(name):
-    """A recipe, imported."""
-    spec = importlib.util.spec_from_file_location(name, common.ROOT / "recipes" / f"{name}.py")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

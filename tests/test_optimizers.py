@@ -153,7 +153,7 @@ def test_accumulation_equals_one_large_batch(cls, settings):
 @pytest.mark.parametrize("huge", [False, True])
 def test_clipping_by_the_norm_of_all_gradients_is_keras_own(huge):
     """Wherever it is computed; a gradient that is infinite spoils all weights, not only its own."""
-    found = [np.full(value.shape, 1e-3 * (i + 1), "float32") for i, value in enumerate(START)]
+    found = [np.full(value.shape, 0.1 * (i + 1), "float32") for i, value in enumerate(START)]
     if huge:
         found[0].flat[0] = np.inf
     trained = []

@@ -125,17 +125,12 @@ def peer(job: str, seed: int, args) -> None:
 
 def train_peer(job: str, seed: int, args) -> None:
     """The recipe as it is, but what it trains, in the end, is a peer."""
-    import importlib.util
-
     from bert4x import recipe
     from bert4x.training.loop import Schedule
     from tests.benchmarks.transformers_peer import answer_with, train
+    from tests.recipe_runs import load_recipe
 
-    found = JOBS[job]
-    spec = importlib.util.spec_from_file_location(found["recipe"], RECIPES / f"{found['recipe']}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[found["recipe"]] = module
-    spec.loader.exec_module(module)
+    module = load_recipe(JOBS[job]["recipe"])
     name = f"{job}-{seed}-peer"
     argv, folder, records = command(job, seed, name, args), args.output / name, []
 
