@@ -65,7 +65,8 @@ class Arguments:
     adversarial: str | None = option(None, "fgm, pgd, gradient-penalty or vat, or with a size: fgm:0.5")
     lora: int | None = option(None, "train adapters of this rank, and leave the model as it is", least=1)
     recompute: bool = option(False, "compute activations again in the backward pass: less memory, more time")
-    patience: int | None = option(None, "epochs without a better score before training stops", least=1)
+    score_every: int | None = option(None, "updates after which to score within an epoch too", least=1)
+    patience: int | None = option(None, "scores without a better one before training stops", least=1)
     max_length: int = option(128, "tokens of a text", least=8)
     precision: PRECISIONS = option("float32", "of computation; weights stay float32")
     backend: Literal["tensorflow", "jax", "torch"] | None = option(None, "of Keras; default: as Keras is configured")
@@ -79,10 +80,10 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended: the scores of its best epoch, and the seconds it trained."""
+    """How a run ended: its best scores, how many epochs those weights had seen, and the seconds it trained."""
 
     scores: dict[str, float]
-    best_epoch: int | None
+    best_epoch: float | None
     updates: int
     seconds: float
     folder: Path
@@ -240,7 +241,7 @@ class Run:
 
         self.draw(CURVES, plots.curves, read_metrics(self.folder / METRICS), best=task.best)
         scores = ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items())
-        epoch = f" of epoch {report.best_epoch + 1}" if report.best_epoch is not None else ""
+        epoch = f", after epoch {report.best_epoch:g}" if report.best_epoch is not None else ""
         self.say(f"{report.updates} updates in {report.seconds:.0f} s. Best weights{epoch}: {scores or 'not scored'}")
         self.say(f"in {self.folder}: weights, curves, metrics; bert4x.pipeline({task.name!r}, {str(self.folder)!r})")
         with atomic_write(self.folder / CARD) as path:

@@ -137,14 +137,15 @@ def test_learning_rate():
     assert Schedule(learning_rate=2.0, warmup=0, decay="cosine").rate(50, 99) == pytest.approx(1.0)
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
+@pytest.mark.parametrize("score_every", [None, 2])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, score_every):
     """Stopped at several moments, whatever it was doing, and each time gone on with by another process' objects."""
-    whole = new_loop(tmp_path / "whole")
+    whole = new_loop(tmp_path / "whole", score_every=score_every)
     (tmp_path / "whole").mkdir()
     whole.resume()
     whole.run()
-    expected = [r for r in read_metrics(tmp_path / "whole" / "metrics.jsonl") if "loss" in r]
-    assert len(expected) == 15
+    expected = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    assert len([r for r in expected if "loss" in r]) == 15
     folder = tmp_path / "parts"
     folder.mkdir()
     for moment in (3, 11, None):
@@ -153,7 +154,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
             if record.get("update") == moment:
                 raise Killed
 
-        loop = new_loop(folder, observe=stop, save_every=0)  # a state after every update
+        loop = new_loop(folder, observe=stop, save_every=0, score_every=score_every)  # a state after every update
         assert loop.resume() == (moment != 3)
         if moment is None:
             loop.run()
@@ -162,12 +163,31 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
                 loop.run()
             with open(folder / "metrics.jsonl", "a") as file:
                 file.write('{"update": 999, "lo')  # as a line that was half written
-    found = [r for r in read_metrics(folder / "metrics.jsonl") if "loss" in r]
-    assert found == expected
+    found = read_metrics(folder / "metrics.jsonl")
+    assert [{**r, "seconds": 0} for r in found] == [{**r, "seconds": 0} for r in expected]
     for one, two in zip(values(whole), values(loop), strict=True):
         np.testing.assert_array_equal(one, two)
     assert loop.progress.scores == whole.progress.scores
     assert (folder / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_scores_within_an_epoch(tmp_path):
+    task, given = new_task(), iter([0.1, 0.2, 0.9, 0.3, 0.2, 0.1])
+    loop = new_loop(tmp_path, task, epochs=2, score_every=2, patience=3)  # 5 updates an epoch
+    kept = []
+    loop.evaluate, loop.keep = lambda: {"accuracy": next(given)}, lambda scores: kept.append(loop.progress.update)
+    loop.run()
+    scored = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "accuracy" in r]
+    assert [(r["epoch"], r["update"]) for r in scored] == [(0.4, 2), (0.8, 4), (1, 5), (1.2, 6), (1.6, 8), (2, 10)]
+    assert kept == [2, 4, 5]
+    assert (loop.progress.best, loop.progress.best_epoch) == (0.9, 1)
+    given = iter([0.5, 0.4, 0.3, 0.2])
+    stopped = new_loop(tmp_path, task, epochs=2, score_every=2, patience=3)
+    stopped.evaluate, stopped.keep = lambda: {"accuracy": next(given)}, lambda scores: None
+    assert (stopped.run().update, stopped.progress.best_epoch) == (6, 0.4)  # in the middle of the second epoch
+    again = new_loop(tmp_path, task, epochs=2, score_every=2, patience=3)
+    assert again.resume()
+    assert again.progress.finished
 
 
 def test_early_stopping_and_the_last_update(tmp_path):

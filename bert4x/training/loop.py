@@ -40,7 +40,8 @@ class Schedule:
         learning_rate: its peak, reached after the share `warmup` of all updates.
         decay: from the peak on "linear" or "cosine" to 0, or "constant".
         accumulation: batches of one update.
-        patience: epochs without a better score before training stops; None never stops it.
+        score_every: updates after which weights are scored within an epoch too; None scores them at its end only.
+        patience: scores without a better one before training stops; None never stops it.
         save_every: seconds between two states.
     """
 
@@ -51,6 +52,7 @@ class Schedule:
     warmup: float = 0.1
     decay: str = "linear"
     accumulation: int = 1
+    score_every: int | None = None
     patience: int | None = None
     seed: int = 0
     save_every: float = 120
@@ -69,9 +71,9 @@ class Progress:
     epoch: int = 0  # that is being trained; below it all are evaluated
     batch: int = 0  # the next one of that epoch
     best: float | None = None
-    best_epoch: int | None = None
-    waited: int = 0  # epochs since the last that was better than all before it
-    scores: dict[str, float] = field(default_factory=dict)  # of the best epoch
+    best_epoch: float | None = None  # epochs that the best weights have seen
+    waited: int = 0  # scores since the last that was better than all before it
+    scores: dict[str, float] = field(default_factory=dict)  # of the best weights
     seconds: float = 0.0  # of training, over all sittings
     finished: bool = False
 
@@ -81,7 +83,8 @@ class Loop:
 
     Args:
         batch: (examples, length, draw) -> (inputs, targets).
-        evaluate: () -> scores, called after every epoch with the averaged weights if there are any.
+        evaluate: () -> scores, called after every epoch (and within, by the schedule), with the averaged weights if
+            there are any.
         keep: (scores) -> None, called when they are the best so far: writes the weights.
         best: which score says so.
         longest: tokens that the model can take.
@@ -126,9 +129,10 @@ class Loop:
                 began = time.monotonic()
                 ended = self.step()
                 self.progress.seconds += time.monotonic() - began
-                if ended:
-                    self.end_epoch()
-                if ended or self.interrupted or time.monotonic() - saved > self.schedule.save_every:
+                if ended or self.scored_within():
+                    self.score(ended)
+                late = time.monotonic() - saved > self.schedule.save_every
+                if ended or late or self.interrupted or self.progress.finished:
                     self.save()
                     saved = time.monotonic()
                 if self.interrupted:
@@ -149,28 +153,37 @@ class Loop:
         p.update, p.batch = p.update + 1, chosen.stop
         self.losses.append((p.update, rate, loss))
         ended = p.batch == len(plan) or p.update == self.updates
-        if ended or len(self.losses) >= FLUSH:
+        if len(self.losses) >= FLUSH:
             self.flush()
         return ended
 
-    def end_epoch(self) -> None:
-        """Scores the weights, keeps them if they are the best, and says whether training is over."""
-        p = self.progress
-        scores = {}
+    def scored_within(self) -> bool:
+        """Whether the weights are scored now, at whatever place in an epoch."""
+        every = self.schedule.score_every
+        return bool(every) and self.evaluate is not None and self.progress.update % every == 0
+
+    def score(self, ended: bool) -> None:
+        """Scores the weights, at the end of an epoch or within, keeps them if they are the best, and says whether
+        training is over.
+        """
+        self.flush()
+        p, scores = self.progress, {}
+        seen = p.epoch + 1 if ended else round(p.epoch + p.batch / len(self.batches), 3)
         if self.evaluate is not None:
             with self.trainer.averaged():
                 scores = self.evaluate()
                 p.waited = 0 if p.best is None or scores[self.best] > p.best else p.waited + 1
                 if p.best is None or scores[self.best] >= p.best:  # of two as good, the one that learned for longer
-                    p.best, p.best_epoch, p.scores = scores[self.best], p.epoch, scores
+                    p.best, p.best_epoch, p.scores = scores[self.best], seen, scores
                     self.keep(scores)
-        p.epoch, p.batch = p.epoch + 1, 0
+        if ended:
+            p.epoch, p.batch = p.epoch + 1, 0
         patience = self.schedule.patience
         p.finished = p.update >= self.updates or (patience is not None and p.waited >= patience)
         if self.evaluate is None and p.finished:
             with self.trainer.averaged():
                 self.keep({})
-        self.write([{"epoch": p.epoch, "update": p.update, "seconds": round(p.seconds, 2), **scores}])
+        self.write([{"epoch": seen, "update": p.update, "seconds": round(p.seconds, 2), **scores}])
 
     def flush(self) -> None:
         """Writes the losses of the last updates. Raises: RunError when one is not finite."""

@@ -53,7 +53,7 @@ class Display:
         mean = sum(self.losses) / max(1, len(self.losses))
         self.losses = []
         said = [f"loss {mean:.4f}", *(f"{name} {value:.4g}" for name, value in scores.items())]
-        self.say(f"epoch {record['epoch']}/{self.args.epochs}: {', '.join(said)}, {record['seconds']:.0f} s")
+        self.say(f"epoch {record['epoch']:g}/{self.args.epochs}: {', '.join(said)}, {record['seconds']:.0f} s")
 
 
 def versions() -> dict[str, str]:
@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
 def card(task, report, args, trained: int, scored: int) -> str:
     """The README of a run's folder: how to use it, its scores, the command that made it."""
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in report.scores.items())
-    which = "" if report.best_epoch is None else f", of epoch {report.best_epoch + 1} of {args.epochs}"
+    which = "" if report.best_epoch is None else f", after epoch {report.best_epoch:g} of {args.epochs}"
     software = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""# {task.name}
 
