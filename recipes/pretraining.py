@@ -42,7 +42,9 @@ class Arguments:
     output: Path = recipe.option(Path("runs/pretraining"), "folder of checkpoints and the final model")
     resume: Literal["never", "auto"] = recipe.option("never", "auto: go on with the run in the output folder")
     cache: Path | None = recipe.option(None, "folder of tokenized text; default: cache/ in the output folder")
-    model: str | None = recipe.option(None, "a BERT to go on from, with its vocabulary and sizes; default: a new one")
+    model: str | None = recipe.option(
+        None, "a BERT or ALBERT to go on from, with its vocabulary and sizes; default: a new one"
+    )
     vocab: Path | None = recipe.option(None, "vocab.txt to use; default: the embedded model's")
     trim_vocab: Path | None = recipe.option(None, "or a large vocab.txt to trim to --vocab-size by frequency")
     vocab_size: int = recipe.option(8000, "tokens of a trimmed vocabulary", least=100)

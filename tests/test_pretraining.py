@@ -233,16 +233,18 @@ def test_predictions_have_a_fixed_number_and_masked_ones_come_first(batch, token
     assert set(few["objectives"]) == {0, 1, 2}
 
 
-def make_trainer(files, tokenizer, **options):
+def make_trainer(files, tokenizer, architecture="bert", **options):
     from bert4x.training.pretraining import Pretrainer
 
-    config = bert4x.TransformerConfig("bert", len(TOKENS), 32, 2, 2, 64, pad_token_id=0, initializer_range=0.1)
+    config = bert4x.TransformerConfig(architecture, len(TOKENS), 32, 2, 2, 64, pad_token_id=0, initializer_range=0.1)
     return Pretrainer(config, Mixture(files, 512), Specials.of(tokenizer), Mix(), jit=False, **options)
 
 
-def test_one_graph_is_all_three_applications(files, tokenizer, tmp_path):
-    trainer = make_trainer(files, tokenizer)
+@pytest.mark.parametrize("architecture", ["bert", "albert"])
+def test_one_graph_is_all_three_applications(files, tokenizer, tmp_path, architecture):
+    trainer = make_trainer(files, tokenizer, architecture)
     trainer.model.tokenizer = tokenizer
+    trainer.train_step(0.3)
     bert4x.save(trainer.model, tmp_path)
     for number, (kind, application) in enumerate(zip(OBJECTIVES, ("encoder", "lm", "unilm"), strict=True)):
         trainer.mix = Mix(tuple(np.eye(3)[number]), predicted=1.0)
@@ -298,6 +300,11 @@ def test_resuming_from_nothing_or_another_model_is_refused(files, tokenizer, tmp
     trainer.model.config = trainer.model.config.replace(num_hidden_layers=3)
     with pytest.raises(ConfigError, match="num_hidden_layers"):
         trainer.resume(tmp_path)
+
+
+def test_architectures_without_masked_tokens_are_refused(files, tokenizer):
+    with pytest.raises(ConfigError, match=r"cannot pretrain 'gpt2'.*expected a BERT or an ALBERT"):
+        make_trainer(files, tokenizer, "gpt2")
 
 
 def test_it_learns(files, tokenizer):

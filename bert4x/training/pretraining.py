@@ -1,4 +1,4 @@
-"""Pretraining of one BERT under several objectives: one graph, a training step, checkpoints it resumes from exactly."""
+"""Pretraining of a BERT or ALBERT under several objectives: one graph, a training step, checkpoints to resume from."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from bert4x.checkpoints.tensors import atomic_write
 from bert4x.config import TransformerConfig
 from bert4x.errors import CheckpointNotFoundError, ConfigError
 from bert4x.models.bert import Bert
+from bert4x.models.registry import backbone_class
 from bert4x.optimizers import NOT_DECAYED, warmup_decay
 from bert4x.training.loop import METRICS, Signals, read_metrics
 from bert4x.training.mixture import Mixture
@@ -54,8 +55,10 @@ class GatherPositions(L.Layer):
         return self.symbolic((positions.shape[0], h.shape[-1]))
 
 
-class PretrainingBert(Bert):
-    """BERT whose visibility comes as `Input-Rank` and whose language-model head runs at `Input-Positions` only."""
+class PretrainingInputs:
+    """Mix-in for BERT and its kin: visibility comes as `Input-Rank`, and the language-model head runs at
+    `Input-Positions` only.
+    """
 
     def inputs(self):
         self.rank = keras.Input((None,), dtype="int32", name="Input-Rank")
@@ -69,6 +72,14 @@ class PretrainingBert(Bert):
         return super().heads(self.layer(GatherPositions, "Gather-Positions")(h, self.positions))
 
 
+def pretraining_class(name: str) -> type:
+    """The architecture of that name, with these inputs. Raises: ConfigError, UnknownArchitectureError"""
+    cls = backbone_class(name)
+    if not issubclass(cls, Bert):
+        raise ConfigError(f"cannot pretrain {name!r} on masked tokens; expected a BERT or an ALBERT")
+    return type(f"Pretraining{cls.__name__}", (PretrainingInputs, cls), {})
+
+
 class Pretrainer:
     """A model in training on a mixture of rows.
 
@@ -78,7 +89,7 @@ class Pretrainer:
         specials: the ids of the special tokens.
         start: a checkpoint whose weights to go on from, of the same sizes; by default they are random.
         jit: compile with XLA: Keras' `jit_compile`.
-    Raises: the errors of `bert4x.load`.
+    Raises: the errors of `bert4x.load`; ConfigError for what is no kind of BERT.
     """
 
     def __init__(
@@ -99,7 +110,7 @@ class Pretrainer:
         self.mixture, self.specials, self.mix, self.peak, self.seed = mixture, specials, mix or Mix(), peak, seed
         # At about an epoch and a few million parameters nothing overfits: dropout would only slow learning.
         plain = config.replace(dropout_rate=0.0, attention_dropout_rate=0.0)
-        self.model = PretrainingBert(plain, with_mlm="linear", dtype=dtype).build().model
+        self.model = pretraining_class(config.model)(plain, with_mlm="linear", dtype=dtype).build().model
         self.model.config = config
         if start is not None:
             self.model.backbone.load_weights_from_checkpoint(start)
