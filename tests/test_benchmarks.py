@@ -285,3 +285,4 @@ def test_results_on_real_data_are_of_the_runs_they_name(tmp_path):
     lines = results.table(args).splitlines()
     assert len(lines) == 2 + len(results.JOBS) and lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert lines[2] == "| sentiment | accuracy | 2 | 50.50 ± 0.71 | 25.50 ± 0.71 | 13.00 ± 0.71 | 2 | 2 | 2 |"
+    assert lines[2 + args.only.index("crf")] == "| crf | f1 | 2 | 50.50 ± 0.71 | 25.50 ± 0.71 |  | 2 | 2 |  |"
