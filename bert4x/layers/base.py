@@ -12,7 +12,7 @@ from keras import ops
 
 from bert4x import devices
 from bert4x.errors import ConfigError, nearest
-from bert4x.layers.one_pass import in_one_pass
+from bert4x.layers.gradients import add_bias, in_one_pass
 from bert4x.layers.quantized import int8_matmul, quantize
 
 
@@ -135,10 +135,8 @@ class Dense(LoadsWeights, keras.layers.Dense):
     def call(self, inputs, training=None):
         if keras.backend.backend() != "tensorflow" or self.bias is None:
             return super().call(inputs, training=training)
-        import tensorflow as tf
-
         # In this form only, of matrices, oneDNN takes product, bias and gelu in one go.
-        rows = tf.nn.bias_add(ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.kernel), self.bias)
+        rows = add_bias(ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.kernel), self.bias, training)
         if self.activation is not None:
             rows = in_one_pass(self.activation, self.units, training)(rows)
         return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.units))
