@@ -133,13 +133,15 @@ class Dense(LoadsWeights, keras.layers.Dense):
             kernel.data = kernel.data.T.contiguous().T
 
     def call(self, inputs, training=None):
-        if keras.backend.backend() != "tensorflow" or self.bias is None:
+        if keras.backend.backend() == "torch" or self.bias is None:
             return super().call(inputs, training=training)
+        on_tensorflow = keras.backend.backend() == "tensorflow"
         # In this form only, of matrices, oneDNN takes product, bias and gelu in one go.
-        rows = add_bias(ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), self.kernel), self.bias, training)
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1])) if on_tensorflow else inputs
+        rows = add_bias(ops.matmul(rows, self.kernel), self.bias, training)
         if self.activation is not None:
             rows = in_one_pass(self.activation, self.units, training)(rows)
-        return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.units))
+        return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.units)) if on_tensorflow else rows
 
     def quantized_build(self, kernel_shape, mode, config=None):
         check_int8(mode)

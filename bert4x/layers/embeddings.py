@@ -44,10 +44,17 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
         self.pad_id = pad_id
         self.supports_masking = True
 
+    def add_weight(self, *args, **kwargs):
+        # Rows are read in float32 and rounded then: their gradients are added up in float32, and not in 16 bits.
+        return super().add_weight(*args, **{"autocast": False} | kwargs)
+
     def call(self, inputs, reverse=False):
-        if reverse and _transposed.get() is not None:
-            return ops.matmul(ops.cast(inputs, self.compute_dtype), _transposed.get())
-        return super().call(inputs, reverse=reverse)
+        if not reverse:
+            return super().call(inputs)
+        table = _transposed.get()
+        if table is None:
+            table = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
+        return ops.matmul(ops.cast(inputs, self.compute_dtype), table)
 
     def transposed(self):
         """A copy of the table for `projecting_by`; None where it would not be used.
@@ -114,7 +121,8 @@ class PositionEmbedding(Layer):
 
     def build(self, x_shape, position_ids_shape=None):
         shape = (self.max_position, x_shape[-1])
-        self.embeddings = self.add_weight(shape=shape, initializer=initializer(self.stddev), name="embeddings")
+        start = initializer(self.stddev)
+        self.embeddings = self.add_weight(shape=shape, initializer=start, name="embeddings", autocast=False)
 
     def call(self, x, position_ids=None):
         length = x.shape[1]
@@ -124,8 +132,8 @@ class PositionEmbedding(Layer):
                 raise InputError(too_long(length, limit))
             position_ids = ops.arange(ops.shape(x)[1])
             if not self.hierarchical:
-                return x + ops.take(self.embeddings, position_ids, axis=0)
-        return x + self.lookup(position_ids)
+                return x + ops.cast(ops.take(self.embeddings, position_ids, axis=0), x.dtype)
+        return x + ops.cast(self.lookup(position_ids), x.dtype)
 
     def lookup(self, position_ids):
         if not self.hierarchical:
