@@ -11,15 +11,16 @@ import pytest
 
 TESTS = Path(__file__).parent
 # one family with shared layers and a mapping, one causal, one of two sides; training; loading; a cache; two directions;
-# resuming
+# resuming; gradients in 16 bits
 SELECTION = (
     "(TestAlbert or TestGpt2) and not Unshared and (application or conditional or serialization or learns)"
     " or TestGpt2 and mixed_bfloat16 or saved_by_transformers or cpm"
     " or TestTransformer and (application or serialization or learns) or test_transformer and cached"
     " or test_bidirectional and plain and not albert"
     " or killed_run_goes_on"
+    " or gradients_are_those_of_float32 and seq2seq"
 )
-FILES = ("parity", "published", "transformer", "bidirectional", "training_loop")
+FILES = ("parity", "published", "transformer", "bidirectional", "training_loop", "precision")
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
