@@ -43,18 +43,17 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
         super().__init__(*args, **kwargs)
         self.pad_id = pad_id
         self.supports_masking = True
+        if self.reverse_dtype is None:
+            self.reverse_dtype = self.compute_dtype  # the table is read in float32
 
     def add_weight(self, *args, **kwargs):
         # Rows are read in float32 and rounded then: their gradients are added up in float32, and not in 16 bits.
         return super().add_weight(*args, **{"autocast": False} | kwargs)
 
     def call(self, inputs, reverse=False):
-        if not reverse:
-            return super().call(inputs)
-        table = _transposed.get()
-        if table is None:
-            table = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
-        return ops.matmul(ops.cast(inputs, self.compute_dtype), table)
+        if reverse and _transposed.get() is not None:
+            return ops.matmul(ops.cast(inputs, self.compute_dtype), _transposed.get())
+        return super().call(inputs, reverse=reverse)
 
     def transposed(self):
         """A copy of the table for `projecting_by`; None where it would not be used.
