@@ -11,7 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 # one family with shared layers and a mapping, one causal, one of two sides; training; loading; a cache; two directions;
-# resuming; gradients in 16 bits
+# resuming; gradients in 16 bits; Keras' own attention
 SELECTION = (
     "(TestAlbert or TestGpt2) and not Unshared and (application or conditional or serialization or learns)"
     " or TestGpt2 and mixed_bfloat16 or saved_by_transformers or cpm"
@@ -19,8 +19,9 @@ SELECTION = (
     " or test_bidirectional and plain and not albert"
     " or killed_run_goes_on"
     " or gradients_are_those_of_float32 and seq2seq"
+    " or test_flash_attention and not shared and not lm"
 )
-FILES = ("parity", "published", "transformer", "bidirectional", "training_loop", "precision")
+FILES = ("parity", "published", "transformer", "bidirectional", "training_loop", "precision", "flash_attention")
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

@@ -13,7 +13,7 @@ from documents import ROOT
 
 pytest.importorskip("jax", reason="the GPU benchmark measures bert4x on JAX")
 
-OPTIONS = ["--size", "toy", "--seconds", "0.01", "--repeats", "1", "--against", "bert4x"]
+OPTIONS = ["--size", "toy", "--seconds", "0.01", "--repeats", "1", "--against", "bert4x", "bert4x, flash"]
 # All rows in one process: a fresh one for each would take most of the time of this test.
 HERE = "from tests.benchmarks import gpu, gpu_contenders; gpu.start = gpu_contenders.run; gpu.main({0!r})"
 
@@ -48,6 +48,14 @@ def test_every_task_is_measured(measured):
     assert told["gpt2-lora"]["outputs"][0] == pytest.approx(np.log(gpu.TOY[-1]), abs=0.5)
     assert len(told["gpt2-generation-1"]["outputs"]) == told["gpt2-generation-1"]["tokens"][1]
     assert all(name in measured.printed for name in told)
+    flash = {
+        name: row["told"]["bert4x, flash"][0]
+        for name, row in measured.data["rows"].items()
+        if "bert4x, flash" in row["told"]
+    }
+    assert set(flash) == {"bert-base-inference-128", "gpt2-lora"}  # elsewhere it would change nothing
+    for name, of in flash.items():
+        assert of["outputs"] == pytest.approx(told[name]["outputs"], abs=0.05)
 
 
 def test_a_run_goes_on_where_it_was_cut_off_in_fresh_processes(measured):
@@ -97,6 +105,7 @@ def test_figures_compare_the_contenders():
     measured = {
         "told": {
             "bert4x": [told([1.0, 1.0], [2.0, 4.0]), told([1.0, 3.0], [])],
+            "bert4x, flash": [told([9.0], [2.0, 4.0]), told([9.0], [])],  # slower: not compared with
             "transformers": [told([2.0, 2.0], [2.0, 3.0]), told([3.0, 3.0], [])],
         },
         "reasons": {"transformers, compiled": "torch not installed"},

@@ -57,13 +57,17 @@ class MultiHeadAttention(Layer):
 
     With `recompute=True`, what it computes in training is not kept, but computed again in the backward pass.
 
+    With `flash_attention=True` Keras' own attention computes it, which holds no scores where the backend can do so (Dao
+    et al. 2022, arXiv 2205.14135); None does so on PyTorch, outside of training. It knows no dropout, residual scores,
+    partner, or keys of another size than values: with those, and with a memory, nothing changes.
+
     Shape: x (B, T, D), visible (B, 1, T, S) bool[, previous_scores (B, A, T, S)][, visible_to_partner (B, 1, T, S)],
     S = T without a memory -> (B, T, D)[, (B, A, T or 2 T, S)][, ((B, A, S, d_k), (B, A, S, d_v))]
     """
 
     settings = (
         *("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores", "partner_dropout"),
-        "recompute",
+        *("recompute", "flash_attention"),
     )
 
     def __init__(
@@ -77,6 +81,7 @@ class MultiHeadAttention(Layer):
         return_scores=False,
         partner_dropout=0.0,
         recompute=False,
+        flash_attention=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -89,6 +94,7 @@ class MultiHeadAttention(Layer):
         self.return_scores = return_scores
         self.partner_dropout = partner_dropout
         self.recompute = recompute
+        self.flash_attention = flash_attention
 
     def build(self, x_shape, visible_shape=None, previous_scores_shape=None):
         sizes = {
@@ -144,16 +150,34 @@ class MultiHeadAttention(Layer):
         if visible_to_partner is not None:  # its queries come to the keys, which are many more, and are read once
             query = ops.concatenate([query, masks.partner(query)], axis=2)
             visible = ops.concatenate([visible, visible_to_partner], axis=2)
-        scores = self.scores(query, key)
-        if previous_scores is not None:
-            scores = scores + ops.cast(previous_scores, "float32")
-        context = self.mix(scores, visible, value, training)
+        if memory is None and visible_to_partner is None and self.holds_no_scores(training):
+            context = self.flash(query, key, value, visible)
+        else:
+            scores = self.scores(query, key)
+            if previous_scores is not None:
+                scores = scores + ops.cast(previous_scores, "float32")
+            context = self.mix(scores, visible, value, training)
         if visible_to_partner is not None:
             context = self.fuse(context, visible_to_partner, partner_weight, training)
         out = self.output_dense(self.join_heads(context))
         extra = [scores] if self.return_scores else []
         extra += [(key, value)] if memory is not None else []
         return (out, *extra) if extra else out
+
+    def holds_no_scores(self, training) -> bool:
+        """Whether `flash` is wanted, and can compute the same."""
+        wanted = self.flash_attention
+        if wanted is None:  # in training PyTorch could not differentiate it twice
+            wanted = keras.backend.backend() == "torch" and not training
+        alike = self.key_size == self.head_size
+        return wanted and alike and not self.return_scores and not (training and self.dropout)
+
+    def flash(self, query, key, value, visible):
+        """Shape: (B, A, T, d), (B, A, S, d), (B, A, S, d), (B, 1, T or 1, S) -> (B, A, T, d)"""
+        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+        visible = ops.logical_and(visible, ops.ones((ops.shape(query)[1], 1), "bool"))  # cuDNN takes no single row
+        context = ops.dot_product_attention(query, key, value, mask=visible, scale=self.key_size**-0.5)
+        return ops.transpose(context, (0, 2, 1, 3))
 
     def fuse(self, context, visible_to_partner, weight, training):
         """The context of each row, and what its partner's keys gave for its queries; nothing where none was visible.
@@ -224,7 +248,11 @@ class CrossAttention(MultiHeadAttention):
         """All of `call`."""
         query = self.split_heads(self.query_dense(x))
         key, value = source if isinstance(source, list | tuple) else self.keys_values(source)
-        return self.output_dense(self.join_heads(self.mix(self.scores(query, key), visible, value, training)))
+        if self.holds_no_scores(training):
+            context = self.flash(query, key, value, visible)
+        else:
+            context = self.mix(self.scores(query, key), visible, value, training)
+        return self.output_dense(self.join_heads(context))
 
     def compute_output_spec(self, x, source, visible, training=None):
         return self.symbolic(x.shape)

@@ -26,7 +26,8 @@ class Backbone:
     of conditional layer normalisation, `additional_input_layers`, `layers` (take layers of these names instead of
     making new ones), `prefix` (of all layer names), `sequence_length`, `custom_position_ids`, `dtype`, `quantize`,
     `recompute` (what attention and feed-forward layers compute in training is computed again in the backward pass
-    instead of kept for it, under the same dropout: a fraction of the memory).
+    instead of kept for it, under the same dropout: a fraction of the memory), `flash_attention` (see
+    `MultiHeadAttention`).
 
     `bidirectional=True` makes the self-attention over targets synchronous in two directions (`bert4x.masks`; Zhou et
     al. 2019, arXiv 1905.04847), for the application "unilm" and the encoder-decoder. It has no variables of its own,
@@ -52,6 +53,7 @@ class Backbone:
         "bidirectional_weight": 0.1,
         "bidirectional_dropout": 0.3,
         "recompute": False,
+        "flash_attention": None,
         "dtype": None,
         "quantize": None,
     }
@@ -302,6 +304,7 @@ class Backbone:
             dropout=c.attention_dropout_rate,
             stddev=c.initializer_range,
             recompute=self.recompute,
+            flash_attention=self.flash_attention,
             **kwargs,
         )
 

@@ -105,7 +105,7 @@ def ours_inference(job: dict) -> dict:
     import bert4x
     from bert4x.training.compiled import Compiled
 
-    model = bert4x.load(job["folder"], "encoder", dtype=job["dtype"])
+    model = bert4x.load(job["folder"], "encoder", dtype=job["dtype"], flash_attention=job["flash_attention"])
     run = Compiled(lambda inputs: model(inputs, training=False), model.variables, assigns=False)
     ids = jax.numpy.asarray(ids_of(job, model.config.vocab_size))
     inputs = [ids, jax.numpy.zeros_like(ids)]
@@ -131,8 +131,8 @@ def ours_training(job: dict) -> dict:
 
     import bert4x
 
-    dropout = {"attention_dropout_rate": job["attention_dropout"]}
-    encoder = bert4x.load(job["folder"], "encoder", dtype=job["dtype"], **dropout)
+    options = {"attention_dropout_rate": job["attention_dropout"], "flash_attention": job["flash_attention"]}
+    encoder = bert4x.load(job["folder"], "encoder", dtype=job["dtype"], **options)
     logits = keras.layers.Dense(2, dtype="float32")(encoder.outputs[0][:, 0])
     model = keras.Model(encoder.inputs, logits)
     trainer = trainer_of(job, model, lambda outputs, labels: keras.ops.mean(cross_entropy(labels, outputs)))
@@ -155,8 +155,8 @@ def ours_lora(job: dict) -> dict:
     import bert4x
     from bert4x.training.lora import add_lora
 
-    none = {"dropout_rate": 0.0, "attention_dropout_rate": 0.0}
-    model = bert4x.load(job["folder"], "lm", dtype=job["dtype"], **none)
+    options = {"dropout_rate": 0.0, "attention_dropout_rate": 0.0, "flash_attention": job["flash_attention"]}
+    model = bert4x.load(job["folder"], "lm", dtype=job["dtype"], **options)
     add_lora(model, rank=8, alpha=16)
 
     def loss(outputs, ids):

@@ -4,7 +4,8 @@
 
 Length 64 to 4096 at batch 1, batch 1 to 64 at 128 tokens, 2 to 24 layers at 8 x 128; float32, random weights, a small
 vocabulary. The slope is the exponent between the last two points: 1 is proportional. Memory is the peak of the process
-less that of the smallest point of the same contender. Peers: transformers, if asked for.
+less that of the smallest point of the same contender. Peers: transformers, if asked for. On PyTorch ours is measured
+with and without attention that holds no scores.
 """
 
 import math
@@ -43,7 +44,8 @@ def slope(points: list[tuple[float, float]]) -> float:
 def measure(args) -> report.Report:
     axes = TOY if args.size == "toy" else AXES
     peers = [peer for peer in args.against if peer == "transformers"]
-    found = contenders(peers, args.backend, {"bert4x": tuple(args.forms), "transformers": ("eager",)})
+    forms = {"bert4x": tuple(args.forms), "bert4x, torch": ("", "scores"), "transformers": ("eager",)}
+    found = contenders(peers, args.backend, forms)
     tables, curves, problems = [], [], []
     for axis in args.axes:
         values, sizes = axes[axis]

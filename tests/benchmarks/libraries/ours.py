@@ -22,7 +22,9 @@ def call(model: keras.Model, form: str):
 
 
 def encoder(setup: Setup):
-    return call(bert4x.load(setup.folder, dtype=setup.dtype), setup.form)
+    """The form "scores" holds those of attention, where by default PyTorch's own attention does not."""
+    options = {"flash_attention": False} if setup.form == "scores" else {}
+    return call(bert4x.load(setup.folder, dtype=setup.dtype, **options), setup.form)
 
 
 def classifier(setup: Setup):

@@ -1,0 +1,119 @@
+"""Keras' own attention instead of ours: the same outputs and gradients, wherever it knows what is asked for."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from random_models import random_inputs, random_pairs, tiny_config
+
+import bert4x
+from bert4x import build_transformer_model
+from bert4x.layers import MultiHeadAttention
+from bert4x.training.compiled import Compiled, value_and_gradients
+
+NONE = {"dropout_rate": 0.0, "attention_dropout_rate": 0.0}
+MODELS = {
+    "encoder": ("bert", {}, {}),
+    "lm": ("gpt2", {}, {}),
+    "unilm": ("bert", {}, {"application": "unilm"}),
+    "shared": ("albert", {}, {}),
+    "two sides": ("transformer", {}, {}),
+}
+WITHOUT = {  # what it does not know
+    "keys of another size": ("bert", {"attention_key_size": 3}, {}),
+    "scores": ("bert", {"residual_attention_scores": True}, {}),
+    "two directions": ("bert", {}, {"application": "unilm", "bidirectional": True}),
+}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The shapes of the queries that Keras' own attention was called with."""
+    found, attention = [], ops.dot_product_attention
+
+    def counted(query, *args, **kwargs):
+        found.append(tuple(query.shape))
+        return attention(query, *args, **kwargs)
+
+    monkeypatch.setattr(ops, "dot_product_attention", counted)
+    return found
+
+
+def build(family, config, options, flash_attention, rates=NONE):
+    config = tiny_config(family, **rates, **config)
+    model = build_transformer_model(config, model=family, flash_attention=flash_attention, **options)
+    draw = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(draw.normal(0, 0.3, variable.shape))
+    inputs = random_pairs(config) if family == "transformer" else random_inputs(config, batch=4)
+    keys = {f"Input-{key.removesuffix('_ids').capitalize()}": key for key in inputs}
+    return model, [inputs[keys[tensor.name]] for tensor in model.inputs]
+
+
+def outputs_and_gradients(model, inputs, training):
+    def run(*inputs):
+        def loss():
+            outputs = model(list(inputs), training=training)
+            return ops.mean(ops.square(ops.cast(outputs, "float32") - 1)), outputs
+
+        (_, outputs), gradients = value_and_gradients(loss, model.trainable_variables, model.variables)
+        return outputs, gradients
+
+    outputs, gradients = Compiled(run, model.variables)(*inputs)
+    return [ops.convert_to_numpy(x) for x in (outputs, *gradients)]
+
+
+def assert_close(found, expected):
+    largest = max(np.abs(y).max() for y in expected[1:])
+    np.testing.assert_allclose(found[0], expected[0], atol=2e-5)
+    for x, y in zip(found[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(x / largest, y / largest, atol=2e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_and_gradients_are_the_same(name, training, calls):
+    plain, inputs = build(*MODELS[name], False)
+    expected = outputs_and_gradients(plain, inputs, training)
+    assert not calls
+    flash, _ = build(*MODELS[name], True)
+    assert_close(outputs_and_gradients(flash, inputs, training), expected)
+    assert calls
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_what_it_does_not_know_is_computed_as_before(name, calls):
+    plain, inputs = build(*WITHOUT[name], False)
+    flash, _ = build(*WITHOUT[name], True)
+    expected = outputs_and_gradients(plain, inputs, False)
+    for x, y in zip(outputs_and_gradients(flash, inputs, False), expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert not calls
+
+
+def test_dropout_is_not_lost(calls):
+    model, inputs = build(*MODELS["encoder"], True, {"dropout_rate": 0.0, "attention_dropout_rate": 0.5})
+    once, again = (ops.convert_to_numpy(model(inputs, training=True)) for _ in range(2))
+    assert not calls and np.abs(once - again).max() > 0.1
+    model(inputs, training=False)
+    assert calls
+
+
+def test_by_default_pytorch_infers_with_it(calls):
+    model, inputs = build(*MODELS["encoder"], None)
+    plain, _ = build(*MODELS["encoder"], False)
+    outputs = model(inputs)
+    assert bool(calls) == (keras.backend.backend() == "torch")
+    np.testing.assert_allclose(ops.convert_to_numpy(outputs), ops.convert_to_numpy(plain(inputs)), atol=2e-5)
+    calls.clear()
+    outputs_and_gradients(model, inputs, True)
+    assert not calls
+
+
+def test_it_is_an_option_of_load(tmp_path):
+    model = bert4x.load(flash_attention=True)
+    layers = [layer for layer in model.layers if isinstance(layer, MultiHeadAttention)]
+    assert layers and all(layer.flash_attention for layer in layers)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert all(layer.flash_attention for layer in again.layers if isinstance(layer, MultiHeadAttention))
