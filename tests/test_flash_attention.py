@@ -117,3 +117,16 @@ def test_it_is_an_option_of_load(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert all(layer.flash_attention for layer in again.layers if isinstance(layer, MultiHeadAttention))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_row_of_nothing_but_padding_is_no_nan(dtype):
+    layer = MultiHeadAttention(5, 7, flash_attention=True, dtype=dtype)
+    x = np.random.default_rng(0).normal(size=(2, 13, 35)).astype("float32")
+    visible = np.arange(13)[None, None, None] < np.array([9, 0])[:, None, None, None]
+    found = ops.convert_to_numpy(layer(ops.convert_to_tensor(x), ops.convert_to_tensor(visible)))
+    layer.flash_attention = False
+    plain = ops.convert_to_numpy(layer(ops.convert_to_tensor(x), ops.convert_to_tensor(visible)))
+    assert np.isfinite(found.astype("float32")).all()
+    tolerance = 2e-6 if dtype == "float32" else 2e-2 * np.abs(plain[0].astype("float32")).max()
+    np.testing.assert_allclose(found[0].astype("float32"), plain[0].astype("float32"), atol=tolerance)
