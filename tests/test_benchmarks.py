@@ -82,9 +82,9 @@ def measured(monkeypatch, folder):
 
 
 def test_inference(measured, folder):
-    found = measured("inference", "--dtypes", "float32")
-    forms = ("XLA", "graph") if BACKEND == "tensorflow" else ("",)
-    names = {", ".join(filter(None, ("bert4x", BACKEND, form))) for form in forms}
+    forms, peers = (("XLA", "graph"), ["savedmodel"]) if BACKEND == "tensorflow" else (("",), [])
+    found = measured("inference", "--dtypes", "float32", "--against", *peers)
+    names = {", ".join(filter(None, ("bert4x", BACKEND, form))) for form in forms} | set(peers)
     assert set(found["bars"]["2x16, float32"]) == names
     assert all(len(times) == 2 for times in found["bars"]["2x16, float32"].values())
     pytest.importorskip("matplotlib")

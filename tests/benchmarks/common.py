@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ("tensorflow", "jax", "torch")
-PEERS = ("transformers", "keras-hub", "bert4keras", "onnxruntime", "openvino")
+PEERS = ("transformers", "keras-hub", "bert4keras", "onnxruntime", "openvino", "savedmodel")
 PACKAGES = ("numpy", "keras", "tensorflow", "jax", "torch", "transformers", "keras_hub", "onnxruntime", "openvino")
 
 

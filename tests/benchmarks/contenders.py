@@ -13,6 +13,7 @@ MODULES = {
     "bert4keras": "tests.benchmarks.libraries.bert4keras",
     "openvino": "tests.benchmarks.libraries.engines",
     "onnxruntime": "tests.benchmarks.libraries.engines",
+    "savedmodel": "tests.benchmarks.libraries.engines",
 }
 
 

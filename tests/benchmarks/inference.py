@@ -4,7 +4,8 @@
 
 All libraries read the same random weights, in the tanh form of gelu, which is the only one that keras-hub's BERT has;
 differences are from our float32. The limit is a matrix product, by XLA and by oneDNN, measured in turn with the rest.
-Engines that only infer get our model by `bert4x export`; beside bfloat16, ONNX Runtime computes in int8.
+Engines that only infer get our model by `bert4x export`. Beside bfloat16, ONNX Runtime computes in int8, and there is
+no SavedModel.
 """
 
 import importlib
@@ -69,6 +70,7 @@ def measure(args) -> report.Report:
     for dtype in args.dtypes:
         jobs = compare.jobs_of("tests.benchmarks.inference:work", found, same | {"dtype": dtype})
         if dtype != "float32":
+            jobs = [job for job in jobs if job.arguments["library"] != "savedmodel"]
             reference = jobs[0].arguments | {"dtype": "float32", "timed": False}
             jobs = [Job("reference", jobs[0].target, reference, jobs[0].environment), *map(low_precision, jobs)]
         jobs = [*compare.limits(args.size, dtype), *jobs]

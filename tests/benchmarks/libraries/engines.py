@@ -1,4 +1,4 @@
-"""Engines that only infer, given our model by `bert4x export`: OpenVINO, and ONNX Runtime in float32 and int8."""
+"""What only infers, by `bert4x export`: OpenVINO, ONNX Runtime in float32 and int8, and TensorFlow alone."""
 
 import fcntl
 import subprocess
@@ -20,7 +20,7 @@ def exported(setup: Setup, to: str) -> Path:
             command = [sys.executable, "-m", "bert4x", "export", str(folder), str(folder / name), "--to", to]
             command += ["--quantize", "int8", "--tolerance", "1"] if setup.dtype == "int8" else []
             subprocess.run(command, check=True, stdout=sys.stderr)
-    return folder / name / {"onnx": "model.onnx", "openvino": "model.xml"}[to]
+    return folder / name / {"onnx": "model.onnx", "openvino": "model.xml", "savedmodel": "model"}[to]
 
 
 def openvino_encoder(setup: Setup):
@@ -46,5 +46,17 @@ def onnxruntime_encoder(setup: Setup):
     def encode(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
         inputs = {"token_ids": ids, "segment_ids": segments}
         return session.run(None, {name: array for name, array in inputs.items() if name in names})[0]
+
+    return encode
+
+
+def savedmodel_encoder(setup: Setup):
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(exported(setup, "savedmodel")))
+
+    def encode(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
+        (found,) = model.serve({"token_ids": tf.constant(ids), "segment_ids": tf.constant(segments)}).values()
+        return found.numpy()
 
     return encode

@@ -21,6 +21,7 @@ MODULES = {  # what to import to see whether a peer is installed
     "bert4keras": "bert4keras",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
+    "savedmodel": "tensorflow",
 }
 LISTS = Path(__file__).parent
 
