@@ -59,9 +59,7 @@ class Row:
 
     def runs(self, contender: str) -> bool:
         """Whether a contender has anything to do with this row."""
-        flash = (
-            self.task == "inference" or self.task == "lora" or (self.task, self.attention_dropout) == ("training", 0)
-        )
+        flash = self.task in ("inference", "lora") or (self.task == "training" and not self.attention_dropout)
         return {"bert4x": True, "bert4x, flash": flash}.get(contender, self.task != "limits")
 
 
