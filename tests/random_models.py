@@ -132,3 +132,17 @@ def random_pairs(config, batch=3, length=13, target_length=9, seed=1):
         "target_ids": target["token_ids"],
         "target_mask": target["padding_mask"],
     }
+
+
+def random_model(model, config=None, **options):
+    """A built model of an architecture with large weights, and inputs in the order that it takes them."""
+    from bert4x import build_transformer_model
+
+    config = tiny_config(model, **(config or {}))
+    built = build_transformer_model(config, model=model, **options)
+    draw = np.random.default_rng(0)
+    for variable in built.trainable_variables:
+        variable.assign(draw.normal(0, 0.3, variable.shape))
+    inputs = random_pairs(config) if model == "transformer" else random_inputs(config, batch=4)
+    names = {f"Input-{key.removesuffix('_ids').capitalize()}": key for key in inputs}
+    return built, [inputs[names[tensor.name]] for tensor in built.inputs]

@@ -4,10 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from random_models import random_inputs, random_pairs, tiny_config
+from random_models import random_model
 
 import bert4x
-from bert4x import build_transformer_model
 from bert4x.layers import MultiHeadAttention
 from bert4x.training.compiled import Compiled, value_and_gradients
 
@@ -28,7 +27,7 @@ WITHOUT = {  # what it does not know
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The shapes of the queries that Keras' own attention was called with."""
+    """The queries' shapes of all calls of Keras' own attention."""
     found, attention = [], ops.dot_product_attention
 
     def counted(query, *args, **kwargs):
@@ -40,14 +39,7 @@ def calls(monkeypatch):
 
 
 def build(family, config, options, flash_attention, rates=NONE):
-    config = tiny_config(family, **rates, **config)
-    model = build_transformer_model(config, model=family, flash_attention=flash_attention, **options)
-    draw = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        variable.assign(draw.normal(0, 0.3, variable.shape))
-    inputs = random_pairs(config) if family == "transformer" else random_inputs(config, batch=4)
-    keys = {f"Input-{key.removesuffix('_ids').capitalize()}": key for key in inputs}
-    return model, [inputs[keys[tensor.name]] for tensor in model.inputs]
+    return random_model(family, rates | config, flash_attention=flash_attention, **options)
 
 
 def outputs_and_gradients(model, inputs, training):
@@ -91,6 +83,15 @@ def test_what_it_does_not_know_is_computed_as_before(name, calls):
     assert not calls
 
 
+def test_previous_scores_are_not_lost(calls):
+    layer = MultiHeadAttention(5, 7, flash_attention=True)
+    x = np.random.default_rng(0).normal(size=(2, 13, 35)).astype("float32")
+    scores = np.random.default_rng(1).normal(size=(2, 5, 13, 13)).astype("float32")
+    visible = np.ones((1, 1, 13, 13), bool)
+    with_them, without = (ops.convert_to_numpy(layer(x, visible, previous_scores=s)) for s in (scores, None))
+    assert len(calls) == 1 and np.abs(with_them - without).max() > 1e-3
+
+
 def test_dropout_is_not_lost(calls):
     model, inputs = build(*MODELS["encoder"], True, {"dropout_rate": 0.0, "attention_dropout_rate": 0.5})
     once, again = (ops.convert_to_numpy(model(inputs, training=True)) for _ in range(2))
@@ -120,11 +121,12 @@ def test_it_is_an_option_of_load(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_row_of_nothing_but_padding_is_no_nan(dtype):
+def test_a_row_of_nothing_but_padding_is_no_nan(dtype, calls):
     layer = MultiHeadAttention(5, 7, flash_attention=True, dtype=dtype)
     x = np.random.default_rng(0).normal(size=(2, 13, 35)).astype("float32")
     visible = np.arange(13)[None, None, None] < np.array([9, 0])[:, None, None, None]
     found = ops.convert_to_numpy(layer(ops.convert_to_tensor(x), ops.convert_to_tensor(visible)))
+    assert calls
     layer.flash_attention = False
     plain = ops.convert_to_numpy(layer(ops.convert_to_tensor(x), ops.convert_to_tensor(visible)))
     assert np.isfinite(found.astype("float32")).all()

@@ -4,10 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from random_models import random_inputs, random_pairs, tiny_config
+from random_models import random_model
 
 import bert4x
-from bert4x import build_transformer_model
 from bert4x.layers import FeedForward, MultiHeadAttention
 from bert4x.training.compiled import Compiled, value_and_gradients
 from bert4x.training.lora import add_lora
@@ -25,18 +24,7 @@ MODELS = {
 
 def build(family, config, options, recompute):
     keras.utils.set_random_seed(5)
-    config = tiny_config(family, **RATES, **config)
-    model = build_transformer_model(config, model=family, recompute=recompute, **options)
-    draw = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        variable.assign(draw.normal(0, 0.3, variable.shape))
-    inputs = random_pairs(config) if family == "transformer" else random_inputs(config, batch=4)
-    names = [tensor.name for tensor in model.inputs]
-    return model, [inputs[key] for key in ("token_ids", "segment_ids", "target_ids") if key_of(key) in names]
-
-
-def key_of(key):
-    return "Input-" + key.removesuffix("_ids").capitalize()
+    return random_model(family, RATES | config, recompute=recompute, **options)
 
 
 def learner(model, inputs):

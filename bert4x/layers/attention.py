@@ -150,7 +150,7 @@ class MultiHeadAttention(Layer):
         if visible_to_partner is not None:  # its queries come to the keys, which are many more, and are read once
             query = ops.concatenate([query, masks.partner(query)], axis=2)
             visible = ops.concatenate([visible, visible_to_partner], axis=2)
-        if memory is None and visible_to_partner is None and self.holds_no_scores(training):
+        if self.uses_flash(training, memory, previous_scores, visible_to_partner):
             context = self.flash(query, key, value, visible)
         else:
             scores = self.scores(query, key)
@@ -164,18 +164,20 @@ class MultiHeadAttention(Layer):
         extra += [(key, value)] if memory is not None else []
         return (out, *extra) if extra else out
 
-    def holds_no_scores(self, training) -> bool:
-        """Whether `flash` is wanted, and can compute the same."""
+    def uses_flash(self, training, *unknown) -> bool:
+        """Whether `flash` is wanted, and computes the same: it knows nothing of what is in `unknown`, if not None."""
         wanted = self.flash_attention
         if wanted is None:  # in training PyTorch could not differentiate it twice
             wanted = keras.backend.backend() == "torch" and not training
         alike = self.key_size == self.head_size
-        return wanted and alike and not self.return_scores and not (training and self.dropout)
+        needs_scores = self.return_scores or (training and self.dropout) or any(x is not None for x in unknown)
+        return wanted and alike and not needs_scores
 
     def flash(self, query, key, value, visible):
         """Shape: (B, A, T, d), (B, A, S, d), (B, A, S, d), (B, 1, T or 1, S) -> (B, A, T, d)"""
         query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
-        visible = ops.logical_and(visible, ops.ones((ops.shape(query)[1], 1), "bool"))  # cuDNN takes no single row
+        if visible.shape[2] == 1:  # which cuDNN does not take
+            visible = ops.logical_and(visible, ops.ones((ops.shape(query)[1], 1), "bool"))
         context = ops.dot_product_attention(query, key, value, mask=visible, scale=self.key_size**-0.5)
         return ops.transpose(context, (0, 2, 1, 3))
 
@@ -247,8 +249,9 @@ class CrossAttention(MultiHeadAttention):
     def attend(self, x, source, visible, training):
         """All of `call`."""
         query = self.split_heads(self.query_dense(x))
-        key, value = source if isinstance(source, list | tuple) else self.keys_values(source)
-        if self.holds_no_scores(training):
+        memory = source if isinstance(source, list | tuple) else None
+        key, value = memory or self.keys_values(source)
+        if self.uses_flash(training, memory):
             context = self.flash(query, key, value, visible)
         else:
             context = self.mix(self.scores(query, key), visible, value, training)

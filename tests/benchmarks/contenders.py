@@ -43,8 +43,8 @@ def contenders(against, backends=BACKENDS, forms: dict[str, tuple[str, ...]] | N
     """Ours and the peers that are asked for and installed; the others are named.
 
     Args:
-        forms: those of "bert4x", "keras-hub" (on TensorFlow), "bert4x, torch", "transformers", "bert4keras"; one each
-            elsewhere.
+        forms: by library and backend, such as "bert4x, torch", or by library, such as "transformers"; the others have
+            one.
     """
     forms = forms or {}
     found = []
@@ -54,7 +54,7 @@ def contenders(against, backends=BACKENDS, forms: dict[str, tuple[str, ...]] | N
             print(f"{library} is not installed (python -m tests.benchmarks.peers {library}): skipped")
         elif library in ("bert4x", "keras-hub"):
             for backend in filter(installed, backends):
-                kinds = forms.get(library if backend == "tensorflow" else f"{library}, {backend}", ("",))
+                kinds = forms.get(f"{library}, {backend}", ("",))
                 found += [Contender(library, python, backend, form) for form in kinds]
         else:
             found += [Contender(library, python, form=form) for form in forms.get(library, ("",))]

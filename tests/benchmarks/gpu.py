@@ -59,8 +59,9 @@ class Row:
 
     def runs(self, contender: str) -> bool:
         """Whether a contender has anything to do with this row."""
-        flash = self.task in ("inference", "lora") or (self.task == "training" and not self.attention_dropout)
-        return {"bert4x": True, "bert4x, flash": flash}.get(contender, self.task != "limits")
+        if contender == "bert4x, flash":
+            return self.task in ("inference", "lora") or (self.task == "training" and not self.attention_dropout)
+        return contender == "bert4x" or self.task != "limits"
 
 
 def rows() -> list[Row]:

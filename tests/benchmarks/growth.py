@@ -44,7 +44,7 @@ def slope(points: list[tuple[float, float]]) -> float:
 def measure(args) -> report.Report:
     axes = TOY if args.size == "toy" else AXES
     peers = [peer for peer in args.against if peer == "transformers"]
-    forms = {"bert4x": tuple(args.forms), "bert4x, torch": ("", "scores"), "transformers": ("eager",)}
+    forms = {"bert4x, tensorflow": tuple(args.forms), "bert4x, torch": ("", "scores"), "transformers": ("eager",)}
     found = contenders(peers, args.backend, forms)
     tables, curves, problems = [], [], []
     for axis in args.axes:

@@ -19,7 +19,7 @@ from tests.benchmarks.libraries import Setup
 from tests.benchmarks.workers import Job, Prepared
 
 FORMS = {
-    "bert4x": ("XLA", "graph"), "keras-hub": ("XLA", "graph"), "bert4keras": ("XLA", "graph"),
+    "bert4x, tensorflow": ("XLA", "graph"), "keras-hub, tensorflow": ("XLA", "graph"), "bert4keras": ("XLA", "graph"),
     "transformers": ("eager", "compiled"),
 }  # fmt: skip
 WANTED = {  # by dtype and batch: times as fast as the best of some; share of the limit

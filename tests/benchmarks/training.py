@@ -20,8 +20,8 @@ from tests.benchmarks.libraries import LABELS, Setup
 from tests.benchmarks.workers import Prepared
 
 FORMS = {
-    "bert4x": ("graph",),
-    "keras-hub": ("XLA", "graph"),
+    "bert4x, tensorflow": ("graph",),
+    "keras-hub, tensorflow": ("XLA", "graph"),
     "bert4keras": ("XLA", "graph"),
     "transformers": ("eager", "compiled"),
 }

@@ -20,6 +20,7 @@ def exported(setup: Setup, to: str) -> Path:
             command = [sys.executable, "-m", "bert4x", "export", str(folder), str(folder / name), "--to", to]
             command += ["--quantize", "int8", "--tolerance", "1"] if setup.dtype == "int8" else []
             subprocess.run(command, check=True, stdout=sys.stderr)
+    # As bert4x.exporting has them, which would bring Keras into this process.
     return folder / name / {"onnx": "model.onnx", "openvino": "model.xml", "savedmodel": "model"}[to]
 
 
