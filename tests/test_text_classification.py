@@ -101,3 +101,12 @@ def test_rows_that_cannot_be():
     for rows in ([("好", "坏", "好"), ("很", "好")], [("很", "好"), ("好", "坏", "好")]):
         with pytest.raises(DataError, match="some rows have one text, others two"):
             task.prepare(rows)
+
+
+def test_one_of_several_labels_may_stand_alone():
+    """A str is a label, not the letters that it has."""
+    task = make(labels=("1", "2", "12"), multi_label=True)
+    rows = [("好", "12"), ("好", ["1", "2"]), ("好", 2), ("好", {"12"}), ("好", ())]
+    assert [example.labels for example in task.prepare(rows)] == [(2,), (0, 1), (1,), (2,), ()]
+    with pytest.raises(DataError, match="'21'"):
+        task.prepare([("好", "21")])

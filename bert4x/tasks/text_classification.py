@@ -1,6 +1,6 @@
 """One label, or several, for a text or a pair of texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -41,7 +41,8 @@ class TextClassification(Task):
     With `multi_label=True` a text has any number of labels, by the loss of kexue.fm/archives/7359: one is given where
     its score is above 0.
 
-    Rows are (text, label) or (text, second text, label); a label is a str, with several labels a list of them.
+    Rows are (text, label) or (text, second text, label); a label is a str, with several labels a list of them (or a
+    single one alone).
     """
 
     name = "text-classification"
@@ -78,7 +79,8 @@ class TextClassification(Task):
         )
         examples = []
         for row, token_ids, segment_ids in zip(rows, *encoded, strict=True):
-            labels = row[-1] if self.multi_label else [row[-1]]
+            several = self.multi_label and isinstance(row[-1], Collection) and not isinstance(row[-1], str)
+            labels = row[-1] if several else [row[-1]]
             unknown = [label for label in labels if str(label) not in numbers]
             if unknown:
                 raise DataError(f"label {unknown[0]!r} of {row[0][:30]!r}; expected one of {self.labels}")
