@@ -59,7 +59,7 @@ def main(args):
         sample = valid[:5]
         for row, found in zip(sample, task([row["text"] for row in sample]), strict=True):
             run.say(row["text"])
-            gold, ours = set(row["entities"]), {(entity.label, entity.start, entity.end) for entity in found}
+            gold, ours = set(task.entities(row)), {(entity.label, entity.start, entity.end) for entity in found}
             for mark, some in (("right", ours & gold), ("wrong", ours - gold), ("missed", gold - ours)):
                 for label, start, end in sorted(some, key=lambda entity: entity[1:]):
                     run.say(f"    {mark:>6}: {row['text'][start:end]} ({label}, {start}-{end})")

@@ -126,6 +126,24 @@ class TestInputs:
         with pytest.raises(InputError, match="expected a text"):
             task(["张三", 3])
 
+    def test_labels_and_spans_are_the_same_in_training_and_in_scores(self, folder):
+        """Labels that are no str, and spans with white space at their ends: what a perfect model finds has F1 1."""
+        task = make(folder, labels=[1, 2], maxlen=8)
+        text = "张三 \u3000去了上海。张三在 北京 看见"
+        rows = [{"text": text, "entities": [(1, 0, 4), (1, 0, 2), ("2", 6, 8), (2, 12, 16)]}]
+        expected = [("1", 0, 2), ("2", 6, 8), ("2", 13, 15)]
+        assert task.entities(rows[0]) == expected
+        spans = [
+            (label, *example.piece.characters(first, last))
+            for example in task.prepare(rows)
+            for label, first, last in example.spans
+        ]
+        assert sorted(spans, key=lambda span: span[1]) == expected and not task.skipped
+        task.recognize = lambda texts, *_, **__: [[Entity(*e, text[e[1] : e[2]], 1.0) for e in expected]]
+        assert task.evaluate(rows) == {"f1": 1.0, "precision": 1.0, "recall": 1.0}
+        with pytest.raises(DataError, match="label 3"):
+            task.evaluate([{"text": text, "entities": [(3, 0, 2)]}])
+
     def test_examples(self, folder):
         task = make(folder)
         text = "Bob在bo去张三四。"

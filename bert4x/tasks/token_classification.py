@@ -80,7 +80,8 @@ class TokenClassification(Task):
     - "global-pointer", "efficient-global-pointer": each pair of a start and an end on its own, so entities may overlap
       (kexue.fm/archives/8373, 8877).
 
-    Rows are `{"text": str, "entities": [(label, start, end), ...]}`, in characters, as `readers.read_bio` gives them.
+    Rows are `{"text": str, "entities": [(label, start, end), ...]}`, in characters, as `readers.read_bio` gives them;
+    a label that is no str is taken for `str(label)`, and white space at the ends of an entity does not count.
     Texts of more than `maxlen` tokens are cut at sentence ends, in training as well. Tags are found such that they
     spell entities: there is no I- without what it goes on with.
 
@@ -137,8 +138,9 @@ class TokenClassification(Task):
     def prepare(self, rows):
         examples = []
         for row in rows:
-            entities, found = self.entities(row), 0
-            for piece in encode_pieces(self.tokenizer, row["text"], self.maxlen):
+            pieces, found = encode_pieces(self.tokenizer, row["text"], self.maxlen), 0
+            entities = self.entities(row, pieces)
+            for piece in pieces:
                 places = [(label, piece.tokens(start, end)) for label, start, end in entities]
                 spans = [(label, *tokens) for label, tokens in places if tokens]
                 found += len(spans)
@@ -152,14 +154,22 @@ class TokenClassification(Task):
         self.skipped = +self.skipped
         return examples
 
-    def entities(self, row) -> list[tuple[str, int, int]]:
-        """The entities of a row, the long ones first. Raises: DataError for what is none."""
-        found = {(str(label), start, end) for label, start, end in row["entities"]}
-        for label, start, end in found:
-            if label not in self.labels:
-                raise DataError(f"label {label!r} in {row['text'][:30]!r}; {nearest(label, self.labels)}")
+    def entities(self, row, pieces: Sequence[Piece] | None = None) -> list[tuple[str, int, int]]:
+        """The entities of a row as training and scores take them, the long ones first: the label as a str, and the
+        characters from the first token to the last, without white space at either end.
+
+        Args:
+            pieces: of the row's text, where they are at hand.
+        Raises: DataError for what is none.
+        """
+        for label, start, end in row["entities"]:
+            if str(label) not in self.labels:
+                raise DataError(f"label {label!r} in {row['text'][:30]!r}; {nearest(str(label), self.labels)}")
             if not 0 <= start < end <= len(row["text"]):
                 raise DataError(f"entity {(label, start, end)} of a text of {len(row['text'])}: {row['text'][:30]!r}")
+        if pieces is None:
+            pieces = encode_pieces(self.tokenizer, row["text"], self.maxlen) if row["entities"] else []
+        found = {(str(label), *exact(pieces, start, end)) for label, start, end in row["entities"]}
         return sorted(found, key=lambda e: (e[1] - e[2], e[1], e[0]))
 
     def batch(self, examples, length, draw=None):
@@ -232,7 +242,7 @@ class TokenClassification(Task):
         found = self.recognize([row["text"] for row in rows], batch_size, scored=False)
         counts = count(
             [[(e.label, e.start, e.end) for e in entities] for entities in found],
-            [[tuple(entity) for entity in row["entities"]] for row in rows],
+            [self.entities(row) for row in rows],
         )
         return {"f1": counts.f1, "precision": counts.precision, "recall": counts.recall}
 
@@ -241,3 +251,11 @@ class TokenClassification(Task):
         one, texts = as_texts(texts)
         found = self.recognize(texts, batch_size)
         return found[0] if one else found
+
+
+def exact(pieces: Sequence[Piece], start: int, end: int) -> tuple[int, int]:
+    """The characters of the tokens that begin and end just there, white space aside; as given where none do."""
+    for piece in pieces:
+        if tokens := piece.tokens(start, end):
+            return piece.characters(*tokens)
+    return start, end
