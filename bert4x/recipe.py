@@ -16,12 +16,14 @@ In short:
         recipe.run(main, Arguments, __doc__)
 """
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,11 +31,13 @@ from typing import Any, ClassVar, Literal
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import Bert4xError, RunError
 from bert4x.json_files import read_json
+from bert4x.locks import locked
 from bert4x.training.command_line import option, parse
 from bert4x.training.report import Display, card, versions
 
-__all__ = ["Arguments", "Report", "Run", "option", "parse", "run"]
+__all__ = ["Arguments", "Report", "Run", "alone", "option", "parse", "run"]
 
+LOCK = ".lock"  # in the folder of a run: held while one is at work there
 ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "curves.png"
 ADAPTERS = "lora/adapter_model.safetensors"
 # What may differ between a run and its resumption: none of it changes a result (devices: but for the order of sums).
@@ -93,7 +97,7 @@ class Run:
     """The folder of a run, and what happens in it: args.json, versions.json, metrics.jsonl, curves.png, README.md, the
     best weights with config and vocabulary, and training/ to resume from.
 
-    Raises: RunError when the folder holds a run already, or one of other arguments.
+    Raises: RunError when the folder holds a run already, or one of other arguments, or when another is at work in it.
     """
 
     def __init__(self, args: Arguments):
@@ -105,13 +109,17 @@ class Run:
         self.state = self.folder / STATE
         if args.devices > 1 or args.model_parallel > 1:
             keras.distribution.set_distribution(distribution(args.devices, args.model_parallel, args.batch_size))
-        self.open_folder()
+        with contextlib.ExitStack() as held:
+            held.enter_context(alone(self.folder))
+            self.open_folder()
+            self.held = held.pop_all()  # until the run ends
         keras.utils.set_random_seed(args.seed)
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
+        self.held.close()
         if kind is KeyboardInterrupt and (self.folder / "training").exists():
             self.say(f"interrupted; --resume auto goes on from update {self.updates_saved()}")
 
@@ -131,8 +139,6 @@ class Run:
                 was = ", ".join(f"{name} = {before.get(name)!r}, now {now.get(name)!r}" for name in different)
                 raise RunError(f"the run in {self.folder} has other arguments: {was}. Choose another --output")
             return
-        if self.folder.is_file():
-            raise RunError(f"{self.folder} is a file; expected a folder for the run")
         write_json(self.folder / VERSIONS, versions())
         write_json(path, now)
 
@@ -266,6 +272,29 @@ class Run:
     def say(self, text: str) -> None:
         """Prints a line, unless machines read the output."""
         print(text, file=sys.stderr if self.args.json else sys.stdout, flush=True)
+
+
+@contextlib.contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps every other run out of a folder until the block ends or the process dies, however that happens.
+
+    Raises: RunError where another run is at work, or where the folder cannot be made.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise RunError(f"{folder} is a file; expected a folder for the run")
+
+    def refuse():
+        raise RunError(f"another run is at work in {folder}; wait until it has ended, or choose another --output")
+
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / LOCK, waiting=refuse))
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise RunError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
+            print(f"the disk of {folder} has no locks; take care that no second run uses the folder", file=sys.stderr)
+        yield
 
 
 def distribution(devices: int, model: int, batch_size: int):

@@ -139,8 +139,8 @@ def main(args):
         return evaluate(args)
     if len(args.objectives) != 3 or min(args.objectives) < 0 or abs(sum(args.objectives) - 1) > 1e-6:
         raise RunError(f"--objectives {args.objectives}; expected three shares whose sum is 1: MLM, LM, UniLM")
-    args.output.mkdir(parents=True, exist_ok=True)
-    return train(args)
+    with recipe.alone(args.output):
+        return train(args)
 
 
 if __name__ == "__main__":

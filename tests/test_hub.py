@@ -20,7 +20,7 @@ from conftest import write_tiny
 from hub_server import COMMIT, Hub, download_here, fetch_slowly
 
 import bert4x
-from bert4x import hub
+from bert4x import hub, locks
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.errors import (
     CheckpointNotFoundError,
@@ -35,7 +35,7 @@ from bert4x.errors import (
     UnknownModelError,
     UnsafeFileError,
 )
-from bert4x.hub import locks, store, transfer, web
+from bert4x.hub import store, transfer, web
 from bert4x.hub.archives import extract
 from bert4x.hub.catalogue import catalogue, find, wanted
 from bert4x.hub.selection import choose
