@@ -40,6 +40,7 @@ __all__ = ["Arguments", "Report", "Run", "alone", "option", "parse", "run"]
 LOCK = ".lock"  # in the folder of a run: held while one is at work there
 ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "curves.png"
 ADAPTERS = "lora/adapter_model.safetensors"
+SMOKE = "--smoke: a small trial, to show that it runs; the scores and answers above say nothing about quality"
 # What may differ between a run and its resumption: none of it changes a result (devices: but for the order of sums).
 FREE = ("output", "resume", "save_every", "json", "devices", "model_parallel")
 PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -330,6 +331,9 @@ def run(main, cls: type[Arguments], description: str | None = None) -> None:
     args = parse(cls, description)
     try:
         main(args)
+        if args.smoke:
+            stream = sys.stderr if getattr(args, "json", False) else sys.stdout
+            print(SMOKE, file=stream)
     except Bert4xError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:

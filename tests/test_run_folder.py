@@ -61,3 +61,10 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "run").write_text("", "utf-8")
     with pytest.raises(RunError, match="is a file"):
         recipe.Run(arguments(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("smoke", [True, False])
+def test_a_smoke_run_ends_by_saying_what_it_shows(smoke, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["recipe.py", *(["--smoke"] if smoke else [])])
+    recipe.run(lambda args: print("accuracy 0.5"), recipe.Arguments)
+    assert capsys.readouterr().out.splitlines() == ["accuracy 0.5", *([recipe.SMOKE] if smoke else [])]
