@@ -2,6 +2,8 @@
 
 import json
 import os
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +46,25 @@ def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, unique_ke
     if len(data) > limit:
         raise CorruptFileError(f"{path} has more than {limit:,} bytes; that is too much for a JSON file of its kind")
     return parse_json(data, str(path), unique_keys=unique_keys)
+
+
+KINDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def check_kinds(data: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], where: str) -> None:
+    """Checks that the values of some keys are of the kinds that are expected there; null and no such key are fine.
+
+    Raises: CorruptFileError that names the file `where`, the key, what it says and what was expected.
+    """
+    for key, expected in kinds.items():
+        value = data.get(key)
+        if value is not None and type(value) not in expected:  # exactly: true is no integer
+            words = " or ".join(KINDS[kind] for kind in expected)
+            raise CorruptFileError(f"{where}: {key!r} is {reprlib.repr(value)}; expected {words}")

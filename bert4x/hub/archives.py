@@ -47,7 +47,7 @@ def extract_zip(archive: Path, folder: Path) -> dict[str, str]:
     """`extract` of a zip archive."""
     from bert4x.checkpoints.formats.zip_members import read_members
 
-    read_members(archive)  # raises for names that climb, ratios, overlaps, lies in headers
+    read_members(archive, MAX_RATIO)  # raises for names that climb, ratios, overlaps, lies in headers
     with zipfile.ZipFile(archive) as opened:
         infos = {info.filename.removeprefix("./"): info for info in opened.infolist() if not info.is_dir()}
         chosen = choose_folder(infos, archive.name)

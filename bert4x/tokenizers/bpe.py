@@ -1,6 +1,5 @@
 """GPT2's byte-level BPE (vocab.json + merges.txt, or OpenAI's encoder.json + vocab.bpe)."""
 
-import json
 import os
 from collections.abc import Sequence
 
@@ -8,13 +7,29 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from ..errors import TokenizerError
+from ..json_files import check_kinds, parse_json
 from .base import TokenizerBase, without_surrogates
+from .reading import reading
 from .vocab import read_bounded
 
 
+def _read_vocab(path: str | os.PathLike) -> dict[str, int]:
+    with reading(path):
+        vocab = parse_json(read_bounded(path), str(path))
+        check_kinds(vocab, dict.fromkeys(vocab, (int,)), str(path))
+        if not all(isinstance(token_id, int) for token_id in vocab.values()):
+            raise TokenizerError("a token has null for its id")
+        return vocab
+
+
 def _read_merges(path: str | os.PathLike) -> list[tuple[str, str]]:
-    lines = read_bounded(path).decode("utf-8").split("\n")
-    return [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
+    with reading(path):
+        lines = read_bounded(path).decode("utf-8").split("\n")
+        merges = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
+        for merge in merges:
+            if len(merge) != 2:
+                raise TokenizerError(f"expected two pieces on a line, found {' '.join(merge)[:80]!r}")
+        return merges
 
 
 class BpeTokenizer(TokenizerBase):
@@ -34,17 +49,14 @@ class BpeTokenizer(TokenizerBase):
         token_end: str | None = None,
     ):
         super().__init__(token_start, token_end)
-        try:
-            vocab = vocab if isinstance(vocab, dict) else json.loads(read_bounded(vocab))
+        where = "this vocabulary with its merges" if isinstance(vocab, dict) else f"{vocab} with {merges}"
+        vocab = vocab if isinstance(vocab, dict) else _read_vocab(vocab)
+        merges = merges if isinstance(merges, list) else _read_merges(merges)
+        with reading(where):
             self.token_dict = {str(token): int(token_id) for token, token_id in vocab.items()}
-            merges = merges if isinstance(merges, list) else _read_merges(merges)
             self._backend = tokenizers.Tokenizer(models.BPE(self.token_dict, merges))
             if not self.token_dict:
-                raise ValueError("no tokens")
-        except TokenizerError:
-            raise
-        except Exception as error:  # tokenizers raises bare Exception
-            raise TokenizerError(f"not a byte-level vocabulary and its merges: {error}") from error
+                raise TokenizerError("there are no tokens")
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._backend.decoder = decoders.ByteLevel()
         specials = [t for t in ("<|endoftext|>", token_start, token_end) if t in self.token_dict]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import reprlib
 import warnings
 from pathlib import Path
 
@@ -10,15 +11,23 @@ import tokenizers
 
 from ..checkpoints.files import default_model, is_name
 from ..errors import CorruptFileError, TokenizerError
-from ..json_files import read_json
+from ..json_files import check_kinds, read_json
 from .base import TokenizerBase
 from .bpe import BpeTokenizer
+from .reading import reading
 from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
 from .vocab import load_vocab
 from .wordpiece import Tokenizer
 
 _SENTENCEPIECE_NAMES = ("spiece.model", "sentencepiece.model", "spm.model", "tokenizer.model", "chinese_vocab.model")
 _BPE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+# what the keys that are obeyed may hold, in tokenizer_config.json and in the model's config
+_KINDS = {
+    **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), (bool,)),
+    **dict.fromkeys(("cls_token", "sep_token"), (str, dict)),
+    "tokenizer_class": (str,),
+    "added_tokens_decoder": (dict,),
+}
 _BRACKETED = re.compile(r"\[.*\]|<.*>")
 
 
@@ -63,26 +72,47 @@ def local(folder: str | os.PathLike) -> Path:
 
 
 def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
-    options = (config if config is not None else _read_json(folder / "config.json")) | _read_json(
-        folder / "tokenizer_config.json"
-    )
+    described = folder / "tokenizer_config.json"
+    with reading(folder / "config.json"):
+        options = _checked(config if config is not None else _read_json(folder / "config.json"), folder / "config.json")
+    with reading(described):
+        options = options | _checked(_read_json(described), described)
     vocab = _vocab_file(folder)
     pieces = _sentencepiece_file(folder)
-    kind = str(options.get("tokenizer_class") or "").removesuffix("Fast")
+    kind = (options.get("tokenizer_class") or "").removesuffix("Fast")
     if pieces is not None and (vocab is None or kind in ("CpmTokenizer", "AlbertTokenizer", "T5Tokenizer")):
         try:
-            return _sentencepiece(pieces)
+            with reading(pieces):
+                return _sentencepiece(pieces)
         except MissingPackageError as error:
             warnings.warn(f"{pieces} is not loaded: {error}", stacklevel=3)
             return None
     if vocab is not None:
-        return _wordpiece(vocab, options)
+        with reading(vocab):
+            return _wordpiece(vocab, options)
     if (folder / "tokenizer.json").is_file():
-        return _from_tokenizer_json(folder / "tokenizer.json")
+        with reading(folder / "tokenizer.json"):
+            return _from_tokenizer_json(folder / "tokenizer.json")
     for names in _BPE_NAMES:
         if all((folder / name).is_file() for name in names):
             return BpeTokenizer(*(folder / name for name in names))
     return None
+
+
+def _checked(options: dict, path: Path) -> dict:
+    """The keys that are obeyed, after checking what they hold."""
+    check_kinds(options, _KINDS, str(path))
+    for key in ("cls_token", "sep_token"):
+        if isinstance(options.get(key), dict):
+            check_kinds(options[key], {"content": (str,)}, f"{path}: {key!r}")
+    for token_id, entry in (options.get("added_tokens_decoder") or {}).items():
+        content = entry.get("content") if isinstance(entry, dict) else None
+        if not re.fullmatch("[0-9]{1,9}", token_id) or not isinstance(content, str):
+            raise TokenizerError(
+                f"{path}: 'added_tokens_decoder' maps {token_id[:40]!r} to {reprlib.repr(entry)}; expected an id and "
+                'an object such as {"content": "[CLS]"}'
+            )
+    return options
 
 
 def _read_json(path: Path) -> dict:
@@ -120,8 +150,7 @@ def _sentencepiece(path: Path) -> SpTokenizer:
 
 def _wordpiece(path: Path, options: dict) -> Tokenizer:
     vocab = load_vocab(path)
-    added = options.get("added_tokens_decoder")
-    added = {entry["content"]: int(i) for i, entry in added.items()} if isinstance(added, dict) else {}
+    added = {entry["content"]: int(i) for i, entry in (options.get("added_tokens_decoder") or {}).items()}
     lower = options.get("do_lower_case")
     if lower is None:
         lower = not any(re.search("[A-Z]", token) and not _BRACKETED.fullmatch(token) for token in vocab)
@@ -134,7 +163,7 @@ def _wordpiece(path: Path, options: dict) -> Tokenizer:
         vocab | added,
         do_lower_case=bool(lower),
         strip_accents=options.get("strip_accents"),
-        tokenize_chinese_chars=options.get("tokenize_chinese_chars", True),
+        tokenize_chinese_chars=options.get("tokenize_chinese_chars") is not False,
         special_tokens=added,
         **ends,
     )
@@ -143,10 +172,7 @@ def _wordpiece(path: Path, options: dict) -> Tokenizer:
 def _from_tokenizer_json(path: Path) -> TokenizerBase | None:
     """Hugging Face's own file: BERT's WordPiece and GPT2's BPE are read, in the form their tokenizers save them."""
     content = _read_json(path)
-    try:
-        tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # a bare Exception
-        raise TokenizerError(f"{path} is damaged: {error}") from error
+    tokenizers.Tokenizer.from_str(json.dumps(content))  # raises for all that is not as the library writes it
     model, normalizer, splitter = (content.get(key) or {} for key in ("model", "normalizer", "pre_tokenizer"))
     added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
     kinds = model.get("type"), normalizer.get("type"), splitter.get("type")

@@ -9,11 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.tensors import LazyTensor, contiguous
-from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, TensorMismatchError
+from bert4x.errors import (
+    CheckpointNotFoundError,
+    ConversionError,
+    CorruptFileError,
+    TensorMismatchError,
+    UnsafeFileError,
+)
 
 MAX_RANK = 32  # of NumPy 1; NumPy 2 has 64
 MAX_NAME = 1024
+MAX_TENSORS = 100_000
 AHEAD = 1 << 27  # bytes read before they are written
+MAX_RATIO = 64  # what reading a file may cost, as a multiple of its size
+FREE_BYTES = 64 << 20  # and beside that
 
 
 def regular_file(path) -> Path:
@@ -43,6 +52,23 @@ def checked_name(name: str, where: str) -> str:
     except UnicodeEncodeError:
         raise CorruptFileError(f"{where}: tensor name {name!r} is not valid Unicode") from None
     return name
+
+
+def most_tensors(size: int) -> int:
+    """How many tensors a file of `size` bytes may name: each takes about 100 bytes there, and over a kilobyte here."""
+    return min(MAX_TENSORS, 10_000 + size // 64)
+
+
+def check_cost(cost: int, size: int, where: str) -> None:
+    """Checks the bytes that are touched to read every tensor of a file of `size` bytes once.
+
+    Raises: UnsafeFileError where tensors that share their bytes, or repeat them, make that a large multiple of `size`.
+    """
+    if cost > MAX_RATIO * size + FREE_BYTES:
+        raise UnsafeFileError(
+            f"{where}: its tensors are views of each other that together are {cost:,} bytes, over {MAX_RATIO} times "
+            f"the {size:,} of the file; malicious, or save each tensor as a copy of its own"
+        )
 
 
 def unique_list(tensors: Iterable[LazyTensor]) -> list[LazyTensor]:

@@ -2,8 +2,13 @@
 
 Pickle is a program for a stack machine (the opcodes are described in CPython's `pickletools`). Here a global becomes
 an inert `Global` only when the caller's `find_global` allows it, and "calling" one runs the caller's own rebuilding
-function or yields `IGNORED`. Memory and time are bounded by the length of the pickle: the memo is a dict, so its
-indices cost nothing; lengths are checked against the bytes that remain; nothing recurses.
+function or yields `IGNORED`.
+
+Memory and time are bounded by the size of the file. What a pickle makes is counted in steps, each of which stands for
+at most `STEP_BYTES` bytes and about a microsecond: one for an instruction, and one for every item that an instruction
+copies or remembers, because a value that is memoised once can be passed to any number of calls. Lengths are checked
+against the bytes that remain, before anything is allocated; nothing recurses; only strings and small integers are
+hashed, and no value is printed.
 """
 
 import struct
@@ -12,7 +17,11 @@ from dataclasses import dataclass
 
 from bert4x.errors import CheckpointError, CorruptFileError, UnsafeFileError
 
-MAX_OPCODES = 2_000_000  # a checkpoint spends about 50 a tensor
+STEP_BYTES = 80  # an empty dict and its place on the stack
+FREE_STEPS = 250_000
+STEPS_PER_BYTE = 0.6  # of the file; torch.save spends less than 0.4, about 90 steps a tensor
+MAX_STEPS = 3_000_000
+MEMO_STEPS = 2  # of a memo's entry
 MAX_BYTES = 1 << 28
 MAX_LINE = 512  # module or name of a global
 MAX_INTEGER_BYTES = 1024
@@ -35,24 +44,26 @@ class Global:
 
 
 class PickleMachine:
-    """Runs the pickle at `position` of `buffer`; afterwards `position` is behind it.
+    """Runs the pickle at `position` of `buffer`; afterwards `position` is behind it. `size` is that of its file, by
+    which all pickles together that one machine runs are bounded.
 
     `find_global(module, name) -> Global` raises `UnsafeFileError` for what is not allowed; `persistent(id)` resolves
     persistent ids. Only dicts keyed by strings and integers keep their items: no other key can name a tensor, and
     hashing arbitrary keys is open to attack.
     """
 
-    def __init__(self, buffer, find_global: Callable, persistent: Callable, position: int = 0, where: str = "pickle"):
-        self.buffer, self.position, self.where = buffer, position, where
+    def __init__(self, buffer, find_global: Callable, persistent: Callable, *, size: int, where: str = "pickle"):
+        self.buffer, self.position, self.where = buffer, 0, where
         self.find_global, self.persistent = find_global, persistent
-        self.end = min(len(buffer), position + MAX_BYTES)
+        self.end = min(len(buffer), MAX_BYTES)
+        self.steps = min(MAX_STEPS, FREE_STEPS + int(STEPS_PER_BYTE * size))
 
     def load(self):
         """The value of the next pickle. Raises `CorruptFileError` or `UnsafeFileError`."""
         self.stack, self.marks, self.memo = [], [], {}
-        start = self.position
         try:
-            for _ in range(MAX_OPCODES):
+            while True:
+                self.spend(1)
                 code = self.take(1)
                 if code == b".":
                     return self.stack.pop()
@@ -63,7 +74,14 @@ class PickleMachine:
             raise CorruptFileError(
                 f"{self.where}: malformed pickle at byte {self.position} ({type(error).__name__}); damaged or truncated"
             ) from error
-        raise UnsafeFileError(f"{self.where}: the pickle at byte {start} has more than {MAX_OPCODES} instructions")
+
+    def spend(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise UnsafeFileError(
+                f"the pickle repeats its values or instructions far more often than a file of its size needs "
+                f"(byte {self.position}); malicious, or no checkpoint"
+            )
 
     def take(self, count: int) -> bytes:
         if not 0 <= count <= self.end - self.position:
@@ -88,7 +106,12 @@ class PickleMachine:
     def call(self, function, args) -> None:
         if type(function) is not Global:
             raise UnsafeFileError(f"the pickle calls a {type(function).__name__}; damaged or malicious")
+        self.spend(2 + len(args) + sum(len(arg) for arg in args if type(arg) in (list, tuple, dict)))
         self.stack.append(function.rebuild(*args))
+
+    def memoize(self, index: int) -> None:
+        self.spend(MEMO_STEPS)
+        self.memo[index] = self.stack[-1]
 
     # what the opcodes do; the table below names them
 
@@ -100,6 +123,8 @@ class PickleMachine:
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
             raise UnsafeFileError("the pickle computes the name of a global; damaged or malicious")
+        if len(name) > MAX_LINE or len(module) > MAX_LINE:
+            raise CorruptFileError(f"the pickle names a global by more than {MAX_LINE} characters")
         self.stack.append(self.find_global(module, name))
 
     def op_reduce(self):
@@ -204,9 +229,9 @@ OPCODES: dict[bytes, Callable[[PickleMachine], object]] = {
     b"0": PickleMachine.op_pop,
     b"1": PickleMachine.pop_mark,
     b"2": _push(lambda m: m.stack[-1]),
-    b"q": lambda m: m.memo.__setitem__(m.number("B"), m.stack[-1]),
-    b"r": lambda m: m.memo.__setitem__(m.number("<I"), m.stack[-1]),
-    b"\x94": lambda m: m.memo.__setitem__(len(m.memo), m.stack[-1]),
+    b"q": lambda m: m.memoize(m.number("B")),
+    b"r": lambda m: m.memoize(m.number("<I")),
+    b"\x94": lambda m: m.memoize(len(m.memo)),
     b"h": _push(lambda m: m.memo[m.number("B")]),
     b"j": _push(lambda m: m.memo[m.number("<I")]),
     # scalars

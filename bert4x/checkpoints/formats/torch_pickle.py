@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import checked_name
+from bert4x.checkpoints.formats.common import check_cost, checked_name, most_tensors
 from bert4x.checkpoints.formats.pickle_machine import MAX_BYTES, PickleMachine
 from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.checkpoints.formats.sharded import read_sharded
@@ -22,8 +22,8 @@ from bert4x.errors import CorruptFileError, TensorMismatchError, UnknownFormatEr
 MAGIC = 0x1950A86A20F9469CFC6C
 MAX_LEGACY_BYTES = 1 << 25  # of the five pickles before the data; a hundred thousand tensors take less
 MAX_DEPTH = 32
-MAX_TENSORS = 100_000
 MAX_VALUES = 2_000_000
+FREE_VALUES = 250_000
 
 
 def read_torch(path, root: str | None = None) -> Tensors:
@@ -54,12 +54,16 @@ def read_torch(path, root: str | None = None) -> Tensors:
             raise UnknownFormatError(f"{path}: expected a dict under {root!r}, found {found}")
         value = value[root]
     tensors: Tensors = {}
-    for name, view in _named(value, str(path)):
+    cost = 0
+    for name, view in _named(value, min(MAX_VALUES, FREE_VALUES + file.size // 4), str(path)):
         if name in tensors:
             raise TensorMismatchError(f"{path}: two tensors are named {name!r}")
-        if len(tensors) == MAX_TENSORS:
-            raise UnsafeFileError(f"{path}: more than {MAX_TENSORS} tensors")
-        tensors[name] = _lazy(name, view, segment(view.storage))
+        if len(tensors) == most_tensors(file.size):
+            raise UnsafeFileError(f"{path}: more than {len(tensors)} tensors in {file.size:,} bytes")
+        stored = segment(view.storage)
+        tensors[name] = _lazy(name, view, stored)
+        cost += max(tensors[name].nbytes, stored.cost(view.span * view.storage.dtype.itemsize))
+    check_cost(cost, file.size, str(path))
     return tensors
 
 
@@ -68,22 +72,24 @@ def read_torch_sharded(index_path) -> Tensors:
     return read_sharded(index_path, read_torch)
 
 
-def _named(value, where: str) -> Iterator[tuple[str, StridedView]]:
-    """Tensors with their dotted names, in the file's order; bounded against sharing, self-containing and nesting."""
-    budget = MAX_VALUES
+def _named(value, budget: int, where: str) -> Iterator[tuple[str, StridedView]]:
+    """Tensors with their dotted names, in the file's order. At most `budget` values are looked at, against containers
+    that are shared or contain themselves.
+    """
 
     def walk(value, name: str, depth: int):
         nonlocal budget
         if type(value) is StridedView:
-            yield checked_name(name, where), value
+            yield name, value
             return
         budget -= 1 + len(value)
         if budget < 0 or depth > MAX_DEPTH:
-            raise UnsafeFileError(f"{where}: containers nested over {MAX_DEPTH} deep, or over {MAX_VALUES} values")
+            raise UnsafeFileError(
+                f"{where}: containers nested over {MAX_DEPTH} deep, or more values than a file of its size needs"
+            )
         for key, item in value.items() if type(value) is dict else enumerate(value):
             if type(item) in (StridedView, dict, list, tuple):
-                key = checked_name(str(key), where)
-                yield from walk(item, f"{name}.{key}" if depth else key, depth + 1)
+                yield from walk(item, checked_name(f"{name}.{key}" if depth else str(key), where), depth + 1)
 
     if type(value) in (dict, list, tuple):
         yield from walk(value, "", 0)
@@ -131,8 +137,8 @@ def _open_zip(path: Path) -> tuple[object, Callable[[Storage], ZipMember]]:
         _check_size(storage, member.size if member else None, where)
         return member
 
-    machine = PickleMachine(pickled.read(0, pickled.size).tobytes(), find_global, find_storage, where=where)
-    return machine.load(), segment
+    program, size = pickled.read(0, pickled.size).tobytes(), pickled.file.size
+    return PickleMachine(program, find_global, find_storage, size=size, where=where).load(), segment
 
 
 def _check_size(storage: Storage, size: int | None, where: str) -> None:
@@ -153,6 +159,10 @@ class Range:
         """Bytes `start` to `start + length`. Shape: (length,)"""
         return self.file.read(self.offset + start, length)
 
+    def cost(self, length: int) -> int:
+        """Bytes that reading `length` of them touches."""
+        return length
+
     def verify(self) -> bool:
         """There is nothing to check against."""
         return False
@@ -167,7 +177,8 @@ def _open_legacy(file: RegionFile) -> tuple[object, Callable[[Storage], Range]]:
             raise CorruptFileError(f"storage {storage.key[:40]!r} has elements of two sizes")
         return storage
 
-    machine = PickleMachine(file.bytes(0, min(file.size, MAX_LEGACY_BYTES)), find_global, persistent, where=where)
+    program = file.bytes(0, min(file.size, MAX_LEGACY_BYTES))
+    machine = PickleMachine(program, find_global, persistent, size=file.size, where=where)
     magic = machine.load()
     if type(magic) is not int or magic != MAGIC:
         raise UnknownFormatError(f"{where}: a pickle, but not one written by torch.save")
@@ -190,6 +201,8 @@ def _storage_ranges(file: RegionFile, position: int, keys, itemsizes: dict[str, 
     """Where each storage lies: they follow the pickles in the order of `keys`, each behind its count."""
     if type(keys) is not list or any(type(key) is not str or key not in itemsizes for key in keys):
         raise CorruptFileError(f"{file.path}: the list of storages names others than the tensors use")
+    if len(keys) > most_tensors(file.size):
+        raise UnsafeFileError(f"{file.path}: {len(keys)} storages in {file.size:,} bytes")
     ranges = {}
     for key in keys:
         size = int.from_bytes(file.bytes(position, 8), "little") * itemsizes[key]

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bert4x.checkpoints.formats.common import MAX_TENSORS
 from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE 4.3.7
-MAX_RATIO = 100  # weights hardly compress; deflate reaches 1032 on zeros
+MAX_RATIO = 30  # weights hardly compress; deflate reaches 1032 on zeros, and unpacking holds a member twice
+MAX_MEMBERS = MAX_TENSORS + 1000
 FREE_BYTES = 1 << 20  # below this any ratio is harmless
 
 
@@ -49,6 +51,10 @@ class ZipMember:
             raise CorruptFileError(f"{self.path}: {self.name} does not unpack to the {self.size} bytes it declares")
         return np.frombuffer(data, np.uint8)[start : start + length]
 
+    def cost(self, length: int) -> int:
+        """Bytes that reading `length` of them touches: a deflated member is unpacked whole."""
+        return self.size if self.deflated else length
+
     def verify(self) -> bool:
         """Checks the CRC-32 of the whole member, once; False if it has none. Raises `CorruptFileError`."""
         if self.crc is None:
@@ -65,7 +71,7 @@ class ZipMember:
         return True
 
 
-def read_members(path) -> dict[str, ZipMember]:
+def read_members(path, max_ratio: int = MAX_RATIO) -> dict[str, ZipMember]:
     """The members of an archive by name; only its directory and local headers are read.
 
     Raises `UnsafeFileError` for names that climb out of the archive and for zip bombs, `UnknownFormatError` for
@@ -78,12 +84,14 @@ def read_members(path) -> dict[str, ZipMember]:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, OSError, struct.error) as error:
         raise CorruptFileError(f"{path}: not a readable zip archive ({error}); truncated or damaged") from None
+    if len(infos) > MAX_MEMBERS:
+        raise UnsafeFileError(f"{path}: an archive of {len(infos):,} members; at most {MAX_MEMBERS:,} are read")
     # torch.serialization.set_crc32_options(False) leaves every checksum 0
     checked = any(info.CRC for info in infos)
     members = {}
     with path.open("rb") as opened:
         for info in infos:
-            _check_directory_entry(path, info)
+            _check_directory_entry(path, info, max_ratio)
             if info.filename in members:
                 raise CorruptFileError(f"{path}: the archive has two members named {info.filename!r}")
             members[info.filename] = ZipMember(file, info, _data_offset(path, opened, info), checked)
@@ -96,7 +104,7 @@ def read_members(path) -> dict[str, ZipMember]:
     return members
 
 
-def _check_directory_entry(path: Path, info: zipfile.ZipInfo) -> None:
+def _check_directory_entry(path: Path, info: zipfile.ZipInfo, max_ratio: int) -> None:
     name = info.orig_filename
     if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/") or "\\" in name or "\0" in name:
         raise UnsafeFileError(f"{path}: member {name!r} climbs out of the archive")
@@ -104,7 +112,7 @@ def _check_directory_entry(path: Path, info: zipfile.ZipInfo) -> None:
         raise UnknownFormatError(f"{path}: member {name!r} is encrypted or compressed by an unusual method")
     if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
         raise CorruptFileError(f"{path}: member {name!r} is stored, but its two sizes differ")
-    if info.file_size > max(FREE_BYTES, MAX_RATIO * info.compress_size):
+    if info.file_size > max(FREE_BYTES, max_ratio * info.compress_size):
         raise UnsafeFileError(
             f"{path}: member {name!r} would unpack {info.compress_size} bytes to {info.file_size}: a zip bomb"
         )
