@@ -6,6 +6,7 @@ Names are imported when first used, so that `import bert4x` is instant and loads
 import importlib
 from typing import TYPE_CHECKING
 
+from bert4x import quiet
 from bert4x.errors import Bert4xError
 from bert4x.version import __version__
 
@@ -73,6 +74,8 @@ __all__ = [
     "save_vocab",
     "verify",
 ]
+
+quiet.install()
 
 
 def __getattr__(name: str):

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 
 import bert4x
@@ -57,6 +56,8 @@ def albert_from_bert(folder: Path) -> Path:
 
 def train(args, way: str, seed: int):
     """Fine-tunes in one way; returns the scores along the way, (update, accuracy), and the scores before any update."""
+    import keras  # after bert4x, with which TensorFlow says less
+
     args = dataclasses.replace(args, output=args.output / f"{way}-{seed}", seed=seed)
     with recipe.Run(args) as run:
         rows, valid = run.data(lambda path: read_tsv(path, label="first" if args.label_first else "last"), TOY)

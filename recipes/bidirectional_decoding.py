@@ -17,8 +17,6 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import keras
-
 import bert4x
 from bert4x import recipe
 from bert4x.errors import RunError
@@ -61,6 +59,8 @@ class Arguments(recipe.Arguments):
 
 def make_model(args, tokenizer, **options):
     """A model with random weights, or pretrained ones."""
+    import keras  # after bert4x, with which TensorFlow says less
+
     keras.utils.set_random_seed(args.seed)
     if args.task == "titles":
         return bert4x.load(args.model, application="unilm", **options)
