@@ -190,6 +190,23 @@ def test_streams_compile_once():
         assert engine.traces == 2, number
 
 
+@COMPILES
+def test_a_stream_has_compiled_everything_before_its_first_token():
+    """Otherwise the second one would come seconds after it."""
+    from bert4x.generation.batch import Prompt
+    from bert4x.generation.options import GenerationOptions
+
+    engine = engine_of(writer("gpt2", num_hidden_layers=1))
+    prompt = Prompt(np.arange(5, 10, dtype="int32"), np.zeros(5, "int32"))
+    stream = engine.stream(prompt, GenerationOptions(max_new_tokens=5))
+    first = next(stream)
+    assert engine.traces == 2
+    rest = list(stream)
+    assert engine.traces == 2
+    whole = engine.decode([prompt], GenerationOptions(max_new_tokens=5))
+    assert [first.id, *(token.id for token in rest)] == whole.ids[0].tolist()
+
+
 # Beam search against every sequence there is.
 
 

@@ -687,6 +687,30 @@ def test_commands(server, command, tmp_path):
     assert command("models", "no such thing")[0] == 1
 
 
+@pytest.mark.parametrize("width", [20, 80, 120, 160])
+def test_names_of_the_catalogue_are_never_shortened(command, monkeypatch, width):
+    """Whatever the width of the terminal; what does not fit beside them is left out as whole columns."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    out = command("models")[1].splitlines()
+    names = [entry.name for entry in hub.search()]
+    assert [line.split()[0] for line in out[1 : len(names) + 1]] == names
+    longest = max(map(len, names))
+    assert all(len(line) <= max(width, longest) for line in out[: len(names) + 1])
+    assert ("licence" in out[0]) == (width == 160)
+    assert "its README" not in "".join(out)  # a note
+
+
+def test_a_search_word_shows_all_that_is_known(command):
+    out = command("models", "bert-base-chinese")[1]
+    entry = next(entry for entry in hub.search("bert-base-chinese") if entry.hf == "google-bert/bert-base-chinese")
+    assert entry.name in out.splitlines()
+    assert all(f"    {line}" in out.splitlines() for line in (f"hf: {entry.hf}", f"modelscope: {entry.modelscope}"))
+    assert f"    {entry.notes}" in out.splitlines()
+    planned = next(entry for entry in hub.search() if not entry.built)
+    assert f"{planned.family} (planned)" in command("models", planned.name)[1]
+
+
 def test_the_environment_is_not_touched(server):
     before = dict(os.environ)
     hub.download(ID)

@@ -44,7 +44,9 @@ def run_inspect(options) -> int:
     from rich.table import Table
 
     console = Console(markup=False, emoji=False)  # brackets are brackets
-    tensors = Table("tensor", "shape", "dtype")
+    tensors = Table()
+    for name in ("tensor", "shape", "dtype"):
+        tensors.add_column(name, overflow="fold")  # no name is ever shortened
     for tensor in found.tensors:
         if tensor["name"] not in found.ignored:
             tensors.add_row(tensor["name"], " x ".join(map(str, tensor["shape"])), tensor["dtype"])
@@ -70,6 +72,8 @@ def run_inspect(options) -> int:
     }
     facts |= {label: shortened(names) for label, names in notes.items() if names}
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for label, value in facts.items():
         grid.add_row(label, value)
     console.print(grid)

@@ -1,14 +1,23 @@
 """The commands about published checkpoints: models, download, cache."""
 
 import dataclasses
+import itertools
 import json
+import shutil
 import sys
+
+DETAILS = "family", "size", "tokens", "where", "licence"
 
 
 def add_commands(command) -> None:
     """Adds them to a parser; `command(name, run, summary)` makes the parser of one."""
     sub = command("models", run_models, "the catalogue of published Chinese checkpoints")
-    sub.add_argument("word", nargs="?", metavar="WORD", help="only those in whose name or notes it occurs")
+    sub.add_argument(
+        "word",
+        nargs="?",
+        metavar="WORD",
+        help="only those in whose name or notes it occurs, with all that is known of them",
+    )
     sub.add_argument("--family", metavar="F", help="only those of a family: bert, albert, gpt2 ...")
     sub.add_argument("--json", action="store_true", help="for machines")
 
@@ -35,18 +44,52 @@ def run_models(options) -> int:
         rows = [dataclasses.asdict(entry) | {"built": entry.built} for entry in found]
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return not found
-    from rich.table import Table
-
-    table = Table("name", "family", "parameters", "vocabulary", "licence", "where", "oddities")
-    for entry in found:
-        where = [kind for kind in ("hf", "modelscope", "url") if getattr(entry, kind)] or [entry.where or ""]
-        family = entry.family if entry.built else f"{entry.family} (planned)"
-        vocabulary = str(entry.vocabulary or "")
-        cells = (entry.name, family, entry.parameters or "", vocabulary, entry.license or "not stated")
-        table.add_row(*cells, ", ".join(where), entry.notes or "")
-    wide_console().print(table)
+    for entry in found if options.word else ():
+        print("\n".join(described(entry)))
+    if not options.word:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(
+            "\n".join(columns(("name", *DETAILS), [(entry.name, *details(entry).values()) for entry in found], width))
+        )
     print(f"{len(found)} of the catalogue. What is said of them was read where they are published, not tried")
+    if not options.word:
+        print("what is known of some, such as notes and other names: bert4x models WORD; of all: --json")
     return not found
+
+
+def details(entry) -> dict[str, str]:
+    """What is known of a checkpoint, in a few words each."""
+    places = [kind for kind in ("hf", "modelscope", "url") if getattr(entry, kind)]
+    known = family_of(entry), entry.parameters or "", str(entry.vocabulary or ""), ", ".join(places) or "elsewhere"
+    return dict(zip(DETAILS, (*known, entry.license or "not stated"), strict=True))
+
+
+def family_of(entry) -> str:
+    """Its family, and whether this version cannot load it yet."""
+    return entry.family if entry.built else f"{entry.family} (planned)"
+
+
+def described(entry) -> list[str]:
+    """All that is known of a checkpoint, a line each; long ones are left to the terminal."""
+    facts = [family_of(entry), f"{entry.parameters} parameters" if entry.parameters else ""]
+    facts += [f"{entry.vocabulary} tokens" if entry.vocabulary else "", f"licence {entry.license or 'not stated'}"]
+    places = [
+        f"{kind}: {getattr(entry, kind)}" for kind in ("hf", "modelscope", "url", "where") if getattr(entry, kind)
+    ]
+    aliases = f"also {', '.join(entry.aliases)}" if entry.aliases else ""
+    lines = ["; ".join(filter(None, facts)), aliases, *places, entry.notes or ""]
+    return [entry.name, *(f"    {line}" for line in lines if line)]
+
+
+def columns(header, rows, width: int | None = None) -> list[str]:
+    """The lines of a table. No cell is shortened: what of the last columns does not fit into the width is left out, but
+    never the first column.
+    """
+    table = [header, *rows]
+    widths = [max(len(row[n]) for row in table) for n in range(len(header))]
+    ends = itertools.accumulate(wide + 2 for wide in widths)
+    shown = max(1, sum(width is None or end - 2 <= width for end in ends))
+    return ["  ".join(cell.ljust(widths[n]) for n, cell in enumerate(row[:shown])).rstrip() for row in table]
 
 
 def run_download(options) -> int:
@@ -84,13 +127,11 @@ def run_cache(options) -> int:
         rows = [dataclasses.asdict(model) | {"path": str(model.path)} for model in models]
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return 0
-    from rich.table import Table
-
-    table = Table("name", "MB", "from", "folder")
-    for model in models:
-        size = f"{model.bytes / 1e6:,.1f}" + ("" if model.whole else " (in part)")
-        table.add_row(model.name, size, model.source, str(model.path))
-    wide_console().print(table)
+    rows = [
+        (model.name, f"{model.bytes / 1e6:,.1f}" + ("" if model.whole else " (in part)"), model.source, str(model.path))
+        for model in models
+    ]
+    print("\n".join(columns(("name", "MB", "from", "folder"), rows)))
     return 0
 
 
@@ -104,13 +145,3 @@ def verify(models) -> int:
         damaged |= bool(wrong)
         print(f"{model.name}: {'; '.join(wrong) or f'{checked} files are what was fetched'}")
     return int(damaged)
-
-
-def wide_console():
-    """A console that does not cut tables where nobody sees its width, and in which brackets are brackets."""
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 240
-    return console

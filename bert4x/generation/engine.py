@@ -141,18 +141,21 @@ class Engine:
         return outputs(search, state, rows, options)
 
     def stream(self, prompt: Prompt, options: GenerationOptions, random: np.ndarray | None = None) -> Iterator[Token]:
-        """Continues one prompt, token by token."""
+        """Continues one prompt, token by token. The next token is computed before one is given, so that everything has
+        been compiled before the first is seen, and they come evenly.
+        """
         search, prompts, given, _ = self.prepare([prompt], options, random)
         start, advance = self.functions(search)
         state = start(prompts, given)
         for step in range(1, options.max_new_tokens + 1):
             log_probability = float(ops.convert_to_numpy(state.log_probabilities)[0, step - 1])
             is_stop = bool(ops.convert_to_numpy(state.finished)[0])
-            yield Token(int(ops.convert_to_numpy(state.token)[0]), log_probability, is_stop)
+            token = Token(int(ops.convert_to_numpy(state.token)[0]), log_probability, is_stop)
+            if not is_stop and step < options.max_new_tokens:
+                state = advance(state, given, as_scalar(step + 1))
+            yield token
             if is_stop:
                 return
-            if step < options.max_new_tokens:
-                state = advance(state, given, as_scalar(step + 1))
 
     def search_beams(self, prompts: Sequence[Prompt], options: GenerationOptions, kind=BeamSearch):
         """The last state of a search with beams."""
