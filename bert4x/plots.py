@@ -1,4 +1,4 @@
-"""Pictures of what models do; they need matplotlib (`pip install "bert4x[plot]"`)."""
+"""Pictures of what models do; they need matplotlib (`pip install matplotlib`)."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert4x.errors import Bert4xError, InputError
+from bert4x.training.report import best_of
 
 CJK_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei"),
@@ -39,8 +40,8 @@ def decoding_paths(paths: Sequence[Any], labels: Any, path: str | os.PathLike | 
     Returns: the matplotlib `Figure`.
     Raises: MissingMatplotlibError without matplotlib; InputError when there are no paths, or labels do not fit them.
     """
-    figure_class, font = matplotlib_figure()
     texts = token_texts(paths, labels)
+    figure_class, font = matplotlib_figure(title + "".join(text for row in texts for text in row))
     rows = sorted(range(len(paths)), key=lambda i: (paths[i].direction != "l2r", -paths[i].score))
     winner = max(range(len(paths)), key=lambda i: paths[i].score)
     width = max(map(len, texts))
@@ -50,8 +51,7 @@ def decoding_paths(paths: Sequence[Any], labels: Any, path: str | os.PathLike | 
         draw_row(above, paths[row], texts[row], place, width, row == winner, font)
         draw_sum(below, paths[row], width, row == winner)
     dress(figure, above, below, [paths[row] for row in rows], width, title, font)
-    if path is not None:
-        figure.savefig(path, dpi=160)
+    save(figure, path, dpi=160)
     return figure
 
 
@@ -66,11 +66,13 @@ def curves(records: Sequence[dict], path: str | os.PathLike | None = None, best:
     Returns: the matplotlib `Figure`.
     Raises: MissingMatplotlibError without matplotlib.
     """
-    figure_class, _ = matplotlib_figure()
+    figure_class, font = matplotlib_figure(title)
     losses = [(record["update"], record["loss"]) for record in records if "loss" in record]
     epochs = [record for record in records if "epoch" in record]
     names = [name for name in (epochs[0] if epochs else {}) if name not in ("epoch", "update", "seconds")]
-    names = [name for name in names if all(record.get(name, 0) <= 1 for record in epochs)]  # counts have another scale
+    names = [
+        name for name in names if not any(record.get(name, 0) > 1 for record in epochs)
+    ]  # counts have another scale
     figure = figure_class(figsize=(8, 5.6 if names else 3.2), layout="constrained")
     axes = figure.subplots(2 if names else 1, 1, sharex=True, squeeze=False)[:, 0]
     if losses:
@@ -78,23 +80,24 @@ def curves(records: Sequence[dict], path: str | os.PathLike | None = None, best:
         axes[0].plot(updates, values, color="#1764ab", alpha=0.25, linewidth=0.8)
         axes[0].plot(updates, running_mean(values, max(1, len(values) // 40)), color="#1764ab", linewidth=1.6)
     axes[0].set_ylabel("loss")
-    for name in names:
-        points = [(record["update"], record[name]) for record in epochs if name in record]
-        (line,) = axes[1].plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    scores = {name: [(record["update"], record[name]) for record in epochs if name in record] for name in names}
+    for name, points in scores.items():
+        equal = [other for other in names if scores[other] == points]
+        style = dashes(equal.index(name), len(equal))
+        (line,) = axes[1].plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, linestyle=style)
         if name == best:
-            top = max(points, key=lambda point: point[1])
+            top = points[best_of([value for _, value in points])]
             axes[1].annotate(f"{top[1]:.4g}", top, xytext=(0, 6), textcoords="offset points", ha="center")
             axes[1].plot(*top, marker="o", markersize=8, color=line.get_color())
     if names:
-        axes[1].legend(frameon=False)
+        axes[1].legend(frameon=False, handlelength=3.5)
         axes[1].set_ylabel("score")
     axes[-1].set_xlabel("updates")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(title)
-    if path is not None:
-        figure.savefig(path, dpi=140)
+        figure.suptitle(title, family=families(font))
+    save(figure, path, dpi=140)
     return figure
 
 
@@ -109,7 +112,7 @@ def comparison(runs, path: str | os.PathLike | None = None, score: str = "score"
     Returns: the matplotlib `Figure`.
     Raises: MissingMatplotlibError without matplotlib; InputError for a way without scores.
     """
-    figure_class, font = matplotlib_figure()
+    figure_class, font = matplotlib_figure("".join(runs) + score + title)
     figure = figure_class(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for name, each in runs.items():
@@ -121,14 +124,19 @@ def comparison(runs, path: str | os.PathLike | None = None, score: str = "score"
         times = f", {len(each)} runs" if len(each) > 1 else ""
         (line,) = axes.plot(updates, values.mean(axis=0), marker="o", markersize=3, label=f"{name}{times}")
         axes.fill_between(updates, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15)
-    axes.set(xlabel="updates", ylabel=score)
-    axes.legend(frameon=False)
+    axes.set_xlabel("updates")
+    axes.set_ylabel(score, family=families(font))
+    axes.legend(frameon=False, prop={"family": families(font)})
     axes.spines[["top", "right"]].set_visible(False)
     if title:
         axes.set_title(title, family=families(font))
-    if path is not None:
-        figure.savefig(path, dpi=140)
+    save(figure, path, dpi=140)
     return figure
+
+
+def dashes(place: int, lines: int) -> Any:
+    """The style of one of several equal lines: the first is whole, of the others every one shows a part."""
+    return "-" if place == 0 else (-4 * place, (4, 4 * (lines - 1)))
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
@@ -207,7 +215,7 @@ def dress(figure, above, below, paths: list[Any], width: int, title: str, font: 
         own = [place for place, one in enumerate(paths) if one.direction == direction]
         if own:
             name = f"{NAMES[direction]} →" if direction == "l2r" else f"← {NAMES[direction]}"
-            style = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9, "color": COLOURS[direction]}
+            style = {"ha": "right", "va": "center", "fontsize": 9, "color": COLOURS[direction]}
             above.text(-0.012, np.mean(own), name, transform=above.get_yaxis_transform(), **style)
     above.set_title("the darker a token, the likelier it was", loc="left", fontsize=9, color="#555555")
     above.text(1.01, 1.0, "score", va="bottom", fontsize=9, color="#555555", transform=above.transAxes)
@@ -222,8 +230,9 @@ def dress(figure, above, below, paths: list[Any], width: int, title: str, font: 
         figure.suptitle(title, fontsize=12, family=families(font))
 
 
-def matplotlib_figure():
-    """The class of figures, with a canvas of its own and no window, and a font with Chinese characters or None.
+def matplotlib_figure(text: str = ""):
+    """The class of figures, with a canvas of its own and no window, and a font with Chinese characters or None. There
+    is a warning when there are some in the text, which is all that will be drawn, and in no font.
 
     Raises: MissingMatplotlibError
     """
@@ -231,21 +240,40 @@ def matplotlib_figure():
         from matplotlib import font_manager
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingMatplotlibError('pictures need matplotlib: pip install "bert4x[plot]"') from error
+        raise MissingMatplotlibError("pictures need matplotlib: pip install matplotlib") from error
     font = chinese_font(font_manager.fontManager)
-    if font is None:  # one may have been installed since matplotlib made its list
+    if font is None and is_chinese(text):  # one may have been installed since matplotlib made its list
         known = {entry.fname for entry in font_manager.fontManager.ttflist}
         for file in set(font_manager.findSystemFonts()) - known:
             with contextlib.suppress(RuntimeError, OSError):  # a format that matplotlib cannot read
                 font_manager.fontManager.addfont(file)
         font = chinese_font(font_manager.fontManager)
-    if font is None:
-        warnings.warn(
-            "matplotlib finds no font with Chinese characters, they will be drawn as boxes; install one, such as "
-            "fonts-noto-cjk or fonts-wqy-microhei (apt)",
-            stacklevel=3,
-        )
+        if font is None:
+            warnings.warn(
+                "matplotlib finds no font with Chinese characters, they are drawn as boxes; install one: the package "
+                "fonts-noto-cjk (Debian, Ubuntu), google-noto-sans-cjk-fonts (Fedora), noto-fonts-cjk (Arch)",
+                stacklevel=3,
+            )
     return Figure, font
+
+
+def is_chinese(text: str) -> bool:
+    """Whether a text has characters that only Chinese fonts have: ideographs, and the punctuation among them."""
+    return any(
+        "\u2e80" <= c <= "\u9fff"
+        or "\uf900" <= c <= "\ufaff"
+        or "\uff00" <= c <= "\uffef"
+        or "\U00020000" <= c <= "\U0003ffff"
+        for c in text
+    )
+
+
+def save(figure, path: str | os.PathLike | None, dpi: int) -> None:
+    """Writes a figure, unless there is no path; what is drawn as a box has been said once."""
+    if path is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(path, dpi=dpi)
 
 
 def chinese_font(manager) -> str | None:

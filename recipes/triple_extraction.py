@@ -63,7 +63,7 @@ def main(args):
         answers = task(texts)
         for line in compared(valid, answers):
             run.say(line)
-        run.draw("triples.png", triples, texts, answers)
+        run.draw("triples.png", triples, texts, answers, gold=[row["spo_list"] for row in valid[:6]])
         return report
 
 

@@ -28,7 +28,7 @@ SENTENCES = [
 
 
 def sentencepiece_model(path: Path, **options) -> Path:
-    sentencepiece = pytest.importorskip("sentencepiece", reason='needs pip install "bert4x[cpm]"')
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs pip install jieba sentencepiece")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CORPUS),
@@ -97,7 +97,7 @@ MAKERS = {
 @pytest.fixture(scope="module", params=MAKERS)
 def tokenizer(request, tmp_path_factory):
     if "cpm" in request.param:
-        pytest.importorskip("jieba", reason='needs pip install "bert4x[cpm]"')
+        pytest.importorskip("jieba", reason="needs pip install jieba sentencepiece")
     return MAKERS[request.param](tmp_path_factory.mktemp("vocabulary"))
 
 
@@ -172,7 +172,7 @@ def test_half_characters():
 
 
 def test_cpm_spaces_and_lines():
-    pytest.importorskip("jieba", reason='needs pip install "bert4x[cpm]"')
+    pytest.importorskip("jieba", reason="needs pip install jieba sentencepiece")
     tokenizer = CpmTokenizer(shared("cpm/chinese_vocab_2020-11-22.model"))
     detokenizer = Detokenizer(tokenizer)
     ids = tokenizer.encode("狗 dog\n中国")[0]
@@ -280,7 +280,7 @@ def test_prompts_of_bert():
 
 @pytest.mark.parametrize("name", ["chinese_vocab_2020-11-17.model", "chinese_vocab_2020-11-22.model"])
 def test_prompts_of_cpm(name):
-    pytest.importorskip("jieba", reason='needs pip install "bert4x[cpm]"')
+    pytest.importorskip("jieba", reason="needs pip install jieba sentencepiece")
     tokenizer = CpmTokenizer(shared(f"cpm/{name}"))
     prompt = "美国的首都是华盛顿\n狗 dog\n中国的首都是"
     ids = [356, 11, 6597, 15, 13176, 8, 3, 1377, 8, 10, 8, 28535, 8, 3, 98, 11, 6597, 15]

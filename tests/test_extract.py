@@ -97,7 +97,7 @@ def test_without_matplotlib(run, monkeypatch, tmp_path):
     """It says so before anything is computed."""
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
-    refused(run(TEXT, "--plot", tmp_path / "out.png"), "bert4x[plot]")
+    refused(run(TEXT, "--plot", tmp_path / "out.png"), "pip install matplotlib")
 
 
 def drawn(texts, found, **options):
@@ -148,6 +148,45 @@ def test_a_long_text_is_drawn_in_part():
     lines, labels, _ = drawn(text, [triple(text, "甲", "丈夫", "乙")])
     assert len(lines) == 40 and labels == ["丈夫"]
     assert any("甲的丈夫是乙" in line for line in lines)
+
+
+def test_every_predicate_has_its_colour():
+    text = "甲的丈夫乙和女儿丙"
+    found = [triple(text, "甲", "丈夫", "乙"), triple(text, "甲", "女儿", "丙"), triple(text, "乙", "女儿", "丙")]
+    _, _, figure = drawn(text, found)
+    colours = [(label.get_text(), label.get_color()) for label in figure.axes[0].texts if label.get_fontsize() == 9]
+    assert len(set(colours)) == 2 and len({colour for _, colour in set(colours)}) == 2
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 4]
+    assert sorted(line.get_color() for line in lines) == sorted(colour for _, colour in colours)
+
+
+def test_arrows_of_one_word_stand_side_by_side():
+    """So that each can be followed; and their feet stay within the word."""
+    text = "甲甲甲的丈夫乙乙和女儿丙"
+    found = [
+        triple(text, "甲甲甲", "丈夫", "乙乙"),
+        triple(text, "甲甲甲", "女儿", "丙"),
+        triple(text, "丙", "父亲", "乙乙"),
+    ]
+    _, _, figure = drawn(text, found)
+    ends = [(line.get_xdata()[0], line.get_xdata()[3]) for line in figure.axes[0].lines if len(line.get_xdata()) == 4]
+    feet = [x for pair in ends for x in pair]
+    assert len({round(x, 3) for x in feet}) == 6
+    assert sum(0 < x < 3 for x in feet) == 2 and sum(6 < x < 8 for x in feet) == 2
+
+
+def test_right_and_wrong_are_told_apart():
+    text = "甲的丈夫乙和女儿丙"
+    found = [triple(text, "甲", "丈夫", "乙"), triple(text, "乙", "女儿", "丙")]
+    gold = [("甲", "丈夫", "乙"), ("甲", "女儿", "丙"), ("甲", "父亲", "丁")]  # the last is not in the text
+    _, labels, figure = drawn(text, found, gold=gold)
+    assert sorted(labels) == sorted(["✓ 丈夫", "✗ 女儿", "? 女儿"])
+    styles = [line.get_linestyle() for line in figure.axes[0].lines if len(line.get_xdata()) == 4]
+    assert sorted(styles) == ["-", "--", "--"]
+    colours = {label.get_text(): label.get_color() for label in figure.axes[0].texts if label.get_fontsize() == 9}
+    assert len(set(colours.values())) == 3
+    with pytest.raises(InputError, match="2 texts, and right ones of 1"):
+        drawn(["山", "水"], [[], []], gold=[[]])
 
 
 def test_spans_that_are_not_in_the_text():

@@ -1,5 +1,6 @@
 """The picture of a decode in two directions."""
 
+import contextlib
 import sys
 import warnings
 
@@ -10,7 +11,8 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from bert4x.errors import InputError
 from bert4x.generation.bidirectional import Path
-from bert4x.plots import MissingMatplotlibError, comparison, decoding_paths
+from bert4x.plots import MissingMatplotlibError, comparison, curves, decoding_paths
+from bert4x.training.report import best_of, is_best
 
 TEXTS = {"l2r": [["我", "爱", "[SEP]"], ["我", "[SEP]"]], "r2l": [["[SEP]", "他", "也", "爱"], ["[SEP]"]]}
 
@@ -88,7 +90,7 @@ def test_bad_input():
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingMatplotlibError, match="bert4x\\[plot\\]"):
+    with pytest.raises(MissingMatplotlibError, match="pip install matplotlib"):
         decoding_paths(*paths())
 
 
@@ -114,3 +116,83 @@ def test_comparison(tmp_path):
     assert (band[:, 1].min(), band[:, 1].max()) == (0.2, 0.7)
     with pytest.raises(InputError, match="'one' has a run without scores"):
         comparison({"one": [[]]})
+
+
+# The curves of a run
+
+
+def run_of(scores, best="accuracy"):
+    """The records of a run that scored so after its epochs, 10 updates each."""
+    losses = [{"update": update, "loss": 1 / update} for update in range(1, 10 * len(scores) + 1)]
+    ends = [{"epoch": n, "update": 10 * n, "seconds": 1.0, best: score} for n, score in enumerate(scores, start=1)]
+    return losses + ends
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([0.2, 0.5, 0.5, 0.4], 2), ([0.0, 0.0, 0.0], 2), ([0.9, 0.1], 0), ([float("nan"), 0.3, 0.2], 1)],
+)
+def test_the_best_epoch_is_the_same_everywhere(scores, best):
+    """In the loop, which keeps weights and tells card and terminal, and in the picture. Of equals it is the last."""
+    from bert4x.training import loop
+
+    assert best_of(scores) == best
+    kept = loop.Loop.__new__(loop.Loop)  # no training: only what it makes of scores
+    kept.schedule, kept.progress, kept.best, kept.updates = loop.Schedule(epochs=9), loop.Progress(), "accuracy", 99
+    kept.keep, kept.flush, kept.write = (lambda *args: None for _ in range(3))
+    kept.trainer = type("Trainer", (), {"averaged": staticmethod(contextlib.nullcontext)})
+    for score in scores:
+        kept.evaluate = lambda score=score: {"accuracy": score}
+        kept.score(ended=True)
+    assert kept.progress.best_epoch == best + 1
+    axes = curves(run_of(scores), best="accuracy").axes[1]
+    (marked,) = (line for line in axes.lines if line.get_markersize() == 8)
+    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (10 * (best + 1), scores[best])
+    assert [text.get_text() for text in axes.texts] == [f"{scores[best]:.4g}"]
+
+
+def test_the_rule_of_the_best():
+    assert is_best(0.0, None) and is_best(0.5, 0.5) and not is_best(0.4, 0.5) and not is_best(float("nan"), 0.5)
+
+
+def test_equal_curves_can_all_be_seen():
+    """Each shows a part of its own of a whole line below."""
+    records = [record | ({"f1": record["accuracy"]} if "accuracy" in record else {}) for record in run_of([0.1, 0.3])]
+    lines = {line.get_label(): line.get_linestyle() for line in curves(records, best="f1").axes[1].lines}
+    assert (lines["accuracy"], lines["f1"]) == ("-", "--")
+    records[-1]["f1"] = 0.2
+    lines = {line.get_label(): line.get_linestyle() for line in curves(records, best="f1").axes[1].lines}
+    assert (lines["accuracy"], lines["f1"]) == ("-", "-")
+
+
+# Fonts
+
+
+def test_pictures_without_chinese_need_no_chinese_font(monkeypatch, tmp_path):
+    monkeypatch.setattr("bert4x.plots.CJK_FONTS", ("No Such Font",))
+    found, labels = paths()
+    latin = [["token"] * len(row) for row in labels]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoding_paths(found, latin, tmp_path / "paths.png", title="naïve")
+        curves(run_of([0.1, 0.2]), tmp_path / "curves.png", best="accuracy", title="run")
+        comparison({"one": [[(1, 0.5)]]}, tmp_path / "comparison.png")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        decoding_paths(found, labels, tmp_path / "paths.png", title="春")
+    assert len(said) == 1  # not one for every character, too
+    assert "fonts-noto-cjk (Debian, Ubuntu)" in str(said[0].message)
+
+
+def test_labels_of_directions_do_not_overprint():
+    """With one row each way they lie beside the rows, one above the other."""
+    found, labels = paths()
+    rows = [next(n for n, one in enumerate(found) if one.direction == way) for way in ("l2r", "r2l")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure = decoding_paths([found[n] for n in rows], [labels[n] for n in rows])
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if "right" in text.get_text()]
+    assert len(boxes) == 2
+    assert not boxes[0].overlaps(boxes[1])
+    assert all(box.x1 < figure.axes[0].get_window_extent().x0 for box in boxes)

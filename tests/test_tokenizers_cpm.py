@@ -13,8 +13,8 @@ from text_samples import hostile_lines
 from bert4x.errors import TokenizerError
 from bert4x.tokenizers import CpmTokenizer, SpTokenizer, load_tokenizer
 
-sentencepiece = pytest.importorskip("sentencepiece", reason='needs pip install "bert4x[cpm]"')
-pytest.importorskip("jieba", reason='needs pip install "bert4x[cpm]"')
+sentencepiece = pytest.importorskip("sentencepiece", reason="needs pip install jieba sentencepiece")
+pytest.importorskip("jieba", reason="needs pip install jieba sentencepiece")
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "vocab" / "cpm"
 SPACE, NEWLINE = "\u2582", "\u2583"

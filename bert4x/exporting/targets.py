@@ -35,7 +35,7 @@ def check(to: str, quantize: str | None) -> None:
         raise ConversionError(f"no {quantize!r} of {to}; there is {valid}")
     missing = [name for name in PACKAGES[to] if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingRuntimeError(f'{to} needs {" and ".join(missing)}: pip install "bert4x[export]"')
+        raise MissingRuntimeError(f"{to} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def check_weights(to: str, forward: Forward) -> None:

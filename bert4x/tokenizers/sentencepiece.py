@@ -24,7 +24,7 @@ def _require(module: str) -> ModuleType:
             warnings.simplefilter("ignore")
             return importlib.import_module(module)
     except ImportError as error:
-        raise MissingPackageError(f'this tokenizer needs {module}: pip install "bert4x[cpm]"') from error
+        raise MissingPackageError(f"this tokenizer needs {module}: pip install jieba sentencepiece") from error
 
 
 class SpTokenizer(TokenizerBase):

@@ -23,6 +23,7 @@ from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import ConfigError, CorruptFileError, RunError
 from bert4x.optimizers.schedules import warmup_decay
 from bert4x.training.batches import Batches
+from bert4x.training.report import is_best
 from bert4x.training.trainer import Trainer
 
 METRICS = "metrics.jsonl"
@@ -173,7 +174,7 @@ class Loop:
             with self.trainer.averaged():
                 scores = self.evaluate()
                 p.waited = 0 if p.best is None or scores[self.best] > p.best else p.waited + 1
-                if p.best is None or scores[self.best] >= p.best:  # of two as good, the one that learned for longer
+                if is_best(scores[self.best], p.best):
                     p.best, p.best_epoch, p.scores = scores[self.best], seen, scores
                     self.keep(scores)
         if ended:

@@ -1,11 +1,12 @@
 """What people see of a run: how it goes, and the card in its folder."""
 
 import json
+import math
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 from bert4x.version import __version__
@@ -54,6 +55,20 @@ class Display:
         self.losses = []
         said = [f"loss {mean:.4f}", *(f"{name} {value:.4g}" for name, value in scores.items())]
         self.say(f"epoch {record['epoch']:g}/{self.args.epochs}: {', '.join(said)}, {record['seconds']:.0f} s")
+
+
+def is_best(score: float, before: float | None) -> bool:
+    """Whether a score is the best so far: of two as good, the later one is, whose weights learned for longer."""
+    return before is None or math.isnan(before) or score >= before
+
+
+def best_of(scores: Sequence[float]) -> int:
+    """The place of the best of all scores, by `is_best`."""
+    best = 0
+    for place, score in enumerate(scores):
+        if is_best(score, scores[best]):
+            best = place
+    return best
 
 
 def versions() -> dict[str, str]:
