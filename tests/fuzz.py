@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.errors import Bert4xError
+from tests.fuzz_bombs import explode
 from tests.fuzz_targets import Target, all_targets
 
 SECONDS = 5
@@ -179,9 +180,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000, help="mutations of all formats together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--format", action="append", choices=list(targets), help="only this one; may be repeated")
+    parser.add_argument(
+        "--bombs", type=int, nargs="?", const=-1, help="measure files that ask for much instead: N, or all"
+    )
     parser.add_argument("--index", type=int, help="only this mutation of each format, to reproduce a failure")
     args = parser.parse_args()
     faulthandler.enable()
+    if args.bombs is not None:
+        return 1 if explode(args.seed, None if args.bombs < 0 else args.bombs) else 0
     names = args.format or list(targets)
     per_format = -(-args.count // len(names))
     indices = range(per_format) if args.index is None else range(args.index, args.index + 1)

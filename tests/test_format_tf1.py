@@ -256,10 +256,11 @@ def test_hostile_entries(small):
 
 
 def test_prefix_compression_is_bounded(small, monkeypatch):
-    monkeypatch.setattr("bert4x.checkpoints.formats.leveldb_table._MAX_KEY_BYTES", 1 << 20)
-    keys = [b"x" * 10000 + b"%04d" % i for i in range(200)]
-    with pytest.raises(CorruptFileError, match="too long"):
-        dict(read_table(write_table((key, b"") for key in keys)))
+    monkeypatch.setattr("bert4x.checkpoints.formats.leveldb_table._FREE_KEY_BYTES", 1 << 18)
+    for length in (4000, 10_000):  # too long together, too long each
+        keys = [b"x" * length + b"%04d" % i for i in range(200)]
+        with pytest.raises(CorruptFileError, match="too long"):
+            dict(read_table(write_table((key, b"") for key in keys)))
 
 
 def test_mutations(small):

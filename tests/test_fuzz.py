@@ -29,6 +29,43 @@ def test_every_mutated_format_is_also_readable():
         assert "read " in line and "Error " in line, line
 
 
+def test_small_files_that_ask_for_much():
+    """At most 64 times the file's size and 64 MB, and 5 seconds; the whole list is `python -m tests.fuzz --bombs`."""
+    result = run("-m", "tests.fuzz", "--bombs", "6", "--seed", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " bombs, 0 failures" in result.stdout
+
+
+NO_BUDGET = """
+import multiprocessing
+from tests import fuzz_bombs
+
+def hungry(reader, folder):
+    return len(bytearray(200 << 20)) and "read"
+
+def idle(reader, folder):
+    while True:
+        pass
+
+def careless(reader, folder):
+    raise KeyError(reader)
+
+if __name__ == "__main__":
+    fuzz_bombs.SECONDS = 1
+    context = multiprocessing.get_context("fork")
+    bomb = "torch", {"x.pt": b"PK"}
+    for fuzz_bombs.use in (hungry, idle, careless):
+        outcome, seconds, memory, allowed = fuzz_bombs.measured(bomb, context)
+        beyond = outcome not in fuzz_bombs.OUTCOMES or seconds > fuzz_bombs.SECONDS or memory > allowed
+        print(beyond, outcome, seconds, memory, allowed)
+"""
+
+
+def test_what_costs_too_much_is_noticed():
+    result = run("-c", NO_BUDGET)
+    assert result.stdout.count("True") == 3, result.stdout + result.stderr
+
+
 BAD_READERS = """
 import os, sys, tempfile
 from pathlib import Path

@@ -19,7 +19,7 @@ from bert4x.errors import (
 
 MAX_RANK = 32  # of NumPy 1; NumPy 2 has 64
 MAX_NAME = 1024
-MAX_TENSORS = 100_000
+MAX_TENSORS = 40_000
 AHEAD = 1 << 27  # bytes read before they are written
 MAX_RATIO = 64  # what reading a file may cost, as a multiple of its size
 FREE_BYTES = 64 << 20  # and beside that
@@ -57,6 +57,12 @@ def checked_name(name: str, where: str) -> str:
 def most_tensors(size: int) -> int:
     """How many tensors a file of `size` bytes may name: each takes about 100 bytes there, and over a kilobyte here."""
     return min(MAX_TENSORS, 10_000 + size // 64)
+
+
+def check_count(count: int, size: int, where: str) -> None:
+    """Raises: UnsafeFileError for more tensors, or what describes one, than a file of `size` bytes may name."""
+    if count > most_tensors(size):
+        raise UnsafeFileError(f"{where}: over {most_tensors(size):,} tensors in {size:,} bytes; malicious, or no model")
 
 
 def check_cost(cost: int, size: int, where: str) -> None:

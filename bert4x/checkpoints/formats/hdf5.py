@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import checked_shape
+from bert4x.checkpoints.formats.common import check_cost, check_count, checked_shape
 from bert4x.checkpoints.formats.hdf5_messages import cut, parse_dataspace, parse_datatype, unpack
 from bert4x.checkpoints.formats.hdf5_objects import DATASPACE, DATATYPE, LAYOUT, Hdf5Objects, Messages
 from bert4x.checkpoints.formats.regions import RegionFile, naming
@@ -23,7 +23,8 @@ def read_hdf5(path: str | os.PathLike) -> Tensors:
     HDF5 as Keras writes it has no checksums: `verify()` returns False.
 
     Raises: `CheckpointNotFoundError`, `CorruptFileError`, `UnknownFormatError` (chunked or compressed datasets, links,
-    big-endian or exotic types, files in HDF5's newer layout), `UnsafeFileError` (data kept in another file).
+    big-endian or exotic types, files in HDF5's newer layout), `UnsafeFileError` (data kept in another file, or shared
+    by many datasets).
     """
     file = RegionFile(path)
     tensors: Tensors = {}
@@ -38,6 +39,8 @@ def read_hdf5(path: str | os.PathLike) -> Tensors:
             tensor = _dataset(file, objects, name, messages)
             if tensor is not None:
                 tensors[name] = tensor
+                check_count(len(tensors), file.size, str(path))
+        check_cost(sum(tensor.nbytes for tensor in tensors.values()), file.size, str(path))
     return dict(sorted(tensors.items()))
 
 

@@ -16,7 +16,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08
 ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 0x0C, 0x10, 0x11
 _SOFT_LINK = 2
-_MAX_STRUCTURE = 64 << 20
+_MAX_STRUCTURES = 32 << 20  # bytes; a dataset takes about 500
 _MAX_DEPTH = 64
 _PAGE, _MAX_PAGES = 16 << 10, 64
 _MAX_PATH = 1024
@@ -33,7 +33,7 @@ class Hdf5Objects:
     def __init__(self, file: RegionFile):
         self._file = file
         # Every structure lies in the file once: cycles and overlaps soon exceed this, so work is linear in its size.
-        self._budget = 2 * file.size + (1 << 20)
+        self._budget = min(2 * file.size + (1 << 20), _MAX_STRUCTURES)
         self._collections: dict[int, dict[int, bytes]] = {}
         self._pages: dict[int, bytes] = {}  # of the file: a group is five small structures near each other
         head = file.bytes(0, min(file.size, 96))
@@ -87,7 +87,7 @@ class Hdf5Objects:
 
     def _spend(self, size: int) -> None:
         self._budget -= size
-        if size > _MAX_STRUCTURE or self._budget < 0:
+        if self._budget < 0:
             raise self.corrupt("structures that are too large, overlap or form a cycle")
 
     def _messages(self, path: str, address: int) -> Messages:

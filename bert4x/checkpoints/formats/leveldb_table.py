@@ -15,7 +15,9 @@ FOOTER_SIZE = 48
 _TRAILER_SIZE = 5
 _BLOCK_SIZE = 64 << 10
 _RESTART_INTERVAL = 16
-_MAX_KEY_BYTES = 256 << 20  # of all keys together: prefix compression could name far more in a small file
+_MAX_KEY = 4096  # bytes; prefix compression makes keys of any length cost three bytes each
+_FREE_KEY_BYTES = 8 << 20  # of all keys together, beside `_KEY_RATIO` times the table's size
+_KEY_RATIO = 4
 
 
 def masked_crc32c(chunks: Iterable[bytes]) -> int:
@@ -72,7 +74,8 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         next_offset = offset + size + _TRAILER_SIZE
         for key, entry in _read_block(data, offset, size):
             key_bytes += len(key)
-            if (previous_key is not None and key <= previous_key) or key_bytes > _MAX_KEY_BYTES:
+            too_long = key_bytes > _FREE_KEY_BYTES + _KEY_RATIO * len(data)
+            if (previous_key is not None and key <= previous_key) or too_long:
                 raise CorruptFileError("the keys of the table are out of order or too long")
             previous_key = key
             yield key, entry
@@ -122,6 +125,8 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         shared, at = read_varint(block, at, end)
         unshared, at = read_varint(block, at, end)
         length, at = read_varint(block, at, end)
+        if shared + unshared > _MAX_KEY:
+            raise CorruptFileError(f"a key of {shared + unshared} bytes in the table is too long")
         if shared > len(key) or unshared + length > end - at:
             raise CorruptFileError(f"table block at {offset} has an entry that does not fit")
         key = key[:shared] + block[at : at + unshared]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.formats.common import (
+    check_count,
     checked_name,
     little_endian,
     read_ahead,
@@ -23,9 +24,10 @@ from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.checkpoints.formats.sharded import read_sharded
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
 from bert4x.errors import ConversionError, CorruptFileError, UnknownFormatError
-from bert4x.json_files import MAX_JSON_BYTES, parse_json
+from bert4x.json_files import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
+MAX_HEADER = 16 << 20  # bytes; a tensor takes about 100, and the parsed header twenty times its length
 DTYPES = {
     name: np.dtype(dtype)
     for name, dtype in {
@@ -44,6 +46,7 @@ def read_safetensors(path) -> Tensors:
     file = RegionFile(path)
     path = file.path
     header, start, size = _read_header(file)
+    check_count(len(header), file.size, str(path))
     tensors = {name: _lazy(file, name, entry, start, size) for name, entry in header.items() if name != "__metadata__"}
     expected = 0
     for begin, end, name in sorted((*header[name]["data_offsets"], name) for name in tensors):
@@ -69,7 +72,7 @@ def _read_header(file: RegionFile) -> tuple[dict, int, int]:
     """(header, offset of the data, size of the data)"""
     path, total = file.path, file.size
     length = int.from_bytes(file.bytes(0, min(8, total)), "little")
-    if total < 10 or length > min(total - 8, MAX_JSON_BYTES):
+    if total < 10 or length > min(total - 8, MAX_HEADER):
         raise CorruptFileError(f"{path}: {total} bytes with a header of {length}; truncated, or not safetensors")
     data = file.bytes(8, length)
     if not data.startswith(b"{"):

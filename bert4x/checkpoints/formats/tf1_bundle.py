@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import read_ahead
+from bert4x.checkpoints.formats.common import check_cost, check_count, checked_shape, read_ahead
 from bert4x.checkpoints.formats.leveldb_table import masked_crc32c, read_table, read_varint, write_table, write_varint
 from bert4x.checkpoints.formats.regions import RegionFile, naming
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
@@ -69,7 +69,8 @@ def read_tf1(prefix: str | os.PathLike) -> Tensors:
     `prefix` is what `tf.train.Saver` took, or the name of one of the files. Partitioned variables are read as one.
     `verify()` of each tensor checks its crc32c; those of the index are always checked.
 
-    Raises: `CheckpointNotFoundError`, `CorruptFileError`, `UnknownFormatError` (big-endian, compressed, exotic dtypes).
+    Raises: `CheckpointNotFoundError`, `CorruptFileError`, `UnknownFormatError` (big-endian, compressed, exotic dtypes),
+    `UnsafeFileError` (many tensors in the same bytes).
     """
     prefix = normalize_prefix(prefix)
     index = Path(f"{prefix}.index")
@@ -79,7 +80,11 @@ def read_tf1(prefix: str | os.PathLike) -> Tensors:
     if file.size > _MAX_INDEX_SIZE:
         raise UnknownFormatError(f"{index}: {file.size} bytes are too many for the index of a checkpoint")
     with naming(index):
-        return _tensors(prefix, dict(read_table(file.bytes(0, file.size))))
+        entries = {}
+        for key, value in read_table(file.bytes(0, file.size)):
+            entries[key] = value
+            check_count(len(entries), file.size, str(index))
+        return _tensors(prefix, entries, file.size)
 
 
 def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, checkpoint_file: bool = True) -> None:
@@ -124,7 +129,7 @@ def _little(dtype: np.dtype) -> np.dtype:
     return dtype.newbyteorder("<")
 
 
-def _tensors(prefix: Path, entries: dict[bytes, bytes]) -> Tensors:
+def _tensors(prefix: Path, entries: dict[bytes, bytes], size: int) -> Tensors:
     shards = _parse_header(entries.pop(b"", b""))
     parsed = {key: _parse_entry(value) for key, value in entries.items()}
     files: dict[int, RegionFile] = {}
@@ -152,6 +157,8 @@ def _tensors(prefix: Path, entries: dict[bytes, bytes]) -> Tensors:
         if entry.slices and entry.dtype not in _NOT_NUMERIC:
             name = _decode(key)
             tensors[name] = _partitioned(name, entry, slices.get(name, []))
+    size += sum(file.size for file in files.values())
+    check_cost(sum(tensor.nbytes for tensor in tensors.values()), size, f"{prefix}.index")
     return dict(sorted(tensors.items()))
 
 
@@ -170,6 +177,7 @@ def _lazy(name: str, entry: _Entry, file: RegionFile) -> LazyTensor:
 def _partitioned(name: str, entry: _Entry, parts: list[LazyTensor]) -> LazyTensor:
     """One tensor from the slices of a partitioned variable, which TensorFlow cuts along one axis."""
     dtype = _DTYPES.get(entry.dtype)
+    checked_shape(entry.shape, 1, f"partitioned variable {name!r}")
     # The slices' keys encode their places in an order-preserving way, so both lists are in the same order.
     extents = sorted(_full_extent(extent, entry.shape) for extent in entry.slices)
     axes = {axis for extent in extents for axis, (_, length) in enumerate(extent) if length != entry.shape[axis]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.formats.common import check_cost, checked_name, most_tensors
+from bert4x.checkpoints.formats.common import check_cost, check_count, checked_name
 from bert4x.checkpoints.formats.pickle_machine import MAX_BYTES, PickleMachine
 from bert4x.checkpoints.formats.regions import RegionFile
 from bert4x.checkpoints.formats.sharded import read_sharded
@@ -58,8 +58,7 @@ def read_torch(path, root: str | None = None) -> Tensors:
     for name, view in _named(value, min(MAX_VALUES, FREE_VALUES + file.size // 4), str(path)):
         if name in tensors:
             raise TensorMismatchError(f"{path}: two tensors are named {name!r}")
-        if len(tensors) == most_tensors(file.size):
-            raise UnsafeFileError(f"{path}: more than {len(tensors)} tensors in {file.size:,} bytes")
+        check_count(len(tensors) + 1, file.size, str(path))
         stored = segment(view.storage)
         tensors[name] = _lazy(name, view, stored)
         cost += max(tensors[name].nbytes, stored.cost(view.span * view.storage.dtype.itemsize))
@@ -201,8 +200,7 @@ def _storage_ranges(file: RegionFile, position: int, keys, itemsizes: dict[str, 
     """Where each storage lies: they follow the pickles in the order of `keys`, each behind its count."""
     if type(keys) is not list or any(type(key) is not str or key not in itemsizes for key in keys):
         raise CorruptFileError(f"{file.path}: the list of storages names others than the tensors use")
-    if len(keys) > most_tensors(file.size):
-        raise UnsafeFileError(f"{file.path}: {len(keys)} storages in {file.size:,} bytes")
+    check_count(len(keys), file.size, str(file.path))
     ranges = {}
     for key in keys:
         size = int.from_bytes(file.bytes(position, 8), "little") * itemsizes[key]
