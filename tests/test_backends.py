@@ -11,7 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 # one family with shared layers and a mapping, one causal, one of two sides; training; loading; a cache; two directions;
-# resuming; gradients in 16 bits; Keras' own attention
+# resuming; gradients in 16 bits; Keras' own attention; labels and ids out of range
 SELECTION = (
     "(TestAlbert or TestGpt2) and not Unshared and (application or conditional or serialization or learns)"
     " or TestGpt2 and mixed_bfloat16 or saved_by_transformers or cpm"
@@ -20,8 +20,18 @@ SELECTION = (
     " or killed_run_goes_on"
     " or gradients_are_those_of_float32 and seq2seq"
     " or test_flash_attention and not shared and not lm"
+    " or test_limits"
 )
-FILES = ("parity", "published", "transformer", "bidirectional", "training_loop", "precision", "flash_attention")
+FILES = (
+    "parity",
+    "published",
+    "transformer",
+    "bidirectional",
+    "training_loop",
+    "precision",
+    "flash_attention",
+    "limits",
+)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

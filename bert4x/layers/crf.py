@@ -8,6 +8,7 @@ from keras import ops
 
 from bert4x.errors import InputError
 from bert4x.layers.base import Layer
+from bert4x.layers.limits import check_numbers, inside, nan_unless
 
 PADDED = -1e12  # the scores of padding in the output: finite, and below any that a model gives
 
@@ -66,11 +67,11 @@ class LabelTransitions(Layer):
 
     def dense_loss(self, y_true, y_pred):
         """Shape: (B, T, L) one-hot labels, (B, T, L) -> (B,)"""
-        return self.sparse_loss(ops.argmax(y_true, axis=-1), y_pred)
+        return self.sparse_loss(numbered(y_true, y_pred), y_pred)
 
     def dense_accuracy(self, y_true, y_pred):
         """Shape: (B, T, L) one-hot labels, (B, T, L) -> (B,)"""
-        return self.sparse_accuracy(ops.argmax(y_true, axis=-1), y_pred)
+        return self.sparse_accuracy(numbered(y_true, y_pred), y_pred)
 
     def sparse_accuracy(self, y_true, y_pred):
         """How many labels have the best score of their place, whatever the transitions: in JAX's training step a metric
@@ -190,15 +191,31 @@ class MaximumEntropyMarkovModel(LabelTransitions):
         return ends, (steps + log_softmax((scores[:-1, :, None] + trans) / 2, 1)) / 2
 
 
+def numbered(y_true, y_pred):
+    """One-hot labels as numbers.
+
+    Shape: (B, T, L), (B, T, L) -> (B, T) int32
+    Raises: InputError for labels of another number than the scores.
+    """
+    if None not in (y_true.shape[-1], y_pred.shape[-1]) and y_true.shape[-1] != y_pred.shape[-1]:
+        raise InputError(f"one-hot labels {tuple(y_true.shape)}; expected {y_pred.shape[-1]} in the last place")
+    return ops.argmax(y_true, axis=-1)
+
+
 def real_first(y_true, y_pred):
-    """Labels and scores with the real places of each row before its padding; the padding gets zeros.
+    """Labels and scores with the real places of each row before its padding; the padding gets zeros. Compiled, the
+    scores of a label that is none are NaN.
 
     Shape: (B, T) or (B, T, 1), (B, T, L) -> (B, T) int32, (B, T, L) float32, (B, T) bool
+    Raises: InputError for a label of a real place that is below 0, or L or more.
     """
     scores = ops.cast(y_pred, "float32")
     real = ops.logical_not(ops.max(scores, axis=-1) <= PADDED / 10)  # NaN is not padding: the loss shall show it
-    labels = ops.where(real, ops.cast(ops.reshape(y_true, ops.shape(scores)[:2]), "int32"), 0)
-    scores = ops.where(real[..., None], scores, 0.0)
+    labels = ops.cast(ops.reshape(y_true, ops.shape(scores)[:2]), "int32")
+    check_numbers(labels, scores.shape[-1], "label", where=real)
+    known = ops.logical_or(inside(labels, ops.shape(scores)[-1]), ops.logical_not(real))
+    labels = ops.where(ops.logical_and(real, known), labels, 0)
+    scores = nan_unless(known[..., None], ops.where(real[..., None], scores, 0.0))
     length = ops.shape(scores)[1]
     places = ops.arange(length, dtype="int32")[None]
     order = ops.argsort(ops.where(real, places, places + length), axis=1)  # distinct keys: any sort is stable

@@ -10,6 +10,7 @@ from keras import ops
 
 from bert4x.errors import InputError
 from bert4x.layers.base import Layer, LoadsWeights, check_int8, initializer
+from bert4x.layers.limits import check_numbers
 from bert4x.layers.quantized import int8_matmul
 
 _transposed = contextvars.ContextVar("transposed_table", default=None)
@@ -37,6 +38,7 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
     some models start sequences with id 0 (as in bert4keras). None means that every id is a real token.
 
     Shape: (B, T) ids -> (B, T, E); reversed: (B, T, E) -> (B, T, V)
+    Raises: InputError for an id without a row, where ids can be looked at.
     """
 
     def __init__(self, *args, pad_id=None, **kwargs):
@@ -53,6 +55,8 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
     def call(self, inputs, reverse=False):
         if reverse and _transposed.get() is not None:
             return ops.matmul(ops.cast(inputs, self.compute_dtype), _transposed.get())
+        if not reverse:
+            check_numbers(inputs, self.input_dim, f"{self.name}: id")
         return super().call(inputs, reverse=reverse)
 
     def transposed(self):
@@ -74,6 +78,7 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
     def quantized_call(self, inputs, reverse=False):
         if reverse:
             return int8_matmul(inputs, self._embeddings, self.embeddings_scale)
+        check_numbers(inputs, self.input_dim, f"{self.name}: id")
         scale = ops.take(self.embeddings_scale, inputs, axis=0)[..., None]
         return ops.cast(ops.cast(ops.take(self._embeddings, inputs, axis=0), "float32") * scale, self.compute_dtype)
 
@@ -107,7 +112,7 @@ class PositionEmbedding(Layer):
     (Su, kexue.fm/archives/7947).
 
     Shape: (B, T, E)[, (B, T) position ids] -> (B, T, E)
-    Raises: InputError when the sequence is longer than the table.
+    Raises: InputError when the sequence is longer than the table, and for a position without a row.
     """
 
     settings = ("max_position", "stddev", "hierarchical")
@@ -135,6 +140,8 @@ class PositionEmbedding(Layer):
         return x + ops.cast(self.lookup(position_ids), x.dtype)
 
     def lookup(self, position_ids):
+        rows = self.max_position**2 if self.hierarchical else self.max_position
+        check_numbers(position_ids, rows, f"{self.name}: position")
         if not self.hierarchical:
             return ops.take(self.embeddings, position_ids, axis=0)
         alpha = 0.4 if self.hierarchical is True else self.hierarchical
@@ -152,7 +159,7 @@ class SinusoidalPosition(Layer):
     (Vaswani et al. 2017, arXiv 1706.03762, sections 3.4 and 3.5): sin and cos of pos / 10000^(2i / E), in turn.
 
     Shape: (B, T, E)[, (T,) or (B, T) position ids] -> (B, T, E)
-    Raises: InputError when the sequence is longer than `max_position`.
+    Raises: InputError when the sequence is longer than `max_position`, and for a position beyond it.
     """
 
     settings = ("max_position",)
@@ -167,6 +174,7 @@ class SinusoidalPosition(Layer):
             if isinstance(length, int) and length > self.max_position:
                 raise InputError(too_long(length, self.max_position))
             position_ids = ops.arange(ops.shape(x)[1])
+        check_numbers(position_ids, self.max_position, f"{self.name}: position")
         table = ops.convert_to_tensor(sinusoids(self.max_position, size), dtype=self.compute_dtype)
         return x * ops.cast(size**0.5, x.dtype) + ops.take(table, position_ids, axis=0)
 

@@ -12,6 +12,7 @@ from keras import ops
 from bert4x.config import TransformerConfig
 from bert4x.errors import InputError, nearest
 from bert4x.layers.embeddings import too_long
+from bert4x.layers.limits import concrete
 
 INPUT_NAMES = {
     "token_ids": "Input-Token",
@@ -227,13 +228,3 @@ def check_shapes(arrays: dict[str, Any]) -> None:
             continue
         if shape != first and None not in (*shape, *first):
             raise InputError(f"{name} has shape {shape}, the token ids have {first}")
-
-
-def concrete(values) -> np.ndarray | None:
-    """The values as NumPy, or None while a backend is tracing (there are none yet)."""
-    if isinstance(values, keras.KerasTensor):
-        return None
-    try:
-        return np.asarray(values if not ops.is_tensor(values) else ops.convert_to_numpy(values))
-    except Exception:  # each backend has an exception of its own for reading a traced tensor
-        return None

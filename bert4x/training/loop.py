@@ -195,7 +195,8 @@ class Loop:
         if bad is not None:
             raise RunError(
                 f"the loss of update {bad['update']} is {bad['loss']}; nothing was saved since. Try a lower rate"
-                f" than {self.schedule.learning_rate:g}, or float32"
+                f" than {self.schedule.learning_rate:g}, or float32; with a task of your own, see whether every label"
+                " is in range"
             )
 
     def write(self, records: Iterable[dict]) -> None:

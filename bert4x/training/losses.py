@@ -3,6 +3,9 @@
 They can be given to `compile(loss=...)` as they are, or called; further arguments by `functools.partial`, or a loss of
 one's own. Where only some places of a text count, a number per row is given, whose mean over the batch is the mean over
 the places that count.
+
+A label or a pair out of range is an InputError wherever it can be looked at; in compiled code, as `fit` has it on
+TensorFlow and JAX, the loss is NaN.
 """
 
 import keras
@@ -10,6 +13,7 @@ from keras import ops
 
 from bert4x.errors import InputError
 from bert4x.layers.crf import token_mean
+from bert4x.layers.limits import at_hand, check_numbers, inside, nan_unless
 
 LEAST = -1e30  # the logarithm of nothing: finite, so that no gradient is NaN
 
@@ -23,13 +27,16 @@ def masked_crossentropy(y_true, y_pred, smoothing=0.0, from_logits=True):
     With `smoothing` that share of each label is spread over all of them (Szegedy et al. 2015, arXiv 1512.00567).
 
     Shape: (B, ...) labels, (B, ..., V) logits or, not `from_logits`, probabilities -> (B,)
+    Raises: InputError for a label of V or more.
     """
     logits = ops.cast(y_pred, "float32")
+    check_numbers(y_true, logits.shape[-1], "label", negative=True)
     labels = ops.cast(ops.reshape(y_true, ops.shape(logits)[:-1]), "int32")
     if not from_logits:
         logits = ops.log(ops.maximum(logits, 1e-30))
-    real = labels >= 0
-    said = ops.take_along_axis(logits, ops.where(real, labels, 0)[..., None], axis=-1)[..., 0]
+    real, known = labels >= 0, labels < ops.shape(logits)[-1]
+    index = ops.where(ops.logical_and(real, known), labels, 0)
+    said = nan_unless(known, ops.take_along_axis(logits, index[..., None], axis=-1)[..., 0])
     if smoothing:
         said = (1 - smoothing) * said + smoothing * ops.mean(logits, axis=-1)
     batch = ops.shape(logits)[0]
@@ -63,10 +70,12 @@ def multilabel_categorical_crossentropy(y_true, y_pred):
     above 0, every other below, however many there are of either (Su, kexue.fm/archives/7359).
 
     Shape: (..., N) of 0 and 1, (..., N) scores, without a sigmoid -> (...)
+    Raises: InputError for other labels.
     """
     scores = ops.cast(y_pred, "float32")
-    right = ops.cast(y_true, "float32") > 0.5
-    return two_sided(ops.where(right, scores, -LEAST), ops.where(right, LEAST, scores))
+    labels, known = between_0_and_1(y_true)
+    right = labels > 0.5
+    return nan_unless(known, two_sided(ops.where(right, scores, -LEAST), ops.where(right, LEAST, scores)))
 
 
 @serializable
@@ -75,9 +84,23 @@ def soft_multilabel_categorical_crossentropy(y_true, y_pred):
     arXiv 2208.02955; kexue.fm/archives/9064). It is least where t = sigmoid(2 s), which is thus the probability.
 
     Shape: (..., N), (..., N) scores -> (...)
+    Raises: InputError for other labels.
     """
-    scores, labels = ops.cast(y_pred, "float32"), ops.cast(y_true, "float32")
-    return two_sided(scores - logarithm(labels), scores + logarithm(1 - labels))
+    scores, (labels, known) = ops.cast(y_pred, "float32"), between_0_and_1(y_true)
+    return nan_unless(known, two_sided(scores - logarithm(labels), scores + logarithm(1 - labels)))
+
+
+def between_0_and_1(labels):
+    """Labels as they are, and which rows have none but those from 0 to 1.
+
+    Shape: (..., N) -> (..., N) float32, (...) bool
+    Raises: InputError for others, where they can be looked at.
+    """
+    found = at_hand(labels)
+    if found is not None and found.size and not (found.min() >= 0 and found.max() <= 1):
+        raise InputError(f"labels from {found.min():g} to {found.max():g}; expected 0 to 1")
+    labels = ops.cast(labels, "float32")
+    return labels, ops.all(ops.logical_and(labels >= 0, labels <= 1), axis=-1)
 
 
 def two_sided(right, wrong):
@@ -95,11 +118,15 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False):
     the score of label 0 does not count. Indices may repeat.
 
     Shape: (..., K) indices, (..., N) scores -> (...)
+    Raises: InputError for an index below 0, and for N or more.
     """
     scores = ops.cast(y_pred, "float32")
+    check_numbers(y_true, scores.shape[-1], "label")
     leading, size = ops.shape(scores)[:-1], ops.shape(scores)[-1]
     flat = ops.reshape(scores, (-1, size))
     indices = ops.reshape(ops.cast(y_true, "int32"), (-1, ops.shape(y_true)[-1]))
+    known = inside(indices, size)
+    indices = ops.where(known, indices, 0)
     rows = ops.broadcast_to(ops.arange(ops.shape(flat)[0], dtype="int32")[:, None], ops.shape(indices))
     marks = ops.reshape(ops.stack([rows, indices], axis=-1), (-1, 2))
     ones = ops.ones_like(marks[:, 0], dtype="float32")
@@ -107,7 +134,7 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False):
     counts = ops.arange(size, dtype="int32") >= int(mask_zero)
     wrong = ops.where(ops.logical_and(counts, ops.logical_not(right)), flat, LEAST)
     loss = two_sided(ops.where(ops.logical_and(counts, right), flat, -LEAST), wrong)
-    return ops.reshape(loss, leading)
+    return ops.reshape(nan_unless(ops.all(known, axis=-1), loss), leading)
 
 
 @serializable
@@ -126,14 +153,17 @@ def sparse_global_pointer_crossentropy(y_true, y_pred):
     """The same of the right pairs (start, end); pairs (0, 0) pad (GPLinker: Su, kexue.fm/archives/8888).
 
     Shape: (B, heads, K, 2) pairs, (B, heads, T, T) scores -> (B,)
-    Raises: InputError for labels of another shape.
+    Raises: InputError for labels of another shape, and for a place of T or more, or below 0.
     """
     if len(y_true.shape) != 4 or y_true.shape[-1] != 2:
         raise InputError(f"labels {tuple(y_true.shape)}; expected pairs (B, heads, K, 2), padded with (0, 0)")
+    check_numbers(y_true, y_pred.shape[-1], "a pair has the place")
     batch, heads, length = ops.shape(y_pred)[:3]
     pairs = ops.cast(y_true, "int32")
     scores = ops.reshape(y_pred, (batch, heads, length * length))
-    loss = sparse_multilabel_categorical_crossentropy(pairs[..., 0] * length + pairs[..., 1], scores, mask_zero=True)
+    both = ops.all(inside(pairs, length), axis=-1)  # or the pair (0, T) would be (1, 0)
+    places = ops.where(both, pairs[..., 0] * length + pairs[..., 1], -1)
+    loss = sparse_multilabel_categorical_crossentropy(places, scores, mask_zero=True)
     return ops.sum(loss, axis=-1)
 
 
@@ -143,14 +173,16 @@ def binary_focal_crossentropy(y_true, y_pred, gamma=2.0, alpha=None):
     counts less; `alpha` weighs the ones, 1 - alpha the zeros (Lin et al. 2017, arXiv 1708.02002).
 
     Shape: (..., N) of 0 and 1, (..., N) logits -> (...)
+    Raises: InputError for other labels.
     """
     logits = ops.cast(y_pred, "float32")
-    positive = ops.cast(y_true, "float32") > 0.5
+    labels, known = between_0_and_1(y_true)
+    positive = labels > 0.5
     margin = ops.where(positive, logits, -logits)
     loss = ops.softplus(-margin) * ops.exp(-gamma * ops.softplus(margin))
     if alpha is not None:
         loss = loss * ops.where(positive, alpha, 1 - alpha)
-    return ops.mean(loss, axis=-1)
+    return nan_unless(known, ops.mean(loss, axis=-1))
 
 
 @serializable
@@ -158,13 +190,17 @@ def sparse_categorical_focal_crossentropy(y_true, y_pred, gamma=2.0):
     """The focal loss of a softmax over labels.
 
     Shape: (...) or (..., 1) labels, (..., N) logits -> (...)
+    Raises: InputError for a label below 0, and for N or more.
     """
     logits = ops.cast(y_pred, "float32")
+    check_numbers(y_true, logits.shape[-1], "label")
     labels = ops.cast(ops.reshape(y_true, ops.shape(logits)[:-1]), "int32")
+    known = inside(labels, ops.shape(logits)[-1])
+    labels = ops.where(known, labels, 0)
     ours = ops.arange(ops.shape(logits)[-1], dtype="int32") == labels[..., None]
     ahead = logits - ops.take_along_axis(logits, labels[..., None], axis=-1)
     margin = -ops.logsumexp(ops.where(ours, LEAST, ahead), axis=-1)  # of a choice between the label and all others
-    return ops.softplus(-margin) * ops.exp(-gamma * ops.softplus(margin))
+    return nan_unless(known, ops.softplus(-margin) * ops.exp(-gamma * ops.softplus(margin)))
 
 
 def binary_divergence(outputs, others, axis=-1):
