@@ -4,7 +4,7 @@ on their own (Su 2020, kexue.fm/archives/7187). What it computes at the start is
     python recipes/albert_unshared.py
     python recipes/albert_unshared.py --model albert_tiny_google_zh --train train.tsv --valid valid.tsv --repeats 5
 
-A file is text or .xz, `text <tab> label` in every line. Both ways are trained `--repeats` times, by other seeds; every
+The files are those of recipes/text_classification.py. Both ways are trained `--repeats` times, by other seeds; every
 training is a run folder in the output folder, and `--resume auto` goes on with those that are not finished.
 
 Without --model it starts from an ALBERT that was never pretrained as one: its block is the first of the small BERT
@@ -20,7 +20,7 @@ import numpy as np
 
 import bert4x
 from bert4x import plots, recipe
-from bert4x.tasks.readers import read_tsv
+from bert4x.tasks.readers import read_labelled
 from bert4x.tasks.text_classification import TextClassification
 from bert4x.training.loop import read_metrics
 
@@ -36,7 +36,10 @@ class Arguments(recipe.Arguments):
     epochs: int = recipe.option(6, "times that every example is seen", least=1)
     max_length: int = recipe.option(64, "tokens of a text", least=8)
     repeats: int = recipe.option(3, "trainings of each way, by other seeds", least=1)
-    label_first: bool = recipe.option(False, "the label is in the first column, not the last")
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
+    text_column: str | None = recipe.option(None, "the text's name, or number from 1; default: by the names")
+    label_column: str | None = recipe.option(None, "the label's")
+    label_first: bool = recipe.option(False, "the label is in the first column, whatever its name")
 
 
 def albert_from_bert(folder: Path) -> Path:
@@ -60,7 +63,14 @@ def train(args, way: str, seed: int):
 
     args = dataclasses.replace(args, output=args.output / f"{way}-{seed}", seed=seed)
     with recipe.Run(args) as run:
-        rows, valid = run.data(lambda path: read_tsv(path, label="first" if args.label_first else "last"), TOY)
+
+        def read(path):
+            return read_labelled(
+                path, header=args.header, text_column=args.text_column, label_column=args.label_column, say=run.say,
+                label="first" if args.label_first else None,
+            )  # fmt: skip
+
+        rows, valid = run.data(read, TOY)
         labels = sorted({label for _, label in [*rows, *valid]})
         backbone = run.load(model=WAYS[way])
         keras.utils.set_random_seed(seed)  # the same head for both ways, whatever was drawn before

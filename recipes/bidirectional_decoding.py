@@ -46,6 +46,7 @@ class Arguments(recipe.Arguments):
     learning_rate: float | None = recipe.option(None, "its peak", above=0)
     max_length: int | None = recipe.option(None, "tokens of a source", least=8)
     max_target: int | None = recipe.option(None, "tokens of a target", least=2)
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
     test: int = recipe.option(1000, "how many sources are held out", least=1)
     vocab: Path = recipe.option(bert4x.default_model() / "vocab.txt", "WordPiece vocabulary with the words of pairs")
     vocab_size: int = recipe.option(4000, "tokens of pairs", least=100)
@@ -96,7 +97,7 @@ def fill_in(args):
 
 def main(args):
     fill_in(args)
-    pairs, tests = hold_out(read_pairs(args.train), args.test)
+    pairs, tests = hold_out(read_pairs(args.train, header=args.header, say=print), args.test)
     titles = args.task == "titles"
     tokenizer = bert4x.load_tokenizer(args.model) if titles else pair_tokenizer(pairs, args.vocab, args.vocab_size)
     sources = encode(tokenizer, [source for source, _ in pairs], args.max_length)

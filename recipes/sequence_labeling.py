@@ -5,8 +5,9 @@
     python recipes/sequence_labeling.py --train train.bio --method efficient-global-pointer \\
         --model chinese_L-12_H-768_A-12 --learning-rate 2e-5
 
-A file is text or .xz, a character and its BIO tag in every line, `北 B-LOC`, with an empty line after each text.
-Without --train it learns from toy data. Then:
+A file has a character and its BIO tag in every line, `北 B-LOC`, with an empty line after each text, as CoNLL's do;
+or it is JSON, as exported by doccano and Label Studio, or as of CLUENER. All may be .xz. Without --train it learns from
+toy data. Then:
 
     import bert4x
     recognize = bert4x.pipeline("token-classification", "runs/ner")
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bert4x import recipe
-from bert4x.tasks.readers import read_bio
+from bert4x.tasks.readers import read_entities
 from bert4x.tasks.token_classification import TokenClassification
 
 TOY = Path(__file__).parent / "data/toy_entities.bio"
@@ -35,6 +36,7 @@ class Arguments(recipe.Arguments):
     output: Path = recipe.option(Path("runs/sequence_labeling"), "folder of the run")
     epochs: int = recipe.option(10, "times that every text is seen", least=1)
     learning_rate: float = recipe.option(3e-4, "its peak; for a large pretrained model rather 2e-5", above=0)
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
     method: METHODS = recipe.option("crf", "how entities are found")
     lr_multiplier: float = recipe.option(
         100.0, "how much faster than the rest the transitions of crf and memm learn", above=0
@@ -44,7 +46,7 @@ class Arguments(recipe.Arguments):
 def main(args):
     with recipe.Run(args) as run:
         # 1. Texts with their entities, and the labels there are.
-        train, valid = run.data(read_bio, TOY)
+        train, valid = run.data(lambda path: read_entities(path, header=args.header, say=run.say), TOY)
         labels = sorted({entity.label for row in [*train, *valid] for entity in row["entities"]})
 
         # 2. A pretrained encoder; on each hidden state the scores of tags, or on each two that of a span.

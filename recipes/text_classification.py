@@ -4,8 +4,10 @@
     python recipes/text_classification.py --train train.tsv --valid valid.tsv --output runs/sentiment
     python recipes/text_classification.py --train lcqmc.tsv --pairs --model chinese_L-12_H-768_A-12 --learning-rate 2e-5
 
-A file is text or .xz, `text <tab> label` in every line; `--label-first` turns that around, `--pairs` wants two texts,
-and `--several ,` says what stands between several labels of one text. Without --train it learns from toy data. Then:
+A file is TSV, `text <tab> label` in every line, or CSV, JSON lines or a JSON array, by its name; all may be .xz.
+Columns are found by their names (text, label, 标签 ...), or by `--text-column`, `--label-column`; `--pairs` wants two
+texts, and `--several ,` says what stands between several labels of one text. Without --train it learns from toy data.
+Then:
 
     import bert4x
     classify = bert4x.pipeline("text-classification", "runs/sentiment")
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bert4x import recipe
-from bert4x.tasks.readers import read_tsv
+from bert4x.tasks.readers import read_labelled
 from bert4x.tasks.text_classification import TextClassification
 
 TOY = Path(__file__).parent / "data/toy_sentiment.tsv"
@@ -29,16 +31,23 @@ class Arguments(recipe.Arguments):
 
     output: Path = recipe.option(Path("runs/text_classification"), "folder of the run")
     pairs: bool = recipe.option(False, "two texts in a line")
-    label_first: bool = recipe.option(False, "the label is in the first column, not the last")
     several: str | None = recipe.option(None, "a text has several labels, with this between them")
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
+    text_column: str | None = recipe.option(None, "the text's name, or number from 1; default: by the names")
+    pair_column: str | None = recipe.option(None, "the second text's")
+    label_column: str | None = recipe.option(None, "the label's")
+    label_first: bool = recipe.option(False, "the label is in the first column, whatever its name")
 
 
 def main(args):
     with recipe.Run(args) as run:
 
         def read(path):
-            where = "first" if args.label_first else "last"
-            return read_tsv(path, texts=2 if args.pairs else 1, label=where, separator=args.several)
+            return read_labelled(
+                path, texts=2 if args.pairs else 1, separator=args.several, header=args.header, say=run.say,
+                text_column=args.text_column, pair_column=args.pair_column, label_column=args.label_column,
+                label="first" if args.label_first else None,
+            )  # fmt: skip
 
         # 1. Texts, and the labels there are.
         train, valid = run.data(read, TOY)

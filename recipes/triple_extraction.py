@@ -6,8 +6,9 @@
         --model chinese_L-12_H-768_A-12 --learning-rate 2e-5 --epochs 20 --batch-size 64 --ema 0.999
 
 A line of a file is `{"text": ..., "spo_list": [{"subject": ..., "predicate": ..., "object": ...}]}`, as of SKE (Baidu's
-competition of 2019); a line of the schema is `{"predicate": ..., "subject_type": ..., "object_type": ...}`, the types
-optional. Without a schema, the predicates are those of --train. Without --train it learns from toy data. Then:
+competition of 2019); what doccano and Label Studio export of relations is read, too. A line of the schema is
+`{"predicate": ..., "subject_type": ..., "object_type": ...}`, the types optional. Without a schema, the predicates are
+those of --train. Without --train it learns from toy data. Then:
 
     bert4x extract runs/ske "《忘了所有》是由王杰作词、作曲并演唱的歌曲" --plot triples.png
 
@@ -45,7 +46,7 @@ class Arguments(recipe.Arguments):
 def main(args):
     with recipe.Run(args) as run:
         # 1. Texts with their triples, and the predicates there are.
-        train, valid = run.data(read_triples, DATA / "toy_triples.jsonl")
+        train, valid = run.data(lambda path: read_triples(path, say=run.say), DATA / "toy_triples.jsonl")
         schema = args.schema or (None if args.train else DATA / "toy_schema.jsonl")
         found = {predicate for row in train for _, predicate, _ in row["spo_list"]}
         schema = read_schema(schema) if schema else sorted(found)

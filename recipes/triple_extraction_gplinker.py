@@ -44,7 +44,7 @@ class Arguments(recipe.Arguments):
 def main(args):
     with recipe.Run(args) as run:
         # 1. Texts with their triples, and the predicates there are.
-        train, valid = run.data(read_triples, DATA / "toy_triples.jsonl")
+        train, valid = run.data(lambda path: read_triples(path, say=run.say), DATA / "toy_triples.jsonl")
         schema = args.schema or (None if args.train else DATA / "toy_schema.jsonl")
         found = {predicate for row in train for _, predicate, _ in row["spo_list"]}
         schema = read_schema(schema) if schema else sorted(found)

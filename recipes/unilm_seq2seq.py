@@ -4,8 +4,8 @@
     python recipes/unilm_seq2seq.py --train titles.tsv --valid valid.tsv --output runs/titles
     python recipes/unilm_seq2seq.py --train titles.tsv --model chinese_L-12_H-768_A-12 --learning-rate 2e-5
 
-A file is text or .xz, `source <tab> target` in every line (of more columns, the last two). Without --train it learns
-from toy news. Then:
+A file is TSV, `source <tab> target` in every line (of more columns, the last two), or CSV, JSON lines or a JSON array,
+by its name; all may be .xz. Without --train it learns from toy news. Then:
 
     import bert4x
     title = bert4x.pipeline("seq2seq", "runs/titles")
@@ -31,6 +31,9 @@ class Arguments(recipe.Arguments):
     output: Path = recipe.option(Path("runs/unilm_seq2seq"), "folder of the run")
     epochs: int = recipe.option(10, "times that every example is seen", least=1)
     learning_rate: float = recipe.option(3e-4, "its peak", above=0)
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
+    source_column: str | None = recipe.option(None, "the source's name, or number from 1; default: by the names")
+    target_column: str | None = recipe.option(None, "the target's")
     max_target: int = recipe.option(32, "tokens of a target", least=2)
     beams: int = recipe.option(3, "of the search for the likeliest target", least=1)
     score_rows: int = recipe.option(200, "rows of --valid at most that are decoded after every epoch", least=1)
@@ -38,8 +41,13 @@ class Arguments(recipe.Arguments):
 
 def main(args):
     with recipe.Run(args) as run:
+
+        def read(path):
+            columns = {"source_column": args.source_column, "target_column": args.target_column}
+            return read_pairs(path, header=args.header, say=run.say, **columns)
+
         # 1. Sources and targets.
-        train, valid = run.data(read_pairs, TOY)
+        train, valid = run.data(read, TOY)
 
         # 2. One encoder for both: attention is masked so that the target sees the source and its own past. The head
         # that was pretrained to find masked tokens now finds the next one.

@@ -9,8 +9,7 @@ import pytest
 
 from bert4x.errors import DataError, InputError, TokenizerError
 from bert4x.metrics.spans import Entity
-from bert4x.tasks import readers
-from bert4x.tasks.readers import read_bio, read_pairs, read_squad, read_triples, read_tsv
+from bert4x.tasks.readers import files, read_bio, read_pairs, read_squad, read_triples, read_tsv
 from bert4x.tasks.text import encode_pieces, encode_with_offsets, split_text
 from bert4x.tokenizers import Tokenizer
 
@@ -88,7 +87,7 @@ class TestEveryReader:
                 read(path)
         with pytest.raises(DataError, match=r"data\.txt.* no UTF-8"):
             read(write(content.encode("gb18030") if not content.isascii() else b"\xff" + content.encode()))
-        monkeypatch.setattr(readers, "LONGEST_LINE", 4)
+        monkeypatch.setattr(files, "LONGEST_LINE", 4)
         with pytest.raises(DataError, match="more than 4 bytes"):
             read(write(content))
 
@@ -160,9 +159,9 @@ class TestTsv:
     def test_several_labels(self, write):
         path = write("甲\t科技, 体育,科技\n乙\t")
         assert read_tsv(path, separator=",") == [("甲", ["科技", "体育"]), ("乙", [])]
-        with pytest.raises(DataError, match="line 1: unknown label '体育'"):
+        with pytest.raises(DataError, match="line 1, column 2: unknown label '体育'"):
             read_tsv(path, separator=",", labels=["科技"])
-        with pytest.raises(DataError, match="line 2: no label"):
+        with pytest.raises(DataError, match="line 2, column 2: no label"):
             read_tsv(path)
 
     def test_other_line_separators_are_text(self, write):
@@ -176,7 +175,7 @@ class TestTsv:
             read_tsv(write("甲"))
 
     def test_unknown_label(self, write):
-        with pytest.raises(DataError, match="line 2: unknown label 'postive'; did you mean 'positive'"):
+        with pytest.raises(DataError, match="line 2, column 2: unknown label 'postive'; did you mean 'positive'"):
             read_tsv(write("甲\tpositive\n乙\tpostive"), labels=["positive", "negative"])
         with pytest.raises(InputError, match="expected 'first' or 'last'"):
             read_tsv(write("甲\t正"), label="middle")

@@ -84,6 +84,6 @@ def check_picture(path: Path) -> None:
 
 def read_texts(path: Path) -> list[str]:
     """The lines of a file that are not empty. Raises: DataError."""
-    from bert4x.tasks.readers import lines
+    from bert4x.tasks.readers.files import lines
 
     return [line for _, line in lines(path) if line.strip()]

@@ -10,7 +10,8 @@ import numpy as np
 
 from bert4x.errors import ConfigError, DataError, InputError, nearest
 from bert4x.metrics.spans import count_triples
-from bert4x.tasks.readers import field, json_lines, not_empty
+from bert4x.tasks.readers.json_rows import field, json_lines
+from bert4x.tasks.readers.labelled import not_empty
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, encode_pieces
 

@@ -55,7 +55,9 @@ def add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, hint
     options: dict[str, Any] = {"help": (text + shown).replace("%", "%%"), "default": argparse.SUPPRESS}
     if several:
         options["nargs"] = "+"
-    if kind is bool:
+    if kind is bool and field.default is None:  # yes, no, or not said
+        parser.add_argument(name, action=argparse.BooleanOptionalAction, **options)
+    elif kind is bool:
         parser.add_argument(name, action="store_true", **options)
     elif typing.get_origin(kind) is Literal:
         parser.add_argument(name, choices=typing.get_args(kind), **options)

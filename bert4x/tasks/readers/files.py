@@ -1,0 +1,116 @@
+"""Files as lines of text: plain or .xz, in UTF-8.
+
+A byte order mark and Windows' line ends are no part of the text. Unpaired surrogates, which no model and no file can
+hold, become U+FFFD, with a warning that counts them.
+"""
+
+import lzma
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bert4x.errors import DataError
+
+LONGEST_LINE = 1 << 28  # bytes of a line, or of a JSON file, so that a damaged or hostile file does not fill the memory
+SURROGATE = re.compile("[\ud800-\udfff]")
+STDIN = "-"
+
+Say = Callable[[str], None]
+
+
+def warn(text: str) -> None:
+    """How readers say what they decided, where nobody tells them another way."""
+    warnings.warn(text, stacklevel=3)
+
+
+def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    """The lines of a file, numbered from 1, without their ends; "-" is standard input. Raises: DataError."""
+    count = [0]
+    with opened(path) as file:
+        number = 0
+        while line := guarded(file.readline, path, f"line {number + 1}"):
+            number += 1
+            if number == 1:
+                check_utf16(line, path)
+            line = decoded(line, f"{path}, line {number}").removesuffix("\n").removesuffix("\r")
+            yield number, cleaned(line.removeprefix("\ufeff") if number == 1 else line, count)
+    warn_of_surrogates(path, count[0])
+
+
+def whole(path: str | os.PathLike) -> str:
+    """A file as one text. Raises: DataError."""
+    with opened(path) as file:
+        data = guarded(file.read, path, "the file")
+    check_utf16(data, path)
+    return decoded(data, str(path)).removeprefix("\ufeff")
+
+
+def ending(path: str | os.PathLike) -> str:
+    """What a file's name says of its form, such as ".csv"; that of an archive is not it."""
+    name = Path(path).name.lower().removesuffix(".xz")
+    return Path(name).suffix
+
+
+def opened(path: str | os.PathLike):
+    if path == STDIN:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a file of examples")
+    return lzma.open(path) if path.suffix == ".xz" else path.open("rb")
+
+
+def guarded(read, path: str | os.PathLike, what: str) -> bytes:
+    """Bytes read, up to a bound."""
+    try:
+        data = read(LONGEST_LINE + 1)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise DataError(f"{path}: damaged at {what}: {error}") from None
+    if len(data) > LONGEST_LINE:
+        raise DataError(f"{path}: {what} has more than {LONGEST_LINE:,} bytes; expected shorter ones")
+    return data
+
+
+def decoded(data: bytes, where: str) -> str:
+    try:  # some programs write surrogates as if they were characters; what is made of them is the caller's
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: no UTF-8 ({error.reason} at byte {error.start}){other_encoding(data)}; save the file as UTF-8"
+        ) from None
+
+
+def other_encoding(data: bytes) -> str:
+    """What bytes that are no UTF-8 seem to be."""
+    try:
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return ""
+    words = text.strip().replace("\t", " ")[:20]
+    return f". As GB18030 (GBK, as Excel writes CSV on Chinese Windows) it says {words!r}: iconv -f GB18030 -t UTF-8"
+
+
+def check_utf16(data: bytes, path: str | os.PathLike) -> None:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: no UTF-8 but UTF-16, by its first bytes; save the file as UTF-8 (iconv -f UTF-16)")
+
+
+def cleaned(value: Any, count: list[int]) -> Any:
+    """The same with U+FFFD for surrogates, which are added to `count[0]`."""
+    if isinstance(value, str):
+        value, found = SURROGATE.subn("\ufffd", value)
+        count[0] += found
+    elif isinstance(value, list):
+        return [cleaned(item, count) for item in value]
+    elif isinstance(value, dict):
+        return {cleaned(key, count): cleaned(item, count) for key, item in value.items()}
+    return value
+
+
+def warn_of_surrogates(path: str | os.PathLike, count: int) -> None:
+    if count:
+        warnings.warn(f"{path} has {count} unpaired surrogates; each is read as U+FFFD", stacklevel=4)
