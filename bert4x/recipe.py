@@ -62,6 +62,9 @@ class Arguments:
     batch_size: int = option(16, "rows of a batch", least=1)
     gradient_accumulation: int = option(1, "batches of one update", least=1)
     learning_rate: float = option(1e-4, "its peak", above=0)
+    head_learning_rate: float | None = option(
+        None, "peak of the layers that the task adds; default: that of all, for triples at least 1e-3", above=0
+    )
     warmup: float = option(0.1, "share of training in which the learning rate rises", least=0, below=1)
     decay: Literal["linear", "cosine", "constant"] = option("linear", "of the learning rate after its peak")
     ema: float | None = option(
@@ -198,7 +201,7 @@ class Run:
             accumulation=args.gradient_accumulation,
         )
         trainer = self.trainer(task)
-        with Display(args, self.say) as display:
+        with Display(args, self.say, getattr(task, "remark", None)) as display:
             loop = Loop(
                 self.folder, trainer, examples, task.batch, schedule,
                 evaluate=evaluate, keep=keep, best=task.best, longest=task.config.max_position, observe=display.show,
@@ -233,7 +236,8 @@ class Run:
             from bert4x.training.adversarial import read_adversary
 
             adversary = read_adversary(args.adversarial)
-        optimizer = task.optimizer(args.learning_rate)
+        head = {"head_learning_rate": args.head_learning_rate} if args.head_learning_rate else {}
+        optimizer = task.optimizer(args.learning_rate, **head)
         if args.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return Trainer(

@@ -54,10 +54,9 @@ def main(args):
         # 2. A pretrained encoder, with pointers to subjects, and to the objects of one subject.
         task = TripleExtraction(run.load(), schema, maxlen=args.max_length)
 
-        # 3. Training: the weights of the epoch with the best F1 are kept.
+        # 3. Training: the weights of the epoch with the best F1 are kept. Where nothing is found yet, it says how near
+        # the likeliest candidate came.
         report = run.fit(task, train, valid)
-        if valid and not report.scores.get("predicted"):
-            run.say("nothing was found in any text: train longer (--epochs), or faster (--learning-rate)")
 
         # 4. What it finds in texts that it has not seen, in words and as a picture.
         texts = [row["text"] for row in valid[:6]]

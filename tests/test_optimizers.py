@@ -338,3 +338,30 @@ def test_names():
         assert getattr(optimizers, f"extend_with_{name}_v2", function) is function
     assert optimizers.extend_with_lookahead(keras.optimizers.SGD, "Mine").__name__ == "Mine"
     assert issubclass(optimizers.extend_with_lookahead(optimizers.Adam), optimizers.Adam)
+
+
+@pytest.mark.parametrize("train", [train_by_fit, train_by_apply])
+def test_two_rates_are_those_of_two_optimizers(train):
+    """Each variable ends where an AdamW with its own rate ends; the gradients of this loss do not depend on others."""
+    ends = {}
+    for multiplier in (1, 5):
+        model = make_model()
+        train(model, keras.optimizers.AdamW(0.01 * multiplier, weight_decay=0.0))
+        ends[multiplier] = {v.path: numpy(v.value) for v in model.trainable_variables}
+    model = make_model()
+    faster = ["Output-Dense/bias"]
+    optimizer = optimizers.TwoRateAdamW(0.01, faster=faster, multiplier=5, weight_decay=0.0)
+    train(model, optimizer)
+    bias = numpy(model.get_layer("Output-Dense").bias.value)
+    np.testing.assert_allclose(bias, ends[5]["Output-Dense/bias"], rtol=1e-5)
+    assert np.abs(bias - ends[1]["Output-Dense/bias"]).max() > 0.01
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert (again.faster, again.multiplier) == (faster, 5)
+
+
+def test_two_rates_leave_the_others_as_they_would_be():
+    plain, model = make_model(), make_model()
+    train_by_fit(plain, keras.optimizers.AdamW(0.01, weight_decay=0.1))
+    train_by_fit(model, optimizers.TwoRateAdamW(0.01, faster=["none/of/them"], multiplier=5, weight_decay=0.1))
+    for ours, theirs in zip(model.trainable_variables, plain.trainable_variables, strict=True):
+        np.testing.assert_array_equal(numpy(ours.value), numpy(theirs.value))

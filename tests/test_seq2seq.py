@@ -100,3 +100,8 @@ def test_what_it_does_not_take(folder):
         Seq2Seq(bert4x.load(folder), maxlen=16)
     with pytest.raises(ConfigError, match="no more than 64 in all"):
         make(folder, maxlen=60)
+
+
+def test_a_task_without_layers_of_its_own_has_no_rate_for_them(folder):
+    with pytest.raises(ConfigError, match="adds no layers"):
+        make(folder).optimizer(1e-4, head_learning_rate=1e-3)

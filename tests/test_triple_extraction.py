@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import keras
@@ -461,3 +462,29 @@ def test_nothing_found_is_no_precision_of_one():
     """What bert4keras reports as P=1, R=0, F1=0."""
     scores = make(TripleExtraction).evaluate([ROW])
     assert scores == {"f1": 0, "precision": 0, "recall": 0, "correct": 0, "predicted": 0, "gold": 1}
+
+
+@tasks
+def test_it_says_what_is_lacking_where_nothing_is_found_yet(kind):
+    task = make(kind)
+    scores = task.evaluate([ROW])
+    assert scores["predicted"] == 0
+    values = [float(x) for x in re.findall(r"-?\d+\.\d\d+", task.remark(scores))]
+    piece = encode_pieces(task.tokenizer, ROW["text"], task.maxlen)[0]
+    arrays = task.inputs([piece.token_ids])
+    if kind is TripleExtraction:
+        tags = sigmoid(task.predict(task.encoder, arrays)[0][0, : piece.length])[piece.written] ** POWERS[0]
+        expected, digits = tags.max(axis=0), 3
+    else:
+        outputs = task.predict(task.model, arrays)
+        expected, digits = [scores[0, :, : piece.length, : piece.length].max() for scores in outputs], 2
+    np.testing.assert_allclose(values, expected, atol=10.0**-digits)
+    assert task.remark(scores | {"predicted": 1.0}) is None
+
+
+def test_pointers_learn_at_a_rate_of_their_own():
+    task = make(TripleExtraction)
+    assert task.optimizer(1e-4).multiplier == pytest.approx(10)
+    assert task.optimizer(2e-3).multiplier == 1
+    assert task.optimizer(1e-4, head_learning_rate=1e-4).multiplier == 1
+    assert set(task.optimizer(1e-4).faster) == {v.path for v in task.model.variables if v.path.startswith("Triple-")}

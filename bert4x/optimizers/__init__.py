@@ -34,6 +34,7 @@ from bert4x.optimizers.extensions import NOT_DECAYED
 from bert4x.optimizers.gradients import GradientNoise
 from bert4x.optimizers.layerwise import layerwise_schedule
 from bert4x.optimizers.schedules import PiecewiseLinear, WarmupDecay, piecewise_linear, warmup_decay
+from bert4x.optimizers.two_rates import TwoRateAdamW
 
 __all__ = [
     "NOT_DECAYED",
@@ -42,6 +43,7 @@ __all__ = [
     "GradientNoise",
     "Lion",
     "PiecewiseLinear",
+    "TwoRateAdamW",
     "WarmupDecay",
     "extend_with_exponential_moving_average",
     "extend_with_exponential_moving_average_v2",

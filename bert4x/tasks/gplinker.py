@@ -9,6 +9,7 @@ from bert4x.errors import ConfigError
 from bert4x.tasks.triples import Found, TripleTask
 from bert4x.training.losses import sparse_global_pointer_crossentropy
 
+PARTS = "entities", "first tokens linked", "last tokens linked"  # what the three outputs score
 CANDIDATES = 128  # subjects, and objects, of a text at most: the likeliest
 # What all scores begin near: the loss of a text then begins with that of the labels, and not with that of its thousands
 # of other pairs (64^2 e^-8 is about 1), which would take most of a short training to bring down.
@@ -95,8 +96,14 @@ class GPLinker(TripleTask):
         for start in range(0, len(pieces), rows):
             outputs = self.predict(self.model, [array[start : start + rows] for array in arrays])
             for piece, *scores in zip(pieces[start : start + rows], *outputs, strict=True):
+                for part, each in zip(PARTS, scores, strict=True):
+                    self.note(part, each[:, : piece.length, : piece.length].reshape(-1, 1))
                 found.append(decode(*scores, piece.written))
         return found
+
+    def lacking(self):
+        highest = ", ".join(f"{self.highest[part][0]:.2f} ({part})" for part in PARTS if part in self.highest)
+        return f"the highest scores of pairs of tokens are {highest}; all three parts must agree on one above 0"
 
 
 def decode(entities: np.ndarray, heads: np.ndarray, tails: np.ndarray, allowed: np.ndarray) -> list[Found]:

@@ -16,7 +16,7 @@ from bert4x.checkpoints.convert import of_variable, save
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, TensorMismatchError, TokenizerError
 from bert4x.json_files import read_json
-from bert4x.optimizers import NOT_DECAYED
+from bert4x.optimizers import NOT_DECAYED, TwoRateAdamW
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
 
@@ -41,6 +41,7 @@ class Task:
     best: ClassVar[str]
     application: ClassVar[str] = "encoder"
     settings: ClassVar[tuple[str, ...]] = ()
+    least_head_rate: ClassVar[float] = 0.0  # learning rate of the task's own layers, however slow the model learns
 
     def __init__(self, backbone, maxlen: int = 128, **settings):
         self.backbone, self.config, self.tokenizer = backbone, backbone.config, backbone.tokenizer
@@ -79,6 +80,10 @@ class Task:
         """The answers for a text, or for each of a list of them."""
         raise NotImplementedError
 
+    def remark(self, scores: dict[str, float]) -> str | None:
+        """What to say beside scores, such as why they are 0."""
+        return None
+
     def divergence(self, outputs, others):
         """How far other outputs are from these: the mean Kullback-Leibler divergence of their softmax distributions."""
         total = 0.0
@@ -87,10 +92,21 @@ class Task:
             total += ops.mean(ops.sum(ops.exp(ours) * (ours - theirs), axis=-1))
         return total
 
-    def optimizer(self, learning_rate: float, **options) -> keras.optimizers.Optimizer:
-        """What trains it: AdamW, without decay of biases and norms."""
+    def optimizer(
+        self, learning_rate: float, head_learning_rate: float | None = None, **options
+    ) -> keras.optimizers.Optimizer:
+        """What trains it: AdamW, without decay of biases and norms.
+
+        `head_learning_rate` is that of the task's own layers; by default that of the model, or `least_head_rate` where
+        the task has one and it is higher.
+
+        Raises: ConfigError where it is given and the task adds no layers.
+        """
         options = {"weight_decay": 0.01, "global_clipnorm": 1.0} | options
-        optimizer = keras.optimizers.AdamW(learning_rate, **options)
+        if head_learning_rate and not self.head:
+            raise ConfigError(f"head_learning_rate = {head_learning_rate}: {self.name} adds no layers to the model")
+        multiplier = (head_learning_rate or max(learning_rate, self.least_head_rate)) / learning_rate
+        optimizer = TwoRateAdamW(learning_rate, faster=self.head, multiplier=multiplier, **options)
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         return optimizer
 

@@ -11,6 +11,9 @@ from bert4x.tasks.triples import Found, TripleTask
 
 POWERS = 2, 4  # of the probabilities of subjects and objects: most places are neither, and start lower so
 BEGIN = -1.5  # of the scores: with these powers .03 and .001, about the shares of tokens that are a start or an end
+# Learning rate of the pointers. At that of the model, 1e-4 say, a score cannot rise from BEGIN to the threshold within
+# a few hundred updates where the states that it is made of are small, or nearly the same for all tokens.
+LEAST_HEAD_RATE = 1e-3
 SUBJECTS = 64  # whose objects are looked for at once
 
 
@@ -31,6 +34,7 @@ class TripleExtraction(TripleTask):
 
     name = "triple-extraction"
     settings = ("schema", "start_threshold", "end_threshold")
+    least_head_rate = LEAST_HEAD_RATE
 
     def __init__(self, backbone, schema, maxlen: int = 128, start_threshold: float = 0.6, end_threshold: float = 0.5):
         for threshold in (start_threshold, end_threshold):
@@ -104,6 +108,7 @@ class TripleExtraction(TripleTask):
         scores, states = self.predict(self.encoder, self.inputs([piece.token_ids for piece in pieces]))
         subjects = []
         for row, (piece, ours) in enumerate(zip(pieces, probabilities(scores, POWERS[0]), strict=True)):
+            self.note("subject", ours[: piece.length][piece.written])
             subjects += [(row, span) for span in self.spans(ours[: piece.length], piece)]
         found: list[list[Found]] = [[] for _ in pieces]
         for some in (subjects[i : i + SUBJECTS] for i in range(0, len(subjects), SUBJECTS)):
@@ -115,12 +120,21 @@ class TripleExtraction(TripleTask):
 
     def objects_of(self, subject: tuple[int, int], score: float, tags: np.ndarray, piece: Piece) -> list[Found]:
         """The triples of one subject, from the probabilities (T, P, 2)."""
+        self.note("object", tags[piece.written].reshape(-1, 2))
         predicates = np.flatnonzero((tags[..., 0] > self.start_threshold).any(axis=0)).tolist()
         return [
             Found(subject, predicate, (start, end), min(score, sure))
             for predicate in predicates
             for start, end, sure in self.spans(tags[:, predicate], piece)
         ]
+
+    def lacking(self):
+        what = "object" if "object" in self.highest else "subject"
+        start, end = self.highest.get(what, (0, 0))
+        return (
+            f"of all tokens the likeliest start of {what}s has p = {start:.3f} ({self.start_threshold:g} is needed), "
+            f"the likeliest end {end:.3f} ({self.end_threshold:g})"
+        )
 
     def spans(self, tags: np.ndarray, piece: Piece) -> list[tuple[int, int, float]]:
         """From each start to the next end, with the lower of their probabilities (T, 2)."""

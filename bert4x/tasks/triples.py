@@ -117,10 +117,30 @@ class TripleTask(Task):
             )
         schema = check_schema(schema)
         self.predicates = list(dict.fromkeys(entry["predicate"] for entry in schema))
+        self.highest: dict[str, np.ndarray] = {}
         super().__init__(backbone, maxlen, schema=schema, **settings)
 
     def find(self, pieces: Sequence[Piece]) -> list[list[Found]]:
-        """The triples of some encoded texts."""
+        """The triples of some encoded texts. Keeps in `highest` what came nearest to being found."""
+        raise NotImplementedError
+
+    def note(self, what: str, values: np.ndarray) -> None:
+        """Remembers the highest of some probabilities or scores since `evaluate` began.
+
+        Shape: (N, K) -> K numbers
+        """
+        self.highest[what] = np.maximum(self.highest.get(what, -np.inf), values.max(axis=0, initial=-np.inf))
+
+    def remark(self, scores):
+        if scores.get("predicted", 1):
+            return None
+        return (
+            f"nothing is found yet: {self.lacking()}. Where that does not rise from epoch to epoch, train longer "
+            "(--epochs), or faster (--learning-rate, --head-learning-rate)"
+        )
+
+    def lacking(self) -> str:
+        """What the nearest candidate lacks, from `highest`."""
         raise NotImplementedError
 
     def prepare(self, rows):
@@ -182,6 +202,7 @@ class TripleTask(Task):
         Where nothing is found, the precision is 0, and `predicted` says why. bert4keras adds 1e-10 to every count and
         reports precision 1, recall 0, F1 0.
         """
+        self.highest.clear()
         answers = self([row["text"] for row in rows], batch_size)
         found = [[(t.subject, t.predicate, t.object) for t in triples] for triples in answers]
         counts = count_triples(found, [row["spo_list"] for row in rows], self.tokenizer.tokenize)

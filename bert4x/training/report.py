@@ -13,10 +13,13 @@ from bert4x.version import __version__
 
 
 class Display:
-    """Shows how training goes: a bar with the time left in a terminal, a line for every epoch elsewhere, or JSON."""
+    """Shows how training goes: a bar with the time left in a terminal, a line for every epoch elsewhere, or JSON.
 
-    def __init__(self, args, say: Callable[[str], None]):
-        self.args, self.say = args, say
+    `remark`: scores -> a line to say beside them, or None.
+    """
+
+    def __init__(self, args, say: Callable[[str], None], remark: Callable[[dict], str | None] | None = None):
+        self.args, self.say, self.remark = args, say, remark
         self.bar, self.losses = None, []
 
     def __enter__(self):
@@ -55,6 +58,8 @@ class Display:
         self.losses = []
         said = [f"loss {mean:.4f}", *(f"{name} {value:.4g}" for name, value in scores.items())]
         self.say(f"epoch {record['epoch']:g}/{self.args.epochs}: {', '.join(said)}, {record['seconds']:.0f} s")
+        if self.remark and scores and (line := self.remark(scores)):
+            self.say(f"    {line}")
 
 
 def is_best(score: float, before: float | None) -> bool:
