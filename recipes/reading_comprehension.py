@@ -12,7 +12,8 @@ which they begin. Without --train it learns from toy data. Then:
     read = bert4x.pipeline("reading-comprehension", "runs/cmrc")
     read("张三去了哪里？", "张三昨天坐火车去了北京，今天才回来。")
 
-A passage that is longer than --max-length is read in windows, --stride tokens apart. The scores are those of CMRC 2018.
+A passage that is longer than --max-length is read in windows that overlap; answers that are in none are counted. The
+scores are those of CMRC 2018.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ class Arguments(recipe.Arguments):
     epochs: int = recipe.option(10, "times that every question is seen", least=1)
     learning_rate: float = recipe.option(3e-4, "its peak; for a large pretrained model rather 3e-5", above=0)
     max_length: int = recipe.option(384, "tokens of a question and its window of the passage", least=8)
-    stride: int = recipe.option(128, "tokens from the beginning of a window to that of the next", least=1)
+    stride: int | None = recipe.option(
+        None, "tokens from the beginning of a window to that of the next; default: such that windows overlap", least=1
+    )
     longest_answer: int = recipe.option(64, "tokens of an answer at most", least=1)
     score_rows: int = recipe.option(500, "questions of --valid at most that are scored after every epoch", least=1)
 

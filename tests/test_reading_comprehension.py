@@ -203,6 +203,33 @@ def test_the_best_of_all_windows(folder, monkeypatch, batch_size):
     assert (found[3].text, found[3].start) == ("北京", 3), "of the passage, not of the question"
     assert [answer.start for answer in task.answers(pairs[::-1], 2)] == [answer.start for answer in found[::-1]]
 
+    @pytest.mark.parametrize(("maxlen", "stride"), [(32, None), (32, 40), (16, None), (48, None), (48, 128)])
+    def test_overlap(self, folder, maxlen, stride):
+        """Wherever it stands, an answer is in some window, if it is no longer than windows are to overlap."""
+        task = make(folder, maxlen=maxlen, stride=stride, longest_answer=8)
+        passage = "张三去了北京，李四" * 15
+        longest = min(8, (maxlen - 7) // 2 + 1)  # 4 tokens of question, 3 special ones
+        for start in range(len(passage) - longest + 1):
+            place = (start, start + longest)
+            assert any(window.answers for window in task.windows("谁在哪？", passage, [place])), place
+        first, second = list(task.windows("谁在哪？", passage))[:2]
+        assert second.offsets[0][0] - first.offsets[0][0] == task.step(maxlen - 7) > 1
+
+    def test_what_lies_in_no_window_is_said(self, folder):
+        task, passage = make(folder, maxlen=16, stride=8), "张三去了北京，李四" * 5  # room for 9 tokens
+        rows = [
+            {"question": "谁在哪？", "passage": passage, "answers": [(passage[start : start + 4], start)]}
+            for start in range(9)
+        ]
+        rows[0]["answers"].append((passage[6:11], 6))
+        examples = task.prepare(rows)
+        lost = {start for start in range(9) if start % 8 > 5}
+        assert sum(bool(window.answers) for window in examples) == 9 - len(lost)
+        ((reason, count),) = task.skipped.items()
+        assert "in no window" in reason and count == len(lost) + 1
+        with pytest.warns(UserWarning, match=f"answers of {len(lost)} of 9 questions lie in no window"):
+            task.evaluate(rows)
+
 
 class TestInputs:
     def test_settings(self, folder):

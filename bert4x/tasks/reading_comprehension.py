@@ -1,5 +1,6 @@
 """Answers to questions, found in a passage."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from bert4x.tasks.token_classification import WrittenTokens
 from bert4x.training.losses import masked_crossentropy
 
 LEAST_ROOM = 4  # tokens of a passage that every window has, however long the question
+STRIDE = 128  # tokens from window to window at most, where none is given
+ADVICE = "let windows overlap more, by a smaller stride or a larger maxlen"
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,15 @@ class Window:
     """A question and a part of its passage, as an input: [CLS] question [SEP] part [SEP].
 
     The part's tokens begin at `first`; `offsets` gives for each the (start, end) of its characters in the passage.
-    `answers` are right ones as first and last token of the input; none where the part has none.
+    `answers` are right ones as first and last token of the input; none where the part has none. `numbers` says which
+    they are of those that were asked for.
     """
 
     token_ids: list[int]
     first: int
     offsets: list[tuple[int, int]]
     answers: tuple[tuple[int, int], ...] = ()
+    numbers: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
@@ -71,12 +76,14 @@ class ReadingComprehension(Task):
 
     A passage of more tokens than fit beside the question is read in windows that overlap. One that lacks the answer
     learns to point to [CLS] instead, so that the probabilities of all windows compare: the likeliest span is the
-    answer.
+    answer. Answers that are in no window are counted in `skipped` by training, and warned of by `evaluate`.
 
     Rows are `{"question": str, "passage": str, "answers": [(text, start), ...]}`, as `readers.read_squad` gives them.
 
     Args:
-        stride: tokens from the beginning of a window to that of the next.
+        stride: tokens from the beginning of a window to that of the next. None, or one that leaves no overlap: such
+            that an answer of `longest_answer` tokens is in some window, or half a window where that is more; but no
+            more than 128.
         longest_answer: its tokens at most.
         longest_question: its tokens at most; what is beyond is not read.
     """
@@ -88,13 +95,13 @@ class ReadingComprehension(Task):
     def __init__(
         self,
         backbone,
-        stride: int = 128,
+        stride: int | None = None,
         longest_answer: int = 64,
         longest_question: int = 64,
         dropout: float = 0.1,
         maxlen: int = 384,
     ):
-        if min(stride, longest_answer, longest_question) < 1:
+        if min(1 if stride is None else stride, longest_answer, longest_question) < 1:
             raise ConfigError(
                 f"stride = {stride}, longest_answer = {longest_answer}, longest_question = {longest_question}; "
                 "expected at least 1 each"
@@ -119,30 +126,57 @@ class ReadingComprehension(Task):
         asked = asked[: max(0, min(self.longest_question, self.maxlen - specials - LEAST_ROOM))]
         ids, offsets = encode_with_offsets(self.tokenizer, passage)
         whole = Piece(0, len(passage), ids, offsets)
-        spans = [span for span in (whole.tokens(*answer) for answer in answers) if span]
+        spans = [(n, span) for n, span in enumerate(whole.tokens(*answer) for answer in answers) if span]
         room = self.maxlen - specials - len(asked)
-        for begin in range(0, len(ids), min(self.stride, room)):
+        for begin in range(0, len(ids), self.step(room)):
             part = slice(begin, begin + room)
             first = len(start) + len(asked) + len(end)
-            here = [(a, b) for a, b in spans if begin <= a and b < begin + room]
-            places = tuple((a - begin + first, b - begin + first) for a, b in here)
-            yield Window([*start, *asked, *end, *ids[part], *end], first, offsets[part], places)
+            here = [(n, a, b) for n, (a, b) in spans if begin <= a and b < begin + room]
+            places = tuple((a - begin + first, b - begin + first) for _, a, b in here)
+            numbers = tuple(n for n, _, _ in here)
+            yield Window([*start, *asked, *end, *ids[part], *end], first, offsets[part], places, numbers)
             if begin + room >= len(ids):
                 break
 
+    def step(self, room: int) -> int:
+        """Tokens from a window to the next, where each has `room` for so many of the passage."""
+        if self.stride is not None and self.stride < room:
+            return self.stride
+        return min(STRIDE, max(room - self.longest_answer + 1, (room + 1) // 2))
+
     def prepare(self, rows):
+        """`skipped` counts the questions left out, "no answer that is a part of the passage, from token to token", and
+        the answers that no window holds, which teach nothing: "answers that lie in no window".
+        """
         examples = []
         for row in rows:
-            places = [(start, start + len(text)) for text, start in row["answers"] if start is not None]
-            for start, end in places:
-                if not 0 <= start < end <= len(row["passage"]):
-                    raise DataError(f"answer at {start} to {end} of a passage of {len(row['passage'])} characters")
+            places = self.places(row)
             windows = list(self.windows(row["question"], row["passage"], places))
-            if not any(window.answers for window in windows):
+            lost = self.lost(row["passage"], places, windows)
+            if lost:
+                self.skipped[f"answers that lie in no window; {ADVICE}"] += lost
+            if any(window.answers for window in windows):
+                examples += windows
+            elif not lost:
                 self.skipped["no answer that is a part of the passage, from token to token"] += 1
-                continue
-            examples += windows
         return examples
+
+    def places(self, row) -> list[tuple[int, int]]:
+        """The characters of a row's answers, as far as they say where they stand. Raises: DataError."""
+        places = [(start, start + len(text)) for text, start in row["answers"] if start is not None]
+        for start, end in places:
+            if not 0 <= start < end <= len(row["passage"]):
+                raise DataError(f"answer at {start} to {end} of a passage of {len(row['passage'])} characters")
+        return places
+
+    def lost(self, passage: str, places: Sequence[tuple[int, int]], windows: Sequence[Window]) -> int:
+        """How many answers begin and end with tokens, and lie in no window."""
+        held = {number for window in windows for number in window.numbers}
+        others = [place for number, place in enumerate(places) if number not in held]
+        if not others:
+            return 0
+        whole = Piece(0, len(passage), *encode_with_offsets(self.tokenizer, passage))
+        return sum(whole.tokens(*place) is not None for place in others)
 
     def batch(self, examples, length, draw=None):
         draw = np.random.default_rng(0) if draw is None else draw
@@ -179,14 +213,18 @@ class ReadingComprehension(Task):
 
     def answers(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32) -> list[Answer | None]:
         """The answer to each (question, passage); None where the passage is empty."""
-        windows = [(i, window) for i, pair in enumerate(pairs) for window in self.windows(*pair)]
-        best: list[Answer | None] = [None for _ in pairs]
+        return self.read([list(self.windows(*pair)) for pair in pairs], [passage for _, passage in pairs], batch_size)
+
+    def read(self, several: Sequence[list[Window]], passages: Sequence[str], batch_size: int) -> list[Answer | None]:
+        """The answer in the windows of each passage."""
+        windows = [(i, window) for i, ours in enumerate(several) for window in ours]
+        best: list[Answer | None] = [None for _ in passages]
         for chosen in batches_by_length([window.length for _, window in windows], batch_size):
             rows = [windows[n] for n in chosen]
             outputs = self.predict(self.model, self.inputs([window for _, window in rows]))
             for (i, window), scores in zip(rows, outputs, strict=True):
                 score, start, end = self.likeliest(window, scores)
-                found = Answer(pairs[i][1][start:end], start, end, score)
+                found = Answer(passages[i][start:end], start, end, score)
                 # Of windows that find the same, the likeliest; of equals, the earlier place, whatever the batches.
                 if best[i] is None or (-found.score, found.start, found.end) < (
                     -best[i].score,
@@ -197,11 +235,26 @@ class ReadingComprehension(Task):
         return best
 
     def evaluate(self, rows, batch_size=32):
-        """F1 and exact match, as CMRC 2018 counts them, of the rows that have an answer."""
+        """F1 and exact match, as CMRC 2018 counts them, of the rows that have an answer. Warns of questions whose
+        answers lie in no window.
+        """
         rows = [row for row in rows if row["answers"]]
         if not rows:
             raise DataError("no questions with answers to score on")
-        found = self.answers([(row["question"], row["passage"]) for row in rows], batch_size)
+        places = [self.places(row) for row in rows]
+        several = [
+            list(self.windows(row["question"], row["passage"], own)) for row, own in zip(rows, places, strict=True)
+        ]
+        hopeless = sum(
+            not any(window.answers for window in windows) and self.lost(row["passage"], own, windows) > 0
+            for row, own, windows in zip(rows, places, several, strict=True)
+        )
+        if hopeless:
+            warnings.warn(
+                f"the answers of {hopeless} of {len(rows)} questions lie in no window and cannot be found; {ADVICE}",
+                stacklevel=2,
+            )
+        found = self.read(several, [row["passage"] for row in rows], batch_size)
         texts = [answer.text if answer else "" for answer in found]
         scores = score_answers(texts, [[text for text, _ in row["answers"]] for row in rows])
         return {"f1": scores.f1, "exact_match": scores.exact_match, "average": scores.average}
