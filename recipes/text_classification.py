@@ -16,7 +16,7 @@ Then:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from bert4x import recipe
 from bert4x.tasks.readers import read_labelled
@@ -36,6 +36,9 @@ class Arguments(recipe.Arguments):
     text_column: str | None = recipe.option(None, "the text's name, or number from 1; default: by the names")
     pair_column: str | None = recipe.option(None, "the second text's")
     label_column: str | None = recipe.option(None, "the label's")
+    long: Literal["average", "maximum", "first"] = recipe.option(
+        "average", "of texts longer than --max-length: the scores of windows joined so, or only the first tokens read"
+    )
     label_first: bool = recipe.option(False, "the label is in the first column, whatever its name")
 
 
@@ -54,7 +57,9 @@ def main(args):
         labels = sorted({label for *_, found in [*train, *valid] for label in (found if args.several else [found])})
 
         # 2. A pretrained encoder; on the hidden state of its first token, a dense layer.
-        task = TextClassification(run.load(), labels, multi_label=bool(args.several), maxlen=args.max_length)
+        task = TextClassification(
+            run.load(), labels, multi_label=bool(args.several), maxlen=args.max_length, long=args.long
+        )
 
         # 3. Training: the weights of the epoch that scores best are kept.
         report = run.fit(task, train, valid)

@@ -39,7 +39,13 @@ def ids(text):
 
 def test_what_is_fed_and_predicted(folder):
     task = make(folder, maxlen=8, max_target=4)
-    examples = task.prepare([("床前", "疑霜"), ("举头望明月举头望", "低头思故乡"), ("", "疑"), ("床", " ")])
+    with pytest.warns(UserWarning, match="tokens and are cut") as told:
+        examples = task.prepare([("床前", "疑霜"), ("举头望明月举头望", "低头思故乡"), ("", "疑"), ("床", " ")])
+    assert [str(warning.message)[:26] for warning in told] == [
+        "1 of 4 sources have more t",
+        "1 of 4 targets have more t",
+    ]
+    assert task.sources(["举头望明月举头望"]) == [examples[1].source]  # said once
     assert task.skipped == {"empty source": 1, "empty target": 1}
     assert [example.length for example in examples] == [7, 12]
     (tokens, segments, places), (targets,) = task.batch(examples, 16)

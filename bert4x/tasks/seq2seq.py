@@ -1,5 +1,6 @@
 """A text from a text (titles, answers, translations) by one encoder that is a UniLM (Dong et al. 2019)."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,8 +54,8 @@ class Seq2Seq(Task):
 
     Args:
         backbone: of the application "unilm".
-        maxlen: tokens of a source; longer ones are cut, when called too.
-        max_target: tokens of a target.
+        maxlen: tokens of a source; longer ones are cut, when called too, of which a warning tells once.
+        max_target: tokens of a target; longer ones are cut in training, which is said as well.
         num_beams: of the search, unless a call says otherwise.
     """
 
@@ -75,6 +76,7 @@ class Seq2Seq(Task):
                 f"maxlen = {maxlen} and max_target = {max_target}; expected a target of 2 tokens or more, and no more "
                 f"than {backbone.config.max_position} in all"
             )
+        self.told: set[str] = set()  # of which texts it was said that they are cut
         super().__init__(backbone, maxlen, max_target=max_target, num_beams=num_beams)
         missing = [name for name in ("start_id", "end_id") if getattr(self.tokenizer, name) is None]
         if missing:
@@ -87,7 +89,7 @@ class Seq2Seq(Task):
 
     def prepare(self, rows):
         sources = self.sources([source for source, _ in rows])
-        targets, _ = self.tokenizer.encode_batch([target for _, target in rows], maxlen=self.max_target + 1)
+        targets = self.cut([target for _, target in rows], self.max_target + 1, "targets", self.max_target)
         self.skipped.clear()
         examples = []
         for source, target in zip(sources, targets, strict=True):
@@ -99,7 +101,21 @@ class Seq2Seq(Task):
 
     def sources(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of sources, cut."""
-        return self.tokenizer.encode_batch(list(texts), maxlen=self.maxlen)[0]
+        return self.cut(texts, self.maxlen, "sources", self.maxlen)
+
+    def cut(self, texts: Sequence[str], maxlen: int, what: str, tokens: int) -> list[list[int]]:
+        """The ids of texts, cut to `maxlen`; the first time that some are, a warning says so."""
+        texts = list(texts)
+        encoded = self.tokenizer.encode_batch(texts)[0]
+        long = [number for number, ids in enumerate(encoded) if len(ids) > maxlen]
+        if long and what not in self.told:
+            self.told.add(what)
+            warnings.warn(
+                f"{len(long)} of {len(encoded)} {what} have more than {tokens} tokens and are cut", stacklevel=4
+            )
+        for number in long:
+            encoded[number] = self.tokenizer.encode(texts[number], maxlen=maxlen)[0]
+        return encoded
 
     def batch(self, examples, length, draw=None):
         """Shape: token and segment ids (B, T), the places from which the target is predicted (B, K), -1 after them;
