@@ -108,6 +108,7 @@ def test_a_changed_byte_where_there_are_checksums(originals, tmp_path):
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
+        refused(folder, errors.CorruptFileError, match=r"checksum|CRC|crc")
         with pytest.raises(errors.CorruptFileError, match=r"checksum|CRC|crc"):
             bert4x.load(folder, verify=True)
 
@@ -274,8 +275,7 @@ def test_not_finite(dtype, value, originals, tmp_path):
     path = "Transformer-2-FeedForward/output/bias"
     weights[path][-1] = value
     folder = write_checkpoint(tmp_path / "a", "hf", config, weights)
-    with pytest.raises(errors.NotFiniteError, match=rf"{path} has 1 values that are NaN or infinite"):
-        bert4x.load(folder)
+    refused(folder, errors.NotFiniteError, match=rf"{path} has 1 values that are NaN or infinite")
     with pytest.raises(errors.NotFiniteError, match=path):
         bert4x.load(folder, strict=False)
 

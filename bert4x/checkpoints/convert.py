@@ -50,6 +50,7 @@ class Variables:
     def read(self, path: str, dtype: np.dtype) -> np.ndarray:
         """The values of one of them."""
         values = self.checkpoint.read(path)
+        check_finite(path, values)
         if self.keep is not None and path in VOCABULARY_ROWS:
             values = values[self.keep]
         if values.dtype == dtype:

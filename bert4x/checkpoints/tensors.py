@@ -26,8 +26,8 @@ class LazyTensor:
 
     `read()` returns an array of exactly `shape` and `dtype`; it may be a read-only view of a memory map.
     `verify()` checks the bytes against the checksum the format carries, if it carries one, and raises
-    `CorruptFileError`; it returns False when the format has no checksum for this tensor.
-    `rows(start, stop)` reads only these rows of the first axis; None where a format cannot.
+    `CorruptFileError`; it returns False when the format has no checksum for this tensor. `read()` checks them, too.
+    `rows(start, stop)` reads only these rows of the first axis, unchecked; None where a format cannot.
     """
 
     name: str

@@ -67,7 +67,7 @@ def read_tf1(prefix: str | os.PathLike) -> Tensors:
     """The tensors of a TensorFlow 1 or 2 checkpoint, in the order of their names; strings are skipped.
 
     `prefix` is what `tf.train.Saver` took, or the name of one of the files. Partitioned variables are read as one.
-    `verify()` of each tensor checks its crc32c; those of the index are always checked.
+    `read()` and `verify()` of each tensor check its crc32c; those of the index are always checked.
 
     Raises: `CheckpointNotFoundError`, `CorruptFileError`, `UnknownFormatError` (big-endian, compressed, exotic dtypes),
     `UnsafeFileError` (many tensors in the same bytes).
@@ -163,15 +163,23 @@ def _tensors(prefix: Path, entries: dict[bytes, bytes], size: int) -> Tensors:
 
 
 def _lazy(name: str, entry: _Entry, file: RegionFile) -> LazyTensor:
-    def verify() -> bool:
-        if masked_crc32c(file.chunks(entry.offset, entry.size)) != entry.crc:
+    def check(chunks: Iterable[np.ndarray]) -> None:
+        if masked_crc32c(chunks) != entry.crc:
             raise CorruptFileError(f"{file.path}: tensor {name!r} fails its checksum; download the file again")
+
+    def verify() -> bool:
+        check(file.chunks(entry.offset, entry.size))
         return True
+
+    def read() -> np.ndarray:
+        data = file.read(entry.offset, entry.size)
+        check([data])
+        return data.view(tensor.dtype).reshape(tensor.shape)
 
     tensor = file.tensor(name, entry.offset, entry.shape, _DTYPES[entry.dtype])
     if entry.size != tensor.nbytes:
         raise CorruptFileError(f"{name!r} {tensor.shape} {tensor.dtype} has {entry.size} bytes, not {tensor.nbytes}")
-    return replace(tensor, verify=verify)
+    return replace(tensor, read=read, verify=verify)
 
 
 def _partitioned(name: str, entry: _Entry, parts: list[LazyTensor]) -> LazyTensor:

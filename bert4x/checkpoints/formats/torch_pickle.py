@@ -31,7 +31,7 @@ def read_torch(path, root: str | None = None) -> Tensors:
 
     Names are the keys of the nested dicts (and positions in lists) joined by "."; with `root` only what is under that
     top-level key, named without it (Megatron's and DeepSpeed's shards keep the weights under "module"). Everything
-    that is not a tensor is skipped. `verify()` checks the CRC-32 of the zip form; the older form has none.
+    that is not a tensor is skipped. `read()` and `verify()` check the CRC-32 of the zip form; the older form has none.
 
     Raises `UnsafeFileError` if the pickle refers to anything but tensors and plain data, `UnknownFormatError` if it
     is neither form, `CorruptFileError` for damage, `TensorMismatchError` for two tensors of one name.
@@ -99,7 +99,7 @@ def _lazy(name: str, view: StridedView, segment: "ZipMember | Range") -> LazyTen
         span = view.span
         if span == 0:
             return np.empty(view.shape, dtype)
-        data = segment.read((view.storage.start + view.offset) * dtype.itemsize, span * dtype.itemsize)
+        data = segment.read_verified((view.storage.start + view.offset) * dtype.itemsize, span * dtype.itemsize)
         strides = tuple(stride * dtype.itemsize for stride in view.strides)
         return np.lib.stride_tricks.as_strided(data.view(dtype), view.shape, strides)
 
@@ -157,6 +157,8 @@ class Range:
     def read(self, start: int, length: int) -> np.ndarray:
         """Bytes `start` to `start + length`. Shape: (length,)"""
         return self.file.read(self.offset + start, length)
+
+    read_verified = read
 
     def cost(self, length: int) -> int:
         """Bytes that reading `length` of them touches."""

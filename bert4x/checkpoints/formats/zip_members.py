@@ -38,6 +38,20 @@ class ZipMember:
         """Where its data ends in the archive's file."""
         return self.offset + self.packed_size
 
+    def read_verified(self, start: int, length: int) -> np.ndarray:
+        """The same bytes as `read`, after checking the CRC-32 of the whole member if that was not done before.
+
+        Raises: `CorruptFileError`
+        """
+        if self.crc is None or self._verified:
+            return self.read(start, length)
+        if not start and length == self.size:  # one pass over the file for both
+            data = self.read(start, length)
+            self._check(zlib.crc32(data))
+            return data
+        self.verify()
+        return self.read(start, length)
+
     def read(self, start: int, length: int) -> np.ndarray:
         """Bytes `start` to `start + length`. Shape: (length,)"""
         if not self.deflated:
@@ -61,14 +75,16 @@ class ZipMember:
             return False
         if not self._verified:
             parts = [self.read(0, self.size)] if self.deflated else self.file.chunks(self.offset, self.size)
-            crc = functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
-            if crc != self.crc:
-                raise CorruptFileError(
-                    f"{self.path}: {self.name} has CRC-32 {crc:08x}, the archive says {self.crc:08x}; "
-                    "the file is damaged: download it again"
-                )
-            self._verified = True
+            self._check(functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0))
         return True
+
+    def _check(self, crc: int) -> None:
+        if crc != self.crc:
+            raise CorruptFileError(
+                f"{self.path}: {self.name} has CRC-32 {crc:08x}, the archive says {self.crc:08x}; "
+                "the file is damaged: download it again"
+            )
+        self._verified = True
 
 
 def read_members(path, max_ratio: int = MAX_RATIO) -> dict[str, ZipMember]:
