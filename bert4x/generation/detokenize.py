@@ -118,7 +118,7 @@ class _WordPieces:
     def add(self, token_id: int) -> str:
         token = self._tokenizer.id_to_token(token_id)
         token = self._tokenizer._token_translate_inv.get(token, token)
-        if len(token) > 1 and token[0] == "[" and token[-1] == "]":
+        if self._tokenizer.is_special(token):
             return ""
         if token.startswith("##") and len(token) > 2:
             text = token[2:]

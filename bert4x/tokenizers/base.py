@@ -19,6 +19,7 @@ def write_tokenizer_config(folder: str | os.PathLike, **values) -> None:
     (Path(folder) / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
+PADDINGS = (False, True, "longest", "max_length")
 Text = str | list[str]  # a text, or tokens that are already split and carry their own start and end
 
 
@@ -131,13 +132,19 @@ class TokenizerBase:
         maxlen: int | None = None,
         pattern: str = "S*E*E",
         truncate_from: str | int = "right",
-        padding: bool = False,
+        padding: bool | str = False,
     ) -> tuple:
         """`encode` of many texts (with `second_texts`: of pairs), much faster than one by one.
 
-        Returns `(token_ids, segment_ids)`: lists of B lists, or with `padding=True` int32 arrays of shape (B, T),
-        T the longest text, filled up with `pad_id` and segment 0.
+        Returns `(token_ids, segment_ids)`: lists of B lists, or with `padding` int32 arrays of shape (B, T), filled up
+        with `pad_id` and segment 0. T is the longest text with `padding=True` or "longest", and `maxlen` with
+        "max_length".
+        Raises: TokenizerError for what cannot be encoded or padded so.
         """
+        if padding is not None and padding not in PADDINGS:
+            raise TokenizerError(f"padding={padding!r}; expected one of {', '.join(map(repr, PADDINGS))}")
+        if padding == "max_length" and maxlen is None:
+            raise TokenizerError('padding="max_length" pads to maxlen; give it, or pad to the longest text with True')
         if isinstance(texts, str):
             raise TokenizerError("encode_batch takes a list of texts, not one text; use encode for one")
         texts = list(texts)
@@ -151,7 +158,8 @@ class TokenizerBase:
             return token_ids, segment_ids
         if self.pad_id is None:
             raise TokenizerError("this vocabulary has no padding token; pad the lists yourself and pass a padding_mask")
-        return _pad(token_ids, self.pad_id), _pad(segment_ids, 0)
+        length = maxlen if padding == "max_length" else max(map(len, token_ids), default=0)
+        return _pad(token_ids, length, self.pad_id), _pad(segment_ids, length, 0)
 
     def _encode_all(self, firsts: list[Text], seconds: list[Text] | None) -> tuple[list[list[int]], list]:
         """Ids of all texts, each with start and end, in one go."""
@@ -174,13 +182,18 @@ class TokenizerBase:
         if second is None:
             first, _ = self._truncate(first, None, maxlen, truncate_from)
             return first, [0] * len(first)
-        first, second = self._truncate(first, second, None if maxlen is None else maxlen + dropped, truncate_from)
+        first, second = self._truncate(first, second, maxlen, truncate_from, dropped)
         second = second[dropped:]
         return first + second, [0] * len(first) + [1] * len(second)
 
-    def _truncate(self, first: list, second: list | None, maxlen: int | None, truncate_from: str | int):
-        """Drops items from the longer sequence until both have `maxlen` together; of equal ones from the first."""
+    def _truncate(
+        self, first: list, second: list | None, maxlen: int | None, truncate_from: str | int, dropped: int = 0
+    ):
+        """Drops items from the longer sequence until both have `maxlen` together, of equal ones from the first; the
+        second will lose `dropped` more.
+        """
         a, b = len(first), len(second or ())
+        given, maxlen = maxlen, None if maxlen is None else maxlen + dropped
         if maxlen is None or a + b <= maxlen:
             return first, second
         half, other_half = maxlen // 2, maxlen - maxlen // 2
@@ -188,7 +201,7 @@ class TokenizerBase:
         keep_second = min(b, max(maxlen - a, other_half))
         start, end = self._token_start is not None, self._token_end is not None
         if min(keep, keep_second if second is not None else keep) < start + end:
-            raise TokenizerError(f"maxlen is too short for the start and end tokens; {maxlen} given")
+            raise TokenizerError(f"maxlen is too short for the start and end tokens; {given} given")
         index = {"right": -1 - end, "left": int(start)}.get(truncate_from, truncate_from)
         if isinstance(index, bool) or not isinstance(index, int):
             raise TokenizerError(f"truncate_from={truncate_from!r}; expected 'right', 'left' or an index")
@@ -213,8 +226,8 @@ def _checked(text: str) -> str:
     return text
 
 
-def _pad(rows: list[list[int]], value: int) -> np.ndarray:
-    array = np.full((len(rows), max(map(len, rows), default=0)), value, np.int32)
+def _pad(rows: list[list[int]], length: int, value: int) -> np.ndarray:
+    array = np.full((len(rows), length), value, np.int32)
     for row, ids in zip(array, rows, strict=True):
         row[: len(ids)] = ids
     return array

@@ -11,13 +11,10 @@ _NO_SPACE_AFTER = set("+-/={(<[")
 
 def join_wordpieces(tokens: Sequence[str]) -> str:
     """Joins tokens as people write them: no spaces around Chinese, one between Latin words, `##` merged, none
-    before punctuation, none after opening brackets, operators and Chinese punctuation. Tokens in square brackets
-    ([CLS], [unused1]) are left out.
+    before punctuation, none after opening brackets, operators and Chinese punctuation.
     """
     text = ""
     for token in tokens:
-        if len(token) > 1 and token[0] == "[" and token[-1] == "]":
-            continue
         if token.startswith("##") and len(token) > 2:
             text += token[2:]
         elif text and _wants_space(text, token):

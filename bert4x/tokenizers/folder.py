@@ -1,32 +1,34 @@
 """Finding the tokenizer that lies beside a model's weights."""
 
-import json
+import dataclasses
 import os
 import re
-import reprlib
 import warnings
 from pathlib import Path
 
-import tokenizers
+from tokenizers import AddedToken
 
 from ..checkpoints.files import default_model, is_name
-from ..errors import CorruptFileError, TokenizerError
-from ..json_files import check_kinds, read_json
+from ..errors import TokenizerError
+from .backend import from_tokenizer_json, read_backend
 from .base import TokenizerBase
 from .bpe import BpeTokenizer
 from .reading import reading
 from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
+from .settings import GENERIC, TokenizerSettings, read_object, read_settings
+from .unigram import albert, albert_normalizer, xlm_roberta
 from .vocab import load_vocab
 from .wordpiece import Tokenizer
 
 _SENTENCEPIECE_NAMES = ("spiece.model", "sentencepiece.model", "spm.model", "tokenizer.model", "chinese_vocab.model")
 _BPE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-# what the keys that are obeyed may hold, in tokenizer_config.json and in the model's config
-_KINDS = {
-    **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), (bool,)),
-    **dict.fromkeys(("cls_token", "sep_token"), (str, dict)),
-    "tokenizer_class": (str,),
-    "added_tokens_decoder": (dict,),
+SENTENCEPIECE_KINDS = ("CpmTokenizer", "AlbertTokenizer", "T5Tokenizer", "XLMRobertaTokenizer")
+ROLES = {  # of a WordPiece tokenizer: the argument, and what tokenizer_config.json calls it
+    "token_start": ("cls_token", "[CLS]"),
+    "token_end": ("sep_token", "[SEP]"),
+    "token_pad": ("pad_token", "[PAD]"),
+    "token_unk": ("unk_token", "[UNK]"),
+    "token_mask": ("mask_token", "[MASK]"),
 }
 _BRACKETED = re.compile(r"\[.*\]|<.*>")
 
@@ -72,55 +74,35 @@ def local(folder: str | os.PathLike) -> Path:
 
 
 def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
-    described = folder / "tokenizer_config.json"
-    with reading(folder / "config.json"):
-        options = _checked(config if config is not None else _read_json(folder / "config.json"), folder / "config.json")
-    with reading(described):
-        options = options | _checked(_read_json(described), described)
-    vocab = _vocab_file(folder)
-    pieces = _sentencepiece_file(folder)
-    kind = (options.get("tokenizer_class") or "").removesuffix("Fast")
-    if pieces is not None and (vocab is None or kind in ("CpmTokenizer", "AlbertTokenizer", "T5Tokenizer")):
+    content = read_object(folder / "tokenizer.json")
+    settings = read_settings(folder, config, content)
+    vocab, pieces = _vocab_file(folder), _sentencepiece_file(folder)
+    if content:
+        with reading(folder / "tokenizer.json"):
+            tokenizer = _from_tokenizer_json(folder / "tokenizer.json", content, settings, vocab)
+        if tokenizer is not None or (vocab is None and pieces is None):
+            return tokenizer
+    if pieces is not None and (vocab is None or settings.kind in SENTENCEPIECE_KINDS):
         try:
             with reading(pieces):
-                return _sentencepiece(pieces)
+                return _sentencepiece(pieces, settings, _model_type(folder, config))
         except MissingPackageError as error:
             warnings.warn(f"{pieces} is not loaded: {error}", stacklevel=3)
             return None
     if vocab is not None:
         with reading(vocab):
-            return _wordpiece(vocab, options)
-    if (folder / "tokenizer.json").is_file():
-        with reading(folder / "tokenizer.json"):
-            return _from_tokenizer_json(folder / "tokenizer.json")
+            return _wordpiece(load_vocab(vocab), settings)
     for names in _BPE_NAMES:
         if all((folder / name).is_file() for name in names):
-            return BpeTokenizer(*(folder / name for name in names))
+            paths = (folder / name for name in names)
+            return BpeTokenizer(*paths, added_tokens=_with_numbers(settings), token_pad=settings.name("pad_token"))
     return None
 
 
-def _checked(options: dict, path: Path) -> dict:
-    """The keys that are obeyed, after checking what they hold."""
-    check_kinds(options, _KINDS, str(path))
-    for key in ("cls_token", "sep_token"):
-        if isinstance(options.get(key), dict):
-            check_kinds(options[key], {"content": (str,)}, f"{path}: {key!r}")
-    for token_id, entry in (options.get("added_tokens_decoder") or {}).items():
-        content = entry.get("content") if isinstance(entry, dict) else None
-        if not re.fullmatch("[0-9]{1,9}", token_id) or not isinstance(content, str):
-            raise TokenizerError(
-                f"{path}: 'added_tokens_decoder' maps {token_id[:40]!r} to {reprlib.repr(entry)}; expected an id and "
-                'an object such as {"content": "[CLS]"}'
-            )
-    return options
-
-
-def _read_json(path: Path) -> dict:
-    """The JSON object of a file, {} if there is none."""
-    try:
-        return read_json(path) if path.is_file() else {}
-    except CorruptFileError as error:
-        raise TokenizerError(str(error)) from error
+def _model_type(folder: Path, config: dict | None) -> str:
+    """The family that a config names, "" if it does not."""
+    data = config if config and "model_type" in config else read_object(folder / "config.json")
+    return str(data.get("model_type") or "")
 
 
 def _vocab_file(folder: Path) -> Path | None:
@@ -138,58 +120,99 @@ def _sentencepiece_file(folder: Path) -> Path | None:
     return next((path for path in named + sorted(folder.glob("*.model")) if path.is_file()), None)
 
 
-def _sentencepiece(path: Path) -> SpTokenizer:
+def _sentencepiece(path: Path, settings: TokenizerSettings, model_type: str) -> TokenizerBase:
+    if settings.kind == "AlbertTokenizer" or (not settings.kind and model_type.startswith("albert")):
+        return albert(path, settings)
+    if settings.kind == "XLMRobertaTokenizer" or path.name == "sentencepiece.bpe.model":
+        return xlm_roberta(path, settings)
     tokenizer = SpTokenizer(path, token_start=None, token_end=None)
     if is_cpm(tokenizer):
         return CpmTokenizer(path)
+    added = {number: one for number, one in settings.added.items() if one.content not in tokenizer.token_dict}
     for start, end in (("[CLS]", "[SEP]"), ("<s>", "</s>"), (None, "</s>")):
         if (start is None or start in tokenizer.token_dict) and end in tokenizer.token_dict:
-            return SpTokenizer(path, start, end)
-    return tokenizer
+            return SpTokenizer(path, start, end, added_tokens=added)
+    return SpTokenizer(path, None, None, added_tokens=added) if added else tokenizer
 
 
-def _wordpiece(path: Path, options: dict) -> Tokenizer:
-    vocab = load_vocab(path)
-    added = {entry["content"]: int(i) for i, entry in (options.get("added_tokens_decoder") or {}).items()}
-    lower = options.get("do_lower_case")
+def _with_numbers(settings: TokenizerSettings, vocab: dict[str, int] | None = None) -> dict[int, AddedToken]:
+    """All added tokens by id; those without an id in any file follow the others, as in transformers."""
+    vocab = vocab or {}
+    added = {vocab.get(one.content, number): one for number, one in settings.added.items()}
+    flagged = [one for one in settings.names.values() if one.content in vocab]
+    added |= {vocab[one.content]: one for one in (*settings.extra, *flagged) if one.content in vocab}
+    following = max([-1, *vocab.values(), *added]) + 1
+    new = [one for one in settings.extra if one.content not in vocab]
+    return added | dict(enumerate(new, start=following))
+
+
+def _wordpiece(vocab: dict[str, int], settings: TokenizerSettings, lower: bool | None = None, **options) -> Tokenizer:
+    lower = settings.switch("do_lower_case", lower)
     if lower is None:
         lower = not any(re.search("[A-Z]", token) and not _BRACKETED.fullmatch(token) for token in vocab)
-    ends = {}
-    for argument, key, default in (("token_start", "cls_token", "[CLS]"), ("token_end", "sep_token", "[SEP]")):
-        token = options.get(key) or default
-        token = token.get("content", default) if isinstance(token, dict) else token
-        ends[argument] = token if token in vocab else None
-    return Tokenizer(
-        vocab | added,
-        do_lower_case=bool(lower),
-        strip_accents=options.get("strip_accents"),
-        tokenize_chinese_chars=options.get("tokenize_chinese_chars") is not False,
-        special_tokens=added,
-        **ends,
-    )
+    added = _with_numbers(settings, vocab)
+    known = vocab.keys() | {one.content for one in added.values()}
+    names = {}
+    for argument, (key, default) in ROLES.items():
+        name = settings.name(key, default)
+        if name not in known and key in settings.names:
+            warnings.warn(f"the files beside the vocabulary name {name!r} as {key}, but give it no id", stacklevel=5)
+        optional = argument in ("token_start", "token_end")
+        names[argument] = None if optional and name not in known else name
+    usual = {
+        "strip_accents": settings.switch("strip_accents"),
+        "tokenize_chinese_chars": settings.switch("tokenize_chinese_chars", True),
+    }
+    return Tokenizer(vocab, lower, added_tokens=added, **(names | usual | options))
 
 
-def _from_tokenizer_json(path: Path) -> TokenizerBase | None:
-    """Hugging Face's own file: BERT's WordPiece and GPT2's BPE are read, in the form their tokenizers save them."""
-    content = _read_json(path)
-    tokenizers.Tokenizer.from_str(json.dumps(content))  # raises for all that is not as the library writes it
-    model, normalizer, splitter = (content.get(key) or {} for key in ("model", "normalizer", "pre_tokenizer"))
-    added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
-    kinds = model.get("type"), normalizer.get("type"), splitter.get("type")
-    if kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer") and normalizer["clean_text"]:
-        vocab = model["vocab"] | added
-        return Tokenizer(
-            vocab,
-            do_lower_case=normalizer["lowercase"],
-            word_maxlen=model["max_input_chars_per_word"],
-            token_start="[CLS]" if "[CLS]" in vocab else None,
-            token_end="[SEP]" if "[SEP]" in vocab else None,
-            strip_accents=normalizer["strip_accents"],
-            tokenize_chinese_chars=normalizer["handle_chinese_chars"],
-            special_tokens=added,
-        )
-    if kinds == ("BPE", None, "ByteLevel") and not splitter["add_prefix_space"]:
+def _from_tokenizer_json(
+    path: Path, content: dict, settings: TokenizerSettings, vocab: Path | None
+) -> TokenizerBase | None:
+    """Hugging Face's own file: BERT's WordPiece, GPT2's BPE and ALBERT's Unigram as classes, others as they stand."""
+    model, normalizer, splitter = (_object(content, key, path) for key in ("model", "normalizer", "pre_tokenizer"))
+    kind = model.get("type") or ("WordPiece" if "max_input_chars_per_word" in model else None)  # old files leave it out
+    kinds = kind, normalizer.get("type"), splitter.get("type")
+    bert = kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer") and normalizer.get("clean_text") is True
+    if kind == "WordPiece" and (bert or settings.kind == "BertTokenizer"):
+        read_backend(content, str(path))
+        base = model["vocab"]
+        _compare(path, base | {one.content: n for n, one in settings.added.items()}, vocab)
+        options = {"word_maxlen": model.get("max_input_chars_per_word", 100)}
+        if settings.configured and settings.kind not in GENERIC:
+            return _wordpiece(base, settings, lower=True, **options)
+        options |= {"strip_accents": normalizer.get("strip_accents")}
+        options |= {"tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True)}
+        unsaid = dataclasses.replace(settings, switches={})
+        return _wordpiece(base, unsaid, lower=bool(normalizer.get("lowercase")), **options)
+    if kinds == ("BPE", None, "ByteLevel") and not splitter.get("add_prefix_space"):
+        read_backend(content, str(path))
         merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-        return BpeTokenizer(model["vocab"] | added, merges)
+        added = _with_numbers(settings, model["vocab"])
+        return BpeTokenizer(model["vocab"], merges, added_tokens=added, token_pad=settings.name("pad_token"))
+    if kind in ("WordPiece", "BPE", "Unigram"):
+        if settings.kind == "AlbertTokenizer" and settings.configured:
+            content = content | {"normalizer": albert_normalizer(normalizer, settings)}
+        return from_tokenizer_json(read_backend(content, str(path)), settings, str(path))
+    read_backend(content, str(path))
     warnings.warn(f"{path} describes a tokenizer that bert4x does not read: {kinds}", stacklevel=4)
     return None
+
+
+def _object(content: dict, key: str, path: Path) -> dict:
+    value = content.get(key) or {}
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path} is damaged: its {key} is {value!r}; expected an object")
+    return value
+
+
+def _compare(path: Path, tokens: dict[str, int], vocab: Path | None) -> None:
+    """Warns where a vocab.txt beside a tokenizer.json gives other ids, of which transformers knows nothing."""
+    other = {} if vocab is None else load_vocab(vocab)
+    differing = [t for t, number in other.items() if tokens.get(t, number) != number]
+    if differing:
+        warnings.warn(
+            f"{vocab} and {path} contradict each other ({differing[0]!r} is {other[differing[0]]} and "
+            f"{tokens[differing[0]]}); {path.name} counts, as in transformers. Delete the one that is out of date",
+            stacklevel=6,
+        )

@@ -67,7 +67,10 @@ def load_vocab(
     (`##的`, `[unused1]`), which BERT's tokenizer can never produce. `keep_tokens[new_id]` is the old id, for
     `load(..., keep_tokens=keep_tokens)`. `startswith` defaults to the special tokens the vocabulary has.
 
-    Raises TokenizerError for a file that is missing, empty, undecodable, or that names a token or an id twice.
+    Every line keeps its number: a blank one has the token "", which no text contains, and of equal tokens the last
+    wins, as in transformers (ERNIE 3.0's vocabulary has "$" twice).
+
+    Raises TokenizerError for a file that is missing, empty, undecodable, or that gives an id twice.
     """
     try:
         text = read_bounded(dict_path).decode(encoding).removeprefix("\ufeff")
@@ -85,17 +88,14 @@ def load_vocab(
     for number, line in enumerate(lines):
         token, *rest = re.split("[ \t]+", line.strip(" \t"))  # of a frequency list, what follows the token is dropped
         token_id = number
+        if has_ids and not token:
+            continue
         if has_ids:
             if len(rest) != 1 or not re.fullmatch("[0-9]{1,9}", rest[0]):
                 raise TokenizerError(
                     f"{dict_path} line {number + 1}: expected a token, a tab and its id, found {line!r}"
                 )
             token_id = int(rest[0])
-        if token in token_dict:
-            raise TokenizerError(
-                f"{dict_path} line {number + 1}: token {token!r} was already given id {token_dict[token]}; "
-                "remove one of the two lines"
-            )
         if token_id in lines_of:
             raise TokenizerError(f"{dict_path} lines {lines_of[token_id]} and {number + 1} both have id {token_id}")
         token_dict[token] = token_id

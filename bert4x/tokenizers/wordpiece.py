@@ -7,46 +7,31 @@ only what lies between them ("runs": Latin words, numbers, and anything unusual)
 
 import os
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
-from .base import TokenizerBase, without_surrogates, write_tokenizer_config
+from .base import TokenizerBase, without_surrogates
+from .characters import RUN, Folding, char_table, chunks
 from .decoding import join_wordpieces
-from .vocab import load_vocab, save_vocab
+from .saving import save_wordpiece
+from .vocab import load_vocab
 
-SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-_SPACE, _RUN = -1, -2
 _CHUNK = 1 << 20  # characters tokenized at once, and characters of runs remembered
-_PUNCTUATION_BLOCKS = ((0x21, 0x7E), (0xA1, 0xBF), (0x2010, 0x205E), (0x3001, 0x301F), (0xFF01, 0xFF65))
-_CJK_BLOCKS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF))
 
 
-def _is_lone_punctuation(char: str) -> bool:
-    is_letter_or_digit = char.isascii() and char.isalnum()
-    is_punctuation = char.isascii() or unicodedata.category(char).startswith("P")
-    return is_punctuation and not is_letter_or_digit and unicodedata.normalize("NFD", char) == char
+class Piece(NamedTuple):
+    """A token, its id, and where it stands in the text: `text[begin:end]`."""
 
-
-def _char_table(vocab: dict[str, int], unk_id: int, split_cjk: bool) -> np.ndarray:
-    """For each character up to U+FFFF: its id if it is always a word of its own, or _SPACE or _RUN."""
-    table = np.full(0x10000, _RUN, np.int32)
-    for first, last in _PUNCTUATION_BLOCKS:
-        table[[code for code in range(first, last + 1) if _is_lone_punctuation(chr(code))]] = unk_id
-    for first, last in _CJK_BLOCKS if split_cjk else ():
-        table[first : last + 1] = unk_id
-    for token, token_id in vocab.items():
-        if len(token) == 1 and ord(token) < len(table) and table[ord(token)] != _RUN:
-            table[ord(token)] = token_id
-    table[[ord(char) for char in " \t\n\r\u3000"]] = _SPACE
-    return table
+    token: str
+    id: int
+    begin: int
+    end: int
 
 
 class Tokenizer(TokenizerBase):
@@ -59,8 +44,11 @@ class Tokenizer(TokenizerBase):
     one that is in the vocabulary is one token, whatever its length, as word-based models need. Lone surrogates count
     as U+FFFD.
 
+    `added_tokens` maps ids to `tokenizers.AddedToken`s, which are found in a text before it is cut into words, by
+    their `normalized`, `lstrip`, `rstrip` and `single_word`; the id that `token_dict` gives to one of them comes first.
+
     Source: Devlin et al. 2018 (arXiv 1810.04805); greedy longest match: Wu et al. 2016 (arXiv 1609.08144).
-    Raises TokenizerError for a vocabulary without "[UNK]" or without the start or end token.
+    Raises TokenizerError for a vocabulary without its unknown, start or end token.
     """
 
     def __init__(
@@ -76,31 +64,38 @@ class Tokenizer(TokenizerBase):
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
         special_tokens: Iterable[str] = (),
+        added_tokens: Mapping[int, AddedToken] | None = None,
+        token_pad: str = "[PAD]",
+        token_unk: str = "[UNK]",
+        token_mask: str = "[MASK]",
     ):
         super().__init__(token_start, token_end, pre_tokenize, token_translate)
-        self.token_dict = dict(token_dict) if isinstance(token_dict, dict) else load_vocab(token_dict)
-        self.do_lower_case = do_lower_case
+        self.vocab = dict(token_dict) if isinstance(token_dict, dict) else load_vocab(token_dict)
+        self.do_lower_case, self.strip_accents = do_lower_case, strip_accents
+        self.tokenize_chinese_chars = tokenize_chinese_chars
+        added_tokens = dict(added_tokens or {})
+        added = {one.content: token_id for token_id, one in added_tokens.items()}
+        self.token_dict = self.vocab | {token: added[token] for token in added if token not in self.vocab}
         self._token_dict = self.token_dict  # the name bert4keras' scripts reach for
         for token, token_id in self.token_dict.items():
             if not isinstance(token, str) or not isinstance(token_id, int) or not 0 <= token_id < 2**31:
                 raise TokenizerError(f"token_dict maps tokens to ids from 0 on; found {token!r}: {token_id!r}")
-        self._tokens_by_id = {token_id: token for token, token_id in self.token_dict.items()}
-        if len(self._tokens_by_id) < len(self.token_dict):
+        self._tokens_by_id = {token_id: token for token, token_id in self.vocab.items()}
+        if len(self._tokens_by_id) < len(self.vocab):
             raise TokenizerError("two tokens of token_dict share an id; every token needs its own")
-        if "[UNK]" not in self.token_dict:
+        self._tokens_by_id |= {token_id: one.content for token_id, one in added_tokens.items()}
+        if token_unk not in self.token_dict:
             raise TokenizerError(
-                f"the vocabulary of {len(self.token_dict)} tokens lacks [UNK], for words it cannot spell"
+                f"the vocabulary of {len(self.token_dict)} tokens lacks {token_unk}, for words it cannot spell"
             )
         self.vocab_size = max(self._tokens_by_id) + 1
-        names = {"pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]", "start": token_start, "end": token_end}
-        self._set_specials({name: self.token_dict.get(token) for name, token in names.items()})
+        self.names = {"pad": token_pad, "unk": token_unk, "mask": token_mask, "start": token_start, "end": token_end}
+        self._set_specials({name: self.token_dict.get(token) for name, token in self.names.items()})
 
-        candidates = dict.fromkeys((*SPECIALS, token_start, token_end, *special_tokens))
-        self._specials = [token for token in candidates if token and token in self.token_dict]
-        longest_first = sorted(self._specials, key=len, reverse=True)
-        self._special_pattern = re.compile("|".join(map(re.escape, longest_first)))
         self._backend = tokenizers.Tokenizer(
-            models.WordPiece(self.token_dict, unk_token="[UNK]", max_input_chars_per_word=word_maxlen)
+            models.WordPiece(
+                self.vocab | {token_unk: self.unk_id}, unk_token=token_unk, max_input_chars_per_word=word_maxlen
+            )
         )
         self._backend.normalizer = normalizers.BertNormalizer(
             clean_text=True,
@@ -109,11 +104,34 @@ class Tokenizer(TokenizerBase):
             lowercase=do_lower_case,
         )
         self._backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._backend.add_special_tokens(self._specials)
-        self._table = _char_table(self.token_dict, self.unk_id, tokenize_chinese_chars)
+        named = (*self.names.values(), token_start or "[CLS]", token_end or "[SEP]", *special_tokens)
+        self._add({token: AddedToken(token, special=True) for token in named if token in self.token_dict}, added_tokens)
+        self._table = char_table(self.vocab, self.unk_id, tokenize_chinese_chars)
         self._runs: dict[str, list[int]] = {}
         self._runs_length = 0
         self._normalized_chars: dict[str, str] = {}
+
+    def _add(self, specials: dict[str, AddedToken], added_tokens: dict[int, AddedToken]) -> None:
+        """Gives special and added tokens to `tokenizers`, and sorts them by how they are found."""
+        self.added_tokens = specials | {one.content: one for one in added_tokens.values()}
+        by_id = sorted(self.added_tokens.values(), key=lambda one: self.token_dict[one.content])
+        normalize = self._backend.normalizer.normalize_str
+        # one of which nothing is left would be found everywhere, without end
+        self._backend.add_tokens([one for one in by_id if not one.normalized or normalize(one.content)])
+        self._special_contents = {one.content for one in by_id if one.special}
+        self._ids_of_backend = {
+            self._backend.token_to_id(one.content): self.token_dict[one.content]
+            for one in by_id
+            if self._backend.token_to_id(one.content) not in (None, self.token_dict[one.content])
+        }
+        verbatim = [one for one in by_id if not one.normalized]
+        self._verbatim = {one.content for one in verbatim}
+        plain = [one.content for one in verbatim if not (one.lstrip or one.rstrip or one.single_word)]
+        self._plain = sorted((content for content in plain if "\n" not in content), key=len, reverse=True)
+        self._plain_pattern = re.compile("|".join(map(re.escape, self._plain)) or "(?!)")
+        self._context_sensitive = self._verbatim - set(self._plain)
+        self._folded = [one.content for one in by_id if one.normalized and normalize(one.content)]
+        self._folding: Folding | None = None
 
     def token_to_id(self, token: str) -> int:
         return self.token_dict.get(token, self.unk_id)
@@ -123,37 +141,71 @@ class Tokenizer(TokenizerBase):
             raise TokenizerError(f"no token has id {token_id}; ids go from 0 to {self.vocab_size - 1}")
         return self._tokens_by_id[token_id]
 
-    def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None) -> str:
-        """Readable text of ids (or of `tokens`): no spaces around Chinese, `##` merged, bracketed tokens left out."""
+    def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
+        """Readable text of ids (or of `tokens`): no spaces around Chinese, `##` merged. Special tokens and those in
+        square brackets ([unused1]) are left out, unless `skip_special_tokens` is False; added tokens that are not
+        special stay.
+        """
         tokens = self.ids_to_tokens(ids) if tokens is None else tokens
-        return join_wordpieces([self._token_translate_inv.get(token, token) for token in tokens])
+        tokens = [self._token_translate_inv.get(token, token) for token in tokens]
+        return join_wordpieces([t for t in tokens if not (skip_special_tokens and self.is_special(t))])
+
+    def is_special(self, token: str) -> bool:
+        """Whether a token is no part of the text: a special token, or one in square brackets that nobody added."""
+        if token in self.added_tokens:
+            return token in self._special_contents
+        return len(token) > 1 and token[0] == "[" and token[-1] == "]"
 
     def save(self, folder: str | os.PathLike) -> None:
-        save_vocab(Path(folder) / "vocab.txt", self.token_dict)
-        write_tokenizer_config(folder, tokenizer_class="BertTokenizer", do_lower_case=self.do_lower_case)
+        save_wordpiece(self, folder)
 
     # ids of a batch
 
     def _text_ids(self, texts: list[str]) -> list[list[int]]:
         if self._pre_tokenize or self._token_translate:
             return super()._text_ids(texts)
-        return list(chain.from_iterable(self._chunk_ids(chunk) for chunk in _chunks(texts)))
+        return list(chain.from_iterable(self._chunk_ids(chunk) for chunk in chunks(texts, _CHUNK)))
 
     def _chunk_ids(self, texts: list[str]) -> list[list[int]]:
+        """Ids of some texts: by the table, and those that may hold an added token whose neighbours matter, whole."""
+        whole = [self._needs_backend(text) for text in texts] if self._needs_backend("\n".join(texts)) else ()
+        if not any(whole):
+            return self._table_ids(texts)
+        rest = iter(self._table_ids([text for text, is_whole in zip(texts, whole, strict=True) if not is_whole]))
+        return [
+            self._backend_ids(text) if is_whole else next(rest) for text, is_whole in zip(texts, whole, strict=True)
+        ]
+
+    def _needs_backend(self, text: str) -> bool:
+        if any(content in text for content in self._context_sensitive):
+            return True
+        if self._folded and self._folding is None:
+            self._folding = Folding(self._backend.normalizer, self._folded)
+        return self._folding is not None and self._folding.may_hold(text)
+
+    def _backend_ids(self, text: str) -> list[int]:
+        return self._own_ids(self._backend.encode(without_surrogates(text), add_special_tokens=False).ids)
+
+    def _own_ids(self, ids: list[int]) -> list[int]:
+        """The ids that the files give to added tokens; `tokenizers` counts on from the vocabulary."""
+        other = self._ids_of_backend
+        return [other.get(token_id, token_id) for token_id in ids] if other else ids
+
+    def _table_ids(self, texts: list[str]) -> list[list[int]]:
         joined = "\n".join(("", *texts, ""))
         try:
             encoded = joined.encode("utf-32-le")
         except UnicodeEncodeError:
             joined = without_surrogates(joined)
             encoded = joined.encode("utf-32-le")
-        values = self._table.take(np.frombuffer(encoded, "<u4"), mode="clip")  # all above U+FFFF is _RUN, like it
+        values = self._table.take(np.frombuffer(encoded, "<u4"), mode="clip")  # all above U+FFFF is RUN, like it
 
         cut = np.zeros(len(values), bool)  # between a character and the one before
-        if any(token in joined for token in self._specials):
-            for match in self._special_pattern.finditer(joined):
-                values[match.start() : match.end()] = _RUN
+        if any(token in joined for token in self._plain):
+            for match in self._plain_pattern.finditer(joined):
+                values[match.start() : match.end()] = RUN
                 cut[[match.start(), match.end()]] = True
-        is_run = values == _RUN
+        is_run = values == RUN
         continues = np.zeros(len(values), bool)
         continues[1:] = is_run[1:] & is_run[:-1] & ~cut[1:]
         begins = np.flatnonzero(is_run & ~continues)
@@ -163,7 +215,7 @@ class Tokenizer(TokenizerBase):
         counts = (values >= 0).astype(np.int64)
         counts[begins] = [len(ids) for ids in runs]
         flat = np.repeat(values, counts)
-        flat[flat == _RUN] = list(chain.from_iterable(runs))
+        flat[flat == RUN] = list(chain.from_iterable(runs))
         stops = np.cumsum([0, *(len(text) + 1 for text in texts)])
         bounds = np.concatenate([[0], np.cumsum(counts)])[stops].tolist()
         ids = flat.tolist()
@@ -178,14 +230,14 @@ class Tokenizer(TokenizerBase):
         missing = [run for run in dict.fromkeys(runs) if run not in known]
         if missing:
             encodings = self._backend.encode_batch_fast(missing, add_special_tokens=False)
-            known.update((run, encoding.ids) for run, encoding in zip(missing, encodings, strict=True))
+            known.update((run, self._own_ids(encoding.ids)) for run, encoding in zip(missing, encodings, strict=True))
             self._runs_length += sum(map(len, missing))
         return [known[run] for run in runs]
 
     # tokens and offsets of one text
 
     def _tokenize(self, text: str) -> list[str]:
-        return [token for token, _, _ in self._pieces(text)]
+        return [piece.token for piece in self._pieces(text)]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """`(start, end)` in `text` of each token of `tokenize(text)`; (0, 0) for the added start and end tokens."""
@@ -196,11 +248,16 @@ class Tokenizer(TokenizerBase):
         pieces = self._pieces(text)
         start = [] if self.start_id is None else [self.start_id]
         end = [] if self.end_id is None else [self.end_id]
-        ids = self.tokens_to_ids(self._token_translate.get(token, token) for token, _, _ in pieces)
-        offsets = [(begin, stop) for _, begin, stop in pieces]
+        ids = [self._translated(piece) for piece in pieces]
+        offsets = [(piece.begin, piece.end) for piece in pieces]
         return start + ids + end, [(0, 0)] * len(start) + offsets + [(0, 0)] * len(end)
 
-    def _pieces(self, text: str) -> list[tuple[str, int, int]]:
+    def _translated(self, piece: Piece) -> int:
+        if piece.token not in self._token_translate:
+            return piece.id
+        return self.token_to_id(self._token_translate[piece.token])
+
+    def _pieces(self, text: str) -> list[Piece]:
         """Tokens with their offsets; an unknown word is given as the word itself, normalised."""
         text = without_surrogates(text)
         if self._pre_tokenize is None:
@@ -211,34 +268,46 @@ class Tokenizer(TokenizerBase):
             position = max(position, normalized.find(word, position))
             here = origins[position : position + len(word)]
             if word in self.token_dict:
-                pieces.append((word, here[0], here[-1] + 1))
+                pieces.append(Piece(word, self.token_dict[word], here[0], here[-1] + 1))
             else:
-                pieces += [(token, here[a], here[b - 1] + 1) for token, a, b in self._backend_pieces(word)]
+                found = self._backend_pieces(word)
+                pieces += [Piece(token, number, here[a], here[b - 1] + 1) for token, number, a, b in found]
             position += len(word)
         return pieces
 
-    def _backend_pieces(self, text: str) -> Iterator[tuple[str, int, int]]:
+    def _backend_pieces(self, text: str) -> Iterator[Piece]:
         encoding = self._backend.encode(text, add_special_tokens=False)
-        for token_id, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
+        for token_id, (begin, end) in zip(self._own_ids(encoding.ids), encoding.offsets, strict=True):
             token, source = self._tokens_by_id[token_id], text[begin:end]
-            if token_id == self.unk_id and source != token:
-                token = self._normalize(source)[0] or token  # empty where NFD reordered marks across the offsets
-            yield token, begin, end
+            if token_id == self.unk_id and source.strip() != token:
+                word = self._normalize(source)[0]  # empty where NFD reordered marks across the offsets
+                token = word if word and word not in self.token_dict else token
+            yield Piece(token, token_id, begin, end)
 
     def _normalize(self, text: str) -> tuple[str, list[int]]:
-        """The text as WordPiece sees it (special tokens untouched), and for each character its index in `text`."""
+        """The text as WordPiece sees it (verbatim tokens untouched), and for each character its index in `text`."""
         chars, origins, begin = [], [], 0
-        for match in chain(self._special_pattern.finditer(text), [None]):
-            end = len(text) if match is None else match.start()
-            for index in range(begin, end):
+        for start, end in [*self._verbatim_spans(text), (len(text), len(text))]:
+            for index in range(begin, start):
                 normalized = self._normalize_char(text[index])
                 chars.append(normalized)
                 origins += [index] * len(normalized)
-            if match is not None:
-                chars.append(match.group())
-                origins += range(match.start(), match.end())
-                begin = match.end()
+            chars.append(text[start:end])
+            origins += range(start, end)
+            begin = end
         return "".join(chars), origins
+
+    def _verbatim_spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where special and added tokens stand that are found as they are written, spaces around them left out."""
+        if not any(content in text for content in self._context_sensitive):
+            yield from (match.span() for match in self._plain_pattern.finditer(text))
+            return
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        for token_id, (begin, end) in zip(self._own_ids(encoding.ids), encoding.offsets, strict=True):
+            token = self._tokens_by_id[token_id]
+            start = text.find(token, begin, end) if token in self._verbatim else -1
+            if start >= 0:
+                yield start, start + len(token)
 
     def _normalize_char(self, char: str) -> str:
         known = self._normalized_chars.get(char)
@@ -262,10 +331,10 @@ class Tokenizer(TokenizerBase):
             )
             while position < len(normalized) and normalized[position] == " ":
                 position += 1
-            if token in self._specials:
+            if token in self._verbatim:
                 found = position if not is_added and normalized.startswith(token, position) else -1
             else:
-                token = token[2:] if token.startswith("##") and token in self.token_dict else token
+                token = self._as_in_normalized_text(token)
                 found = normalized.find(token, position)
             if found < 0:
                 mapping.append([])
@@ -274,15 +343,7 @@ class Tokenizer(TokenizerBase):
             mapping.append(sorted(set(origins[found:position])))
         return mapping
 
-
-def _chunks(texts: list[str]) -> Iterator[list[str]]:
-    """The texts in order, in lists of about `_CHUNK` characters."""
-    chunk, length = [], 0
-    for text in texts:
-        chunk.append(text)
-        length += len(text) + 1
-        if length >= _CHUNK:
-            yield chunk
-            chunk, length = [], 0
-    if chunk:
-        yield chunk
+    def _as_in_normalized_text(self, token: str) -> str:
+        if token in self.added_tokens:
+            return "".join(map(self._normalize_char, token)).strip(" ")
+        return token[2:] if token.startswith("##") and token in self.token_dict else token
