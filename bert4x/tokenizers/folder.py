@@ -159,6 +159,8 @@ def _wordpiece(vocab: dict[str, int], settings: TokenizerSettings, lower: bool |
             warnings.warn(f"the files beside the vocabulary name {name!r} as {key}, but give it no id", stacklevel=5)
         optional = argument in ("token_start", "token_end")
         names[argument] = None if optional and name not in known else name
+    for one in added.values():
+        one.special = one.special or one.content in names.values()
     usual = {
         "strip_accents": settings.switch("strip_accents"),
         "tokenize_chinese_chars": settings.switch("tokenize_chinese_chars", True),

@@ -50,7 +50,8 @@ def save_wordpiece(tokenizer: Tokenizer, folder: str | os.PathLike) -> None:
 
 def all_lines(tokenizer: Tokenizer) -> list[str]:
     """The token of every id, as a vocab.txt can hold it."""
-    held = {number: token for token, number in tokenizer.token_dict.items() if token and not re.search(r"\s", token)}
+    unheld = re.compile(r"[\s\0]")
+    held = {number: token for token, number in tokenizer.token_dict.items() if token and not unheld.search(token)}
     lines = []
     for number in range(tokenizer.vocab_size):
         token = held.get(number, f"[unused{number}]")

@@ -116,8 +116,10 @@ class Tokenizer(TokenizerBase):
         self.added_tokens = specials | {one.content: one for one in added_tokens.values()}
         by_id = sorted(self.added_tokens.values(), key=lambda one: self.token_dict[one.content])
         normalize = self._backend.normalizer.normalize_str
-        # one of which nothing is left would be found everywhere, without end
-        self._backend.add_tokens([one for one in by_id if not one.normalized or normalize(one.content)])
+        found_as = {normalize(one.content): one for one in reversed(by_id) if one.normalized}
+        found_as.pop("", None)  # one of which nothing is left would be found everywhere, without end
+        # of those that are equal when normalised `tokenizers` takes any one; here it is the first
+        self._backend.add_tokens([one for one in by_id if not one.normalized or one in found_as.values()])
         self._special_contents = {one.content for one in by_id if one.special}
         self._ids_of_backend = {
             self._backend.token_to_id(one.content): self.token_dict[one.content]
@@ -130,7 +132,7 @@ class Tokenizer(TokenizerBase):
         self._plain = sorted((content for content in plain if "\n" not in content), key=len, reverse=True)
         self._plain_pattern = re.compile("|".join(map(re.escape, self._plain)) or "(?!)")
         self._context_sensitive = self._verbatim - set(self._plain)
-        self._folded = [one.content for one in by_id if one.normalized and normalize(one.content)]
+        self._folded = [one.content for one in found_as.values()]
         self._folding: Folding | None = None
 
     def token_to_id(self, token: str) -> int:
