@@ -17,8 +17,9 @@ def folder(stand_ins, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_python(folder):
+def test_python(folder, capsys):
     names = run_python(READMES[0])
+    printed = capsys.readouterr().out.splitlines()
     assert names["hidden"].shape == (
         1,
         len(names["model"].tokenizer.encode("今天天气很好。")[0]),
@@ -27,6 +28,8 @@ def test_python(folder):
     assert names["logits"].shape[-1] == names["model"].config.vocab_size
     assert names["albert"].config.model == "albert_unshared"
     np.testing.assert_allclose(names["probabilities"].sum(), 1, rtol=1e-5)
+    for path in READMES:  # what the first lines print is written below them
+        assert re.search(r"^```\n(.*?)\n```$", path.read_text(encoding="utf-8"), re.M)[1] == printed[0]
 
 
 def test_commands(folder, shell):
@@ -36,18 +39,19 @@ def test_commands(folder, shell):
     assert (folder / "cpm-hf" / "model.safetensors").is_file()
 
 
-def test_the_main_command(folder, shell):
-    """What follows the installation in the first of the two commands; its first guess must be the poem's character."""
-    main, _ = two_commands(READMES[0])
-    run = shell(main.partition(" && ")[2], folder)
+def test_the_first_command(folder, shell):
+    """Its first guess must be the poem's character."""
+    (command,) = (line for line in runnable(READMES[0], "bash").splitlines() if "fill-mask" in line)
+    run = shell(command, folder)
     assert run.returncode == 0, run.stderr
     guesses = run.stdout.splitlines()
     assert len(guesses) == 5
     assert re.fullmatch(r" *\d+\.\d\d%  月  床前明月光，疑是地上霜。", guesses[0])
 
 
-def test_ci_runs_the_other_command():
-    _, test = two_commands(READMES[0])
+def test_it_installs_and_ci_runs_its_command():
+    install, *_, test = [block.code.strip() for block in blocks(READMES[0], "bash") if block.reason]
+    assert install == "pip install ."
     assert test == 'pip install -e ".[test,jax]" && python -m pytest -n 2 --dist loadfile'
     assert "grep -m 1 'python -m pytest' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     first = next(line for line in READMES[0].read_text(encoding="utf-8").splitlines() if "python -m pytest" in line)
@@ -67,6 +71,46 @@ def test_links_lead_somewhere(path):
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def two_commands(path):
-    """The two blocks that set everything up: the first that are not run."""
-    return [block.code.strip() for block in blocks(path, "bash") if block.reason][:2]
+@pytest.mark.parametrize(
+    "path", [*READMES, ROOT / "docs/index.md", ROOT / "docs/index.zh.md"], ids=lambda path: path.name
+)
+def test_every_page_is_listed(path):
+    """In both READMEs and on both front pages, each in its language."""
+    suffix = ".zh.md" if path.name.endswith(".zh.md") else ".md"
+    pages = {page.name.partition(".")[0] for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert len(pages) > 17
+    base = "docs/" if path in READMES else ""
+    text = path.read_text(encoding="utf-8")
+    assert [page for page in sorted(pages) if f"]({base}{page}{suffix})" not in text] == []
+
+
+def test_every_page_is_in_the_navigation():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    pages = sorted(page.name for page in (ROOT / "docs").glob("*.md") if not page.name.endswith(".zh.md"))
+    assert [page for page in pages if not re.search(rf": {re.escape(page)}$", nav, re.M)] == []
+    translated = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav_translations:")[2]
+    names = re.findall(r"^ *- ([A-Z][^:]*):", nav, re.M)
+    assert [name for name in names if f" {name}: " not in translated] == []
+
+
+@pytest.mark.parametrize("path", sorted([READMES[1], *(ROOT / "docs").glob("*.zh.md")]), ids=lambda path: path.name)
+def test_chinese_pages_lead_to_chinese_pages(path):
+    """As files, too, where a code host shows them; English is only the way to the other language."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+\.md)", path.read_text(encoding="utf-8"))
+    others = [link for link in links if not link.endswith(".zh.md")]
+    assert set(others) <= {"README.md", "CHANGELOG.md", "THIRD_PARTY.md"}
+
+
+def test_every_extra_is_in_the_table_of_installation():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for page in ("installation.md", "installation.zh.md"):
+        rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M)
+        assert rows == list(extras)
+
+
+def test_nothing_is_said_to_come_from_a_package_index():
+    """bert4x is on none: `pip install "bert4x[...]"` would install what somebody else put there, or nothing."""
+    files = [*READMES, *(ROOT / "docs").glob("*.md"), *(ROOT / "bert4x").rglob("*.py"), ROOT / "bert4x/catalogue.toml"]
+    assert [path.name for path in files if re.search(r"pip install \S?bert4x", path.read_text(encoding="utf-8"))] == []

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks import common
 from tests.benchmarks.compare import Measured, is_limit, limit
@@ -134,22 +135,32 @@ def draw(report: Report, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = report.name
     from matplotlib import pyplot as plt
 
-    panels = [*report.bars.items(), *report.curves]
-    heights = [0.8 + (0.28 * len(panel[1]) if isinstance(panel, tuple) else 3.0) for panel in panels]
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(8, sum(heights) + 0.6), height_ratios=heights, squeeze=False, layout="constrained"
-    )
-    for panel, axis in zip(panels, axes[:, 0], strict=True):
-        if isinstance(panel, Curves):
-            draw_curves(axis, panel)
-        else:
-            draw_bars(axis, *panel)
+    figure = plt.figure(figsize=(8, 1), facecolor="white", layout="constrained")
+    if report.curves:
+        axes = grid(figure, report.curves)
+        for curves in report.curves:
+            draw_curves(axes[curves.y, curves.x], curves)
+    else:
+        heights = [0.8 + 0.28 * len(times) for times in report.bars.values()]
+        figure.set_size_inches(8, sum(heights) + 0.6)
+        panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for (run, times), axis in zip(report.bars.items(), panels, strict=True):
+            draw_bars(axis, run, times)
     facts = report.machine
     figure.suptitle(report.title, fontsize=11)
     versions = [f"{name} {facts[name]}" for name in common.PACKAGES if name in facts]
-    figure.supxlabel(f"{facts['processor']}, {facts['date']}\n{', '.join(versions)}", fontsize=6)
+    if facts:
+        figure.supxlabel(f"{facts['processor']}, {facts['date']}\n{', '.join(versions)}", fontsize=6)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def grid(figure, curves: Sequence[Curves]) -> dict[tuple[str, str], Any]:
+    """Axes by what is measured, a row each, and by what it grows with, a column each."""
+    rows, columns = (list(dict.fromkeys(getattr(one, name) for one in curves)) for name in ("y", "x"))
+    figure.set_size_inches(3.2 * len(columns), 2.5 * len(rows) + 0.4)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharey="row")
+    return {(y, x): axes[i, j] for i, y in enumerate(rows) for j, x in enumerate(columns)}
 
 
 def draw_bars(axis, title: str, times: Mapping[str, Sequence[float]]) -> None:
@@ -167,11 +178,21 @@ def draw_bars(axis, title: str, times: Mapping[str, Sequence[float]]) -> None:
 
 
 def draw_curves(axis, curves: Curves) -> None:
-    """One panel of lines."""
+    """One panel of lines; ticks are the values themselves, as people write them."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
     for name, points in curves.points.items():
         axis.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=name, linewidth=1.2)
+    places = sorted({x for points in curves.points.values() for x, _ in points})
+    axis.xaxis.set_major_locator(FixedLocator(places))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        one.set_minor_locator(NullLocator())
     axis.set_xlabel(curves.x, fontsize=8)
     axis.set_ylabel(curves.y, fontsize=8)
-    axis.grid(alpha=0.3, which="both", linewidth=0.4)
+    axis.label_outer()
+    axis.grid(alpha=0.3, linewidth=0.4)
     axis.tick_params(labelsize=7)
-    axis.legend(fontsize=7)
+    if len(curves.points) > 1:
+        axis.legend(fontsize=7)
