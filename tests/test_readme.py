@@ -29,7 +29,7 @@ def test_python(folder, capsys):
     assert names["albert"].config.model == "albert_unshared"
     np.testing.assert_allclose(names["probabilities"].sum(), 1, rtol=1e-5)
     for path in READMES:  # what the first lines print is written below them
-        assert re.search(r"^```\n(.*?)\n```$", path.read_text(encoding="utf-8"), re.M)[1] == printed[0]
+        assert blocks(path, "")[0].code.strip() == printed[0]
 
 
 def test_commands(folder, shell):
