@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+from bert4x import chinese
 from bert4x.cli import chat, checkpoints, export, extract, few_shot, hub, text
 from bert4x.errors import Bert4xError
 from bert4x.version import __version__
@@ -52,4 +53,6 @@ def parser() -> argparse.ArgumentParser:
 
     for module in (checkpoints, hub, text, chat, few_shot, extract, export):
         module.add_commands(command)
+    if chinese.is_wanted():
+        chinese.translate(top)
     return top

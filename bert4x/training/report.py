@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
+from bert4x import chinese
 from bert4x.version import __version__
 
 
@@ -85,29 +86,44 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
 
 
-def card(task, report, args, trained: int, scored: int) -> str:
-    """The README of a run's folder: how to use it, its scores, the command that made it."""
-    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in report.scores.items())
-    which = "" if report.best_epoch is None else f", after epoch {report.best_epoch:g} of {args.epochs}"
-    software = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"""# {task.name}
+CARD = """# {task}
 
 ```python
 import bert4x
 
-task = bert4x.pipeline("{task.name}", "{report.folder}")
+task = bert4x.pipeline("{task}", "{folder}")
 ```
 
 | score | value |
 |---|---|
 {rows}
 
-On {scored} rows{which}; trained on {trained} examples, {report.updates} updates, {report.seconds:.0f} s, from
-{args.model or "the small model inside bert4x"}.
+On {scored} rows{which}; trained on {trained} examples, {updates} updates, {seconds:.0f} s, from
+{start}.
 
 ```
-{shlex.join(["python", *sys.argv])}
+{command}
 ```
 
 {software}
 """
+
+
+def card(task, report, args, trained: int, scored: int) -> str:
+    """The README of a run's folder: use, scores, and the command that made it; Chinese where the locale is."""
+    template, which, start = CARD, ", after epoch {} of {}", "the small model inside bert4x"
+    if chinese.is_wanted():
+        template, which, start = chinese.CARD, "，取第 {} 轮（共 {} 轮）", " bert4x 自带的小模型"
+    return template.format(
+        task=task.name,
+        folder=report.folder,
+        rows="\n".join(f"| {name} | {value:.4g} |" for name, value in report.scores.items()),
+        scored=scored,
+        which="" if report.best_epoch is None else which.format(f"{report.best_epoch:g}", args.epochs),
+        trained=trained,
+        updates=report.updates,
+        seconds=report.seconds,
+        start=args.model or start,
+        command=shlex.join(["python", *sys.argv]),
+        software=", ".join(f"{name} {version}" for name, version in versions().items()),
+    )
