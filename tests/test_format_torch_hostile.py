@@ -92,10 +92,10 @@ BOMBS = {
 @pytest.mark.parametrize("case", BOMBS)
 def test_bombs_cost_nothing(put, case):
     path = put(zip_form(BOMBS[case]))
-    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(Bert4xError):
         assert read_torch(path) == {}
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
 
@@ -225,7 +225,7 @@ def test_every_changed_data_byte_fails_verification(put):
 def test_mutations_raise_our_errors_only(put, form):
     data = FORMS[form](state(tensor_opcodes()))
     random_ = random.Random(0)
-    start = time.monotonic()
+    start = time.process_time()
     for _ in range(1500):
         mutated = bytearray(data)
         for _ in range(random_.randint(1, 3)):
@@ -236,4 +236,4 @@ def test_mutations_raise_our_errors_only(put, form):
                 tensor.verify()
         except Bert4xError:
             pass
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60

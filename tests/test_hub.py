@@ -3,12 +3,14 @@
 import email.utils
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import tarfile
 import time
@@ -20,8 +22,9 @@ from conftest import write_tiny
 from hub_server import COMMIT, Hub, download_here, fetch_slowly
 
 import bert4x
-from bert4x import hub, locks
+from bert4x import errors, hub, locks
 from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.staging import staging_folder
 from bert4x.errors import (
     CheckpointNotFoundError,
     ChecksumError,
@@ -716,3 +719,164 @@ def test_the_environment_is_not_touched(server):
     hub.download(ID)
     assert dict(os.environ) == before
     assert "huggingface_hub" not in vars(sys.modules["bert4x.hub"])
+
+
+# What a lying server, an odd name or a hostile folder must not achieve.
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("aa/b--c", "aa--b/c"),
+        ("o/m@x/y", "o/m@x--y"),
+        ("A" * 90 + "/" + "n" * 96, "B" + "A" * 89 + "/" + "n" * 96),
+        ("hf://o/m", "hf/o--m"),
+        ("o/m-", "o/m"),
+        ("http://a/x.zip", "http://b/x.zip"),
+    ],
+)
+def test_two_names_never_share_a_folder(one, other):
+    assert store.folder_of(one) != store.folder_of(other)
+
+
+def test_folders_of_before_are_found(server):
+    for name in ("aa/b--c", ID, f"{ID}@main", f"hf://{ID}", "n" * 90 + "/" + "m" * 90):
+        plain = store.settings.home() / "models" / store.plain_name(name)
+        plain.mkdir(parents=True)
+        store.write_manifest(plain, {"name": name, "complete": True})
+        assert store.folder_of(name) == plain
+    assert store.folder_of("aa--b/c") != store.folder_of("aa/b--c")
+
+
+def test_a_folder_of_another_name_is_not_taken(server, checkpoints):
+    """As on a disk that takes capital and small letters for one name."""
+    server.repositories["O/m"] = dict(checkpoints["hf"])
+    server.repositories["o/m"] = checkpoints["hf"] | {"vocab.txt": b"[PAD]\n"}
+    first = hub.download("O/m")
+    first.rename(first.with_name("o--m"))
+    second = hub.download("o/m")
+    assert second != first.with_name("o--m") and (second / "vocab.txt").read_bytes() == b"[PAD]\n"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b'{"files": [1]}', b'{"files": {"a": 1}}', b'{"name": 5}', b"\xff"]
+)
+def test_a_damaged_manifest_is_as_none(server, content):
+    folder = hub.download(ID)
+    (folder / store.MANIFEST).write_bytes(content)
+    assert store.read_manifest(folder) == {}
+    assert hub.download(ID) == folder
+    assert [model.whole for model in hub.cached()] == [True]
+    assert hub.verify(hub.cached()[0])[1] == []
+
+
+def test_a_password_in_an_address_is_used_and_never_told(server, checkpoints, monkeypatch):
+    address = server.url.replace("//", "//joe:SE%43RET@")
+    server.files["/c/model.safetensors"] = checkpoints["hf"]["model.safetensors"]
+    folder = hub.download(f"{address}/c/model.safetensors")
+    assert "SECRET" not in folder.name and folder == hub.download(f"{server.url}/c/model.safetensors")
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    other = hub.download(ID, to=folder.parent / "elsewhere")
+    monkeypatch.setenv("MODELSCOPE_DOMAIN", address)
+    third = hub.download(f"modelscope://{ID}")
+    for path in (folder, other, third):
+        text = (path / store.MANIFEST).read_text()
+        assert "SECRET" not in text and "SE%43RET" not in text and "joe" not in text
+    sent = {headers.get("Authorization") for _, where, headers in server.requests if not where.startswith("/cdn")}
+    assert sent == {"Basic am9lOlNFQ1JFVA=="}
+    assert all("Authorization" not in headers for _, where, headers in server.requests if where.startswith("/cdn"))
+    names = (f"{address}/none.zip", f"{address.replace('http', 'ftp')}/x", "http://joe:SECRET/x@host/a.zip")
+    for name, options in itertools.product(names, ({}, {"source": "NAME"}, {"revision": "main"})):
+        given = {"source": name} if "source" in options else options
+        with pytest.raises(HubError) as error:
+            hub.download(ID if "source" in options else name, to=folder.parent / "new", **given)
+        assert "SECRET" not in str(error.value) and "SE%43RET" not in str(error.value)
+
+
+def test_netrc_does_not_replace_the_token(server, checkpoints, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login joe password s\nmachine localhost login j password t\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.faults[f"/{ID}/resolve/{COMMIT}/config.json"] = [("redirect", f"{server.url}/moved.json")]
+    server.files["/moved.json"] = checkpoints["hf"]["config.json"]
+    hub.download(ID)
+    at_home = {headers.get("Authorization") for _, where, headers in server.requests if not where.startswith("/cdn")}
+    assert at_home == {"Bearer hf_secret"}
+
+
+def test_links_are_not_written_through(server, checkpoints, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = store.folder_of(ID)
+    folder.mkdir(parents=True)
+    for name in ("config.json.part", "config.json.part.etag", "vocab.txt.part", "vocab.txt"):
+        (folder / name).symlink_to(victim)
+    hub.download(ID)
+    assert victim.read_text() == "precious"
+    assert {name: (folder / name).read_bytes() for name in checkpoints["hf"]} == checkpoints["hf"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.json.part").symlink_to(victim)
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped(checkpoints["hf"]))
+    extract(archive, tmp_path / "out")
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["\ud800model.safetensors", "x" * 300 + ".safetensors", "a\nb.safetensors", "é" * 200])
+def test_names_that_no_disk_holds(server, monkeypatch, name):
+    plain = server.listing
+    monkeypatch.setattr(
+        server, "listing", lambda files: {**plain(files), "siblings": [{"rfilename": name}, *plain(files)["siblings"]]}
+    )
+    with pytest.raises(UnsafeFileError):
+        hub.download(ID)
+
+
+@pytest.mark.parametrize("value", [None, True, [], {}, 1e300, -1, "x", "\u00b2", "9" * 5000, [[[]]]])
+def test_odd_values_in_a_listing(server, monkeypatch, value):
+    plain = server.listing
+
+    def odd(files):
+        entries = plain(files)["siblings"]
+        spoiled = [entry | {"size": value, "blobId": value, "lfs": value} for entry in entries]
+        return {"sha": value, "siblings": spoiled}
+
+    monkeypatch.setattr(server, "listing", odd)
+    try:
+        assert hub.download(ID).is_dir()
+    except errors.Bert4xError as error:
+        assert server.url in str(error) or ID in str(error)
+
+
+def test_odd_headers(server, get):
+    odd = [("status", 503, {"Retry-After": value}) for value in ("\u00b2", "9" * 5000)]
+    server.faults["/file.bin"] = [*odd, None]
+    get()
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from bert4x.checkpoints.staging import staging_folder
+with staging_folder(Path(sys.argv[1]), "model") as folder:
+    (folder / "half").write_bytes(b"x")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_folders_of_killed_processes_are_removed(tmp_path):
+    """And those of living ones are not."""
+    processes = [subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE) for _ in range(2)]
+    dead, living = (Path(process.stdout.readline().decode().strip()) for process in processes)
+    processes[0].kill()
+    processes[0].communicate()
+    assert (dead / "half").is_file() and (living / "half").is_file()
+    with staging_folder(tmp_path, "other") as folder:
+        assert folder.is_dir() and not dead.exists() and (living / "half").is_file()
+    processes[1].kill()
+    processes[1].communicate()
+    with staging_folder(tmp_path, "model"):
+        pass
+    assert list(tmp_path.iterdir()) == []

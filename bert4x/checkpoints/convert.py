@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.tables import FORMATS, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
 from bert4x.checkpoints.vocabulary import copy_vocabulary
@@ -108,8 +108,7 @@ def staged(target: Path) -> Iterator[Path]:
 
     Raises: ConversionError where the target is a file, or has other weights, which loaders would confuse with these.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=place_to_stage(target)) as name:
-        folder = Path(name)
+    with staging_folder(place_to_stage(target), target.name) as folder:
         yield folder
         files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
         held = [*target.glob("*"), *target.glob("*/mp_rank_*")]

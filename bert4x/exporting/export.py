@@ -2,7 +2,6 @@
 
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import keras
 
 from bert4x.checkpoints.convert import place_to_stage
+from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.write import write_config, write_json
 from bert4x.errors import ConversionError
 from bert4x.exporting.forward import Arrays, Forward, Source, difference, open_source
@@ -79,8 +79,8 @@ def export(
     if math.isnan(allowed):
         raise ConversionError(f"tolerance = {allowed!r}; expected a share of the largest output, such as 1e-4")
 
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=place) as staging:
-        folder = Path(staging) / "export"
+    with staging_folder(place, target.name) as staging:
+        folder = staging / "export"
         folder.mkdir()
         run = written(to, forward, folder, quantize)
         differences, scales = compare(run, samples, expected, allowed, to)

@@ -14,7 +14,7 @@ from typing import IO
 
 from bert4x.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
 from bert4x.hub.selection import check_names, choose_folder
-from bert4x.hub.transfer import check_room, write
+from bert4x.hub.transfer import check_room, remove_link, write
 
 SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar")
 MAX_RATIO = 100  # weights hardly compress; deflate reaches 1032 on zeros
@@ -123,6 +123,7 @@ def copy(source: IO[bytes], path: Path, size: int) -> str:
     """
     part = path if path.name.endswith(".part") else path.with_name(path.name + ".part")
     sha256, left = hashlib.sha256(), size
+    remove_link(part)
     with part.open("wb", buffering=0) as file:
         while data := source.read(BLOCK):
             left -= len(data)

@@ -112,6 +112,7 @@ def wanted(name: str, source: str | None = None, revision: str | None = None) ->
     """
     name = str(name)
     if re.match(r"https?://", name):
+        name = settings.without_password(name)
         check_no_revision(name, revision)
         return Wanted(name, [Source("url", name)])
     bare, _, at = name.partition("@")
@@ -153,6 +154,7 @@ def from_one(found: Wanted, source: str, revision: str | None) -> Source:
     Raises: HubError when the model is not known to be there.
     """
     if re.match(r"https?://", source):
+        source = settings.without_password(source)
         same = next((s for s in found.sources if s.kind == "hf"), None)
         archive = source.rstrip("/").count("/") > 2
         if same and not archive:
@@ -165,7 +167,9 @@ def from_one(found: Wanted, source: str, revision: str | None) -> Source:
         "modelscope": ("modelscope", settings.modelscope_endpoint()),
     }
     if source not in endpoints:
-        raise HubError(f"no source {source!r}; expected {', '.join(endpoints)} or an address (https://...)")
+        raise HubError(
+            f"no source {settings.hidden(source)!r}; expected {', '.join(endpoints)} or an address (https://...)"
+        )
     kind, endpoint = endpoints[source]
     same = next((s for s in found.sources if s.kind == kind), None)
     if same is None:
@@ -179,8 +183,8 @@ def unknown(name: str) -> str:
     close = near(name, by_any_name())
     hint = f"the nearest names of the catalogue: {', '.join(close)}" if close else "`bert4x models` lists the catalogue"
     return (
-        f"{name[:200]!r} is no path that exists and no name of the catalogue; {hint}. A Hugging Face id is OWNER/NAME, "
-        "ModelScope's modelscope://OWNER/NAME"
+        f"{settings.hidden(name)[:200]!r} is no path that exists and no name of the catalogue; {hint}. "
+        "A Hugging Face id is OWNER/NAME, ModelScope's modelscope://OWNER/NAME"
     )
 
 

@@ -149,7 +149,9 @@ def fetch_from(
     hashes, done = {}, 0
     for remote in remotes:
         path = folder / remote.name
-        if path.is_file() and remote.known:  # of an interrupted download: verified, not fetched
+        if (
+            path.is_file() and not path.is_symlink() and remote.known
+        ):  # of an interrupted download: verified, not fetched
             os.replace(path, folder / f"{remote.name}.part")
         before = done
         hashes[remote.name] = fetch(
@@ -169,7 +171,8 @@ def finish(
     files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256} for name, sha256 in hashes.items()}
     manifest = {"name": found.name, "source": source, "revision": revision, "weights": weights, "files": files}
     store.write_manifest(folder, manifest | {"complete": True})
-    for left in (*folder.glob("*.part"), *folder.glob("*.part.etag")):  # of a source that was given up
+    # of a source that was given up, and of processes that were killed
+    for left in (*folder.glob("*.part"), *folder.glob("*.part.etag"), *folder.glob(f".{store.MANIFEST}.*")):
         left.unlink()
 
 

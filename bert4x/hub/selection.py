@@ -30,7 +30,7 @@ WEIGHTS = (
 def check_names(names: Iterable[str], where: str) -> None:
     """Raises: UnsafeFileError for a name that is absolute or climbs."""
     for name in names:
-        if not name or name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":":
+        if not name or name.startswith("/") or "\\" in name or not name.isprintable() or name[1:2] == ":":
             raise UnsafeFileError(f"{where} lists a file {name!r}, which is no name inside a folder")
         if ".." in PurePosixPath(name).parts:
             raise UnsafeFileError(f"{where} lists a file {name!r}, which climbs out of its folder")

@@ -1,5 +1,6 @@
 """Where files come from: Hugging Face and its mirrors, ModelScope, plain addresses."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,13 +9,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-from bert4x.errors import CorruptFileError, DownloadError
-from bert4x.hub import settings, transfer
+from bert4x.checkpoints.staging import staging_folder
+from bert4x.errors import CorruptFileError, DownloadError, UnsafeFileError
+from bert4x.hub import settings, transfer, web
 from bert4x.hub.selection import check_names, choose
 from bert4x.hub.transfer import Remote, fetch
 from bert4x.hub.web import INTERRUPTIONS, Passing, UnreachableError, encoded, reason, request
 from bert4x.json_files import read_json
 
+MAX_NAME, MAX_PATH = 240, 4096  # bytes; a disk takes 255, and ".part.etag" is added to a name
 DEFAULT_FILES = ("config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin")
 
 
@@ -95,13 +98,14 @@ def hugging_face(source: Source, session: requests.Session) -> Listing:
     revision = quote(source.revision or "main", safe="")
     url = f"{source.endpoint}/api/models/{source.id}/revision/{revision}?blobs=true"
     data = ask(session, url, source.headers)
-    commit = data.get("sha") if isinstance(data.get("sha"), str) else source.revision
+    commit = data.get("sha")
+    commit = commit if isinstance(commit, str) and re.fullmatch(r"[0-9A-Za-z._-]{1,128}", commit) else source.revision
     files = []
     for entry in entries(data.get("siblings"), url):
         lfs = entry.get("lfs") if isinstance(entry.get("lfs"), dict) else {}
         remote = Remote(
-            text(entry.get("rfilename"), url),
-            source.address(str(entry.get("rfilename")), commit),
+            name := text(entry.get("rfilename"), url),
+            source.address(name, commit),
             size=number(lfs.get("size", entry.get("size"))),
             sha256=digest(lfs.get("sha256") or lfs.get("oid"), 64),
             git_sha1=None if lfs else digest(entry.get("blobId"), 40),
@@ -119,8 +123,8 @@ def modelscope(source: Source, session: requests.Session) -> Listing:
     inner = data.get("Data") if isinstance(data.get("Data"), dict) else {}
     files = [
         Remote(
-            text(entry.get("Path"), url),
-            source.address(str(entry.get("Path"))),
+            name := text(entry.get("Path"), url),
+            source.address(name),
             size=number(entry.get("Size")),
             sha256=digest(entry.get("Sha256"), 64),
         )
@@ -148,8 +152,8 @@ def ask(session: requests.Session, url: str, headers: dict[str, str]) -> dict:
 
     Raises: DownloadError
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "listing.json"
+    with staging_folder(Path(tempfile.gettempdir()), "bert4x") as folder:
+        path = folder / "listing.json"
         fetch(session, Remote(path.name, url, headers=headers), path)
         try:
             return read_json(path)
@@ -180,19 +184,27 @@ def entries(value, url: str) -> list[dict]:
 
 
 def text(value, url: str) -> str:
-    """A string.
+    """The name of a file.
 
-    Raises: DownloadError for anything else.
+    Raises: DownloadError for anything else, UnsafeFileError for one that no disk can hold.
     """
     if not isinstance(value, str):
         raise DownloadError(f"{url} lists a file without a name")
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise UnsafeFileError(f"{url} lists a file {value[:80]!r}, whose name is not valid Unicode") from None
+    if len(encoded) > MAX_PATH or any(len(part) > MAX_NAME for part in encoded.split(b"/")):
+        raise UnsafeFileError(
+            f"{url} lists a file {value[:80]!r}... of a name of {len(encoded)} bytes, which is too long"
+        )
     return value
 
 
 def number(value) -> int | None:
     """A size, if it is one."""
-    if isinstance(value, str) and value.isdigit():
-        value = int(value)
+    if isinstance(value, str):
+        value = web.number(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

@@ -14,9 +14,12 @@ from bert4x.errors import Bert4xError, HubError
 from bert4x.hub import settings
 from bert4x.hub.locks import locked
 from bert4x.hub.selection import CONFIGS, VOCABULARIES, WEIGHTS, matches
-from bert4x.json_files import read_json
+from bert4x.json_files import check_kinds, read_json
 
 MANIFEST = ".bert4x.json"
+MAX_NAME = 110  # characters of a name before its digest
+KINDS = {"name": (str,), "source": (str,), "revision": (str,), "weights": (bool,), "complete": (bool,)}
+KINDS |= {"files": (dict,), "listed": (list,)}
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,33 @@ class Cached:
 
 
 def folder_name(name: str) -> str:
-    """A model's name as the name of a folder."""
-    plain = re.sub(r"[^\w.@-]+", "--", name)[-120:].lstrip(".-")
-    if "://" in name and name.startswith("http"):  # two archives of one name
-        plain = f"{plain.rpartition('--')[2]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return plain
+    """A model's name as the name of a folder: readable, and of no other model."""
+    plain = plain_name(name)
+    if name.startswith(("http://", "https://")):  # two archives of one name
+        return f"{plain.rpartition('--')[2]}-{digest(name)}"
+    told = plain.replace("--", "/") == name.replace("://", "/")  # whether the folder tells the name
+    return plain if told else f"{plain[-MAX_NAME:].lstrip('.-')}-{digest(name)}"
+
+
+def plain_name(name: str) -> str:
+    """The characters of a name that a folder may have; all others are one `--`."""
+    return re.sub(r"[^\w.@-]+", "--", name)[-120:].lstrip(".-")
+
+
+def digest(text: str) -> str:
+    """What tells two names apart."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def folder_of(name: str) -> Path:
     """Our folder of a model, whether it is there or not."""
-    return settings.home() / "models" / folder_name(name)
+    models = settings.home() / "models"
+    folder, former = models / folder_name(name), models / plain_name(name)
+    if folder != former and read_manifest(former).get("name") == name:  # fetched when all folders had plain names
+        return former
+    if read_manifest(folder).get("name", name) != name:  # on a disk that takes A and a for one name
+        return models / f"{folder.name[-MAX_NAME:]}-{digest(name)}"
+    return folder
 
 
 def lock_of(folder: Path) -> Path:
@@ -53,9 +73,12 @@ def lock_of(folder: Path) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What we wrote about a folder, {} if nothing readable."""
     try:
-        return read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST)
+        check_kinds(manifest, KINDS, str(folder / MANIFEST))
+        check_kinds(manifest.get("files") or {}, dict.fromkeys(manifest.get("files") or {}, (dict,)), MANIFEST)
     except (Bert4xError, OSError):
         return {}
+    return {key: value for key, value in manifest.items() if value is not None}
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -93,9 +116,9 @@ def has_weights(folder: Path) -> bool:
     if files.path.name.endswith(".index.json"):
         try:
             shards = set(read_json(files.path).get("weight_map", {}).values())
-        except (Bert4xError, AttributeError, TypeError):
+            return bool(shards) and all((folder / str(shard)).is_file() for shard in shards)
+        except (Bert4xError, AttributeError, TypeError, ValueError, OSError):
             return False
-        return bool(shards) and all((folder / str(shard)).is_file() for shard in shards)
     return True
 
 
@@ -159,7 +182,7 @@ def verify(model: Cached) -> tuple[int, list[str]]:
         return 0, [f"{model.path} is not whole; `bert4x download {model.name}` goes on"]
     if model.ours:
         files = read_manifest(model.path).get("files", {})
-        expected = {model.path / name: str(known.get("sha256")) for name, known in files.items()}
+        expected = {model.path / name: str((known or {}).get("sha256")) for name, known in files.items()}
     else:  # a blob of a large file is named after its sha256
         blobs = {path: path.resolve().name for path in sorted(model.path.iterdir())}
         expected = {path: name for path, name in blobs.items() if re.fullmatch("[0-9a-f]{64}", name)}

@@ -15,7 +15,7 @@ import requests
 import urllib3
 
 from bert4x.errors import ChecksumError, DiskSpaceError, DownloadError
-from bert4x.hub.web import INTERRUPTIONS, Passing, UnreachableError, encoded, reason, request, validator
+from bert4x.hub.web import INTERRUPTIONS, Passing, UnreachableError, encoded, number, reason, request, validator
 
 BLOCK = 1 << 16  # bytes; what a killed process may have to fetch again
 ATTEMPTS = 5  # in a row without a block gained
@@ -105,6 +105,8 @@ class Transfer:
         self.session, self.remote, self.part, self.progress = session, remote, part, progress
         self.validator_file = part.with_name(part.name + ".etag")
         self.ranges = True  # until the server lies about them
+        for path in (self.part, self.validator_file):
+            remove_link(path)
 
     def run(self) -> Hashes:
         """The file, whole and verified.
@@ -168,7 +170,7 @@ class Transfer:
         if held and self.ranges:
             headers["Range"] = f"bytes={held}-"
             if self.validator_file.is_file():
-                headers["If-Range"] = self.validator_file.read_text("utf-8")
+                headers["If-Range"] = self.validator_file.read_text("utf-8", "replace")
         with contextlib.closing(self.get(headers)) as response:
             if response.status_code == 416 or not self.continues(response, held):
                 if response.status_code in (206, 416):  # of another file than ours, or not what was asked for
@@ -199,19 +201,20 @@ class Transfer:
         """Whether an answer goes on where we stopped, in the same file."""
         if response.status_code != 206 or held == 0 or encoded(response):
             return False
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        match = re.fullmatch(
+            r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", response.headers.get("Content-Range", "").strip()
+        )
         if not match or int(match[1]) != held:
             return False
         if self.remote.size is not None and match[3] not in ("*", str(self.remote.size)):
             return False
         if self.remote.known or not self.validator_file.is_file():
             return True
-        return validator(response) == self.validator_file.read_text("utf-8")
+        return validator(response) == self.validator_file.read_text("utf-8", "replace")
 
     def receive(self, response: requests.Response, held: int) -> Hashes:
         """Writes an answer behind what is here, block by block."""
-        length = response.headers.get("Content-Length", "")
-        length = int(length) if length.isdigit() and not encoded(response) else None
+        length = None if encoded(response) else number(response.headers.get("Content-Length", ""))
         total = self.remote.size if length is None else held + length
         if self.remote.size is not None and total != self.remote.size:
             raise DownloadError(
@@ -245,6 +248,12 @@ class Transfer:
             while data := file.read(1 << 20):
                 hashes.update(data)
         return hashes
+
+
+def remove_link(path: Path) -> None:
+    """Deletes what lies where we will write, if it is a link: it leads to a file that is none of ours."""
+    if path.is_symlink():
+        path.unlink()
 
 
 def write(file, data: bytes) -> None:

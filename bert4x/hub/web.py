@@ -8,6 +8,7 @@ import requests
 import urllib3
 
 from bert4x.errors import DownloadError
+from bert4x.hub import settings
 from bert4x.version import __version__
 
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
@@ -37,9 +38,24 @@ class Passing(Exception):
         self.retry_after = retry_after
 
 
+class Session(requests.Session):
+    """A session in which ~/.netrc never replaces an Authorization that a request has."""
+
+    def rebuild_auth(self, prepared_request, response):
+        """On a redirect: what goes to the same host stays as it is."""
+        kept = "Authorization" in prepared_request.headers
+        if not kept or self.should_strip_auth(response.request.url, prepared_request.url):
+            super().rebuild_auth(prepared_request, response)
+
+
+def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An authentication that changes nothing; without one, requests asks ~/.netrc."""
+    return request
+
+
 def new_session() -> requests.Session:
     """A session that names itself; proxies are those of the environment."""
-    session = requests.Session()
+    session = Session()
     session.headers.update({"User-Agent": f"bert4x/{__version__}", "Accept-Encoding": "identity"})
     session.max_redirects = 10
     return session
@@ -50,9 +66,13 @@ def request(session: requests.Session, url: str, headers: dict[str, str], method
 
     Raises: DownloadError for an answer that will stay the same, Passing for one that may not.
     """
+    given = settings.authorization(url)
+    headers = headers | ({"Authorization": given} if given else {})
+    auth = as_it_is if "Authorization" in headers else None
+    following = method == "GET"
     try:
         response = session.request(
-            method, url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=method == "GET"
+            method, url, headers=headers, auth=auth, stream=True, timeout=TIMEOUT, allow_redirects=following
         )
     except requests.TooManyRedirects:
         raise DownloadError(f"{url} redirects in a circle") from None
@@ -89,12 +109,18 @@ def seconds(retry_after: str | None) -> float | None:
     """A Retry-After header, seconds or a date, as seconds from now."""
     if not retry_after:
         return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
+    plain = number(retry_after.strip())
+    if plain is not None:
+        return float(plain)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
+
+
+def number(text: str) -> int | None:
+    """A size, a count of seconds: ASCII digits of a sane number."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def reason(error: Exception) -> str:
@@ -104,4 +130,4 @@ def reason(error: Exception) -> str:
     inner = error.args[0] if error.args else error
     inner = getattr(inner, "reason", None) or inner
     text = re.sub(r"^.*?object at 0x[0-9a-f]+>[:,)]*\s*|^\(|<[^>]*0x[0-9a-f]+>[:,]?\s*", "", str(inner)).strip()
-    return text[:200] or type(error).__name__
+    return settings.hidden(text)[:200] or type(error).__name__
