@@ -88,6 +88,11 @@ class TransformerConfig:
         """How many layers read what is decoded: those of the decoder, if there is one."""
         return self.num_decoder_layers or self.num_hidden_layers
 
+    @property
+    def is_decoder(self) -> bool:
+        """Whether transformers' config says that a BERT reads from left to right only."""
+        return self.model == "bert" and self.extra.get("is_decoder") is True
+
     def replace(self, **changes) -> "TransformerConfig":
         """A copy with some fields changed.
 

@@ -4,8 +4,10 @@ Each message says what was found, what was expected and what to do about it. The
 built-in a Python user would catch (`ValueError`, `FileNotFoundError`).
 """
 
-import difflib
+import re
 from collections.abc import Iterable
+
+MAX_NAME = 100  # letters of a name that is compared with others
 
 
 class Bert4xError(Exception):
@@ -101,8 +103,45 @@ class DiskSpaceError(HubError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The end of an error message about `name`: the nearest valid name, and all of them."""
+    """The end of an error message about `name`: the valid name that it may be meant for, if there is one, and all."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1)
+    close = similar(name, valid)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}valid: {', '.join(valid)}"
+
+
+def similar(name: str, valid: Iterable[str]) -> list[str]:
+    """The valid names that `name` may be meant for, the likeliest first: misspelt in one letter, or in one of five, or
+    cut short, or with a word left out ("num_layers" for "num_hidden_layers").
+
+    Names of one or two letters must be equal but for their case: 负面 is no misspelt 正面, and "decoder" no "encoder".
+    """
+    name, found = name.casefold(), []
+    allowed = max(1, len(name) // 5) if len(name) > 2 else 0
+    first, *words = re.split(r"\W|_", name)
+    for other in valid:
+        whole = other.casefold()
+        distance = misspellings(name, whole, allowed)
+        start, *rest = re.split(r"\W|_", whole)
+        short, long = sorted((name, whole), key=len)
+        cut = long.startswith(short) and len(short) > max(3, len(long) // 2)
+        if distance <= allowed or cut or (len(name) > 2 and first == start and set(words) < set(rest)):
+            found.append((distance, other))
+    return [other for _, other in sorted(found)]
+
+
+def misspellings(a: str, b: str, most: int) -> int:
+    """How many letters were left out, added, replaced, or taken before the one ahead of them; above `most`, any number
+    above it.
+    """
+    if abs(len(a) - len(b)) > most or len(a) > MAX_NAME:
+        return most + 1
+    rows = [list(range(len(b) + 1))]
+    for i, x in enumerate(a, start=1):
+        row = [i]
+        for j, y in enumerate(b, start=1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (x != y)))
+            if i > 1 and j > 1 and (x, y) == (b[j - 2], a[i - 2]):
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]

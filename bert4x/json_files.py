@@ -1,5 +1,6 @@
 """Reading JSON that may be damaged or hostile."""
 
+import codecs
 import json
 import os
 import reprlib
@@ -7,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bert4x.checkpoints.formats.foreign import HEAD, text_of
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError
 
 MAX_JSON_BYTES = 100_000_000  # the bound of the safetensors reference on its header
 
 
 def parse_json(data: bytes, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
-    """The JSON object in `data`, which must be UTF-8.
+    """The JSON object in `data`, which must be UTF-8; a byte order mark, which Windows' editors write, is passed over.
 
     Raises: CorruptFileError for anything else, hostile nesting, and with `unique_keys` a key that occurs twice.
     """
@@ -24,8 +26,12 @@ def parse_json(data: bytes, where: str, *, unique_keys: bool = False) -> dict[st
             raise ValueError("a key occurs twice")
         return result
 
-    try:  # decoded here: json would also guess UTF-16 and UTF-32, which no such file is in
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique if unique_keys else None)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CorruptFileError(f"{where} is in UTF-16; save it as UTF-8")
+    if what := text_of(data[:HEAD]):
+        raise CorruptFileError(f"{where}: this is {what}")
+    try:  # decoded here: json would also guess UTF-16 and UTF-32
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique if unique_keys else None)
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{where} is not readable JSON: {error}") from None
     if not isinstance(value, dict):

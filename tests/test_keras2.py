@@ -7,8 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
+from bert4x import convert
 from bert4x.checkpoints.detect import open_checkpoint
-from bert4x.errors import CorruptFileError
+from bert4x.checkpoints.formats.tf1_bundle import read_tf1
+from bert4x.checkpoints.formats.tf2_objects import read_objects
+from bert4x.errors import CorruptFileError, UnknownFormatError
 from tests.random_models import random_weights, tiny_config
 
 # Keras 2 creates the variables of a layer in this order and numbers their names as it likes.
@@ -63,4 +66,79 @@ def test_a_listed_dataset_that_is_gone(tmp_path):
         del file["MLM-Bias/MLM-Bias/variable_0:0"]
     (tmp_path / "bert_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CorruptFileError, match="MLM-Bias"):
+        open_checkpoint(tmp_path)
+
+
+INNER = {"query": "q_dense", "key": "k_dense", "value": "v_dense", "output": "o_dense", "intermediate": "i0_dense"}
+
+
+def write_objects(prefix, weights, inner=INNER, root=""):
+    """What tf.keras' `save_weights` writes of bert4keras' model: places in a graph of objects, and full names."""
+    import tensorflow as tf
+
+    top, layers = tf.Module(), {}
+    for path, values in weights.items():
+        layer, *sublayer, name = path.split("/")
+        if layer not in layers:
+            layers[layer] = tf.Module()
+            setattr(top, f"layer_with_weights-{len(layers) - 1}", layers[layer])
+        place = layers[layer]
+        if sublayer:
+            place_name = inner[sublayer[0]]
+            if not hasattr(place, place_name):
+                setattr(place, place_name, tf.Module())
+            place = getattr(place, place_name)
+        setattr(place, name, tf.Variable(values, name=f"{layer}/{name}"))
+    if root:
+        outer = tf.Module()
+        setattr(outer, root, top)
+        top = outer
+    tf.train.Checkpoint(top).write(str(prefix))
+
+
+@pytest.mark.parametrize("root", ["", "model"])
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_object_based_checkpoints_of_bert4keras(tmp_path, family, root):
+    """TF_KERAS=1: the layers inside layers are named by attribute, all their variables alike."""
+    config = tiny_config(family)
+    weights = random_weights(config, seed=1)
+    published = {key: value for key, value in config.items() if key != "model"}
+    (tmp_path / "bert_config.json").write_text(json.dumps(published), encoding="utf-8")
+    older = INNER | {"intermediate": "dense_1", "output": "dense_2"}
+    write_objects(tmp_path / "best_model.weights", weights, root=root)
+
+    for path in (tmp_path, tmp_path / "best_model.weights"):
+        checkpoint = open_checkpoint(path)
+        assert (checkpoint.config.model, checkpoint.format) == (family, "keras")
+        assert not checkpoint.report.problems
+        assert set(checkpoint.variables) == set(weights)
+        for name, values in weights.items():
+            assert np.array_equal(checkpoint.read(name), values), name
+    target = convert(tmp_path, tmp_path / "hf", "hf")
+    assert np.array_equal(open_checkpoint(target).read("MLM-Bias/bias"), weights["MLM-Bias/bias"])
+    feed_forward = {path: values for path, values in weights.items() if "FeedForward/" in path or "Embedding-T" in path}
+    write_objects(tmp_path / "older", feed_forward, older)
+    found = read_objects(tmp_path / "older", read_tf1(tmp_path / "older"))
+    assert set(feed_forward) <= set(found)
+
+
+def test_object_based_checkpoints_of_others(tmp_path):
+    import tensorflow as tf
+
+    dense = tf.Module()
+    dense.kernel = tf.Variable([1.0], name="encoder/dense/kernel")
+    tf.train.Checkpoint(layer=dense).write(str(tmp_path / "m"))
+    with pytest.raises(UnknownFormatError, match=r"TensorFlow 2.*bert4keras.*variables are .*encoder/dense/kernel"):
+        open_checkpoint(tmp_path)
+
+
+def test_damage_in_a_graph_of_objects(tmp_path):
+    """The string that holds the names has a checksum of its own."""
+    (tmp_path / "bert_config.json").write_text("{}", encoding="utf-8")
+    write_objects(tmp_path / "m", {"Embedding-Token/embeddings": np.ones((3, 2), "f4")})
+    data = next(tmp_path.glob("*.data*"))
+    content = data.read_bytes()
+    at = content.index(b"Embedding-Token")
+    data.write_bytes(content[:at] + b"X" + content[at + 1 :])
+    with pytest.raises(CorruptFileError, match="fails its checksum"):
         open_checkpoint(tmp_path)

@@ -293,6 +293,29 @@ def test_layer_names_of_bert4keras(source, tmp_path):
     assert all(model.get_layer(name) for name in ("Output-Norm", "LM-Activation", "Attention-LM-Mask"))
 
 
+def test_a_config_that_says_decoder(tmp_path):
+    """`is_decoder` is transformers' word for a BERT that reads from left to right."""
+    for heads in (True, False):
+        folder = write_checkpoint(tmp_path / f"{heads}", "hf", config_of(), draw(config_of(), heads=heads))
+        data = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(data | {"is_decoder": True}))
+        inputs = random_inputs(tiny_config())
+        expected = array(bert4x.load(folder, "lm", with_mlm=heads)(inputs))
+        assert expected.shape[-1] == (97 if heads else 35)
+        for model in (
+            bert4x.load(folder),
+            bert4x.build_transformer_model(checkpoint_path=folder, **({"with_mlm": "linear"} if heads else {})),
+            bert4x.load(bert4x.convert(folder, tmp_path / f"tf1-{heads}", "tf1")),
+            bert4x.load(bert4x.convert(folder, tmp_path / f"own-{heads}", "bert4x")),
+        ):
+            close(array(model(inputs)), expected)
+    both_ways = array(bert4x.load(folder, "encoder")(inputs))
+    assert np.abs(both_ways - expected)[:, 0].max() > 0.1
+    (folder / "config.json").write_text(json.dumps(data | {"is_decoder": True, "add_cross_attention": True}))
+    with pytest.raises(ConfigError, match="add_cross_attention"):
+        bert4x.load(folder)
+
+
 def test_gpt2_applications(tmp_path):
     source = write_checkpoint(tmp_path, "megatron", config_of("gpt2"), shards=2)
     ids = np.arange(12).reshape(2, 6)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4x.checkpoints.files import Files
+from bert4x.checkpoints.files import Files, places
 from bert4x.checkpoints.spec import Entry, Table
 from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous, is_floating
 from bert4x.config import TransformerConfig
 from bert4x.errors import TensorMismatchError
+
+VOCABULARY = re.compile(r"vocab|^tokenizer\.json$|\.model$|^encoder\.json$")
 
 
 @dataclass
@@ -50,8 +52,10 @@ class Checkpoint:
     `variables` maps each of our variable paths that it holds to (shape, dtype); `read(path)` gives the values.
     """
 
-    def __init__(self, files: Files, table: Table, config: TransformerConfig, tensors: Tensors):
+    def __init__(self, files: Files, table: Table, config: TransformerConfig, tensors: Tensors, names=None):
+        """`names` maps the names of the tensors to those without what wrappers put before them."""
         self.files, self.table, self.config, self.tensors = files, table, config, tensors
+        self.names: dict[str, str] = names or {}
         self.ranks = 1 + max((int(name.split("/")[0]) for name in tensors), default=0) if table.sharded else 1
         self.report = Report()
         self.renamed = self._rename()
@@ -67,17 +71,19 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path:
-        """Where config and vocabulary lie."""
-        return self.files.folder
+        """Where the vocabulary lies: beside the weights, or where their layout keeps it."""
+        held = (p for p in places(self.files.folder) if any(VOCABULARY.search(child.name) for child in p.iterdir()))
+        return next(held, self.files.folder)
 
     def _rename(self) -> dict[str, LazyTensor]:
         """The tensors by the names the rules use; what is no weight goes to the report."""
         renamed, originals = {}, {}
         for name, tensor in self.tensors.items():
-            if self.table.is_ignored(name):
+            unwrapped = self.names.get(name, name)
+            if self.table.is_ignored(unwrapped):
                 self.report.ignored.append(name)
                 continue
-            known = self.table.canonical_name(name)
+            known = self.table.canonical_name(unwrapped)
             if known in renamed and not same_values(renamed[known], tensor):
                 self.report.duplicate.append(f"{originals[known]!r} and {name!r} are one tensor, but differ")
             renamed.setdefault(known, tensor)

@@ -92,7 +92,7 @@ def convert(
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
     target = Path(target).expanduser()
-    if target.resolve() == checkpoint.folder.resolve():
+    if target.resolve() in (checkpoint.folder.resolve(), checkpoint.files.folder.resolve()):
         raise ConversionError(f"{target} is the source itself; choose another folder")
     held = Variables(checkpoint, DTYPES.get(dtype), keep_tokens)
     with staged(target) as folder:

@@ -1,20 +1,33 @@
 """Opening a checkpoint: which format, which family, and what its config file means."""
 
-import functools
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from bert4x.checkpoints.checkpoint import Checkpoint
-from bert4x.checkpoints.files import Files, locate
-from bert4x.checkpoints.spec import NUMBER, Table
-from bert4x.checkpoints.tables import OWN_STYLE, PUBLISHED, own_table, style_for
+from bert4x.checkpoints.files import Files, locate, places
+from bert4x.checkpoints.others import ALTERED, OTHERS
+from bert4x.checkpoints.spec import Table
+from bert4x.checkpoints.tables import FAMILIES, OWN_STYLE, PUBLISHED, own_table, style_for
 from bert4x.checkpoints.tables.gpt2 import CPM_LM
 from bert4x.checkpoints.tensors import Tensors
+from bert4x.checkpoints.wrappers import known_names, unwrapped
 from bert4x.config import TransformerConfig, from_json, read_config_file
-from bert4x.errors import ConfigError, TokenizerError, UnknownFormatError
+from bert4x.errors import (
+    CheckpointNotFoundError,
+    ConfigError,
+    CorruptFileError,
+    TokenizerError,
+    UnknownFormatError,
+)
 
 CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
+TENSORFLOW_NAMES = ("bert_config.json", "albert_config.json", "hparams.json")  # before another's config.json
+MODEL_KEYS = ({"hidden_size", "n_embd"}, {"num_hidden_layers", "n_layer"})  # one of each is in the config of a model
+# model_type of config files that name a BERT after the recipe of its training: CLUE's RoBERTa. The original's own
+# tensors are never under "bert.".
+MISNAMED = ("roberta", "xlm-roberta")
 
 
 def open_checkpoint(source, config=None) -> Checkpoint:
@@ -26,20 +39,34 @@ def open_checkpoint(source, config=None) -> Checkpoint:
     Raises: CheckpointNotFoundError, UnknownFormatError, CorruptFileError, UnsafeFileError, ConfigError.
     """
     files = locate(source)
-    tensors = files.read()
+    files, tensors = of_one_rank(files, files.read())
     if not tensors:
         raise UnknownFormatError(f"{files.path} holds no tensors")
     given = isinstance(config, dict | TransformerConfig)
-    data = config if given else read_config(files.folder, config)
+    data = config if given else read_config(files, config)
     if "Embedding-Token/embeddings" in tensors:  # keyed by our variable paths
         own = data if isinstance(data, TransformerConfig) else own_config(data, files, tensors)
-        table = own_table("keras" if files.container == "hdf5" else "bert4x", own)
+        table = own_table("keras" if files.container in ("hdf5", "tf1") else "bert4x", own)
         return Checkpoint(files, table, own, tensors)
-    table = detect(files, tensors)
+    table = detect(files, tensors, data)
+    names = unwrapped(table, tensors, files.path)
     if isinstance(data, TransformerConfig):
-        return Checkpoint(files, table, data, tensors)
+        return Checkpoint(files, table, data, tensors, names)
     data = guess_config(files, table, tensors) if data is None else data
-    return Checkpoint(files, table, from_json(data, table.family, style_for(table.format, table.family)), tensors)
+    if data.get("model_type") in MISNAMED and any(".bert." in f".{name}" for name in tensors):
+        data = data | {"model_type": "bert"}
+    config = from_json(data, table.family, style_for(table.format, table.family))
+    return Checkpoint(files, table, config, tensors, names)
+
+
+def of_one_rank(files: Files, tensors: Tensors) -> tuple[Files, Tensors]:
+    """What DeepSpeed (ZeRO 1 and 2) saved of a Hugging Face model: its one rank, by the model's own names."""
+    if files.container != "megatron" or not all(name.startswith("0/") for name in tensors):
+        return files, tensors
+    plain = {name[2:]: replace(tensor, name=name[2:]) for name, tensor in tensors.items()}
+    scores = {table: known_names(table, plain if table.format == "hf" else tensors) for table in PUBLISHED}
+    best = max((table for table in PUBLISHED if table.format in ("hf", "megatron")), key=scores.get)
+    return (replace(files, container="torch"), plain) if best.format == "hf" else (files, tensors)
 
 
 def own_config(data: dict | None, files: Files, tensors: Tensors) -> TransformerConfig:
@@ -59,66 +86,61 @@ def own_config(data: dict | None, files: Files, tensors: Tensors) -> Transformer
     return from_json(data, family, style_for("hf" if "model_type" in data else "tf1", family))
 
 
-def detect(files: Files, tensors: Tensors) -> Table:
+def detect(files: Files, tensors: Tensors, config: dict | TransformerConfig | None = None) -> Table:
     """The table that knows most of the names.
 
     Raises: UnknownFormatError when none knows enough of them, or when a known but different model is recognised.
     """
     formats = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron"}
     tables = [table for table in PUBLISHED if table.format == formats.get(files.container)]
+    for pattern, reason in ALTERED:
+        if any(re.search(pattern, name) for name in tensors):
+            raise UnknownFormatError(f"{files.path}: {reason}")
     for table in tables:
         for pattern, reason in table.foreign:
             if any(re.search(pattern, name) for name in tensors):
                 raise UnknownFormatError(f"{files.path}: {reason}")
-    scores = {table: sum(known_name(table, name) for name in tensors) for table in tables}
+    scores = {table: known_names(table, tensors) for table in tables}
     best = max(scores, key=scores.get, default=None)
     if best is None or scores[best] < 3:
+        reason = next((reason for pattern, reason in OTHERS if any(re.search(pattern, name) for name in tensors)), "")
+        model_type = config.get("model_type") if isinstance(config, dict) else None
+        reason = reason or (f"the config says model_type = {model_type!r}" if model_type else "")
         raise UnknownFormatError(
-            f"{files.path}: no family known here has tensors of these names: {', '.join(list(tensors)[:6])} ..."
+            f"{files.path}: no family known here ({', '.join(sorted(FAMILIES))}) has tensors of these names: "
+            f"{', '.join(list(tensors)[:6])} ...{reason and ' '}{reason}"
         )
     return best
 
 
-def known_name(table: Table, name: str) -> bool:
-    """Whether a table has a rule for a tensor, in any layer."""
-    name = name.split("/", 1)[1] if table.sharded else name
-    name = table.canonical_name(name)
-    return name_pattern(table).fullmatch(name) is not None
-
-
-@functools.cache
-def name_pattern(table: Table) -> re.Pattern:
-    """All tensor names of a table as one pattern."""
-
-    def pattern(part: str) -> str:
-        if not part.startswith("{"):
-            return re.escape(part)
-        return r"\d+" if NUMBER.fullmatch(part) else "(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")"
-
-    names = ("".join(map(pattern, re.split(r"(\{[^}]*\})", rule.theirs))) for rule in table.rules)
-    return re.compile("|".join(names))
-
-
-def read_config(folder: Path, path=None) -> dict | None:
-    """The config file beside the weights (or at `path`), or None.
+def read_config(files: Files, path=None) -> dict | None:
+    """The config file beside the weights (or at `path`), or None. One that is of something else is passed over.
 
     Raises: ConfigError if `path` does not exist or several could be meant, CorruptFileError if it is no JSON object.
     """
     if path is not None:
         return read_config_file(path)
-    places = [folder, folder.parent] if folder.name.isdigit() else [folder]
-    for place in places:
-        for name in CONFIG_NAMES:
-            if (place / name).is_file():
-                return read_config_file(place / name)
-        others = sorted(
-            p for p in place.glob("*config*.json") if "tokenizer" not in p.name and "generation" not in p.name
-        )
-        if len(others) > 1:
-            raise ConfigError(f"several config files in {place}: {', '.join(p.name for p in others)}; pass one of them")
-        if others:
-            return read_config_file(others[0])
+    for place in places(files.folder):
+        names = (*TENSORFLOW_NAMES, *CONFIG_NAMES) if files.container == "tf1" else CONFIG_NAMES
+        named = [place / name for name in dict.fromkeys(names) if (place / name).is_file()]
+        others = sorted(p for p in place.glob("*config*.json") if p not in named and p.is_file())
+        of_models = [p for p in others if is_of_a_model(p)]
+        if not any(map(is_of_a_model, named)) and len(of_models) > 1:
+            names = ", ".join(p.name for p in of_models)
+            raise ConfigError(f"several config files in {place}: {names}; pass one of them")
+        found = [*filter(is_of_a_model, named), *of_models, *named]
+        if found:
+            return read_config_file(found[0])
     return None
+
+
+def is_of_a_model(path: Path) -> bool:
+    """Whether a config file describes a model, rather than a tokenizer, a pipeline or a run."""
+    try:
+        data = read_config_file(path)
+    except (CorruptFileError, CheckpointNotFoundError):
+        return False
+    return all(keys & data.keys() for keys in MODEL_KEYS)
 
 
 def guess_config(files: Files, table: Table, tensors: Tensors) -> dict:

@@ -1,15 +1,26 @@
 """Where the weights of a checkpoint are, and in which container."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bert4x.checkpoints.formats.foreign import HEAD, content_of, explained, kind_of, text_of
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnknownFormatError
 
-RANK = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt$")
+RANK = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
+STEP = re.compile(r"\d+|iter_\d+|global_step\d+|checkpoint")  # folders of ranks: Megatron's, DeepSpeed's, Lightning's
 CONTAINERS = (
-    "model.safetensors, pytorch_model.bin, a TensorFlow 1 checkpoint, .weights.h5, or mp_rank_XX_model_states.pt"
+    "model.safetensors, pytorch_model.bin, a TensorFlow checkpoint (.index and .data-00000-of-00001), .weights.h5, "
+    ".ckpt of Lightning, or mp_rank_XX_model_states.pt"
+)
+NAMED = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+# Files of any name, if there is one of a kind: safe formats, then those that hold no optimizer, first.
+ALONE = ("*.safetensors", "*.weights.h5", "*.h5", "*.bin", "*.pt", "*.pth", "*.ckpt")
+# What training leaves beside the weights.
+NO_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|tokenizer)\w*\.(bin|pt|pth)"
 )
 # What may be the name of a published checkpoint where it is no path: an address, NAME or OWNER/NAME; no file's name.
 NAME = re.compile(
@@ -27,7 +38,7 @@ class Files:
 
     def read(self) -> Tensors:
         """All tensors by the names they have there; those of rank r of a Megatron checkpoint start with `r/`."""
-        from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, torch_pickle
+        from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, tf2_objects, torch_pickle
 
         if self.container == "safetensors":
             sharded = self.path.name.endswith(".json")
@@ -38,7 +49,8 @@ class Files:
             sharded = self.path.name.endswith(".json")
             return (torch_pickle.read_torch_sharded if sharded else torch_pickle.read_torch)(self.path)
         if self.container == "tf1":
-            return tf1_bundle.read_tf1(self.path)
+            tensors = tf1_bundle.read_tf1(self.path)
+            return tf2_objects.read_objects(self.path, tensors) if tf2_objects.is_object_based(tensors) else tensors
         if self.container == "hdf5":
             return keras_h5.read_keras_h5(self.path)
         return read_ranks(self.path)
@@ -54,14 +66,7 @@ def locate(source) -> Files:
         raise CheckpointNotFoundError(f"the path is empty; expected a file or folder with {CONTAINERS}")
     path = Path(source).expanduser()
     if is_folder(path):
-        found = in_folder(path)
-        if found:
-            return found
-        inner = [child for child in sorted(path.iterdir()) if child.is_dir() and in_folder(child)]
-        if len(inner) == 1:  # an archive that was unpacked into a folder of its own
-            return in_folder(inner[0])
-        content = ", ".join(sorted(child.name for child in path.iterdir())[:10]) or "nothing"
-        raise CheckpointNotFoundError(f"no weights in {path}: it holds {content}; expected {CONTAINERS}")
+        return in_folder(path) or inside(path) or refuse_folder(path)
     tf1 = tf1_prefix(path)
     if tf1:
         return Files("tf1", tf1, tf1.parent)
@@ -73,10 +78,52 @@ def locate(source) -> Files:
         raise CheckpointNotFoundError(f"{path} does not exist; expected a file or folder with {CONTAINERS}")
     if not path.is_file():  # a pipe, which would keep us waiting, or a device
         raise CheckpointNotFoundError(f"{path} is no regular file; expected {CONTAINERS}")
-    if RANK.search(path.name):
+    if RANK.fullmatch(path.name):
         return Files("megatron", path.parent, path.parent)
-    container = container_of(path)
-    return Files(container, path, path.parent)
+    return Files(container_of(path), path, path.parent)
+
+
+def places(folder: Path) -> Iterator[Path]:
+    """The folders in which config and vocabulary of the weights in a folder may lie, the likeliest first."""
+    above = folder.parent
+    step = STEP.fullmatch(folder.name) is not None
+    graph = folder.name == "variables" and (above / "saved_model.pb").is_file()
+    for place in (folder, *([above] if step or graph else ()), *transformer_modules(folder)):
+        yield from (p for p in (place, place / "assets", place / "bpe_3w_new") if p.is_dir())
+
+
+def transformer_modules(folder: Path) -> list[Path]:
+    """The folder of the transformer in one of sentence-transformers, which numbers its modules: `0_Transformer`."""
+    return [p for p in sorted(folder.glob("0_*")) if p.is_dir()] if folder.is_dir() else []
+
+
+def inside(folder: Path) -> Files | None:
+    """The checkpoint in the only folder inside that holds one: an unpacked archive's, or a run's `checkpoint-500`.
+
+    Raises: CheckpointNotFoundError when several do.
+    """
+    holding = [child for child in sorted(folder.iterdir()) if child.is_dir() and in_folder(child)]
+    holding = [child for child in transformer_modules(folder) if child in holding] or holding
+    if len(holding) > 1:
+        names = ", ".join(child.name for child in holding[:10])
+        raise CheckpointNotFoundError(f"several folders in {folder} hold weights: {names}; pass one of them")
+    return in_folder(holding[0]) if holding else None
+
+
+def refuse_folder(folder: Path) -> Files:
+    """Raises: UnknownFormatError for weights that are recognised and not read, CheckpointNotFoundError for none."""
+    names = sorted(child.name for child in folder.iterdir())
+    what = explained(names)
+    if what:
+        raise UnknownFormatError(f"{folder} holds no weights that bert4x reads: {what}")
+    for pattern in (*ALONE, "*.index"):
+        several = [path.name for path in of_kind(folder, pattern)]
+        if len(several) > 1:
+            raise CheckpointNotFoundError(
+                f"{folder} holds several files that may be the weights: {', '.join(several[:10])}; pass one of them"
+            )
+    content = ", ".join(names[:10]) or "nothing"
+    raise CheckpointNotFoundError(f"no weights in {folder}: it holds {content}; expected {CONTAINERS}")
 
 
 def default_model() -> Path:
@@ -101,53 +148,106 @@ def is_folder(path: Path) -> bool:
 
 
 def container_of(path: Path) -> str:
-    """The container of a single file, by its first bytes (and its name, for an index)."""
-    name = path.name
-    if name.endswith(".index.json"):
+    """The container of a single file, by its first bytes (and its name, for an index).
+
+    Raises: UnknownFormatError, which names what the file is if that is recognised.
+    """
+    name, what = path.name, kind_of(path.name)
+    if name.endswith(".index.json") and not what:
         return "safetensors" if "safetensors" in name else "torch"
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(HEAD)
+    what = text_of(head) or what
+    if what:
+        raise UnknownFormatError(f"{path}: this is {what}")
     if head.startswith(b"\x89HDF\r\n"):
         return "hdf5"
-    if head[8:9] == b"{" or name.endswith(".safetensors"):  # first: its length may begin with any byte
+    if head[8:9] == b"{":  # first: its length may begin with any byte
         return "safetensors"
     if head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
         return "torch"
-    if name.endswith((".bin", ".pt", ".pth")):
-        return "torch"
-    if name.endswith(".h5"):
-        return "hdf5"
+    what = content_of(head)
+    if what:
+        raise UnknownFormatError(f"{path}: this is {what}")
+    for endings, container in (
+        (".safetensors", "safetensors"),
+        ((".bin", ".pt", ".pth", ".ckpt"), "torch"),
+        (".h5", "hdf5"),
+    ):
+        if name.endswith(endings):
+            return container
     raise UnknownFormatError(f"{path} starts with {head[:8]!r}, which is no format known here; expected {CONTAINERS}")
 
 
 def in_folder(folder: Path) -> Files | None:
-    """The checkpoint in a folder; formats that are safe and lazy come first where there are several."""
+    """The checkpoint in a folder; formats that are safe and lazy come first where there are several.
+
+    Raises: CheckpointNotFoundError, UnknownFormatError for what is said to be there and is not, or not readable.
+    """
     ranks = rank_folder(folder)
     if ranks:
         return Files("megatron", ranks, folder)
-    names = ["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"]
-    candidates = [folder / name for name in names if (folder / name).is_file()]
-    for pattern in ("*.safetensors", "*.weights.h5", "*.h5", "*.bin", "*.pt", "*.pth"):
-        alone = sorted(path for path in folder.glob(pattern) if not path.name.startswith(".") and path.is_file())
-        if len(alone) == 1:
-            candidates += alone
-    if candidates and not candidates[0].name.endswith((".bin", ".pt", ".pth", ".h5")):
+    candidates = [folder / name for name in NAMED if (folder / name).is_file()]
+    for pattern in ALONE:
+        found = of_kind(folder, pattern)
+        candidates += found if len(found) == 1 else []
+    lazy = bool(candidates) and candidates[0].name.endswith((".safetensors", ".json"))
+    tf1 = None if lazy else tf1_in(folder)
+    if tf1:
+        return Files("tf1", tf1, folder)
+    if candidates:
         return Files(container_of(candidates[0]), candidates[0], folder)
-    indexes = sorted(folder.glob("*.index"))
-    prefix = latest_tf1(folder) or (indexes[0].with_suffix("") if len(indexes) == 1 else None)
-    if prefix:
-        return Files("tf1", prefix, folder)
-    return Files(container_of(candidates[0]), candidates[0], folder) if candidates else None
+    ranks = latest_step(folder, "latest")
+    return Files("megatron", ranks, folder) if ranks else None
+
+
+def of_kind(folder: Path, pattern: str) -> list[Path]:
+    """The files of a kind that may be weights."""
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if path.is_file()
+        and not path.name.startswith(".")
+        and not NO_WEIGHTS.fullmatch(path.name)
+        and not kind_of(path.name)
+    ]
+
+
+def tf1_in(folder: Path) -> Path | None:
+    """The prefix of the TensorFlow checkpoint in a folder, or under `variables` in that of a SavedModel.
+
+    Raises: CheckpointNotFoundError when there are several, and the file `checkpoint` names none of them.
+    """
+    if (folder / "saved_model.pb").is_file() and (folder / "variables" / "variables.index").is_file():
+        return folder / "variables" / "variables"
+    prefixes = [path.with_suffix("") for path in of_kind(folder, "*.index")]
+    latest = latest_tf1(folder)
+    if len(prefixes) > 1 and latest is None:
+        names = ", ".join(path.name for path in prefixes[:10])
+        raise CheckpointNotFoundError(f"{folder} holds several TensorFlow checkpoints: {names}; pass one of them")
+    return latest or (prefixes[0] if prefixes else None)
 
 
 def latest_tf1(folder: Path) -> Path | None:
-    """The prefix that TensorFlow's `checkpoint` file names, if it is there."""
-    file = folder / "checkpoint"
-    if not file.is_file() or file.stat().st_size > 1 << 20:
+    """The prefix that TensorFlow's `checkpoint` file names, if it is there; of its path, the machine of training's, the
+    last part counts.
+    """
+    text = first_bytes(folder / "checkpoint", 1 << 20)
+    match = re.search(rb'^model_checkpoint_path:\s*"((?:[^"\\\n]|\\.)*)"', text, re.MULTILINE)
+    if not match:
         return None
-    match = re.search(r'^model_checkpoint_path:\s*"([^"]*)"', file.read_text("utf-8", "replace"), re.MULTILINE)
-    prefix = folder / Path(match[1]).name if match else None
-    return prefix if prefix and prefix.with_name(prefix.name + ".index").is_file() else None
+    # A text-format protocol buffer, with C's escapes; Windows' separators are escaped, or by hand not.
+    path = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8) & 255]), match[1])
+    name = re.split(r"[/\\]", path.decode("utf-8", "replace"))[-1]
+    prefix = folder / name
+    return prefix if name and prefix.with_name(f"{name}.index").is_file() else None
+
+
+def first_bytes(file: Path, most: int) -> bytes:
+    """What a small file says, without a byte order mark; b"" if it is not there, or larger."""
+    if not file.is_file() or file.stat().st_size > most:
+        return b""
+    return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
 
 
 def tf1_prefix(path: Path) -> Path | None:
@@ -159,19 +259,34 @@ def tf1_prefix(path: Path) -> Path | None:
 
 def rank_folder(folder: Path) -> Path | None:
     """The folder of `mp_rank_XX` files: this one, or the iteration that latest_checkpointed_iteration.txt names."""
-    if any(RANK.search(path.name) for path in folder.iterdir()):
-        return folder
-    latest = folder / "latest_checkpointed_iteration.txt"
+    return folder if holds_ranks(folder) else latest_step(folder, "latest_checkpointed_iteration.txt")
+
+
+def latest_step(folder: Path, file: str) -> Path | None:
+    """The folder of the step that a small file names: Megatron's, or DeepSpeed's `latest`.
+
+    Raises: CheckpointNotFoundError for one without ranks, UnknownFormatError for what is recognised there.
+    """
+    latest = folder / file
     if not latest.is_file():
         return None
-    with latest.open(encoding="utf-8", errors="replace") as file:
-        iteration = file.read(64).strip()
-    inner = folder / iteration
-    if not iteration.isalnum() or not inner.is_dir():
-        raise CheckpointNotFoundError(f"{latest} names iteration {iteration!r}, but {inner} is no folder")
-    if not any(RANK.search(path.name) for path in inner.iterdir()):
+    step = first_bytes(latest, 64).decode("utf-8", "replace").strip()
+    inner = folder / step
+    if not re.fullmatch(r"\w+", step) or not inner.is_dir():
+        if (folder / f"iter_{step:0>7}").is_dir():
+            raise UnknownFormatError(f"{folder} is {kind_of('model_optim_rng.pt')}")
+        raise CheckpointNotFoundError(f"{latest} names {step!r}, but {inner} is no folder")
+    what = explained(sorted(child.name for child in inner.iterdir()))
+    if not holds_ranks(inner) and what:
+        raise UnknownFormatError(f"{inner} holds no weights that bert4x reads: {what}")
+    if not holds_ranks(inner):
         raise CheckpointNotFoundError(f"no mp_rank_XX_model_states.pt in {inner}; put the downloaded shards there")
     return inner
+
+
+def holds_ranks(folder: Path) -> bool:
+    """Whether there are files of model-parallel ranks."""
+    return any(RANK.fullmatch(path.name) for path in folder.iterdir())
 
 
 def read_ranks(folder: Path) -> Tensors:
@@ -181,7 +296,8 @@ def read_ranks(folder: Path) -> Tensors:
     """
     from bert4x.checkpoints.formats.torch_pickle import read_torch
 
-    paths = {int(RANK.search(path.name)[1]): path for path in folder.iterdir() if RANK.search(path.name)}
+    matches = {path: RANK.fullmatch(path.name) for path in folder.iterdir()}
+    paths = {int(match[1]): path for path, match in matches.items() if match}
     missing = sorted(set(range(max(paths) + 1)) - set(paths))
     if missing:
         raise CheckpointNotFoundError(f"{folder} has ranks {sorted(paths)}, but lacks {missing}; download them too")

@@ -1,8 +1,6 @@
 """How a text becomes the ids a model continues, and which tokens end what it writes."""
 
-import difflib
-
-from bert4x.errors import GenerationError, TokenizerError
+from bert4x.errors import GenerationError, TokenizerError, similar
 from bert4x.tokenizers import BpeTokenizer, CpmTokenizer, SpTokenizer, TokenizerBase
 
 _BARE = ("gpt2", "gpt2_ml")  # trained on running text, without start and end tokens
@@ -98,7 +96,7 @@ def stop_id(tokenizer: TokenizerBase, token: str | int) -> int:
         known = tokenizer.token_dict
         if token in known:
             return known[token]
-        close = difflib.get_close_matches(token, known, n=3)
+        close = similar(token, known)[:3]
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise GenerationError(
             f"no token {token!r} among the {len(known)} of the vocabulary; {hint}text to stop at goes to stop="

@@ -192,7 +192,7 @@ def near(name: str, names: Iterable[str]) -> list[str]:
     """Up to five names of entries that are spelled like one."""
     word = name.lower().rstrip("/").rpartition("/")[2]
     names = {key.rpartition("/")[2]: find(key).name for key in names}
-    close = difflib.get_close_matches(word, names, n=5, cutoff=0.5)
+    close = difflib.get_close_matches(word, names, n=5, cutoff=0.6)
     return list(dict.fromkeys(names[key] for key in close))
 
 

@@ -48,7 +48,8 @@ def load(
     small model inside the package. What is no path is a name: one of the catalogue (`bert4x models`), OWNER/NAME of
     Hugging Face, modelscope://OWNER/NAME, or the address of an archive; it is fetched once (`bert4x.hub`). A `.keras`
     file that `model.save` wrote is loaded as it is. `application` is "encoder", "lm" or "unilm"; by default what the
-    family was made for ("lm" for GPT2, "seq2seq", its only one, for the encoder-decoder "transformer"). `dtype` is a
+    family was made for ("lm" for GPT2, "seq2seq", its only one, for the encoder-decoder "transformer"), and "lm" for a
+    BERT whose config says `is_decoder: true`. `dtype` is a
     Keras policy: "bfloat16", "mixed_float16" ... All options of `build_transformer_model` are taken; outputs are raw
     logits. `verify=True` checks the file's checksums first. `strict=False` turns missing and unexpected tensors into a
     warning and starts what is missing at random; `model.load_report` says which.
@@ -69,6 +70,9 @@ def load(
     if options.pop("verify", False):
         checkpoint.verify()
     family = options.pop("model", None) or checkpoint.config.model
+    if application is None and checkpoint.config.is_decoder:
+        application = "lm"  # with the head, unless it was published without
+        options.setdefault("with_mlm", "MLM-Bias/bias" in checkpoint.entries)
     application = application or backbone_class(family).applications[0]
     if application in HEADED:
         options.setdefault("with_mlm", True)
@@ -127,12 +131,13 @@ def build_transformer_model(
     config_path: Source | dict | None = None,
     checkpoint_path: Source | None = None,
     model: str | type[Backbone] = "bert",
-    application: str = "encoder",
+    application: str | None = None,
     return_keras_model: bool = True,
     **options,
 ) -> keras.Model | Backbone:
     """bert4keras' builder, with its arguments, defaults and layer names.
 
+    `application` is "encoder" unless the family has another one, or the config says `is_decoder: true`: "lm".
     Heads give probabilities (`with_mlm="linear"` gives logits); "lm", "unilm", every gpt2 and transformer have the
     language-model head. Any config field or option may be given by name. With `return_keras_model=False` it returns
     the backbone, whose `.model` is the Keras model. Without `checkpoint_path` the weights are random.
@@ -141,8 +146,9 @@ def build_transformer_model(
     """
     application = application.lower() if isinstance(application, str) else application
     family, applications = backbone_class(model).model_name, backbone_class(model).applications
-    if application == "encoder":  # the default
-        application = application if application in applications else applications[0]
+    default, application = application is None, application or "encoder"
+    if application == "encoder" and application not in applications:
+        application = applications[0]
     if application == "seq2seq" and application not in applications:  # the name in bert4keras' first versions
         application = "unilm"
     checkpoint = None
@@ -153,6 +159,9 @@ def build_transformer_model(
         config = read_any_config(config_path, family, options)
     else:
         raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
+    if default and config.is_decoder:
+        application = "lm"
+        options.setdefault("with_mlm", checkpoint is None or "MLM-Bias/bias" in checkpoint.entries)
     if application in HEADED or family == "gpt2":
         options.setdefault("with_mlm", True)
         options["with_mlm"] = options.pop("final_activation", options["with_mlm"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken
 
-from ..checkpoints.files import default_model, is_name
+from ..checkpoints.files import default_model, is_name, places
 from ..errors import TokenizerError
 from .backend import from_tokenizer_json, read_backend
 from .base import TokenizerBase
@@ -38,7 +38,8 @@ def load_tokenizer(folder: str | os.PathLike | None = None, config: dict | None 
     package; or None when no vocabulary lies in it.
 
     Looks for vocab.txt (or the only *vocab*.txt), tokenizer.json, a SentencePiece model, and GPT2's vocab.json +
-    merges.txt or encoder.json + vocab.bpe; for CPM-LM's original layout also in `bpe_3w_new` and one folder up.
+    merges.txt or encoder.json + vocab.bpe; also in `bpe_3w_new` (CPM-LM's original layout), in `assets` (that of a
+    SavedModel), in `0_Transformer` (that of sentence-transformers), and beside DeepSpeed's folder of one step.
     `config` is the model's Hugging Face configuration; without it config.json is read. tokenizer_config.json is
     obeyed. A vocab.txt alone is lower-cased unless it has a token with a capital Latin letter ([CLS] aside).
 
@@ -49,11 +50,8 @@ def load_tokenizer(folder: str | os.PathLike | None = None, config: dict | None 
     """
     folder = default_model() if folder is None else local(folder)
     folder = folder if folder.is_dir() else folder.parent
-    places = [folder, folder / "bpe_3w_new"]
-    if folder.name.isdigit():  # DeepSpeed's folder of one step
-        places += [folder.parent, folder.parent / "bpe_3w_new"]
-    for place in places:
-        tokenizer = _load_from(place, config) if place.is_dir() else None
+    for place in places(folder):
+        tokenizer = _load_from(place, config)
         if tokenizer is not None:
             return tokenizer
     return None

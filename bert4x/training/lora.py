@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from bert4x.checkpoints.formats.foreign import explained
 from bert4x.checkpoints.formats.safetensors_file import (
     read_safetensors,
     read_safetensors_metadata,
@@ -21,7 +22,7 @@ from bert4x.checkpoints.formats.safetensors_file import (
 )
 from bert4x.checkpoints.tensors import BFLOAT16, from_array
 from bert4x.checkpoints.weights import check_finite
-from bert4x.errors import ConfigError, CorruptFileError, TensorMismatchError
+from bert4x.errors import ConfigError, CorruptFileError, TensorMismatchError, UnknownFormatError
 
 LAYERS = r"Attention/(query|value)$"  # what the paper adapts
 FORMAT = "bert4x_lora"  # in the metadata of a file
@@ -242,7 +243,12 @@ def fingerprint(layers: dict) -> str:
 
 
 def read_about(path: str | os.PathLike) -> dict:
-    """Rank, alpha and fingerprint of a file. Raises: CorruptFileError"""
+    """Rank, alpha and fingerprint of a file. Raises: CorruptFileError, UnknownFormatError for adapters of PEFT"""
+    path = Path(path)
+    names = [child.name for child in path.iterdir()] if path.is_dir() else [path.name]
+    what = explained(sorted(name for name in names if name.startswith("adapter_")))
+    if what:
+        raise UnknownFormatError(f"{path} holds no adapters that save_lora wrote: {what}")
     try:
         about = json.loads(read_safetensors_metadata(path)[FORMAT])
         about = {"rank": about["rank"], "alpha": about["alpha"], "base": about["base"]}

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from bert4x.checkpoints.formats.foreign import kind_of
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.errors import CorruptFileError, TensorMismatchError, UnknownFormatError
 
@@ -58,7 +59,7 @@ def read_keras_h5(path: Path) -> Tensors:
     raw, attributes = read_hdf5(path), read_hdf5_attributes(path)
     for root in ("", "model_weights"):  # save_weights, model.save
         if "layer_names" in attributes.get(root, {}):
-            return read_keras2(raw, attributes, root)
+            return read_keras2(path, raw, attributes, root)
     if not any(re.match(r"layers/[^/]+/", name) for name in raw):
         raise UnknownFormatError(f"{path} is HDF5, but not Keras 3's .weights.h5: its tensors are {sorted(raw)[:5]}")
     tensors: Tensors = {}
@@ -70,10 +71,11 @@ def read_keras_h5(path: Path) -> Tensors:
     return tensors
 
 
-def read_keras2(raw: Tensors, attributes: dict, root: str) -> Tensors:
+def read_keras2(path: Path, raw: Tensors, attributes: dict, root: str) -> Tensors:
     """The tensors of a file that bert4keras (Keras 2) wrote, by our variable paths; others by their path in the file.
 
     The names of variables there depend on the Keras version, their order inside a layer does not.
+    Raises: CorruptFileError, UnknownFormatError for the file of a TensorFlow class of transformers.
     """
     tensors: Tensors = {}
     for layer in attributes[root]["layer_names"]:
@@ -85,6 +87,8 @@ def read_keras2(raw: Tensors, attributes: dict, root: str) -> Tensors:
                 raise CorruptFileError(f"dataset {name!r} is listed but missing; the file is damaged")
             known = len(names) == len(written)
             ours = f"{layer}/{names[i]}" if known else name
+            if re.match(r"[^/]+/tf_\w+/", name.removeprefix(root).lstrip("/")):
+                raise UnknownFormatError(f"{path}: this is {kind_of('tf_model.h5')}")
             tensors[ours] = replace(raw[name], name=ours)
     return tensors
 

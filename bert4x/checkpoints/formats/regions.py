@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bert4x.checkpoints.formats.common import checked_shape, regular_file
+from bert4x.checkpoints.formats.foreign import HEAD, text_of
 from bert4x.checkpoints.tensors import LazyTensor, empty
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, UnknownFormatError, UnsafeFileError
 
@@ -33,10 +34,15 @@ class RegionFile:
     """
 
     def __init__(self, path: str | os.PathLike):
+        """Raises: CheckpointNotFoundError, UnknownFormatError for what is no weights, but recognised."""
         self.path = regular_file(path)
         status = self.path.stat()
         self.size = status.st_size
         self._identity = _identity(status)
+        with self.path.open("rb") as file:
+            what = text_of(file.read(HEAD))
+        if what:
+            raise UnknownFormatError(f"{self.path}: this is {what}")
 
     def tensor(self, name: str, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> LazyTensor:
         """The tensor of `shape` and `dtype` whose bytes start at `offset`; it is read on demand.

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from bert4x.checkpoints.formats.common import check_cost, check_count, checked_shape, read_ahead
 from bert4x.checkpoints.formats.leveldb_table import masked_crc32c, read_table, read_varint, write_table, write_varint
+from bert4x.checkpoints.formats.protobuf import field, fields, integer, messages
 from bert4x.checkpoints.formats.regions import RegionFile, naming
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, atomic_write
 from bert4x.errors import ConversionError, CorruptFileError, UnknownFormatError
@@ -41,7 +42,8 @@ _DTYPES = {
     23: np.dtype(np.uint64),
 }
 _ENUMS = {dtype: enum for enum, dtype in _DTYPES.items()}
-_NOT_NUMERIC = {7, 20, 21}  # string, resource, variant: bookkeeping of TF2 checkpoints, never weights
+_STRING = 7
+_NOT_NUMERIC = {_STRING, 20, 21}  # string, resource, variant: bookkeeping of TF2 checkpoints, never weights
 _MAX_INDEX_SIZE = 256 << 20  # about a million tensors
 
 
@@ -87,6 +89,30 @@ def read_tf1(prefix: str | os.PathLike) -> Tensors:
         return _tensors(prefix, entries, file.size)
 
 
+def read_tf_string(prefix: str | os.PathLike, name: str) -> bytes | None:
+    """A scalar string of a TensorFlow checkpoint, its checksum checked; None if there is none of that name.
+
+    Raises: as `read_tf1`.
+    """
+    prefix = normalize_prefix(prefix)
+    file = RegionFile(f"{prefix}.index")
+    with naming(file.path):
+        wanted = b"", name.encode()
+        entries = {key: value for key, value in read_table(file.bytes(0, file.size)) if key in wanted}
+        if wanted[1] not in entries:
+            return None
+        shards, entry = _parse_header(entries.get(b"", b"")), _parse_entry(entries[wanted[1]])
+        if entry.dtype != _STRING or entry.shape or not 0 <= entry.shard < shards:
+            raise CorruptFileError(f"{name!r} is no string, or lies in data file {entry.shard} of {shards}")
+        data = RegionFile(f"{prefix}.data-{entry.shard:05d}-of-{shards:05d}").bytes(entry.offset, entry.size)
+        length, at = read_varint(data, 0)
+        # Before the string comes the checksum of its length; the one of the entry is over length, checksum and string.
+        parts = [struct.pack("<I", length & 0xFFFFFFFF), data[at : at + 4], data[at + 4 :]]
+        if len(parts[2]) != length or masked_crc32c(parts) != entry.crc:
+            raise CorruptFileError(f"{name!r} fails its checksum; download the file again")
+        return parts[2]
+
+
 def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, checkpoint_file: bool = True) -> None:
     """Write a checkpoint that `tf.train.load_checkpoint(prefix)` reads, one tensor in memory at a time.
 
@@ -107,7 +133,7 @@ def write_tf1(prefix: str | os.PathLike, tensors: Iterable[LazyTensor], *, check
                         "names must be unique and not empty, dtypes boolean, integer, floating or bfloat16"
                     )
                 entries[key] = _write_tensor(file, tensor, values)
-        header = _field(1, 1) + _field(3, _field(1, 1))  # num_shards = 1, little-endian, version.producer = 1
+        header = field(1, 1) + field(3, field(1, 1))  # num_shards = 1, little-endian, version.producer = 1
         index.write_bytes(write_table(sorted({b"": header, **entries}.items())))
     if checkpoint_file:
         name = json.dumps(prefix.name, ensure_ascii=False)
@@ -119,9 +145,9 @@ def _write_tensor(file: BinaryIO, tensor: LazyTensor, values: memoryview) -> byt
     """Append the bytes of a tensor and return its BundleEntryProto."""
     offset = file.tell()
     file.write(values)
-    shape = b"".join(_field(2, _field(1, size)) for size in tensor.shape)
+    shape = b"".join(field(2, field(1, size)) for size in tensor.shape)
     crc = masked_crc32c([np.frombuffer(values, np.uint8)])
-    parts = [_field(1, _ENUMS[_little(tensor.dtype)]), _field(2, shape), _field(4, offset), _field(5, len(values))]
+    parts = [field(1, _ENUMS[_little(tensor.dtype)]), field(2, shape), field(4, offset), field(5, len(values))]
     return b"".join(parts) + write_varint(6 << 3 | 5) + struct.pack("<I", crc)
 
 
@@ -228,10 +254,10 @@ def _decode(name: bytes) -> str:
 
 def _parse_header(message: bytes) -> int:
     """The number of shards from a BundleHeaderProto."""
-    fields = dict(_fields(message))
-    if fields.get(2, 0) != 0:
+    header = dict(fields(message))
+    if header.get(2, 0) != 0:
         raise UnknownFormatError("a big-endian checkpoint; load and save it on a little-endian machine")
-    shards = fields.get(1, 0)
+    shards = header.get(1, 0)
     if not isinstance(shards, int) or not 0 < shards <= 99999:
         raise CorruptFileError(f"the header of the checkpoint names {shards!r:.80} data files")
     return shards
@@ -240,58 +266,19 @@ def _parse_header(message: bytes) -> int:
 def _parse_entry(message: bytes) -> _Entry:
     single = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0}
     shape, slices = (), []
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if isinstance(value, int):
             single[number] = value
         elif number == 2:
             shape = _parse_shape(value)
         elif number == 7:
-            extents = [dict(_fields(extent)) for extent in _messages(value, 1)]
-            slices.append(tuple((_integer(e.get(1, 0)), _integer(e.get(2, -1))) for e in extents))
+            extents = [dict(fields(extent)) for extent in messages(value, 1)]
+            slices.append(tuple((integer(e.get(1, 0)), integer(e.get(2, -1))) for e in extents))
     return _Entry(single[1], shape, single[3], single[4], single[5], single[6], tuple(slices))
 
 
 def _parse_shape(message: bytes) -> tuple[int, ...]:
-    dims = tuple(_integer(dict(_fields(dim)).get(1, 0)) for dim in _messages(message, 2))
-    if dict(_fields(message)).get(3):
+    dims = tuple(integer(dict(fields(dim)).get(1, 0)) for dim in messages(message, 2))
+    if dict(fields(message)).get(3):
         raise CorruptFileError("a tensor in the index has no known rank")
     return dims
-
-
-def _messages(message: bytes, wanted: int) -> list[bytes]:
-    """All submessages in field `wanted`."""
-    return [value for number, value in _fields(message) if number == wanted and isinstance(value, bytes)]
-
-
-def _integer(value: int | bytes) -> int:
-    if not isinstance(value, int):
-        raise CorruptFileError("a number was expected in the index")
-    return value
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (field number, value) pairs of a protocol buffer message; varints are signed 64-bit integers."""
-    at = 0
-    while at < len(message):
-        tag, at = read_varint(message, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = read_varint(message, at)
-            value -= (value >> 63) << 64
-        elif kind in (1, 2, 5):
-            size, at = read_varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-            if size > len(message) - at:
-                raise CorruptFileError("a message in the index is longer than its entry")
-            value = message[at : at + size]
-            value = value if kind == 2 else int.from_bytes(value, "little")
-            at += size
-        else:
-            raise CorruptFileError(f"wire type {kind} in the index, which no checkpoint has")
-        yield tag >> 3, value
-
-
-def _field(number: int, value: int | bytes) -> bytes:
-    """One field of a message: a varint, or bytes with their length."""
-    if isinstance(value, int):
-        return write_varint(number << 3) + write_varint(value)
-    return write_varint(number << 3 | 2) + write_varint(len(value)) + value

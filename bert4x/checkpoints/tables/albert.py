@@ -75,13 +75,11 @@ HF = Table(
     ),
     backbone=r"albert\.",
     aliases=(
-        (r"^(?:(?:state_dict|model_state_dict|model|module)\.)+", ""),
-        (r"^(?=(?:embeddings|encoder|pooler)\.)", "albert."),
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (r"^predictions\.decoder\.bias$", "predictions.bias"),
     ),
-    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", bert.TRAINING),
     tied=("predictions.decoder.weight",),
     foreign=(
         (

@@ -60,6 +60,8 @@ SLOTS = (
     r"^(good_steps|loss_scale)",
 )
 
+TRAINING = r"^(?:optimizer|lr_scheduler|scheduler|scaler|callbacks|loops)\w*\."  # what PyTorch's frameworks leave
+
 GOOGLE = Table(
     "tf1",
     "bert",
@@ -148,17 +150,15 @@ HF = Table(
     ),
     backbone=r"bert\.",
     aliases=(
-        (r"^(?:(?:state_dict|model_state_dict|model|module)\.)+", ""),
-        (r"^(?=(?:embeddings|encoder|pooler)\.)", "bert."),  # sentence-transformers and BertModel leave it out
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (r"^cls\.predictions\.decoder\.bias$", "cls.predictions.bias"),
     ),
-    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", TRAINING),
     tied=("cls.predictions.decoder.weight",),
     foreign=(
         (
-            r"^(?:model\.|module\.)?roberta\.",
+            r"(?:^|\.)roberta\.embeddings\.",
             "this is a RoBERTa as fairseq built it: its positions begin after the padding id, and its head is another. "
             "(The Chinese models called RoBERTa-wwm are BERTs, and load)",
         ),
@@ -187,7 +187,7 @@ FAMILIES = (
                 KEYS,
                 DEFAULTS,
                 labels={"model_type": "bert", "architectures": ["BertForPreTraining"]},
-                required={"position_embedding_type": "absolute"},
+                required={"position_embedding_type": "absolute", "add_cross_attention": False},
             ),
         },
     ),

@@ -32,11 +32,7 @@ HF = Table(
         Rule("Output-Norm/{gamma,beta}", "transformer.ln_f.{weight,bias}"),
     ),
     backbone=r"transformer\.",
-    aliases=(
-        (r"^(?:(?:state_dict|model_state_dict|model|module)\.)+", ""),
-        (r"^(?=(?:wte|wpe|h\.\d+|ln_f)\.)", "transformer."),
-    ),
-    ignored=(r"\.attn\.(?:bias|masked_bias)$",),  # the causal mask, once stored as a buffer
+    ignored=(r"\.attn\.(?:bias|masked_bias)$", bert.TRAINING),  # the causal mask, once stored as a buffer
     tied=("lm_head.weight",),
 )
 
