@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-import warnings
 from pathlib import Path
 
 from bert4x.cli.decoding import read_stdin
@@ -73,9 +72,7 @@ def check_picture(path: Path) -> None:
     """Before anything is computed. Raises: MissingMatplotlibError; InputError for a file that cannot be written."""
     from bert4x.plots import matplotlib_figure
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fonts: drawing says so, too
-        kinds = matplotlib_figure()[0]().canvas.get_supported_filetypes()
+    kinds = matplotlib_figure()[0]().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise InputError(f"--plot {path}: no kind of picture that can be written; {nearest(path.suffix[1:], kinds)}")
     if not path.absolute().parent.is_dir():

@@ -51,9 +51,9 @@ def run_models(options) -> int:
         print(
             "\n".join(columns(("name", *DETAILS), [(entry.name, *details(entry).values()) for entry in found], width))
         )
-    print(f"{len(found)} of the catalogue. What is said of them was read where they are published, not tried")
+    print(f"{len(found)} of the catalogue; as read where they are published, not tried")
     if not options.word:
-        print("what is known of some, such as notes and other names: bert4x models WORD; of all: --json")
+        print("notes, other names and addresses: bert4x models WORD, or --json")
     return not found
 
 
