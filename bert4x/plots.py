@@ -80,15 +80,16 @@ def curves(records: Sequence[dict], path: str | os.PathLike | None = None, best:
         axes[0].plot(updates, values, color="#1764ab", alpha=0.25, linewidth=0.8)
         axes[0].plot(updates, running_mean(values, max(1, len(values) // 40)), color="#1764ab", linewidth=1.6)
     axes[0].set_ylabel("loss")
-    scores = {name: [(record["update"], record[name]) for record in epochs if name in record] for name in names}
-    for name, points in scores.items():
-        equal = [other for other in names if scores[other] == points]
-        style = dashes(equal.index(name), len(equal))
-        (line,) = axes[1].plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, linestyle=style)
+    lines = []
+    for name in names:
+        points = [(record["update"], record[name]) for record in epochs if name in record]
+        (line,) = axes[1].plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        lines.append(line)
         if name == best:
             top = points[best_of([value for _, value in points])]
             axes[1].annotate(f"{top[1]:.4g}", top, xytext=(0, 6), textcoords="offset points", ha="center")
             axes[1].plot(*top, marker="o", markersize=8, color=line.get_color())
+    tell_apart(lines)
     if names:
         axes[1].legend(frameon=False, handlelength=3.5)
         axes[1].set_ylabel("score")
@@ -124,6 +125,7 @@ def comparison(runs, path: str | os.PathLike | None = None, score: str = "score"
         times = f", {len(each)} runs" if len(each) > 1 else ""
         (line,) = axes.plot(updates, values.mean(axis=0), marker="o", markersize=3, label=f"{name}{times}")
         axes.fill_between(updates, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15)
+    tell_apart(axes.lines)
     axes.set_xlabel("updates")
     axes.set_ylabel(score, family=families(font))
     axes.legend(frameon=False, prop={"family": families(font)})
@@ -134,9 +136,13 @@ def comparison(runs, path: str | os.PathLike | None = None, score: str = "score"
     return figure
 
 
-def dashes(place: int, lines: int) -> Any:
-    """The style of one of several equal lines: the first is whole, of the others every one shows a part."""
-    return "-" if place == 0 else (-4 * place, (4, 4 * (lines - 1)))
+def tell_apart(lines: Sequence[Any]) -> None:
+    """Of equal lines the first is whole; each of the others, above it, is dashed, and shows a part of its own."""
+    for line in lines:
+        equal = [other for other in lines if np.array_equal(other.get_xydata(), line.get_xydata(), equal_nan=True)]
+        place = equal.index(line)
+        if place:
+            line.set_linestyle((-4 * place, (4, 4 * (len(equal) - 1))))
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:

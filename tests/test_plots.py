@@ -114,6 +114,8 @@ def test_comparison(tmp_path):
     assert [line.get_label() for line in (first, second)] == ["one, 2 runs", "two"]
     band = figure.axes[0].collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (0.2, 0.7)
+    same = comparison({name: [[(5, 0.2), (10, 0.5)]] for name in "abc"}).axes[0].lines
+    assert [line.get_linestyle() for line in same] == ["-", "--", "--"]
     with pytest.raises(InputError, match="'one' has a run without scores"):
         comparison({"one": [[]]})
 
