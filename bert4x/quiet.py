@@ -7,11 +7,9 @@ seen, its information is not. With TF_CPP_MIN_LOG_LEVEL=0 in the environment eve
 """
 
 import contextlib
-import faulthandler
 import os
 import re
 import sys
-import tempfile
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # "I0000 00:00:1795992095.810558 9676 file.cc:31] ...", "2026-01-01 00:00:00.000000: I tensorflow/..."; and a line that
@@ -55,6 +53,9 @@ def put_aside():
     """Within the block, what is written to file descriptor 2 goes to a file. All of it is shown if the block fails,
     otherwise what is no line of TensorFlow's log.
     """
+    import faulthandler  # here, so that importing bert4x stays instant
+    import tempfile
+
     try:
         shown = os.dup(2)
     except OSError:  # a process without an error stream
