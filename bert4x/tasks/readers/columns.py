@@ -153,7 +153,10 @@ def choose(where: str, names: Sequence[str] | None, size: int, wanted: Sequence[
     if missing and by_place:
         if len(free) < len(missing):
             raise DataError(f"{where}: {size} columns; expected {len(wanted)}, for {', '.join(w.use for w in wanted)}")
-        chosen |= dict(zip(missing, next_to_label(free, missing, chosen, len(wanted)), strict=True))
+        if wanted[-1].words not in (LABEL, TARGET) and len(free) > len(missing) + 1:
+            one = wanted[missing[0]]
+            raise DataError(f"{where}: which of {size} columns is the {one.use}? say {one.option}, by number from 1")
+        chosen |= dict(zip(missing, next_to_label(free, missing, chosen, wanted), strict=True))
     elif missing and names is not None and len(free) == len(missing) == 1:
         chosen[missing[0]] = free[0]
     elif missing:
@@ -164,12 +167,13 @@ def choose(where: str, names: Sequence[str] | None, size: int, wanted: Sequence[
     return [chosen[i] for i in range(len(wanted))]
 
 
-def next_to_label(free: list[int], missing: list[int], chosen: dict[int, int], wanted: int) -> list[int]:
-    """Of more columns than are needed the last ones; where the label is chosen and stands before them, the first."""
-    label = chosen.get(wanted - 1)
-    if label is not None and all(column > label for column in free):
-        return free[: len(missing)]
-    return free[-len(missing) :]
+def next_to_label(free: list[int], missing: list[int], chosen: dict[int, int], wanted: Sequence[Wanted]) -> list[int]:
+    """Of more columns than are needed the last ones; where the label is chosen and stands before them, or none is
+    wanted, the first.
+    """
+    label = chosen.get(len(wanted) - 1)
+    before = wanted[-1].words not in (LABEL, TARGET) or (label is not None and all(column > label for column in free))
+    return free[: len(missing)] if before else free[-len(missing) :]
 
 
 def by_name(where, names: Sequence[str], wanted: Sequence[Wanted], chosen: dict[int, int], by_place: bool) -> None:

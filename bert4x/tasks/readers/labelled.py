@@ -1,12 +1,14 @@
 """Rows for classification and for writing a text from a text: in TSV, CSV, JSON, or a DataFrame of pandas."""
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from bert4x.errors import DataError, InputError, nearest
 from bert4x.tasks.readers.columns import FIRST, LABEL, LAST, PASSAGE, QUESTION, SOURCE, TARGET, TEXT, Column, Wanted
-from bert4x.tasks.readers.files import Say, warn
+from bert4x.tasks.readers.files import STDIN, Say, ending, lines, warn
+from bert4x.tasks.readers.json_rows import is_json
 from bert4x.tasks.readers.table import Cell, Source, is_missing, read_columns
 
 
@@ -83,7 +85,7 @@ def labels_of(cell: Cell, separator: str | None) -> list[str]:
 def doubt_first_label(source: Source, labels: Sequence[str], say: Say) -> None:
     """Says where the label of the first line is a class of its own, as that of a header would be."""
     counts = Counter(labels)
-    if isinstance(source, str) or hasattr(source, "__fspath__"):
+    if isinstance(source, str | os.PathLike):
         lone = [label for label, count in counts.items() if count == 1]
         if len(labels) > 2 * len(counts) and lone == labels[:1]:
             say(f"{source}: only the first line has the label {lone[0]!r}; if that line names the columns: --header")
@@ -107,9 +109,43 @@ def read_pairs(
     return not_empty(rows, source)
 
 
+def read_texts(
+    source: Source,
+    texts: int = 1,
+    *,
+    header: bool | None = None,
+    text_column: Column | None = None,
+    pair_column: Column | None = None,
+    words: frozenset[str] = TEXT,
+    say: Say | None = None,
+) -> Iterator[tuple[str, ...]]:
+    """Texts without labels, (text,) or (text, second text), one after the other, from what `read_labelled` reads, and
+    from a text in each line; empty lines are none. Of columns without names the texts are the first.
+
+    Raises: DataError, with file, row and column.
+    """
+    if texts == 1 and text_column is None and not header and is_plain(source):
+        for _, line in lines(source):
+            if line.strip():
+                yield (line,)
+        return
+    wanted = [Wanted("text", words, text_column), Wanted("pair", words, pair_column)][:texts]
+    for cells in read_columns(source, wanted, header, say or warn):
+        yield tuple(cell.text() for cell in cells)
+
+
+def is_plain(source: Source) -> bool:
+    """Whether each line of a file is a text, by its name, and as the first one has no tabs."""
+    if source == STDIN:
+        return True
+    if not isinstance(source, str | os.PathLike) or ending(source) in (".csv", ".tsv") or is_json(source):
+        return False
+    return "\t" not in next((line for _, line in lines(source) if line.strip()), "")
+
+
 def read_questions(source: Source, *, header: bool | None = None, say: Say | None = None) -> Iterator[tuple[str, str]]:
     """Questions on passages, (question, passage), without answers. Raises: DataError, with file, row and column."""
-    wanted = [Wanted("question", QUESTION), Wanted("passage", PASSAGE)]
+    wanted = [Wanted("question", QUESTION), Wanted("passage", PASSAGE)]  # what stands after them is not read
     for question, passage in read_columns(source, wanted, header, say or warn):
         yield question.text(), passage.text()
 
@@ -121,6 +157,6 @@ def check_labels(found: Sequence[str], labels: Collection[str] | None, where: st
 
 def not_empty(rows: list, source: Any) -> list:
     if not rows:
-        name = source if isinstance(source, str) or hasattr(source, "__fspath__") else f"the {type(source).__name__}"
+        name = source if isinstance(source, str | os.PathLike) else f"the {type(source).__name__}"
         raise DataError(f"{name} has no examples; expected at least one")
     return rows

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bert4x.errors import DataError, InputError
-from bert4x.tasks.readers.columns import Wanted, choose, is_header
+from bert4x.tasks.readers.columns import LABEL, TARGET, Wanted, choose, is_header
 from bert4x.tasks.readers.files import LONGEST_LINE, Say, ending, lines
 from bert4x.tasks.readers.json_rows import is_json, json_objects
 
@@ -86,6 +86,9 @@ def delimited(path, wanted, header, say, known) -> Iterator[list[Cell]]:
     if found and header is None:
         uses = ", ".join(f"{w.use} = {names[place] or place + 1!r}" for w, place in zip(wanted, places, strict=True))
         say(f"{path}: the first line names the columns ({uses}), it is no example; if it is: --no-header")
+    elif len(first) > len(wanted) and wanted[-1].words not in (LABEL, TARGET):
+        numbers = ", ".join(str(place + 1) for place in places)
+        say(f"{path}: of {len(first)} columns only {numbers} is read, as text; others: --text-column, --pairs")
     titles = [names[place] if names else place + 1 for place in places]
     for where, row in itertools.chain(start[1:] if found else start, rows):
         yield [Cell(row[place], where, title) for place, title in zip(places, titles, strict=True)]
