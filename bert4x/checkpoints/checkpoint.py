@@ -2,12 +2,14 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from bert4x.checkpoints.files import Files, places
+from bert4x.checkpoints.heads import POOLER, HeldHead, own_head, published_head
 from bert4x.checkpoints.spec import Entry, Table
 from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous, is_floating
@@ -26,9 +28,12 @@ class Report:
     misshapen: list[str] = field(default_factory=list)
     duplicate: list[str] = field(default_factory=list)
     absent_heads: list[str] = field(default_factory=list)  # published without: fine unless one asks for them
-    stray: list[str] = field(default_factory=list)  # of no model here: heads of other tasks
+    stray: list[str] = field(default_factory=list)  # not of the model itself: heads of tasks
+    unknown: list[str] = field(default_factory=list)  # those of them that are of no head known here
     ignored: list[str] = field(default_factory=list)  # optimizer slots, buffers
     unfilled: list[str] = field(default_factory=list)  # variables of a model that it could not fill
+    head: HeldHead | None = None  # of a task, beside the model
+    head_in_use: bool = False  # whether a task took it, or it was said that none did
 
     @property
     def problems(self) -> list[str]:
@@ -49,10 +54,19 @@ class Report:
 class Checkpoint:
     """A checkpoint of a known family, opened but not read.
 
-    `variables` maps each of our variable paths that it holds to (shape, dtype); `read(path)` gives the values.
+    `variables` maps each of our variable paths that it holds to (shape, dtype); `read(path)` gives the values. `head`
+    is that of a task, where there is one; `architectures` are the classes that the config file names.
     """
 
-    def __init__(self, files: Files, table: Table, config: TransformerConfig, tensors: Tensors, names=None):
+    def __init__(
+        self,
+        files: Files,
+        table: Table,
+        config: TransformerConfig,
+        tensors: Tensors,
+        names: dict[str, str] | None = None,
+        architectures: Sequence[str] = (),
+    ):
         """`names` maps the names of the tensors to those without what wrappers put before them."""
         self.files, self.table, self.config, self.tensors = files, table, config, tensors
         self.names: dict[str, str] = names or {}
@@ -61,8 +75,11 @@ class Checkpoint:
         self.renamed = self._rename()
         self.shapes = variables(config)
         self.entries: dict[str, Entry] = {}
-        self._bind()
         self._unasked: dict[str, np.ndarray] = {}
+        left = self._bind()
+        self.head = self.report.head = self._find_head(left, architectures)
+        known = self.head.names if self.head else ()
+        self.report.unknown = [name for name in self.report.stray if name not in known and not table.is_remnant(name)]
 
     @property
     def format(self) -> str:
@@ -90,7 +107,14 @@ class Checkpoint:
             originals.setdefault(known, name)
         return renamed
 
-    def _bind(self) -> None:
+    def _find_head(self, left: dict[str, LazyTensor], architectures: Sequence[str]) -> HeldHead | None:
+        if self.format == "bert4x":
+            return own_head(self.folder, left)
+        pooler = {path: from_variable(self, path) for path in POOLER if path in self.entries}
+        return published_head(self.table, left, self.config, architectures, pooler)
+
+    def _bind(self) -> dict[str, LazyTensor]:
+        """Ties variables to tensors; returns the tensors that are of none."""
         shapes = self.shapes
         left = dict(self.renamed)
         for entry in self.table.entries(self.config.num_hidden_layers):
@@ -123,6 +147,7 @@ class Checkpoint:
                 continue
             ours = self._is_backbone(name)
             (self.report.unexpected if ours else self.report.stray).append(f"{name}: unexpected" if ours else name)
+        return left
 
     def _names(self, entry: Entry) -> list[str]:
         return [f"{rank}/{entry.theirs}" for rank in range(self.ranks)] if self.table.sharded else [entry.theirs]
@@ -161,11 +186,11 @@ class Checkpoint:
     @functools.cached_property
     def variables(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of our variables that are there, in the order of the model."""
-        return {
-            path: (shape, self.renamed[self._names(self.entries[path])[0]].dtype)
-            for path, (shape, _) in self.shapes.items()
-            if path in self.entries
-        }
+        return {path: self.variable(path) for path in self.shapes if path in self.entries}
+
+    def variable(self, path: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype of one of our variables."""
+        return self.shapes[path][0], self.renamed[self._names(self.entries[path])[0]].dtype
 
     def read(self, path: str) -> np.ndarray:
         """The values of one of our variables; may be a view of something larger."""
@@ -199,6 +224,11 @@ class Checkpoint:
                         f"{name} differs from the embedding table. bert4x has only tied output layers; this "
                         "checkpoint was trained with separate ones and would give other outputs."
                     )
+
+
+def from_variable(checkpoint: Checkpoint, path: str) -> LazyTensor:
+    """One of our variables of a checkpoint as a tensor."""
+    return LazyTensor(path, *checkpoint.variable(path), lambda: checkpoint.read(path))
 
 
 def same_values(a: LazyTensor, b: LazyTensor) -> bool:

@@ -3,13 +3,16 @@
 import contextlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.heads import HeldHead, without_head
 from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.tables import FORMATS, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
@@ -20,6 +23,8 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import ConversionError, nearest
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
+DROP = "Pass drop_head=True (--drop-head) to write the model without"
+NO_WEIGHT = re.compile(r"seed_generator|lora_")  # in the path of a variable: of the model's dropout, of adapters
 WEIGHTS = re.compile(r"\.(safetensors|safetensors\.index\.json|bin|bin\.index\.json|pt|h5|index)$")
 
 
@@ -47,19 +52,37 @@ class Variables:
         target = self.dtype if self.dtype is not None and is_floating(dtype) else dtype
         return LazyTensor(path, shape, target, lambda: self.read(path, target))
 
+    def head(self) -> HeldHead | None:
+        """The head beside them, cast as they are."""
+        held = self.checkpoint.head
+        if held is None or self.dtype is None:
+            return held
+        return replace(held, tensors={path: self.cast(tensor) for path, tensor in held.tensors.items()})
+
+    def cast(self, tensor: LazyTensor) -> LazyTensor:
+        """A tensor in the dtype that was asked for."""
+        return replace(
+            tensor, dtype=self.dtype, read=lambda: as_dtype(tensor.name, tensor.read(), self.dtype), rows=None
+        )
+
     def read(self, path: str, dtype: np.dtype) -> np.ndarray:
         """The values of one of them."""
         values = self.checkpoint.read(path)
         check_finite(path, values)
         if self.keep is not None and path in VOCABULARY_ROWS:
             values = values[self.keep]
-        if values.dtype == dtype:
-            return values
-        with np.errstate(over="ignore"):
-            cast = contiguous(values).astype(dtype)
-        if dtype == np.float16 and values.size:
-            check_finite(f"{path} as float16 (its largest value is {np.abs(values).max():.4g})", cast)
-        return cast
+        return as_dtype(path, values, dtype)
+
+
+def as_dtype(path: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values cast to a dtype. Raises: NotFiniteError where float16 cannot hold one."""
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):
+        cast = contiguous(values).astype(dtype)
+    if dtype == np.float16 and values.size:
+        check_finite(f"{path} as float16 (its largest value is {np.abs(values).max():.4g})", cast)
+    return cast
 
 
 def convert(
@@ -72,15 +95,18 @@ def convert(
     keep_tokens=None,
     config=None,
     progress: Progress | None = None,
+    drop_head: bool = False,
 ) -> Path:
     """Writes the checkpoint at `source` into the folder `target` in another format, with its config and vocabulary.
 
     `format`: "hf", "tf1", "megatron", "keras" or "bert4x". Values are kept bit for bit unless `dtype` ("float32",
     "float16", "bfloat16") asks otherwise. `shards` is the number of files ("hf") or of model-parallel ranks
     ("megatron"). `keep_tokens` lists the vocabulary ids to keep, in their new order. Memory is a few times the largest
-    tensor, whatever the checkpoint's size. Returns the folder.
+    tensor, whatever the checkpoint's size. The head of a task is written with the model; `drop_head=True` leaves it
+    behind. Returns the folder.
 
-    Raises: ConversionError when the format cannot express the model; and the errors of opening a checkpoint.
+    Raises: ConversionError when the format cannot express the model, or has no room for its head; and the errors of
+    opening a checkpoint.
     """
     if format not in FORMATS:
         raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
@@ -94,10 +120,20 @@ def convert(
     target = Path(target).expanduser()
     if target.resolve() in (checkpoint.folder.resolve(), checkpoint.files.folder.resolve()):
         raise ConversionError(f"{target} is the source itself; choose another folder")
+    if checkpoint.report.unknown and not drop_head:
+        raise ConversionError(
+            f"{checkpoint.files.path} holds {len(checkpoint.report.unknown)} tensors of a head that is not known here, "
+            f"which would stay behind: {', '.join(checkpoint.report.unknown[:6])}. {DROP}"
+        )
     held = Variables(checkpoint, DTYPES.get(dtype), keep_tokens)
+    head, config = held.head(), held.config
+    if head is not None:
+        head.check(checkpoint.files.path)
+    if drop_head:
+        head, config = None, without_head(config) if checkpoint.report.stray else config
     with staged(target) as folder:
-        write(folder, format, held.config, held.tensors(), shards, progress)
-        write_config(folder, format, held.config, held.tensors())
+        whole = write(folder, format, config, held.tensors(), shards, progress, head)
+        write_config(folder, format, whole.config, whole.ours, whole.architecture)
         copy_vocabulary(checkpoint, folder, format, held.keep)
     return target
 
@@ -133,16 +169,30 @@ def place_to_stage(target: Path) -> Path:
     return place
 
 
-def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) -> Path:
-    """Writes a model made by `load` or `build_transformer_model` as a checkpoint of any format.
+def save(
+    model,
+    folder: str | os.PathLike,
+    format: str = "bert4x",
+    *,
+    head: HeldHead | None = None,
+    drop_head: bool = False,
+    **options,
+) -> Path:
+    """Writes a model made by `load` or `build_transformer_model`, or a task with its head, as a checkpoint of any
+    format.
 
-    Variables that are no part of the family (a classifier on top) are not written; use `model.save` for those too.
-    Matrices with LoRA adapters are written with these added to them; `save_lora` writes the adapters alone.
+    Of a Keras model with layers on top, use `model.save`. Matrices with LoRA adapters are written with these added to
+    them; `save_lora` writes the adapters alone.
 
-    Raises: ConversionError
+    Args:
+        head: of a task, to be written beside the model.
+        drop_head: leave behind what the format has no room for: a task's head, new variables of the model.
+    Raises: ConversionError when the format cannot express the model, or has no room for all of it.
     """
     from bert4x.training.lora import merged_tensors
 
+    if hasattr(model, "held_head"):  # a task
+        return model.save(folder, format, drop_head=drop_head, **options)
     config = getattr(model, "config", None)
     if not isinstance(config, TransformerConfig):
         raise ConversionError("this Keras model was not made by bert4x, so its layout is unknown; use model.save(...)")
@@ -160,12 +210,24 @@ def save(model, folder: str | os.PathLike, format: str = "bert4x", **options) ->
     missing = [path for path in known if path not in held and known[path][1] is None]
     if missing:
         raise ConversionError(f"this model has no {', '.join(missing[:4])} ... which every {config.model} has")
+    new = [path for path in held if path not in known and not NO_WEIGHT.search(path)]
+    if new and not drop_head:
+        raise ConversionError(
+            f"{len(new)} variables of this model are of no {config.model}, and would stay behind: "
+            f"{', '.join(new[:4])}. Keep all with model.save('model.keras'); or {DROP[0].lower()}{DROP[1:]}"
+        )
+    head = None if drop_head else head
+    report = getattr(model, "load_report", None)
+    if head is None and report is not None and report.head is not None:
+        config = without_head(config)
+        if not report.head_in_use:
+            warnings.warn(f"not loaded with this model, and not written with it: the {report.head}", stacklevel=2)
     merged = merged_tensors(model)
     ours = {path: of_variable(path, held[path], merged.get(held[path].path)) for path in known if path in held}
     target = Path(folder).expanduser()
     with staged(target) as folder:
-        write(folder, format, config, ours, **options)
-        write_config(folder, format, config, ours)
+        whole = write(folder, format, config, ours, head=head, **options)
+        write_config(folder, format, whole.config, whole.ours, whole.architecture)
         if model.tokenizer is not None:
             model.tokenizer.save(folder)
     return target

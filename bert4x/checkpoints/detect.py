@@ -56,7 +56,7 @@ def open_checkpoint(source, config=None) -> Checkpoint:
     if data.get("model_type") in MISNAMED and any(".bert." in f".{name}" for name in tensors):
         data = data | {"model_type": "bert"}
     config = from_json(data, table.family, style_for(table.format, table.family))
-    return Checkpoint(files, table, config, tensors, names)
+    return Checkpoint(files, table, config, tensors, names, architectures_of(data))
 
 
 def of_one_rank(files: Files, tensors: Tensors) -> tuple[Files, Tensors]:
@@ -67,6 +67,12 @@ def of_one_rank(files: Files, tensors: Tensors) -> tuple[Files, Tensors]:
     scores = {table: known_names(table, plain if table.format == "hf" else tensors) for table in PUBLISHED}
     best = max((table for table in PUBLISHED if table.format in ("hf", "megatron")), key=scores.get)
     return (replace(files, container="torch"), plain) if best.format == "hf" else (files, tensors)
+
+
+def architectures_of(data: dict) -> tuple[str, ...]:
+    """The classes of transformers that a config file names; none where it says something else."""
+    named = data.get("architectures")
+    return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
 
 
 def own_config(data: dict | None, files: Files, tensors: Tensors) -> TransformerConfig:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
+from bert4x.checkpoints.heads import HeldHead
 from bert4x.errors import ConfigError, NotFiniteError
 
 SENTENCES = (
@@ -36,6 +38,7 @@ class Inspection:
     misshapen: list[str]
     duplicate: list[str]
     stray: list[str]
+    head: dict[str, Any] | None  # of a task: task, labels, problem_type, tensors
     ignored: list[str]
     vocabulary: str | None
 
@@ -63,9 +66,19 @@ def inspect(source: str | os.PathLike, config=None) -> Inspection:
         misshapen=report.misshapen,
         duplicate=report.duplicate,
         stray=report.stray,
+        head=about_head(report.head),
         ignored=report.ignored,
         vocabulary=vocabulary_of(checkpoint),
     )
+
+
+def about_head(head: HeldHead | None) -> dict[str, Any] | None:
+    """What task a head is for, its labels and tensors, as plain values."""
+    if head is None:
+        return None
+    found = {"task": head.task, "labels": head.labels, "tensors": list(head.names)}
+    kept = {key: head.settings[key] for key in ("problem_type", "method") if head.settings.get(key)}
+    return found | kept | ({"problem": head.problem} if head.problem else {})
 
 
 def vocabulary_of(checkpoint: Checkpoint) -> str | None:
@@ -87,12 +100,17 @@ def check(source: str | os.PathLike) -> int:
     checked = checkpoint.verify()
     for path in checkpoint.variables:
         check_finite(path, np.ascontiguousarray(checkpoint.read(path)))
+    if checkpoint.head is not None:
+        checkpoint.head.check(checkpoint.files.path)
+        for path, tensor in checkpoint.head.tensors.items():
+            check_finite(path, np.ascontiguousarray(tensor.read()))
     checkpoint.check_tied()
     return checked
 
 
 def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0) -> dict[str, float]:
     """Runs two checkpoints on the same inputs, real sentences and random ids; the largest difference of each output.
+    The heads of tasks are compared, too: of labels, by their probabilities.
 
     Raises: ConfigError when they cannot be compared: other families, vocabularies, sizes or heads; NotFiniteError when
         one computes NaN or infinity.
@@ -108,13 +126,17 @@ def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0
             "only two layouts of one model can be compared"
         )
     heads = head_options(checkpoints)
+    tasks = compared_heads(checkpoints, (first, second))
     models = [load(path, dtype="float32", **heads) for path in (first, second)]
     names = [name for name in ("with_nsp", "with_pool", "with_mlm") if name in heads] or ["hidden"]
     names = [name for name in names if name != "with_pool" or "with_nsp" not in heads]
+    names += task_outputs(tasks[0]) if tasks else []
     worst = dict.fromkeys(names, 0.0)
     for inputs in sample_inputs(models[0], min(a.max_position, b.max_position), seed):
         outputs = [as_arrays(model(inputs)) for model in models]
-        for name, x, y in zip(names, *outputs, strict=True):
+        if tasks:
+            outputs = [[*arrays, *scores_of(task, inputs)] for arrays, task in zip(outputs, tasks, strict=True)]
+        for name, x, y in zip(worst, *outputs, strict=True):
             if x.shape != y.shape:
                 raise ConfigError(
                     f"{name} of {first} has shape {x.shape}, of {second} {y.shape}; "
@@ -125,6 +147,50 @@ def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0
                     raise NotFiniteError(f"{path} computes NaN or infinity in {name}; its weights are damaged")
             worst[name] = max(worst[name], float(np.abs(x - y).max()))
     return worst
+
+
+def compared_heads(checkpoints: list[Checkpoint], paths: Sequence[str | os.PathLike]) -> list:
+    """The tasks whose heads two checkpoints have, none if neither has one.
+
+    Raises: ConfigError when one has a head the other lacks, or heads are of other tasks or labels.
+    """
+    from bert4x.tasks.pipelines import pipeline
+
+    for name in sorted(set(checkpoints[0].report.unknown) ^ set(checkpoints[1].report.unknown)):
+        owner = checkpoints[0 if name in checkpoints[0].report.unknown else 1].files.path
+        raise ConfigError(f"only {owner} has {name}, of a head that is not known here; the two are not the same model")
+    heads = [checkpoint.head for checkpoint in checkpoints]
+    if not any(heads):
+        return []
+    for checkpoint, head in zip(checkpoints, heads, strict=True):
+        if head is None:
+            other = next(c for c in checkpoints if c.head)
+            raise ConfigError(f"only {other.files.path} has the {other.head}; {checkpoint.files.path} has none")
+        head.check(checkpoint.files.path)
+    a, b = heads
+    if (a.task, a.labels) != (b.task, b.labels):
+        first, second = (checkpoint.files.path for checkpoint in checkpoints)
+        raise ConfigError(f"{first} has the {a}, {second} the {b}; the two are not the same model")
+    if not a.tensors and not b.tensors:  # of a task whose head is the model's own
+        return []
+    return [pipeline(a.task, path, dtype="float32") for path in paths]
+
+
+def task_outputs(task) -> list[str]:
+    """The names of a task's outputs."""
+    count = len(task.model.outputs)
+    return [task.name] if count == 1 else [f"{task.name} {i}" for i in range(count)]
+
+
+def scores_of(task, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What a task's model computes; of labels, the probabilities. Padding is told by the padding id."""
+    real = inputs.get("padding_mask", np.ones_like(inputs["token_ids"]))
+    ids = np.where(real, inputs["token_ids"], task.pad_id).astype("int32")
+    given = task.model_inputs(ids, inputs["segment_ids"])
+    for tensor in task.model.inputs[len(given) :]:  # places, such as those of a subject
+        given.append(np.zeros((len(ids), *(size or ids.shape[1] for size in tensor.shape[1:])), "int32"))
+    outputs = as_arrays(task.model(given, training=False))
+    return [task.probabilities(outputs[0])] if hasattr(task, "probabilities") else outputs
 
 
 def head_options(checkpoints: list[Checkpoint]) -> dict[str, bool]:

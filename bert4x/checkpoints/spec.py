@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -134,6 +135,33 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The head of a task in one layout.
+
+    `variables` are those of the task's own head, (path, letters), with L for the number of labels; `rules` tie them to
+    their tensors. `architecture` is what such config files call the model with this head, where they say it.
+    `settings` are those of the task that such a head always means; `labels` is the setting that `id2label` spells, and
+    `dropout` the key of the config that says its rate, and the rate where it is not there (None: the model's own).
+    """
+
+    task: str
+    variables: tuple[tuple[str, str], ...]
+    rules: tuple[Rule, ...]
+    architecture: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    labels: str | None = None
+    dropout: tuple[str | None, float | None] = (None, 0.0)
+
+    def entries(self) -> list[Entry]:
+        """All rules, written out."""
+        return [
+            Entry((ours,), theirs, rule.layout)
+            for rule in self.rules
+            for ours, theirs in alternatives(rule.ours, rule.theirs)
+        ]
+
+
+@dataclass(frozen=True)
 class Table:
     """One checkpoint family in one layout.
 
@@ -141,7 +169,9 @@ class Table:
     are patterns of tensors that are no weights of the model (optimizer slots, buffers); they are reported, not loaded.
     `tied` names copies of the embedding table that must equal it. `sharded` layouts hold every tensor once per rank.
     `backbone` matches the names that only the model itself has: an unknown one of those is an error, not a stray head.
-    `foreign` are patterns of models that look like this family and are not, each with what to tell the user.
+    `foreign` are patterns of models that look like this family and are not, each with what to tell the user. `heads`
+    are those of tasks that the layout has room for. `remnants` are patterns of tensors that published files hold, and
+    that no model uses: converting may leave them behind.
     """
 
     format: str
@@ -153,6 +183,8 @@ class Table:
     tied: tuple[str, ...] = ()
     sharded: bool = False
     foreign: tuple[tuple[str, str], ...] = ()
+    heads: tuple[Head, ...] = field(default=(), hash=False)
+    remnants: tuple[str, ...] = ()
 
     def entries(self, num_layers: int) -> list[Entry]:
         """All rules, written out."""
@@ -175,6 +207,10 @@ class Table:
     def is_ignored(self, name: str) -> bool:
         """Whether a tensor is known not to be a weight."""
         return any(re.search(pattern, name) for pattern in self.ignored)
+
+    def is_remnant(self, name: str) -> bool:
+        """Whether a tensor is known to be of no model."""
+        return any(re.search(pattern, name) for pattern in self.remnants)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ AHEAD = 4  # variables
 class Weights:
     """The source of initial values for a model: called with a variable's path and shape (see `layers.weights_from`).
 
-    What the model asks for and the checkpoint lacks is collected in `missing`; new kinds of variables, such as those of
-    conditional layer normalisation, start as their layers say.
+    What the model asks for and the checkpoint lacks is collected in `missing`, and so is what no table lists. Only what
+    the builder declares as new by `is_new(path)`, such as the projections of a conditional norm, starts as its layer
+    says.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: TransformerConfig, options: dict):
+    def __init__(self, checkpoint: Checkpoint, config: TransformerConfig, options: dict, is_new: Callable[[str], bool]):
         self.checkpoint = checkpoint
         self.config = config
         self.prefix = options.get("prefix") or ""
@@ -33,6 +34,7 @@ class Weights:
         self.autoresize = options.get("autoresize_weights", False)
         self.lenient = options.get("ignore_invalid_weights", False)
         self.known = variables(config)
+        self.is_new = is_new
         self.missing: list[str] = []
         self.loaded: list[str] = []
         self.order = list(checkpoint.variables)
@@ -45,6 +47,8 @@ class Weights:
         if source is None:
             if path in self.known:
                 self.missing.append(f"{path}: missing in the checkpoint; expected shape {shape}")
+            elif not self.is_new(path):
+                self.missing.append(f"{path}: no variable that the table of {self.config.model} lists; shape {shape}")
             return None
         values = self.read(source)
         if path in VOCABULARY_ROWS:
@@ -123,7 +127,8 @@ class Weights:
         )
         if strict and not self.lenient:
             raise TensorMismatchError(
-                f"{text}\nA checkpoint without that head cannot serve it; strict=False starts those at random."
+                f"{text}\nA checkpoint without that head cannot serve it; strict=False starts those at random. Layers "
+                "that a subclass of a backbone adds are made by self.layer(..., new=True)."
             )
         warnings.warn(f"{text}\nThey start at random.", stacklevel=3)
 

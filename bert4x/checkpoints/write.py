@@ -1,13 +1,14 @@
 """Our variables as the weights and the config file of any format."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import bits
+from bert4x.checkpoints.heads import FILE, PREFIX, HeldHead, Written, room_for, written
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import OWN_FORMATS, family_of, style_for, table_for, variables
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
@@ -30,14 +31,20 @@ def write(
     ours: dict[str, LazyTensor],
     shards=None,
     progress=None,
-    others: Sequence[LazyTensor] = (),
-) -> None:
-    """Writes variables of ours as the weights of a format; our own format may hold others beside them."""
+    head: HeldHead | None = None,
+) -> Written:
+    """Writes variables of ours, and the head of a task, as the weights of a format. Returns what the config file is to
+    say.
+
+    Raises: ConversionError when the format cannot express the model, or has no room for the head.
+    """
     from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, torch_write
 
     if config.model == "albert_unshared" and format not in OWN_FORMATS:
         config, ours = shared(config, ours)
     table = table_for(format, config)
+    whole = with_head(format, table, head, config, ours)
+    config, ours, others = whole.config, whole.ours, whole.tensors
     ranks = shards or 1 if table.sharded else 1
     if config.num_attention_heads % ranks:
         raise ConversionError(f"{config.num_attention_heads} attention heads cannot be divided over {ranks} ranks")
@@ -47,7 +54,8 @@ def write(
     if format in ("hf", "bert4x"):
         safetensors_file.write_safetensors_sharded(folder, [*per_rank[0], *others], shards=shards)
     elif format == "tf1":
-        tf1_bundle.write_tf1(folder / ("model.ckpt" if table.family == "gpt2" else "bert_model.ckpt"), per_rank[0])
+        name = "model.ckpt" if table.family == "gpt2" else "bert_model.ckpt"
+        tf1_bundle.write_tf1(folder / name, [*per_rank[0], *others])
     elif format == "keras":
         keras_h5.write_keras_h5(folder / "model.weights.h5", per_rank[0])
     else:
@@ -56,6 +64,31 @@ def write(
             torch_write.write_torch(path, tensors, root="module")
         with atomic_write(folder / "latest_checkpointed_iteration.txt") as path:
             path.write_text(ITERATION, encoding="utf-8")
+    if head is not None and format == "bert4x":
+        write_json(folder / FILE, {"task": head.task, "settings": head.settings})
+    return whole
+
+
+def with_head(
+    format: str, table: Table, head: HeldHead | None, config: TransformerConfig, ours: dict[str, LazyTensor]
+) -> Written:
+    """A model and the head of a task, if there is one, as a format holds them.
+
+    Raises: ConversionError when it has no room for the head.
+    """
+    if head is None or (not head.tensors and format != "bert4x"):  # of a task whose head is the model's own
+        return Written(config, ours, (), None)
+    if format == "bert4x":
+        return Written(config, ours, tuple(replace(t, name=PREFIX + path) for path, t in head.tensors.items()), None)
+    room = room_for(head, table)
+    if room is None:
+        method = f", method {head.settings['method']!r}" if "method" in head.settings else ""
+        raise ConversionError(
+            f"{format} has no room for the head of this {config.model} for {head.task}{method}, which would stay "
+            f"behind: {', '.join(head.tensors)}. The format 'bert4x' holds it; or pass drop_head=True (--drop-head) to "
+            "write the model without"
+        )
+    return written(room, head, config, ours)
 
 
 def theirs(
@@ -63,12 +96,13 @@ def theirs(
 ) -> Iterator[LazyTensor]:
     """The tensors of a layout, made from our variables when they are read.
 
-    Raises: ConversionError when the variables cannot be divided over the ranks.
+    Raises: ConversionError when the variables cannot be divided over the ranks, or the table lacks one.
     """
-    known = variables(config)
+    known, written = variables(config), set()
     for entry in table.entries(config.num_hidden_layers):
         if not all(path in ours for path in entry.ours):
             continue
+        written.update(entry.ours)
         shapes = [known[path][0] for path in entry.ours]
         if not entry.layout.divides(shapes, ranks):
             raise ConversionError(f"{entry.theirs}: {shapes} cannot be divided over {ranks} ranks")
@@ -82,6 +116,8 @@ def theirs(
             return entry.layout.save([part.read() for part in parts], rank, ranks)
 
         yield LazyTensor(entry.theirs, entry.layout.shape(shapes, ranks), parts[0].dtype, read)
+    if lost := [path for path in ours if path not in written]:
+        raise ConversionError(f"{table.format} has no room for {', '.join(lost[:6])} of this {config.model}")
 
 
 def counted(tensors: Iterator[LazyTensor], total: int, progress: Progress | None) -> Iterator[LazyTensor]:
@@ -127,13 +163,17 @@ def shared(config: TransformerConfig, ours: dict[str, LazyTensor]) -> tuple[Tran
     return config, result
 
 
-def write_config(folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor]) -> None:
-    """Writes the config file of a format."""
+def write_config(
+    folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor], architecture: str | None = None
+) -> None:
+    """Writes the config file of a format; `architecture` is the class of a model with a task's head."""
     data = to_json(config, style_for(format, config.model))
     if format in OWN_FORMATS:
         data["model"] = config.model
     if format == "hf":
         data["torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
+    if architecture:
+        data["architectures"] = [architecture]
     write_json(
         folder / CONFIG_FILES.get((format, family_of(config.model).written_as or config.model), "config.json"), data
     )

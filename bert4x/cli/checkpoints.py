@@ -20,6 +20,7 @@ def add_commands(command) -> None:
     sub.add_argument("--shards", type=int, metavar="N", help="number of files (hf) or model-parallel ranks (megatron)")
     sub.add_argument("--keep-tokens", metavar="FILE", help="JSON list of the ids to keep, or a vocab.txt of the tokens")
     sub.add_argument("--config", help="the config file, if it does not lie beside the weights")
+    sub.add_argument("--drop-head", action="store_true", help="leave the head of a task behind, and write the model")
 
     sub = command("verify", run_verify, "run two checkpoints on the same inputs; or read one whole, checksums and all")
     sub.add_argument("first", metavar="A")
@@ -37,6 +38,7 @@ def run_inspect(options) -> int:
 
     found = inspect(options.path, options.config)
     wrong = found.missing + found.unexpected + found.misshapen + found.duplicate
+    wrong += [found.head["problem"]] if found.head and "problem" in found.head else []
     if options.json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=2))
         return bool(wrong)
@@ -57,6 +59,7 @@ def run_inspect(options) -> int:
         "family": found.family,
         "config": ", ".join(f"{key} {value}" for key, value in found.config.items() if key not in ("model", "extra")),
         "vocabulary": found.vocabulary or "none beside the weights",
+        "task": about_task(found.head),
         "parameters": f"{found.parameters:,}",
         "size": f"{found.bytes / 1e6:,.1f} MB",
         "memory": ", ".join(f"{dtype}: {size / 1e6:,.1f} MB" for dtype, size in found.memory.items()),
@@ -78,6 +81,16 @@ def run_inspect(options) -> int:
         grid.add_row(label, value)
     console.print(grid)
     return bool(wrong)
+
+
+def about_task(head: dict | None) -> str:
+    """A line about the head of a task."""
+    if head is None:
+        return "none: the model alone"
+    notes = [head[key] for key in ("problem_type", "method") if key in head]
+    labels = shortened(head["labels"], 12).replace("\n", ", ") or "no labels"
+    problem = f"\nWRONG: {head['problem']}" if "problem" in head else ""
+    return f"{head['task']}{f' ({chr(44).join(notes)})' if notes else ''}: {labels}{problem}"
 
 
 def shortened(names: list[str], most: int = 6) -> str:
@@ -106,6 +119,7 @@ def run_convert(options) -> int:
             shards=options.shards,
             keep_tokens=keep,
             config=options.config,
+            drop_head=options.drop_head,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(f"wrote {folder} ({options.to})")

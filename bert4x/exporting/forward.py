@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from bert4x import layers as L
+from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, ConversionError, UnknownOptionError
 from bert4x.models.functional import INPUT_NAMES, TransformerModel
@@ -72,14 +73,24 @@ def open_path(path, application: str | None, options: dict) -> Source:
     from bert4x.models.build import load
     from bert4x.tasks.pipelines import pipeline
 
-    folder = None if path is None else Path(path).expanduser()
-    if folder is not None and (folder / FILE).is_file():
-        if application is not None:
-            raise ConfigError(f"{path} holds a trained task, which is its application; leave out {application!r}")
-        return open_source(pipeline(read_task(folder)[0], folder, **options))
+    task = task_of(path, options.get("config"))
+    if task is not None and application is None:
+        return open_source(pipeline(task, path, **options))
+    if task is not None and (Path(path).expanduser() / FILE).is_file():
+        raise ConfigError(f"{path} holds a trained task, which is its application; leave out {application!r}")
     if application in HEADS:
         application, options = "encoder", options | {HEADS[application]: True}
     return open_source(load(path, application, **options))
+
+
+def task_of(path, config=None) -> str | None:
+    """The task whose head lies at a path, if there is one."""
+    if path is None or str(path).endswith(".keras"):
+        return None
+    if (Path(path).expanduser() / FILE).is_file():
+        return read_task(path)[0]
+    head = open_checkpoint(path, config).head
+    return None if head is None else head.task
 
 
 def output_names(model: keras.Model) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ class Backbone:
         self.policy = dtype_policy(self.dtype, self.quantize)
         self.check_bidirectional()
         self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
+        self.new_layers: set[str] = set()  # that no checkpoint holds
         self.model = None
 
     def check_bidirectional(self):
@@ -107,13 +108,25 @@ class Backbone:
         options = {name: getattr(self, name) for name in self.options} | changes
         return type(self)(self.config, self.application, **options)
 
-    def layer(self, cls, name: str, **kwargs):
-        """The layer of this name: made on first use, the same one ever after."""
+    def layer(self, cls, name: str, new: bool = False, **kwargs):
+        """The layer of this name: made on first use, the same one ever after. `new` says that no checkpoint of the
+        family holds it, so that loading leaves it as it starts.
+        """
+        if new:
+            self.new_layers.add(name)
         name = self.prefix + name
         if name not in self.layers:
             dtype = self.policy if issubclass(cls, L.LoadsWeights) else self.policy.compute_dtype
             self.layers[name] = cls(name=name, dtype=dtype, **kwargs)
         return self.layers[name]
+
+    def is_new(self, path: str) -> bool:
+        """Whether a variable, by its path without the prefix, is one that no checkpoint holds: of a layer made with
+        `new=True`, of conditions, of adapters, or the state of dropout.
+        """
+        layer, _, rest = path.partition("/")
+        conditional = self.layer_norm_cond is not None and layer.endswith("-Norm") and "/" in rest
+        return layer in self.new_layers or conditional or rest.rpartition("/")[2].startswith(("lora_", "seed_"))
 
     def build(self) -> "Backbone":
         """Makes `.model`. Raises: ConfigError where its sizes cannot be divided over the devices."""

@@ -205,7 +205,8 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
     if strict and not backbone.loading.get("ignore_invalid_weights"):
         checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
-    weights = Weights(checkpoint, backbone.config, backbone.loading | {"prefix": backbone.prefix})
+    loading = backbone.loading | {"prefix": backbone.prefix}
+    weights = Weights(checkpoint, backbone.config, loading, backbone.is_new)
     existing = {id(v): v for layer in backbone.layers.values() for v in layer.variables}
     if any(v.dtype == "int8" for v in existing.values()):
         raise ConfigError("int8 weights cannot be overwritten; build another model with quantize='int8'")

@@ -1,13 +1,17 @@
 """Spans as BIO tags of tokens, and the best spans by scores of tags: NumPy only."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
+from bert4x.checkpoints.heads import bio_tags
+from bert4x.errors import ConfigError
 from bert4x.layers.crf import best_path, log_softmax
 from bert4x.metrics.spans import find_entities
 
 NEVER = -1e12  # the score of tags that cannot follow each other: finite, so that sums of it are
+PLACES = "BIMESLU"  # before the - of a tag: in BIO, BIOES, BMES and BILOU
 
 Span = tuple[str, int, int]  # label, first and last token
 
@@ -16,7 +20,7 @@ class Bio:
     """The tags of some labels: O, and B- and I- of each."""
 
     def __init__(self, labels: Sequence[str]):
-        self.tags = ["O", *(f"{place}-{label}" for label in labels for place in "BI")]
+        self.tags = bio_tags(labels)
         self.numbers = {tag: i for i, tag in enumerate(self.tags)}
         # I- begins nothing, and goes on only with what is of the same label: not so for O, and for any other one.
         inside = np.arange(len(self.tags)) % 2 == 0
@@ -60,6 +64,66 @@ class Bio:
             for _, first, last in spans
         ]
         return [(span, min(float(np.exp(log)), 1.0)) for span, log in zip(spans, logs, strict=True)]
+
+
+class Grouped:
+    """Tags of any scheme, each token's the likeliest on its own, and neighbours that belong together as one entity.
+
+    With tags that are labels alone, or labels after B- and I-, entities are those of transformers' pipeline with the
+    aggregation strategy "simple": B- begins one; any other tag goes on with one of the same label. Where there are
+    other places (BIOES, BMES, BILOU), they are those of `find_entities`. O is no entity.
+    """
+
+    def __init__(self, tags: Sequence[str]):
+        self.tags = list(tags)
+        self.numbers = {tag: i for i, tag in enumerate(self.tags)}
+        self.labels = [tag[2:] if tag[1:2] == "-" and tag[0] in PLACES else tag for tag in self.tags]
+        places = {tag[0] for tag, label in zip(self.tags, self.labels, strict=True) if tag != label}
+        self.simple = places <= {"B", "I"}
+
+    @property
+    def entity_labels(self) -> list[str]:
+        """The labels of entities: those of the tags but O."""
+        return list(dict.fromkeys(label for tag, label in zip(self.tags, self.labels, strict=True) if tag != "O"))
+
+    def encode(self, spans: Sequence[Span], length: int) -> tuple[np.ndarray, int]:
+        """As `Bio.encode`. Raises: ConfigError without O, which most tokens have."""
+        if "O" not in self.numbers:
+            raise ConfigError(f"tags {self.tags} have no O for tokens of no entity, so they cannot be trained")
+        tags, left_out = np.full(length, self.numbers["O"], "int32"), 0
+        for label, first, last in spans:
+            if (tags[first : last + 1] != self.numbers["O"]).any():
+                left_out += 1
+                continue
+            tags[first : last + 1] = self.number(label, "IM")
+            tags[last] = self.number(label, "ELIM")
+            tags[first] = self.number(label, "SUBI" if first == last else "BI")
+        return tags, left_out
+
+    def number(self, label: str, places: str) -> int:
+        """The number of a label's tag: at the first of these places that there is, or of the label alone."""
+        tags = [*(f"{place}-{label}" for place in places), label, *(f"{place}-{label}" for place in PLACES)]
+        return next(self.numbers[tag] for tag in tags if tag in self.numbers)
+
+    def decode(self, places: np.ndarray, steps: np.ndarray, scored: bool = True) -> list[tuple[Span, float]]:
+        """The spans, and of each the mean of its tokens' probabilities; `steps` say nothing here.
+
+        Shape: the logarithms of probabilities of tags (T, L)
+        """
+        best = places.argmax(-1)
+        likely = np.exp(places[range(len(best)), best])
+        spans = self.group(best) if self.simple else find_entities([self.tags[tag] for tag in best])
+        return [((label, first, end - 1), float(likely[first:end].mean())) for label, first, end in spans]
+
+    def group(self, best: Sequence[int]) -> list[tuple[str, int, int]]:
+        """Runs of one label, from their first token to before the next run's, but those of O."""
+        starts = [
+            i
+            for i, tag in enumerate(best)
+            if i == 0 or self.labels[tag] != self.labels[best[i - 1]] or self.tags[tag].startswith("B-")
+        ]
+        runs = [(self.labels[best[start]], start, end) for start, end in pairwise([*starts, len(best)])]
+        return [run for run in runs if run[0] != "O"]
 
 
 def log_sums(places: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

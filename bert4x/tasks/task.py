@@ -1,7 +1,7 @@
 """What every task is: a model with a head, from rows of text to batches, a loss, scores, and answers on raw text."""
 
-import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,18 +10,15 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 from keras import ops
-from safetensors import SafetensorError, safe_open
 
 from bert4x.checkpoints.convert import of_variable, save
-from bert4x.checkpoints.tensors import LazyTensor, atomic_write
-from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, TensorMismatchError, TokenizerError
-from bert4x.json_files import read_json
+from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.heads import FILE, HeldHead, read_task_file
+from bert4x.checkpoints.weights import check_finite
+from bert4x.errors import CheckpointNotFoundError, ConfigError, TensorMismatchError, TokenizerError
 from bert4x.optimizers import NOT_DECAYED, TwoRateAdamW
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
-
-HEAD = "task/"  # before the names of a head's tensors, beside the model's own in one file
-FILE = "task.json"
 
 
 class Task:
@@ -50,6 +47,7 @@ class Task:
         if not 8 <= maxlen <= self.config.max_position:
             raise ConfigError(f"maxlen = {maxlen}; this model takes texts of 8 to {self.config.max_position} tokens")
         self.maxlen = maxlen
+        warn_of_head(backbone)
         for setting, value in settings.items():
             setattr(self, setting, value)
         self.skipped: Counter[str] = Counter()  # of `prepare`: why examples were left out, and how many
@@ -150,74 +148,99 @@ class Task:
         ours = {id(v) for v in self.backbone.variables}
         return {v.path: v for v in self.model.variables if id(v) not in ours and "seed_generator" not in v.path}
 
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Writes model, head, vocabulary and settings; `bert4x.load` finds the model alone in the same folder."""
-        head = [rename(of_variable(path, variable), HEAD + path) for path, variable in self.head.items()]
-        folder = save(self.backbone, folder, "bert4x", others=head)
-        settings = {"maxlen": self.maxlen} | {name: getattr(self, name) for name in self.settings}
-        with atomic_write(folder / FILE) as path:
-            path.write_text(
-                json.dumps({"task": self.name, "settings": settings}, ensure_ascii=False, indent=2) + "\n", "utf-8"
-            )
-        return folder
+    def held_head(self) -> HeldHead:
+        """The head with the task's settings, as checkpoints hold it."""
+        settings = {name: getattr(self, name) for name in ("maxlen", *self.settings)}
+        tensors = {path: of_variable(path, variable) for path, variable in self.head.items()}
+        return HeldHead(self.name, settings, tensors, tuple(tensors))
+
+    def save(self, folder: str | os.PathLike, format: str = "bert4x", *, drop_head: bool = False, **options) -> Path:
+        """Writes model, head, vocabulary and settings; `bert4x.load` finds the model alone in the same folder.
+
+        Args:
+            format: "bert4x" holds every task, the others those that they have room for (docs/converting.md).
+            drop_head: write the model without the head.
+        Raises: ConversionError where a format has no room for the head.
+        """
+        return save(self.backbone, folder, format, head=self.held_head(), drop_head=drop_head, **options)
 
     def restore(self, folder: str | os.PathLike) -> None:
         """Takes the weights that `save` wrote. Raises: the errors of `load`."""
         self.backbone.backbone.load_weights_from_checkpoint(folder)
-        assign_head(self.head, Path(folder) / "model.safetensors")
+        assign_head(self.head, open_checkpoint(folder).head, folder)
+
+    @classmethod
+    def backbone_options(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """The options of `bert4x.load` for the model under a head of these settings."""
+        return {}
 
     @classmethod
     def load(cls, folder: str | os.PathLike, **options):
-        """What `save` wrote. Options are those of `bert4x.load`, such as `dtype`.
+        """What `save` wrote, or a checkpoint of another program with the head of such a task, in any layout that has
+        room for it: a folder or a name. Options are those of `bert4x.load`, such as `dtype`, and settings of the task,
+        such as `maxlen`.
 
         Raises: CheckpointNotFoundError, ConfigError for another task, TensorMismatchError; the errors of `load`.
         """
         from bert4x.models.build import load
 
-        folder = Path(folder)
-        found, settings = read_task(folder)
+        found, settings = read_task(folder, options.get("config"))
         if found != cls.name:
             raise ConfigError(f"{folder} holds a model for {found!r}, not for {cls.name!r}")
-        task = cls(load(folder, application=cls.application, **options), **settings)
-        assign_head(task.head, folder / "model.safetensors")
+        settings |= {name: options.pop(name) for name in ("maxlen", *cls.settings) if name in options}
+        backbone = load(folder, application=cls.application, **cls.backbone_options(settings), **options)
+        backbone.load_report.head_in_use = True
+        task = cls(backbone, **settings)
+        assign_head(task.head, backbone.load_report.head, folder)
         return task
 
 
-def read_task(folder: Path) -> tuple[str, dict]:
-    """The name of the task of a folder, and its settings.
+def warn_of_head(backbone) -> None:
+    """Warns, once, of a head that the model's checkpoint has, when another is put on the model."""
+    report = getattr(backbone, "load_report", None)
+    if report is None or report.head_in_use or not (report.head or report.unknown):
+        return
+    report.head_in_use = True
+    unused = report.head or f"head that is not known here: {', '.join(report.unknown[:4])}"
+    warnings.warn(
+        f"the checkpoint has a {unused}. It is not used: the task that is put on the model begins with a head that "
+        "knows nothing. To use it, open the checkpoint with bert4x.pipeline, or with the load of the task's class",
+        stacklevel=4,
+    )
 
-    Raises: CheckpointNotFoundError, CorruptFileError.
+
+def read_task(folder: str | os.PathLike, config=None) -> tuple[str, dict]:
+    """The name of the task whose head a checkpoint holds, and its settings. `config` is that of `open_checkpoint`.
+
+    Raises: CheckpointNotFoundError where it holds none; CorruptFileError, TensorMismatchError; those of opening it.
     """
-    if not (folder / FILE).is_file():
-        raise CheckpointNotFoundError(f"{folder / FILE} does not exist; expected the folder of a trained task")
-    data = read_json(folder / FILE)
-    if (
-        not isinstance(data, dict)
-        or not isinstance(data.get("task"), str)
-        or not isinstance(data.get("settings"), dict)
-    ):
-        raise CorruptFileError(f'{folder / FILE} holds no task; expected {{"task": name, "settings": ...}}')
-    return data["task"], data["settings"]
+    path = Path(folder).expanduser()
+    if (path / FILE).is_file():
+        return read_task_file(path / FILE)
+    if path.is_dir() and not any(path.iterdir()):
+        raise CheckpointNotFoundError(f"{path / FILE} does not exist; expected the folder of a trained task")
+    head = open_checkpoint(folder, config).head
+    if head is None:
+        raise CheckpointNotFoundError(
+            f"{path / FILE} does not exist, and the weights have no head of a task that is known here; expected the "
+            "folder of a trained task"
+        )
+    head.check(folder)
+    return head.task, dict(head.settings)
 
 
-def assign_head(head: dict, file: Path) -> None:
-    """Gives the variables of a head their values. Raises: CorruptFileError, TensorMismatchError."""
-    try:
-        with safe_open(file, "numpy") as tensors:
-            found = {name.removeprefix(HEAD) for name in tensors.keys() if name.startswith(HEAD)}  # noqa: SIM118
-            if found != set(head):
-                raise TensorMismatchError(
-                    f"{file} has the head {sorted(found - set(head))} too much, and lacks {sorted(set(head) - found)}"
-                )
-            values = {name: tensors.get_tensor(HEAD + name) for name in found}
-    except (SafetensorError, OSError) as error:
-        raise CorruptFileError(f"{file} holds no weights: {error}") from error
-    for name, value in values.items():
-        if tuple(head[name].shape) != value.shape:
-            raise TensorMismatchError(f"{file}: {name} has shape {value.shape}, expected {tuple(head[name].shape)}")
-        head[name].assign(value)
-
-
-def rename(tensor: LazyTensor, name: str) -> LazyTensor:
-    """A tensor by another name."""
-    return LazyTensor(name, tensor.shape, tensor.dtype, tensor.read)
+def assign_head(variables: dict, head: HeldHead | None, folder: str | os.PathLike) -> None:
+    """Gives the variables of a head their values. Raises: TensorMismatchError; the errors of reading."""
+    found = set(head.tensors) if head else set()
+    if found != set(variables):
+        raise TensorMismatchError(
+            f"{folder} has the head {sorted(found - set(variables))} too much, and lacks "
+            f"{sorted(set(variables) - found)}"
+        )
+    for name, variable in variables.items():
+        tensor = head.tensors[name]
+        if tuple(variable.shape) != tensor.shape:
+            raise TensorMismatchError(f"{folder}: {name} has shape {tensor.shape}, expected {tuple(variable.shape)}")
+        values = np.ascontiguousarray(tensor.read())
+        check_finite(name, values)
+        variable.assign(values)

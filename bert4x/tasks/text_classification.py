@@ -14,6 +14,7 @@ from bert4x.tasks.task import Task
 from bert4x.tasks.windows import encode_windows
 from bert4x.training.losses import binary_divergence, masked_crossentropy, multilabel_categorical_crossentropy
 
+PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")  # transformers' names
 # What the scores of a long text are, by those of its windows. Shape: (windows, labels) -> (labels,)
 POOLS = {
     "average": lambda scores: scores.mean(0),
@@ -24,7 +25,7 @@ POOLS = {
 
 @dataclass(frozen=True)
 class Label:
-    """An answer: the label and its probability, and those of all labels."""
+    """An answer: the label and its probability, and those of all labels. Of a regression, the values themselves."""
 
     label: str
     probability: float
@@ -33,11 +34,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Example:
-    """An encoded text, or a window of a long one, with the numbers of its labels, and which of the texts it is of."""
+    """An encoded text, or a window of a long one, with the numbers of its labels (of a
+    regression, its values), and which of the texts it is of.
+    """
 
     token_ids: list[int]
     segment_ids: list[int]
-    labels: tuple[int, ...]
+    labels: tuple[int | float, ...]
     text: int = 0
 
     @property
@@ -52,17 +55,25 @@ class TextClassification(Task):
     its score is above 0.
 
     Rows are (text, label) or (text, second text, label); a label is a str, with several labels a list of them (or a
-    single one alone).
+    single one alone), for a regression a number.
 
     A text of more than `maxlen` tokens is divided in windows, at the ends of sentences, in training too, where each
     window is an example of the text's label. `long` says what becomes of their scores (before the softmax, or the
     sigmoids): "average", or for each label the "maximum"; or only the "first" `maxlen` tokens are read at all, of which
     a warning tells once.
+
+    Args:
+        problem_type: as in the config files of transformers. "multi_label_classification": any number of labels, each
+            by a sigmoid of its score and binary cross-entropy; "regression": the scores are values, by the mean
+            squared error; "single_label_classification": the default.
+        pooler: whether the dense layer is on the pooler's output, as in a BertForSequenceClassification. By default, if
+            the backbone has one (`bert4x.load(..., with_pool=True)`).
+    Raises: ConfigError for labels that are none, and for a pooler where the backbone has none.
     """
 
     name = "text-classification"
     best = "accuracy"
-    settings = ("labels", "multi_label", "dropout", "long")
+    settings = ("labels", "multi_label", "dropout", "long", "problem_type", "pooler")
 
     def __init__(
         self,
@@ -72,22 +83,43 @@ class TextClassification(Task):
         dropout: float = 0.1,
         maxlen: int = 128,
         long: str = "average",
+        problem_type: str | None = None,
+        pooler: bool | None = None,
     ):
         if long not in POOLS:
             raise ConfigError(f"no way {long!r} to read long texts; {nearest(str(long), POOLS)}")
         labels = [str(label) for label in labels]
-        if len(labels) < 2 or len(set(labels)) < len(labels):
-            raise ConfigError(f"labels {labels}; expected two or more, each of them once")
+        if problem_type is not None and problem_type not in PROBLEMS:
+            raise ConfigError(f"no problem_type {problem_type!r}; {nearest(str(problem_type), PROBLEMS)}")
+        if multi_label and problem_type not in (None, "multi_label_classification"):
+            raise ConfigError(f"multi_label=True contradicts problem_type = {problem_type!r}; leave one of them out")
+        multi_label = multi_label or problem_type == "multi_label_classification"
+        least = 1 if problem_type in ("regression", "multi_label_classification") else 2
+        if len(labels) < least or len(set(labels)) < len(labels):
+            raise ConfigError(f"labels {labels}; expected {'one' if least == 1 else 'two'} or more, each of them once")
         if backbone.config.model == "gpt2":
             raise ConfigError("the first token of a gpt2 sees no other; expected an encoder, such as bert or albert")
+        pooled = isinstance(backbone.output, keras.KerasTensor) and len(backbone.output.shape) == 2
+        if pooler is not None and pooler != pooled:
+            raise ConfigError(f"pooler = {pooler}, but the model was loaded with with_pool={pooled}")
         if multi_label:
             self.best = "f1"
+        elif problem_type == "regression":
+            self.best = "pearson"
         self.told: set[str] = set()  # for what it was said that texts are cut
-        super().__init__(backbone, maxlen, labels=labels, multi_label=multi_label, dropout=dropout, long=long)
+        super().__init__(
+            backbone, maxlen, labels=labels, multi_label=multi_label, dropout=dropout, long=long,
+            problem_type=problem_type, pooler=pooled,
+        )  # fmt: skip
+
+    @classmethod
+    def backbone_options(cls, settings):
+        return {"with_pool": True} if settings.get("pooler") else {}
 
     def build(self):
-        h = self.backbone.output
-        first = L.FirstToken(name="Label-First-Token", dtype="float32")(h)
+        first = h = self.backbone.output
+        if not self.pooler:
+            first = L.FirstToken(name="Label-First-Token", dtype="float32")(h)
         first = L.Dropout(self.dropout, name="Label-Dropout", dtype="float32")(first)
         scores = L.Dense(
             len(self.labels), kernel_initializer=L.initializer(0.02), name="Label-Scores", dtype="float32"
@@ -101,6 +133,9 @@ class TextClassification(Task):
         examples = []
         for text, token_ids, segment_ids in self.windows([row[:-1] for row in rows], "rows"):
             row = rows[text]
+            if self.problem_type == "regression":
+                examples.append(Example(token_ids, segment_ids, self.values(row), text))
+                continue
             several = self.multi_label and isinstance(row[-1], Collection) and not isinstance(row[-1], str)
             labels = row[-1] if several else [row[-1]]
             unknown = [label for label in labels if str(label) not in numbers]
@@ -121,8 +156,20 @@ class TextClassification(Task):
             )
         return windows
 
+    def values(self, row) -> tuple[float, ...]:
+        """The values of a row of a regression, one for each label. Raises: DataError for what is no number."""
+        try:
+            values = np.asarray(row[-1], "float64").reshape(-1)
+        except (TypeError, ValueError):
+            values = np.array([np.nan])
+        if len(values) != len(self.labels) or not np.isfinite(values).all():
+            raise DataError(f"value {row[-1]!r} of {row[0][:30]!r}; expected {len(self.labels)} finite number(s)")
+        return tuple(values.tolist())
+
     def batch(self, examples, length, draw=None):
-        if self.multi_label:
+        if self.problem_type == "regression":
+            labels = np.array([example.labels for example in examples], "float32")
+        elif self.multi_label:
             labels = np.zeros((len(examples), len(self.labels)), "float32")
             for i, example in enumerate(examples):
                 labels[i, list(example.labels)] = 1
@@ -136,12 +183,20 @@ class TextClassification(Task):
         return self.model_inputs(tokens, self.padded([e.segment_ids for e in examples], tokens.shape[1]))
 
     def loss(self, outputs, targets):
+        if self.problem_type == "regression":
+            return ops.mean(ops.square(outputs - targets[0]))
+        if self.multi_label and self.problem_type:
+            return ops.mean(ops.binary_crossentropy(targets[0], outputs, from_logits=True))
         if self.multi_label:
             return ops.mean(multilabel_categorical_crossentropy(targets[0], outputs))
         return ops.mean(masked_crossentropy(targets[0], outputs))
 
     def divergence(self, outputs, others):
-        """With several labels, that of whether each is given."""
+        """With several labels, that of whether each is given; for a regression, the mean squared difference."""
+        if self.problem_type == "regression":
+            return ops.mean(ops.square(outputs - others))
+        if self.multi_label and self.problem_type:
+            outputs, others = outputs / 2, others / 2  # the probability is sigmoid(x), not sigmoid(2 x)
         return binary_divergence(outputs, others) if self.multi_label else super().divergence(outputs, others)
 
     def scores(self, examples: Sequence[Example], batch_size: int = 32) -> np.ndarray:
@@ -168,6 +223,8 @@ class TextClassification(Task):
         if not rows:
             raise DataError("no rows to score")
         scores, examples = self.scores_of_texts(self.prepare(rows), batch_size)
+        if self.problem_type == "regression":
+            return regression_scores(scores, np.array([example.labels for example in examples]))
         if not self.multi_label:
             right = scores.argmax(-1) == [example.labels[0] for example in examples]
             return {"accuracy": float(np.mean(right))}
@@ -199,15 +256,39 @@ class TextClassification(Task):
         answers = [self.answer(row) for row in self.scores_of_texts(examples, batch_size)[0].astype("float64")]
         return answers[0] if one else answers
 
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """The probabilities that scores stand for; of a regression, the scores.
+
+        Shape: (..., labels) -> the same, float64
+        """
+        scores = np.asarray(scores, "float64")
+        if self.problem_type == "regression":
+            return scores
+        if self.multi_label:
+            steepness = 1 if self.problem_type else 2  # the optimum of the loss: kexue.fm/archives/9064
+            with np.errstate(over="ignore"):
+                return 1 / (1 + np.exp(-steepness * scores))
+        odds = np.exp(scores - scores.max(-1, keepdims=True))
+        return odds / odds.sum(-1, keepdims=True)
+
     def answer(self, scores: np.ndarray):
         """The answer that the scores of one text give."""
-        if self.multi_label:
-            probabilities = 1 / (1 + np.exp(-2 * scores))  # the optimum of the loss: kexue.fm/archives/9064
-        else:
-            probabilities = np.exp(scores - scores.max())
-            probabilities /= probabilities.sum()
+        probabilities = self.probabilities(scores)
         named = dict(zip(self.labels, probabilities.tolist(), strict=True))
         best = sorted(named, key=named.get, reverse=True)
-        if not self.multi_label:
+        if not self.multi_label or len(self.labels) == 1:
             return Label(best[0], named[best[0]], named)
         return [Label(label, named[label], named) for label in best if named[label] > 0.5]
+
+
+def regression_scores(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Pearson's correlation, 0 where one side does not vary, and the mean squared error.
+
+    Shape: 2 x (N, labels)
+    """
+    found, true = (np.asarray(values, "float64").ravel() for values in (found, true))
+    varies = found.std() > 0 and true.std() > 0
+    return {
+        "pearson": float(np.corrcoef(found, true)[0, 1]) if varies else 0.0,
+        "mse": float(np.mean((found - true) ** 2)),
+    }

@@ -11,7 +11,7 @@ from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, nearest
 from bert4x.layers.crf import PADDED
 from bert4x.metrics.spans import count
-from bert4x.tasks.tagging import Bio, independent
+from bert4x.tasks.tagging import Bio, Grouped, independent
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, as_texts, batches_by_length, encode_pieces
 from bert4x.training.losses import binary_divergence, masked_crossentropy, sparse_global_pointer_crossentropy
@@ -89,32 +89,42 @@ class TokenClassification(Task):
         labels: of entities, without B- and I-.
         lr_multiplier: how much faster than the rest the transitions between tags learn.
         head_size: of a pointer's queries and keys.
+        tags: of the method "softmax", those of a BertForTokenClassification, whatever their scheme. Neighbours of one
+            label are then one entity, as in transformers' pipeline, and `labels` are those of the tags.
     Raises: ConfigError for another method, or labels that are none.
     """
 
     name = "token-classification"
     best = "f1"
-    settings = ("labels", "method", "dropout", "lr_multiplier", "head_size")
+    settings = ("labels", "method", "dropout", "lr_multiplier", "head_size", "tags")
 
     def __init__(
         self,
         backbone,
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         method: str = "crf",
         dropout: float = 0.1,
         lr_multiplier: float = 100.0,
         head_size: int = 64,
         maxlen: int = 128,
+        tags: Sequence[str] | None = None,
     ):
+        grouped = None if tags is None else Grouped([str(tag) for tag in tags])
+        if grouped and (method != "softmax" or len(grouped.numbers) < len(grouped.tags)):
+            raise ConfigError(f"tags {grouped.tags} of method {method!r}; expected 'softmax', and each of them once")
+        if labels is None:
+            labels = grouped.entity_labels if grouped else []
         labels = [str(label) for label in labels]
+        if grouped and labels != grouped.entity_labels:
+            raise ConfigError(f"labels {labels} of tags {grouped.tags}; expected {grouped.entity_labels}")
         if not labels or len(set(labels)) < len(labels):
             raise ConfigError(f"labels {labels}; expected at least one, and each of them once")
         if method not in METHODS:
             raise ConfigError(f"no method {method!r}; {nearest(str(method), METHODS)}")
-        self.bio = None if method in POINTERS else Bio(labels)
+        self.bio = None if method in POINTERS else grouped or Bio(labels)
         super().__init__(
             backbone, maxlen, labels=labels, method=method, dropout=dropout, lr_multiplier=lr_multiplier,
-            head_size=head_size,
+            head_size=head_size, tags=grouped and grouped.tags,
         )  # fmt: skip
 
     def build(self):

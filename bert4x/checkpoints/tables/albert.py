@@ -30,6 +30,7 @@ GOOGLE = Table(
     ),
     backbone=r"bert/",
     ignored=bert.SLOTS,
+    heads=bert.GOOGLE_HEADS,
     foreign=(
         (
             r"bert/embeddings/word_embeddings_2$|bert/encoder/layer_shared/",
@@ -87,6 +88,7 @@ HF = Table(
             "ALBERT with more than one group of layers is not supported",
         ),
     ),
+    heads=bert.hf_heads("Albert", dropout=("classifier_dropout_prob", 0.1)),
 )
 
 FAMILIES = (

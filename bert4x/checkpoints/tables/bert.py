@@ -1,6 +1,6 @@
 """BERT's tensors in every layout it was published in."""
 
-from bert4x.checkpoints.spec import TRANSPOSED, Family, Rule, Table
+from bert4x.checkpoints.spec import TRANSPOSED, Family, Head, Rule, Table
 from bert4x.config import ConfigStyle
 
 EMBEDDINGS = (
@@ -62,6 +62,65 @@ SLOTS = (
 
 TRAINING = r"^(?:optimizer|lr_scheduler|scheduler|scaler|callbacks|loops)\w*\."  # what PyTorch's frameworks leave
 
+# The variables of tasks that heads are.
+LABEL_SCORES = (("Label-Scores/kernel", "HL"), ("Label-Scores/bias", "L"))
+ENTITY_TAGS = (("Entity-Tags/kernel", "HL"), ("Entity-Tags/bias", "L"))
+ANSWER_SCORES = (("Answer-Scores/kernel", "H2"), ("Answer-Scores/bias", "2"))
+
+
+def google_rules(layer: str, prefix: str) -> tuple[Rule, ...]:
+    """A head as run_classifier.py and run_squad.py of Google's BERT name it."""
+    return Rule(f"{layer}/kernel", f"{prefix}output_weights", TRANSPOSED), Rule(f"{layer}/bias", f"{prefix}output_bias")
+
+
+def linear(layer: str, theirs: str) -> tuple[Rule, ...]:
+    """A linear layer of PyTorch's."""
+    return Rule(f"{layer}/kernel", f"{theirs}.weight", TRANSPOSED), Rule(f"{layer}/bias", f"{theirs}.bias")
+
+
+GOOGLE_HEADS = (
+    Head(
+        "text-classification",
+        LABEL_SCORES,
+        google_rules("Label-Scores", ""),
+        settings={"pooler": True},
+        labels="labels",
+        dropout=(None, 0.1),
+    ),
+    Head("reading-comprehension", ANSWER_SCORES, google_rules("Answer-Scores", "cls/squad/")),
+)
+
+
+def hf_heads(prefix: str, dropout: tuple[str, float | None]) -> tuple[Head, ...]:
+    """The heads of transformers' classes that begin with `prefix`."""
+    return (
+        Head(
+            "text-classification",
+            LABEL_SCORES,
+            linear("Label-Scores", "classifier"),
+            f"{prefix}ForSequenceClassification",
+            settings={"pooler": True},
+            labels="labels",
+            dropout=dropout,
+        ),
+        Head(
+            "token-classification",
+            ENTITY_TAGS,
+            linear("Entity-Tags", "classifier"),
+            f"{prefix}ForTokenClassification",
+            settings={"method": "softmax"},
+            labels="tags",
+            dropout=dropout,
+        ),
+        Head(
+            "reading-comprehension",
+            ANSWER_SCORES,
+            linear("Answer-Scores", "qa_outputs"),
+            f"{prefix}ForQuestionAnswering",
+        ),
+    )
+
+
 GOOGLE = Table(
     "tf1",
     "bert",
@@ -95,6 +154,8 @@ GOOGLE = Table(
     ),
     backbone=r"bert/",
     ignored=SLOTS,
+    heads=GOOGLE_HEADS,
+    remnants=(r"^cls/predictions/",),  # of chinese_rbt3
 )
 
 HF = Table(
@@ -163,6 +224,7 @@ HF = Table(
             "(The Chinese models called RoBERTa-wwm are BERTs, and load)",
         ),
     ),
+    heads=hf_heads("Bert", dropout=("classifier_dropout", None)),
 )
 
 KEYS = {
