@@ -206,6 +206,9 @@ def head_options(checkpoints: list[Checkpoint]) -> dict[str, bool]:
     if checkpoints[0].config.model in ("gpt2", "transformer"):
         return {"with_mlm": True}
     held = [{name for name, path in paths.items() if path in checkpoint.entries} for checkpoint in checkpoints]
+    for names, checkpoint in zip(held, checkpoints, strict=True):
+        if checkpoint.head and checkpoint.head.settings.get("pooler") is False:  # it may be the identity: see `heads`
+            names.discard("with_pool")
     for name in sorted(held[0] ^ held[1]):
         owner = checkpoints[0 if name in held[0] else 1].files.path
         raise ConfigError(f"only {owner} has the head {name}; the two are not the same model")

@@ -6,6 +6,7 @@ from bert4x.config import ConfigStyle
 
 GROUP = "bert/encoder/transformer/group_0/inner_group_0"
 LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+DROPOUT = "classifier_dropout_prob", 0.1
 
 GOOGLE = Table(
     "tf1",
@@ -30,7 +31,7 @@ GOOGLE = Table(
     ),
     backbone=r"bert/",
     ignored=bert.SLOTS,
-    heads=bert.GOOGLE_HEADS,
+    heads=bert.google_heads(DROPOUT),
     foreign=(
         (
             r"bert/embeddings/word_embeddings_2$|bert/encoder/layer_shared/",
@@ -88,7 +89,7 @@ HF = Table(
             "ALBERT with more than one group of layers is not supported",
         ),
     ),
-    heads=bert.hf_heads("Albert", dropout=("classifier_dropout_prob", 0.1)),
+    heads=bert.hf_heads("Albert", DROPOUT),
 )
 
 FAMILIES = (

@@ -78,20 +78,26 @@ def linear(layer: str, theirs: str) -> tuple[Rule, ...]:
     return Rule(f"{layer}/kernel", f"{theirs}.weight", TRANSPOSED), Rule(f"{layer}/bias", f"{theirs}.bias")
 
 
-GOOGLE_HEADS = (
-    Head(
-        "text-classification",
-        LABEL_SCORES,
-        google_rules("Label-Scores", ""),
-        settings={"pooler": True},
-        labels="labels",
-        dropout=(None, 0.1),
-    ),
-    Head("reading-comprehension", ANSWER_SCORES, google_rules("Answer-Scores", "cls/squad/")),
-)
+Dropout = tuple[str, float | None]  # as in `Head`
+DROPOUT = "classifier_dropout", None
 
 
-def hf_heads(prefix: str, dropout: tuple[str, float | None]) -> tuple[Head, ...]:
+def google_heads(dropout: Dropout) -> tuple[Head, ...]:
+    """The heads of Google's scripts."""
+    return (
+        Head(
+            "text-classification",
+            LABEL_SCORES,
+            google_rules("Label-Scores", ""),
+            settings={"pooler": True},
+            labels="labels",
+            dropout=dropout,
+        ),
+        Head("reading-comprehension", ANSWER_SCORES, google_rules("Answer-Scores", "cls/squad/")),
+    )
+
+
+def hf_heads(prefix: str, dropout: Dropout) -> tuple[Head, ...]:
     """The heads of transformers' classes that begin with `prefix`."""
     return (
         Head(
@@ -154,7 +160,7 @@ GOOGLE = Table(
     ),
     backbone=r"bert/",
     ignored=SLOTS,
-    heads=GOOGLE_HEADS,
+    heads=google_heads(DROPOUT),
     remnants=(r"^cls/predictions/",),  # of chinese_rbt3
 )
 
@@ -224,7 +230,7 @@ HF = Table(
             "(The Chinese models called RoBERTa-wwm are BERTs, and load)",
         ),
     ),
-    heads=hf_heads("Bert", dropout=("classifier_dropout", None)),
+    heads=hf_heads("Bert", DROPOUT),
 )
 
 KEYS = {
