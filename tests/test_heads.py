@@ -341,6 +341,17 @@ def test_which_head_where_the_config_names_none(tmp_path):
     assert open_checkpoint(folder).head.task == "token-classification"
 
 
+@pytest.mark.parametrize("prefix", ["module.", "net.", "model.bert_model.", "_orig_mod."])
+def test_heads_under_the_prefix_of_a_wrapper(prefix, tmp_path):
+    folder, head = published(tmp_path / "a", **named("好", "坏", "中"))
+    wrapped = [from_array(prefix + t.name, np.array(t.read())) for t in open_checkpoint(folder).tensors.values()]
+    write_safetensors(folder / "model.safetensors", wrapped)
+    checkpoint = open_checkpoint(folder)
+    assert not checkpoint.report.problems + checkpoint.report.unknown
+    kernel = checkpoint.head.tensors["Label-Scores/kernel"].read()
+    np.testing.assert_array_equal(kernel, head["classifier.weight"].T)
+
+
 def test_losses_of_problem_types():
     scores, targets = np.array([[0.5, -2.0], [3.0, 0.1]], "f4"), np.array([[1.0, 0.0], [0.0, 1.0]], "f4")
     task = make(TextClassification, "bert", ["a", "b"], problem_type="multi_label_classification")

@@ -46,13 +46,14 @@ def known(table: Table) -> Known:
     root = token.partition(separator)[0] + separator
     inner = {name.removeprefix(root): ours for ours, name in entries if name.startswith(root)}
     heads = {name for _, name in entries if not name.startswith(root)}
+    of_tasks = {entry.theirs for head in table.heads for entry in head.entries()}
     return Known(
         separator,
         root,
         frozenset(inner),
         frozenset(name.partition(separator)[0] for name in inner),
         max((name.count(separator) + 1 for name in inner), default=0),
-        frozenset(heads | set(table.tied)),
+        frozenset(heads | of_tasks | set(table.tied)),
         token.removeprefix(root),
         frozenset(name for name, ours in inner.items() if ours[0].startswith("Transformer-")),
     )
