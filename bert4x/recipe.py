@@ -63,7 +63,7 @@ class Arguments:
     gradient_accumulation: int = option(1, "batches of one update", least=1)
     learning_rate: float = option(1e-4, "its peak", above=0)
     head_learning_rate: float | None = option(
-        None, "peak of the layers that the task adds; default: that of all, for triples at least 1e-3", above=0
+        None, "peak of the layers that the task adds; default: that of all, for triples at least 3e-3", above=0
     )
     warmup: float = option(0.1, "share of training in which the learning rate rises", least=0, below=1)
     decay: Literal["linear", "cosine", "constant"] = option("linear", "of the learning rate after its peak")
