@@ -108,6 +108,12 @@ HELP = {
     "of the text (or source): its name, or number from 1": "文本（或 source）所在的列：列名，或从 1 开始的序号",
     "of the second text, where a run is of pairs": "第二个文本所在的列，用于句对任务",
     "two texts in each row": "每行两个文本",
+    "score a run on a file of examples": "用一个文件给训练好的任务打分",
+    "what the recipe trains on: tsv, csv, jsonl, json, bio ...": "训练脚本所读的文件：tsv、csv、jsonl、json、bio……",
+    "of the label (or target): its name, or number from 1": "标签（或 target）所在的列：列名，或从 1 开始的序号",
+    "what stands between several labels": "几个标签之间的分隔符",
+    "a comma": "逗号",
+    "of a classifier, draw the confusion matrix": "画出分类的混淆矩阵",
     # export
     "write a model for ONNX Runtime, OpenVINO or TensorFlow, and compare outputs": "导出给 ONNX Runtime、OpenVINO 或 TensorFlow，并比对输出",
     "a checkpoint, its name, or the folder of a trained task": "权重、它的名字，或训练好的任务的文件夹",

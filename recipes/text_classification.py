@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bert4x import recipe
+from bert4x.class_plots import confusion
+from bert4x.tasks.classes import class_scores
 from bert4x.tasks.readers import read_labelled
 from bert4x.tasks.text_classification import TextClassification
 
@@ -64,7 +66,14 @@ def main(args):
         # 3. Training: the weights of the epoch that scores best are kept.
         report = run.fit(task, train, valid)
 
-        # 4. What it makes of texts that it has not seen.
+        # 4. How well it tells each class, in numbers and as a picture.
+        if valid:
+            classes = class_scores(task, valid)
+            recipe.write_json(run.folder / "classes.json", classes.to_dict())
+            if classes.confusion:
+                run.draw("confusion.png", confusion, classes)
+
+        # 5. What it makes of texts that it has not seen.
         for *texts, truth in valid[:5]:
             run.say(f"{' | '.join(texts)}\n    {truth} -> {describe(task(tuple(texts)))}")
         return report

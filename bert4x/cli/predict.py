@@ -99,15 +99,19 @@ def run_predict(options) -> int:
 
 
 @contextlib.contextmanager
-def progress(total: int, done: int = 0):
-    """A bar with the time left, in a terminal. Gives a function that is told of how many more are done."""
+def progress(total: int | None, done: int = 0):
+    """A bar with the time left, in a terminal; without a total, one that shows that it runs. Gives a function that is
+    told of how many more are done.
+    """
     if not sys.stderr.isatty():
         yield lambda count: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (
+        (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) if total else (BarColumn(), TimeElapsedColumn())
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total, completed=done)
         yield lambda count: bar.advance(task, count)

@@ -1,11 +1,13 @@
 """Scores of predictions: sets of spans and triples (F1), and texts (ROUGE, BLEU). Python only, no backend."""
 
 from bert4x.metrics.bleu import Bleu, bleu
+from bert4x.metrics.classes import ClassScores, score_classes
 from bert4x.metrics.rouge import Rouge, rouge
 from bert4x.metrics.spans import Counts, Entity, count, count_by_label, count_entities, count_triples, find_entities
 
 __all__ = [
     "Bleu",
+    "ClassScores",
     "Counts",
     "Entity",
     "Rouge",
@@ -16,4 +18,5 @@ __all__ = [
     "count_triples",
     "find_entities",
     "rouge",
+    "score_classes",
 ]
