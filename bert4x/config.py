@@ -13,7 +13,7 @@ from bert4x.errors import (
     UnknownOptionError,
     nearest,
 )
-from bert4x.json_files import read_json
+from bert4x.json_files import read_json, shown
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,26 @@ class TransformerConfig:
                 continue
             largest = MAX_LAYERS if name.endswith("layers") else 2**31 - 1
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-                raise ConfigError(f"config says {name} = {value!r}; expected a positive integer up to {largest}")
+                raise ConfigError(f"config says {name} = {shown(value)}; expected a positive integer up to {largest}")
         for name in ("layer_norm_eps", "dropout_rate", "attention_dropout_rate", "initializer_range"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ConfigError(f"config says {name} = {value!r}; expected a number from 0 to 1")
+                raise ConfigError(f"config says {name} = {shown(value)}; expected a number from 0 to 1")
         for name in ("segment_vocab_size", "pad_token_id"):
             value = getattr(self, name)
             optional = name == "pad_token_id" and value is None
             if not optional and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31):
-                raise ConfigError(f"config says {name} = {value!r}; expected an integer from 0 to {2**31 - 1}")
+                raise ConfigError(f"config says {name} = {shown(value)}; expected an integer from 0 to {2**31 - 1}")
         for name in ("residual_attention_scores", "embedding_mapping"):
             if not isinstance(getattr(self, name), bool | None):
-                raise ConfigError(f"config says {name} = {getattr(self, name)!r}; expected true or false")
+                raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
         alpha = self.hierarchical_position
         if not isinstance(alpha, bool) and not (isinstance(alpha, int | float) and 0 <= alpha < 1):
-            raise ConfigError(f"config says hierarchical_position = {alpha!r}; expected true, or a number from 0 to 1")
+            raise ConfigError(
+                f"config says hierarchical_position = {shown(alpha)}; expected true, or a number from 0 to 1"
+            )
         if not isinstance(self.hidden_act, str):
-            raise ConfigError(f"config says hidden_act = {self.hidden_act!r}; expected a name such as 'gelu'")
+            raise ConfigError(f"config says hidden_act = {shown(self.hidden_act)}; expected a name such as 'gelu'")
         if self.attention_head_size is None and self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
@@ -179,18 +181,18 @@ def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> Transform
                 break
     missing = ["/".join(style.spellings(name)) for name in REQUIRED if name not in values]
     if missing:
-        raise ConfigError(f"config lacks {', '.join(missing)}; found only {sorted(data)}")
+        raise ConfigError(f"config lacks {', '.join(missing)}; found only {shown(sorted(data))}")
     if isinstance(values.get("hidden_act"), str):
         values["hidden_act"] = read_activation(values["hidden_act"], style)
     kind = style.labels.get("model_type")
     if kind and data.get("model_type", kind) != kind:
         raise UnknownArchitectureError(
-            f"config says model_type = {data['model_type']!r}, but the tensors are named like those of {kind!r}; "
+            f"config says model_type = {shown(data['model_type'])}, but the tensors are named like those of {kind!r}; "
             "that is another architecture, which would give wrong outputs here"
         )
     for key, only in style.required.items():
         if data.get(key, only) != only:
-            raise ConfigError(f"config says {key} = {data[key]!r}; only {only!r} is supported here")
+            raise ConfigError(f"config says {key} = {shown(data[key])}; only {only!r} is supported here")
     known = {key for name in SPELLED for key in style.spellings(name)} | LABELS
     extra = {key: value for key, value in data.items() if key not in known}
     return TransformerConfig(model=model, **values, extra=extra)

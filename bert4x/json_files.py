@@ -31,7 +31,10 @@ def parse_json(data: bytes, where: str, *, unique_keys: bool = False) -> dict[st
     if what := text_of(data[:HEAD]):
         raise CorruptFileError(f"{where}: this is {what}")
     try:  # decoded here: json would also guess UTF-16 and UTF-32
-        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique if unique_keys else None)
+        text = data.decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=unique if unique_keys else None)
+        if "\\ud" in text or "\\uD" in text:  # half of a pair can be escaped in JSON, and be written in no other file
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{where} is not readable JSON: {error}") from None
     if not isinstance(value, dict):
@@ -54,6 +57,8 @@ def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, unique_ke
     return parse_json(data, str(path), unique_keys=unique_keys)
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 KINDS = {
     bool: "true or false",
     int: "an integer",
@@ -73,4 +78,9 @@ def check_kinds(data: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], 
         value = data.get(key)
         if value is not None and type(value) not in expected:  # exactly: true is no integer
             words = " or ".join(KINDS[kind] for kind in expected)
-            raise CorruptFileError(f"{where}: {key!r} is {reprlib.repr(value)}; expected {words}")
+            raise CorruptFileError(f"{where}: {key!r} is {shown(value)}; expected {words}")
+
+
+def shown(value) -> str:
+    """A value of a file for a message about it: as Python writes it, but never long, however large the value is."""
+    return _SHORT.repr(value)

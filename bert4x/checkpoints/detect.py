@@ -1,7 +1,9 @@
 """Opening a checkpoint: which format, which family, and what its config file means."""
 
+import contextlib
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +45,28 @@ def open_checkpoint(source, config=None) -> Checkpoint:
     if not tensors:
         raise UnknownFormatError(f"{files.path} holds no tensors")
     given = isinstance(config, dict | TransformerConfig)
-    data = config if given else read_config(files, config)
+    place = None if given else find_config(files, config)
+    data = config if given else place and read_config_file(place)
+    with naming_config(place):
+        return described_by(data, files, tensors)
+
+
+@contextlib.contextmanager
+def naming_config(place: Path | None) -> Iterator[None]:
+    """Puts the path of the config file before the message of an error about what it says."""
+    try:
+        yield
+    except ConfigError as error:
+        if place is None or place.name in str(error):
+            raise
+        raise type(error)(f"{place}: {error}") from error
+
+
+def described_by(data: dict | TransformerConfig | None, files: Files, tensors: Tensors) -> Checkpoint:
+    """The checkpoint that tensors and a config make.
+
+    Raises: UnknownFormatError, ConfigError.
+    """
     if "Embedding-Token/embeddings" in tensors:  # keyed by our variable paths
         own = data if isinstance(data, TransformerConfig) else own_config(data, files, tensors)
         table = own_table("keras" if files.container in ("hdf5", "tf1") else "bert4x", own)
@@ -85,7 +108,7 @@ def own_config(data: dict | None, files: Files, tensors: Tensors) -> Transformer
             f"no config file beside the weights in {files.folder}; expected one of {', '.join(CONFIG_NAMES)}"
         )
     if data.get("library") == "bert4x":
-        return from_json(data, str(data.get("model")), OWN_STYLE)
+        return from_json(data, str(data.get("model"))[:80], OWN_STYLE)
     shared = any(name.startswith("Transformer-MultiHeadSelfAttention") for name in tensors)
     family = "albert" if shared else "gpt2" if "Output-Norm/gamma" in tensors else "bert"
     family = "albert_unshared" if data.get("model_type") == "albert" and not shared else family
@@ -119,13 +142,13 @@ def detect(files: Files, tensors: Tensors, config: dict | TransformerConfig | No
     return best
 
 
-def read_config(files: Files, path=None) -> dict | None:
-    """The config file beside the weights (or at `path`), or None. One that is of something else is passed over.
+def find_config(files: Files, path=None) -> Path | None:
+    """The config file beside the weights (or `path`), or None. One that is of something else is passed over.
 
-    Raises: ConfigError if `path` does not exist or several could be meant, CorruptFileError if it is no JSON object.
+    Raises: ConfigError if several could be meant.
     """
     if path is not None:
-        return read_config_file(path)
+        return Path(path).expanduser()
     for place in places(files.folder):
         names = (*TENSORFLOW_NAMES, *CONFIG_NAMES) if files.container == "tf1" else CONFIG_NAMES
         named = [place / name for name in dict.fromkeys(names) if (place / name).is_file()]
@@ -136,7 +159,7 @@ def read_config(files: Files, path=None) -> dict | None:
             raise ConfigError(f"several config files in {place}: {names}; pass one of them")
         found = [*filter(is_of_a_model, named), *of_models, *named]
         if found:
-            return read_config_file(found[0])
+            return found[0]
     return None
 
 

@@ -9,6 +9,7 @@ from bert4x.checkpoints.formats.foreign import HEAD, content_of, explained, kind
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnknownFormatError
 
+MAX_PREFIX = 240  # bytes of a file name, to which ".index" is added
 RANK = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 STEP = re.compile(r"\d+|iter_\d+|global_step\d+|checkpoint")  # folders of ranks: Megatron's, DeepSpeed's, Lightning's
 CONTAINERS = (
@@ -240,7 +241,7 @@ def latest_tf1(folder: Path) -> Path | None:
     path = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8) & 255]), match[1])
     name = re.split(r"[/\\]", path.decode("utf-8", "replace"))[-1]
     prefix = folder / name
-    return prefix if name and prefix.with_name(f"{name}.index").is_file() else None
+    return prefix if 0 < len(name.encode()) <= MAX_PREFIX and prefix.with_name(f"{name}.index").is_file() else None
 
 
 def first_bytes(file: Path, most: int) -> bytes:

@@ -10,6 +10,7 @@ from tokenizers import AddedToken
 
 from ..checkpoints.files import default_model, is_name, places
 from ..errors import TokenizerError
+from ..json_files import shown
 from .backend import from_tokenizer_json, read_backend
 from .base import TokenizerBase
 from .bpe import BpeTokenizer
@@ -89,7 +90,11 @@ def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
             return None
     if vocab is not None:
         with reading(vocab):
-            return _wordpiece(load_vocab(vocab), settings)
+            tokens = load_vocab(vocab)
+        others = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
+        others = [name for name in others if (folder / name).is_file()]
+        with reading(f"{vocab} with {', '.join(others)}" if others else vocab):
+            return _wordpiece(tokens, settings)
     for names in _BPE_NAMES:
         if all((folder / name).is_file() for name in names):
             paths = (folder / name for name in names)
@@ -202,7 +207,7 @@ def _from_tokenizer_json(
 def _object(content: dict, key: str, path: Path) -> dict:
     value = content.get(key) or {}
     if not isinstance(value, dict):
-        raise TokenizerError(f"{path} is damaged: its {key} is {value!r}; expected an object")
+        raise TokenizerError(f"{path} is damaged: its {key} is {shown(value)}; expected an object")
     return value
 
 

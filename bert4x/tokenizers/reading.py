@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from ..errors import Bert4xError, TokenizerError
 
+MAX_MESSAGE = 1000
+
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
@@ -17,14 +19,15 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except Bert4xError as error:
-        named, ours = str(path) in str(error), isinstance(error, TokenizerError)
+        message = str(error)[:MAX_MESSAGE]  # which may hold a token of any length
+        named, ours = str(path) in message, isinstance(error, TokenizerError)
         if named and ours:
             raise
-        raise (type(error) if ours else TokenizerError)(str(error) if named else f"{path}: {error}") from error
+        raise (type(error) if ours else TokenizerError)(message if named else f"{path}: {message}") from error
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        what = str(error)[:300] if str(error) else "no more is known"
+        what = str(error)[:MAX_MESSAGE] or "no more is known"
         raise TokenizerError(
             f"{path} is damaged, or is not what its name says ({type(error).__name__}: {what}); download it again"
         ) from error

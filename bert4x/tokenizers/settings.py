@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from ..errors import CorruptFileError, TokenizerError
-from ..json_files import check_kinds, read_json
+from ..json_files import check_kinds, read_json, shown
 
 NAMES = ("pad_token", "unk_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -99,11 +99,11 @@ def token(value, where: str, **defaults: bool) -> AddedToken:
     value = {"content": value} if isinstance(value, str) else value
     content = value.get("content") if isinstance(value, dict) else None
     if not isinstance(content, str) or not content:
-        raise TokenizerError(f'{where} is {value!r}; expected a token, or an object with its "content"')
+        raise TokenizerError(f'{where} is {shown(value)}; expected a token, or an object with its "content"')
     flags = defaults | {key: value[key] for key in FLAGS if value.get(key) is not None}
     flags |= defaults  # what is named as a special token is one
     if not all(isinstance(flag, bool) for flag in flags.values()):
-        raise TokenizerError(f"{where} is {value!r}; {', '.join(FLAGS)} are true or false")
+        raise TokenizerError(f"{where} is {shown(value)}; {', '.join(FLAGS)} are true or false")
     return AddedToken(content, **flags)
 
 
@@ -111,14 +111,14 @@ def tokens(values, where: str) -> Iterable[AddedToken]:
     """Special tokens from a list, or from an object whose values they are. Raises: TokenizerError."""
     values = list(values.values()) if isinstance(values, dict) else values
     if not isinstance(values, list | tuple):
-        raise TokenizerError(f"{where} is {values!r}; expected a list of tokens")
+        raise TokenizerError(f"{where} is {shown(values)}; expected a list of tokens")
     return [token(value, where, special=True) for value in values]
 
 
 def by_id(values, where: str) -> dict[int, AddedToken]:
     """Tokens from an object that maps ids to them. Raises: TokenizerError."""
     if not isinstance(values, dict):
-        raise TokenizerError(f"{where} is {values!r}; expected an object of ids and tokens")
+        raise TokenizerError(f"{where} is {shown(values)}; expected an object of ids and tokens")
     return {token_id(key, where): token(value, f"{where}[{key}]") for key, value in values.items()}
 
 
@@ -126,7 +126,7 @@ def token_id(value, where: str) -> int:
     """An id, which JSON may hold as a string. Raises: TokenizerError."""
     text = str(value)
     if isinstance(value, bool | float) or not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise TokenizerError(f"{where} has {value!r} where an id from 0 on was expected")
+        raise TokenizerError(f"{where} has {shown(value)} where an id from 0 on was expected")
     return int(text)
 
 
