@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint, with_pad_id
 from bert4x.checkpoints.heads import HeldHead, without_head
 from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.tables import FORMATS, variables
@@ -125,6 +125,7 @@ def convert(
             f"{checkpoint.files.path} holds {len(checkpoint.report.unknown)} tensors of a head that is not known here, "
             f"which would stay behind: {', '.join(checkpoint.report.unknown[:6])}. {DROP}"
         )
+    checkpoint.config = with_pad_id(checkpoint, find_tokenizer(checkpoint))
     held = Variables(checkpoint, DTYPES.get(dtype), keep_tokens)
     head, config = held.head(), held.config
     if head is not None:

@@ -17,7 +17,7 @@ from bert4x.generation.options import GenerationOptions, read_options
 from bert4x.generation.prompt import stop_id
 from bert4x.generation.rules import NEVER
 from bert4x.generation.score import score_all
-from bert4x.generation.text import check, encode, read_text_options
+from bert4x.generation.text import check, encode, only_tokens, read_text_options
 
 MARKERS = ("[unused1]", "[unused2]"), ("[CLS]", "[MASK]")  # the first tokens of both directions, whichever there are
 
@@ -107,7 +107,7 @@ class BidirectionalDecoder:
 
         Shape: (B, S) or B lists -> (B, new) int32, `pad_id` (or 0) after the end[, (B,) float32 scores]
         """
-        settings = self.settings(read_options(self.defaults(num_beams, options)))
+        settings = self.settings(only_tokens(self.model, read_options(self.defaults(num_beams, options))))
         found = self.decode(read_prompts(ids, pad_id=settings.pad_id), settings, options, rerank)
         best = [paths[0] for paths in found]
         rows = [path.ids[~np.isin(path.ids, settings.stop_ids or ())] for path in best]

@@ -8,8 +8,10 @@ long the text before it.
 import codecs
 from collections.abc import Iterable
 
+from tokenizers.decoders import DecodeStream
+
 from bert4x.errors import GenerationError
-from bert4x.tokenizers import BpeTokenizer, SpTokenizer, Tokenizer, TokenizerBase
+from bert4x.tokenizers import BackendTokenizer, BpeTokenizer, SpTokenizer, Tokenizer, TokenizerBase
 from bert4x.tokenizers.decoding import _wants_space
 
 
@@ -214,6 +216,26 @@ class _Bytes:
         return self._decoder.decode(b"", final=True)
 
 
+class _Stream:
+    """What `tokenizers` decodes as it comes; at the end, what it still held back."""
+
+    def __init__(self, tokenizer: BackendTokenizer):
+        self._tokenizer = tokenizer
+        self._decoder = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def add(self, token_id: int) -> str:
+        self._tokenizer.id_to_token(token_id)
+        self._ids.append(token_id)
+        text = self._decoder.step(self._tokenizer._backend, token_id) or ""
+        self._shown += len(text)
+        return text
+
+    def finish(self) -> str:
+        return self._tokenizer.decode(self._ids)[self._shown :]
+
+
 def byte_characters() -> dict[str, int]:
     """The character of each byte: of a printable one its own, of the others those from U+0100 on."""
     own = {*range(33, 127), *range(161, 173), *range(174, 256)}
@@ -222,4 +244,4 @@ def byte_characters() -> dict[str, int]:
 
 
 _BYTES = byte_characters()
-_KINDS = {Tokenizer: _WordPieces, SpTokenizer: _SentencePieces, BpeTokenizer: _Bytes}
+_KINDS = {Tokenizer: _WordPieces, SpTokenizer: _SentencePieces, BpeTokenizer: _Bytes, BackendTokenizer: _Stream}

@@ -14,6 +14,7 @@ from bert4x.generation.engine import Engine, engine_of
 from bert4x.generation.options import GenerationOptions, read_options
 from bert4x.generation.prompt import default_stop_ids, encode_prompt, stop_id
 from bert4x.generation.window import check_positions, decode_in_windows, stream_in_windows
+from bert4x.tokenizers import TokenizerBase
 
 
 class Piece(NamedTuple):
@@ -82,7 +83,7 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
     Raises: GenerationError before anything is computed.
     """
     engine = engine_of(model)
-    settings = read_options(options)
+    settings = only_tokens(model, read_options(options))
     if settings.stop:
         raise GenerationError("generate_ids knows no text; give stop_ids, or use generate")
     prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
@@ -133,10 +134,19 @@ def read_text_options(model, given: dict) -> GenerationOptions:
     """The options of a call on text: stop tokens may be named, and are by default those of the vocabulary."""
     tokenizer, stop_ids = model.tokenizer, given.get("stop_ids")
     if stop_ids is None:
-        return read_options(given | {"stop_ids": default_stop_ids(tokenizer)})
+        return only_tokens(model, read_options(given | {"stop_ids": default_stop_ids(tokenizer)}))
     listed = [stop_ids] if isinstance(stop_ids, str | int | np.integer) else list(stop_ids)
     named = [stop_id(tokenizer, token) if isinstance(token, str) and tokenizer else token for token in listed]
-    return read_options(given | {"stop_ids": named})
+    return only_tokens(model, read_options(given | {"stop_ids": named}))
+
+
+def only_tokens(model, options: GenerationOptions) -> GenerationOptions:
+    """The same options, by which no row of the model is chosen to which its vocabulary has no token."""
+    if not isinstance(model.tokenizer, TokenizerBase):
+        return options
+    empty = model.tokenizer.ids_without_token(model.backbone.config.vocab_size)
+    empty = [i for i in empty if i not in options.forced_ids.values()]
+    return dataclasses.replace(options, suppress_ids=(*options.suppress_ids, *empty)) if empty else options
 
 
 def encode(model, text: str) -> Prompt:

@@ -9,7 +9,7 @@ import keras
 
 from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
-from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
+from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint, with_pad_id
 from bert4x.checkpoints.files import default_model, is_name
 from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights, kept_pad_id, vocabulary_size
@@ -82,7 +82,7 @@ def load(
     if options.get("with_mlm"):
         warn_of_head(source)
     tokenizer = find_tokenizer(checkpoint)
-    config = with_pad_id(checkpoint.config, tokenizer)
+    config = with_pad_id(checkpoint, tokenizer, given="pad_token_id" in options)
     backbone = construct(config, family, application, checkpoint, strict, dtype=dtype, **options)
     keep = options.get("keep_tokens")
     if tokenizer is not None and keep is None and tokenizer.vocab_size > config.vocab_size:
@@ -166,7 +166,7 @@ def build_transformer_model(
         options.setdefault("with_mlm", True)
         options["with_mlm"] = options.pop("final_activation", options["with_mlm"])
     if checkpoint is not None:
-        config = with_pad_id(config, find_tokenizer(checkpoint))
+        config = with_pad_id(checkpoint, find_tokenizer(checkpoint), given="pad_token_id" in options)
     strict = options.pop("strict", True)
     backbone = construct(config, model, application, checkpoint, strict, **options)
     return backbone.model if return_keras_model else backbone
@@ -280,9 +280,3 @@ def read_any_config(config_path, family: str, options: dict[str, Any]) -> Transf
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
     given = {name: value for name, value in renamed.items() if name in SPELLED}
     return from_json(data | given, family, style_for("tf1", family))
-
-
-def with_pad_id(config: TransformerConfig, tokenizer) -> TransformerConfig:
-    """The config with the padding id of the vocabulary, which knows better than config files do."""
-    pad = getattr(tokenizer, "_token_pad_id", None)
-    return config if pad is None or config.model == "gpt2" else config.replace(pad_token_id=pad)

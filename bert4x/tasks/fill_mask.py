@@ -36,29 +36,34 @@ class FillMask:
         if model.tokenizer is None or model.tokenizer.mask_id is None:
             raise TokenizerError("this model has no vocabulary with a [MASK] beside its weights; put vocab.txt there")
         self.model, self.tokenizer = model, model.tokenizer
+        self.mask = model.tokenizer.id_to_token(model.tokenizer.mask_id)
+        self.empty = model.tokenizer.ids_without_token(model.config.vocab_size)
 
     def __call__(self, text: str, top_k: int = 5) -> list[list[Filling]]:
         """The fillings of each [MASK] in the text."""
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected at least 1")
         tokenizer = self.tokenizer
+        text = text.replace("[MASK]", self.mask)  # it may have another name in this vocabulary
         ids, segments = tokenizer.encode(text, maxlen=self.model.config.max_position)
         places = [i for i, token_id in enumerate(ids) if token_id == tokenizer.mask_id]
-        if text.count("[MASK]") > len(places):
-            raise TokenizerError(f"a [MASK] lies beyond the {self.model.config.max_position} positions of the model")
+        if text.count(self.mask) > len(places):
+            raise TokenizerError(
+                f"a {self.mask} lies beyond the {self.model.config.max_position} positions of the model"
+            )
         if not places:
-            raise TokenizerError(f"no [MASK] in {text!r}; write one where a token is to be guessed")
+            raise TokenizerError(f"no {self.mask} in {text!r}; write one where a token is to be guessed")
         logits = np.asarray(self.model.predict_on_batch([np.array([ids]), np.array([segments])]), "float64")[0]
         return [self.best(text, n, logits[place], top_k) for n, place in enumerate(places)]
 
     def best(self, text: str, n: int, logits: np.ndarray, top_k: int) -> list[Filling]:
-        """The likeliest tokens for the n-th [MASK]."""
+        """The likeliest tokens for the n-th [MASK]; rows of the model without a token are none."""
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
-        parts = text.split("[MASK]")
-        before, after = "[MASK]".join(parts[: n + 1]), "[MASK]".join(parts[n + 1 :])
-        fillings = []
-        for token_id in np.argsort(-probabilities)[:top_k]:
+        parts = text.split(self.mask)
+        before, after = self.mask.join(parts[: n + 1]), self.mask.join(parts[n + 1 :])
+        fillings, order = [], np.argsort(-probabilities)
+        for token_id in order[~np.isin(order, self.empty)][:top_k]:
             token = self.tokenizer.id_to_token(int(token_id))
             filled = before + token.removeprefix("##") + after
             fillings.append(Filling(filled, token, float(probabilities[token_id])))

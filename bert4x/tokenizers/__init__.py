@@ -1,5 +1,6 @@
 """Tokenizers of pretrained Chinese models, under bert4keras' interface."""
 
+from .backend import BackendTokenizer
 from .base import TokenizerBase
 from .bpe import BpeTokenizer
 from .folder import load_tokenizer
@@ -8,6 +9,7 @@ from .vocab import load_vocab, save_vocab
 from .wordpiece import Tokenizer
 
 __all__ = [
+    "BackendTokenizer",
     "BpeTokenizer",
     "CpmTokenizer",
     "SpTokenizer",

@@ -32,6 +32,7 @@ class TokenizerBase:
     """
 
     vocab_size: int
+    token_dict: dict[str, int]
 
     def __init__(
         self,
@@ -86,6 +87,10 @@ class TokenizerBase:
         raise NotImplementedError
 
     # the interface
+
+    def ids_without_token(self, size: int) -> list[int]:
+        """Ids below `size` that no token has: models often have more rows than tokens, to a round number."""
+        return sorted(set(range(size)) - set(self.token_dict.values()))
 
     def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
         """The id of each token."""

@@ -75,7 +75,7 @@ def local(folder: str | os.PathLike) -> Path:
 def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
     content = read_object(folder / "tokenizer.json")
     settings = read_settings(folder, config, content)
-    vocab, pieces = _vocab_file(folder), _sentencepiece_file(folder)
+    vocab, pieces = vocab_file(folder), _sentencepiece_file(folder)
     if content:
         with reading(folder / "tokenizer.json"):
             tokenizer = _from_tokenizer_json(folder / "tokenizer.json", content, settings, vocab)
@@ -108,7 +108,7 @@ def _model_type(folder: Path, config: dict | None) -> str:
     return str(data.get("model_type") or "")
 
 
-def _vocab_file(folder: Path) -> Path | None:
+def vocab_file(folder: Path) -> Path | None:
     if (folder / "vocab.txt").is_file():
         return folder / "vocab.txt"
     found = sorted(path for path in folder.glob("*vocab*.txt") if path.is_file())

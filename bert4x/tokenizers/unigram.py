@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import TokenizerError
 from .backend import KEYS, BackendTokenizer
@@ -158,4 +158,17 @@ def with_added(backend, names, settings: TokenizerSettings, own=(), **pairs) -> 
     backend.add_tokens([one for one in wanted if not one.normalized or normalize(one.content)])
     known = backend.get_vocab(with_added_tokens=True)
     start, end = (names[name] if names[name] in known else None for name in ("start", "end"))
+    backend.post_processor = template(backend, start, end, **pairs)
     return BackendTokenizer(backend, start, end, {n: names[n] for n in ("pad", "unk", "mask")}, **pairs)
+
+
+def template(backend, start, end, second_start=(), second_segment: int = 1) -> processors.TemplateProcessing:
+    """What `tokenizers` puts around a text and a pair."""
+    before, after = ([f"{token}:0"] if token else [] for token in (start, end))
+    second = [f"{token}:{second_segment}" for token in (*second_start, "$B", *([end] if end else []))]
+    used = {token for token in (start, end, *second_start) if token}
+    return processors.TemplateProcessing(
+        single=[*before, "$A:0", *after],
+        pair=[*before, "$A:0", *after, *second],
+        special_tokens=[(token, backend.token_to_id(token)) for token in used],
+    )
