@@ -17,7 +17,14 @@ from bert4x.checkpoints.heads import bio_tags
 from bert4x.checkpoints.inspection import inspect, verify
 from bert4x.checkpoints.tensors import from_array
 from bert4x.cli import main
-from bert4x.errors import ConfigError, ConversionError, DataError, TensorMismatchError
+from bert4x.errors import (
+    ConfigError,
+    ConversionError,
+    CorruptFileError,
+    DataError,
+    NotFiniteError,
+    TensorMismatchError,
+)
 from bert4x.models.bert import Bert
 from bert4x.models.registry import register
 from bert4x.tasks.reading_comprehension import ReadingComprehension
@@ -329,6 +336,34 @@ def test_heads_that_contradict_the_config(tmp_path):
             act()
     with pytest.raises(ConfigError, match="'text-classification', not for 'token-classification'"):
         bert4x.pipeline("token-classification", published(tmp_path / "c")[0])
+
+
+def test_damaged_heads(tmp_path):
+    run = make(TextClassification, "bert", ["a", "b"]).save(tmp_path / "run")
+    whole = (run / "task.json").read_text("utf-8")
+    for wrong in (
+        '{"task": "text-classification", "settings": {"labels": 5}}',
+        '{"task": "text-classification", "settings": {"labels": ["a", "b"], "colour": 1}}',
+        '{"task": "text-classification", "settings": {"labels": ["a", "b"], "maxlen": "x"}}',
+        '{"task": 5, "settings": {}}',
+        "[]",
+    ):
+        (run / "task.json").write_text(wrong, "utf-8")
+        with pytest.raises(CorruptFileError, match=r"task\.json"):
+            bert4x.pipeline("text-classification", run)
+    (run / "task.json").write_text(whole.replace('"b"', '"b", "c"'), "utf-8")
+    with pytest.raises(TensorMismatchError, match=r"Label-Scores/\w+ has shape"):
+        bert4x.pipeline("text-classification", run)
+    folder, _ = published(tmp_path / "a", classifier_dropout="much", **named("好", "坏", "中"))
+    with pytest.raises(ConfigError, match="classifier_dropout = 'much'"):
+        bert4x.load(folder)
+    folder, _ = published(tmp_path / "b", **named("好", "坏", "中"))
+    tensors = {t.name: np.array(t.read()) for t in open_checkpoint(folder).tensors.values()}
+    tensors["classifier.weight"][1, 2] = np.inf
+    write_safetensors(folder / "model.safetensors", [from_array(name, x) for name, x in tensors.items()])
+    for act in (lambda: bert4x.pipeline("text-classification", folder), lambda: bert4x.convert(folder, tmp_path / "c")):
+        with pytest.raises(NotFiniteError, match="Label-Scores/kernel"):
+            act()
 
 
 def test_which_head_where_the_config_names_none(tmp_path):

@@ -55,15 +55,18 @@ class Variables:
     def head(self) -> HeldHead | None:
         """The head beside them, cast as they are."""
         held = self.checkpoint.head
-        if held is None or self.dtype is None:
-            return held
-        return replace(held, tensors={path: self.cast(tensor) for path, tensor in held.tensors.items()})
+        return held and replace(held, tensors={path: self.cast(tensor) for path, tensor in held.tensors.items()})
 
     def cast(self, tensor: LazyTensor) -> LazyTensor:
-        """A tensor in the dtype that was asked for."""
-        return replace(
-            tensor, dtype=self.dtype, read=lambda: as_dtype(tensor.name, tensor.read(), self.dtype), rows=None
-        )
+        """A tensor of finite values, in the dtype that was asked for."""
+        dtype = self.dtype if self.dtype is not None and is_floating(tensor.dtype) else tensor.dtype
+
+        def read() -> np.ndarray:
+            values = contiguous(tensor.read())
+            check_finite(tensor.name, values)
+            return as_dtype(tensor.name, values, dtype)
+
+        return replace(tensor, dtype=dtype, read=read, rows=None)
 
     def read(self, path: str, dtype: np.dtype) -> np.ndarray:
         """The values of one of them."""

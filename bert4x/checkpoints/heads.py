@@ -12,7 +12,7 @@ from bert4x.checkpoints.spec import Head, Table
 from bert4x.checkpoints.tables import SIZES
 from bert4x.checkpoints.tensors import LazyTensor, from_array
 from bert4x.config import TransformerConfig
-from bert4x.errors import ConversionError, CorruptFileError, TensorMismatchError
+from bert4x.errors import ConfigError, ConversionError, CorruptFileError, TensorMismatchError
 from bert4x.json_files import read_json
 
 PREFIX = "task/"  # before the names of a head's tensors in our own format, beside the model's
@@ -43,9 +43,9 @@ class HeldHead:
     @property
     def labels(self) -> list[str]:
         """The labels that it gives; for tags of tokens, the tags. None for a task without."""
-        if self.settings.get("method") == "softmax":
-            return self.settings.get("tags") or bio_tags(self.settings["labels"])
-        return list(self.settings.get("labels") or [])
+        given = {name: self.settings.get(name) for name in ("labels", "tags")}
+        labels, tags = ([str(x) for x in value] if isinstance(value, list) else [] for value in given.values())
+        return (tags or bio_tags(labels)) if self.settings.get("method") == "softmax" else labels
 
     def __str__(self) -> str:
         labels = ", ".join(self.labels[:5]) + (" ..." if len(self.labels) > 5 else "")
@@ -135,9 +135,11 @@ def bound(head: Head, tensors: dict[str, LazyTensor], config: TransformerConfig)
 
 
 def read_settings(head: Head, config: TransformerConfig, count: int) -> dict[str, Any]:
-    """The settings of the task that a head of so many labels means in a config file."""
+    """The settings of the task that a head of so many labels means in a config file. Raises: ConfigError."""
     key, rate = head.dropout
     rate = config.extra.get(key, rate) if key else rate
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1):
+        raise ConfigError(f"config says {key} = {rate!r}; expected a number from 0 to below 1")
     settings = {"maxlen": min(config.max_position, LONGEST)} | head.settings
     settings["dropout"] = config.dropout_rate if rate is None else rate
     if head.labels:

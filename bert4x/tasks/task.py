@@ -15,7 +15,7 @@ from bert4x.checkpoints.convert import of_variable, save
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.heads import FILE, HeldHead, read_task_file
 from bert4x.checkpoints.weights import check_finite
-from bert4x.errors import CheckpointNotFoundError, ConfigError, TensorMismatchError, TokenizerError
+from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, TensorMismatchError, TokenizerError
 from bert4x.optimizers import NOT_DECAYED, TwoRateAdamW
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
@@ -190,9 +190,21 @@ class Task:
         settings |= {name: options.pop(name) for name in ("maxlen", *cls.settings) if name in options}
         backbone = load(folder, application=cls.application, **cls.backbone_options(settings), **options)
         backbone.load_report.head_in_use = True
-        task = cls(backbone, **settings)
+        task = cls(backbone, **known_settings(cls, settings, folder))
         assign_head(task.head, backbone.load_report.head, folder)
         return task
+
+
+def known_settings(cls: type[Task], settings: dict[str, Any], folder: str | os.PathLike) -> dict[str, Any]:
+    """The settings that a task's class takes. Raises: CorruptFileError for others, and for labels that are no list."""
+    unknown = sorted(set(settings) - {"maxlen", *cls.settings})
+    lists = {name: settings[name] for name in ("labels", "tags") if settings.get(name) is not None}
+    odd = [name for name, value in lists.items() if not isinstance(value, list | tuple)]
+    odd += [name for name in ("maxlen",) if type(settings.get(name, 8)) is not int]
+    if unknown or odd:
+        found = ", ".join(f"{name} = {settings[name]!r:.40}" for name in [*unknown, *odd])
+        raise CorruptFileError(f"{Path(folder) / FILE} has settings that no {cls.name} has: {found}")
+    return settings
 
 
 def warn_of_head(backbone) -> None:
