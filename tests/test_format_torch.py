@@ -21,6 +21,7 @@ from bert4x.errors import (
     CorruptFileError,
     TensorMismatchError,
     UnknownFormatError,
+    UnsafeFileError,
 )
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "checkpoints"
@@ -111,10 +112,30 @@ def test_python2_and_old_storage_views(put):
     np.testing.assert_array_equal(read_torch(path)["w"].read(), [2, 3, 4, 5])
 
 
-def test_instances_of_training_frameworks_are_skipped(put):
-    arguments = b"cmegatron.arguments\nArgs\n)\x81}b"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "megatron.arguments Args",
+        "lightning.fabric.utilities.data AttributeDict",
+        "pytorch_lightning.utilities.parsing AttributeDict",
+        "omegaconf.dictconfig DictConfig",
+        "transformers.models.bert.configuration_bert BertConfig",
+        "transformers.configuration_bert BertConfig",
+    ],
+)
+def test_instances_of_training_frameworks_are_skipped(put, name):
+    """Arguments of a training, which Lightning keeps as hyper_parameters."""
+    arguments = b"c" + name.replace(" ", "\n").encode() + b"\n)\x81}b"
     program = b"\x80\x02}(" + plain("args") + arguments + plain("w") + tensor_opcodes() + b"u."
     assert list(read_torch(put(zip_form(program)))) == ["w"]
+
+
+@pytest.mark.parametrize("name", ["transformers.models.bert.modeling_bert BertModel", "lightningx.y Z", "os system"])
+def test_models_are_no_arguments(put, name):
+    arguments = b"c" + name.replace(" ", "\n").encode() + b"\n)\x81}b"
+    program = b"\x80\x02}(" + plain("args") + arguments + plain("w") + tensor_opcodes() + b"u."
+    with pytest.raises(UnsafeFileError, match=name.replace(" ", ".")):
+        read_torch(put(zip_form(program)))
 
 
 def test_changed_after_opening(put):

@@ -12,6 +12,7 @@ from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.tensors import from_array
 from bert4x.errors import UnknownFormatError, nearest, similar
+from bert4x.hub.selection import choose
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 411577189\n"
 PICKLE = b"\x80\x02}q\x00."
@@ -153,3 +154,15 @@ def test_names_that_may_be_meant():
         assert nearest(name, options).startswith("valid: ")
     for name, other in (("正面", "负面"), ("decoder", "encoder"), ("positive", "negative"), ("roberta", "bert")):
         assert not similar(name, [other])
+
+
+def test_repositories_without_weights_that_are_read():
+    """The hub says the same, before anything is fetched."""
+    for name, message in (
+        ("tf_model.h5", "tf_model.h5 is the weights of transformers' TensorFlow classes"),
+        ("adapter_model.safetensors", "adapter of PEFT"),
+        ("openvino_model.bin", "exported for a runtime"),
+    ):
+        with pytest.raises(UnknownFormatError, match=message):
+            choose(["config.json", "vocab.txt", name], "the repository")
+    assert choose(["config.json", "openvino_model.bin", "weights.bin"], "x") == ["config.json", "weights.bin"]

@@ -160,6 +160,18 @@ def test_folder_of_deepspeed(hf, dtype, prefix, tmp_path):
     assert_same_bits(read_all(target), weights)
 
 
+def test_deepspeed_under_lightning(tmp_path):
+    """The .ckpt is a folder, of which `latest` names one inside; the config lies beside it."""
+    folder = write_checkpoint(tmp_path / "a", "hf", config_of())
+    arrays = {f"_forward_module.model.{name}": array for name, array in contents(folder).items()}
+    (folder / "model.safetensors").unlink()
+    saved = folder / "epoch=0-step=10.ckpt"
+    saved.mkdir()
+    deepspeed(saved, arrays, step="checkpoint", latest="checkpoint")
+    for path in (folder, saved):
+        assert_same_bits(read_all(path), draw(config_of()))
+
+
 def test_named_weights_come_before_deepspeeds(tmp_path):
     """transformers' trainer saves both; `latest` may then name what was not copied along."""
     folder = write_checkpoint(tmp_path / "a", "hf", config_of())

@@ -11,7 +11,9 @@ from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMisma
 
 MAX_PREFIX = 240  # bytes of a file name, to which ".index" is added
 RANK = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
-STEP = re.compile(r"\d+|iter_\d+|global_step\d+|checkpoint")  # folders of ranks: Megatron's, DeepSpeed's, Lightning's
+STEP = re.compile(
+    r"\d+|iter_\d+|global_step\d+|checkpoint|.+\.ckpt"
+)  # folders of ranks, DeepSpeed's under Lightning too
 CONTAINERS = (
     "model.safetensors, pytorch_model.bin, a TensorFlow checkpoint (.index and .data-00000-of-00001), .weights.h5, "
     ".ckpt of Lightning, or mp_rank_XX_model_states.pt"

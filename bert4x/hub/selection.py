@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from bert4x.checkpoints.formats.foreign import explained, kind_of
 from bert4x.errors import UnknownFormatError, UnsafeFileError
 
 CONFIGS = r"(bert_|albert_|model_)?config\.json|hparams\.json"
@@ -47,13 +48,14 @@ def choose(names: Iterable[str], where: str, *, weights: bool = True) -> list[st
     chosen += [name for name in names if matches(VOCABULARIES, name) and name not in chosen]
     if not weights:
         return chosen
+    read = [name for name in names if not kind_of(name)]
     for needed, belonging in WEIGHTS:
-        if any(matches(needed, name) for name in names):
-            found = [name for name in names if matches(belonging, name) and name not in chosen]
+        if any(matches(needed, name) for name in read):
+            found = [name for name in read if matches(belonging, name) and name not in chosen]
             return chosen + sorted(found, key=lambda name: name.endswith(".index"))  # whole once that is there
     raise UnknownFormatError(
         f"{where} has no weights in a format known here (safetensors, PyTorch's .bin, TensorFlow 1's checkpoint ...); "
-        f"it holds {', '.join(names[:12]) or 'nothing'}"
+        f"it holds {', '.join(names[:12]) or 'nothing'}. {explained(names)}".rstrip(". ")
     )
 
 

@@ -1,6 +1,7 @@
 """What a PyTorch pickle may refer to: tensors, their storages and plain data; the layouts of `torch._utils`."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,10 +48,15 @@ PLAIN = {
     "numpy.random._mt19937": "MT19937",
     "numpy.random._pcg64": "PCG64",
     "torch": "device Generator",
+    "typing": "Any",
     "torch.serialization": "_get_layout",
 }
 # classes of training frameworks whose instances (arguments, loss scalers, schedulers) lie beside the weights
-INERT_PACKAGES = ("megatron.", "deepspeed.", "apex.", "fp16.", "mpu.", "torch.optim.")
+INERT_PACKAGES = (
+    *("megatron.", "deepspeed.", "apex.", "fp16.", "mpu.", "torch.optim."),
+    *("lightning.", "pytorch_lightning.", "lightning_fabric.", "omegaconf."),
+)
+INERT_CONFIGS = re.compile(r"transformers\.(models\.\w+\.)?configuration_\w+")  # Lightning keeps a module's arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ INERT = Global("a class of a training framework")  # one for all: their names ar
 def find_global(module: str, name: str) -> Global:
     """The inert stand-in of what a pickle refers to. Raises `UnsafeFileError` for anything not listed here."""
     known = GLOBALS.get((module, name))
-    if known is None and f"{module}.".startswith(INERT_PACKAGES):
+    if known is None and (f"{module}.".startswith(INERT_PACKAGES) or INERT_CONFIGS.fullmatch(module)):
         return INERT
     if known is None:
         raise UnsafeFileError(
