@@ -387,6 +387,17 @@ def test_heads_under_the_prefix_of_a_wrapper(prefix, tmp_path):
     np.testing.assert_array_equal(kernel, head["classifier.weight"].T)
 
 
+@pytest.mark.parametrize("family", PREFIXES)
+def test_the_class_of_a_model_without_a_head_of_a_task(family, tmp_path):
+    """By the heads of its own that it has."""
+    c = config_of(family)
+    for absent, name in ((), "ForPreTraining"), (("NSP", "Pooler"), "ForMaskedLM"), (("NSP", "MLM"), "Model"):
+        weights = {path: values for path, values in draw(c).items() if not path.startswith(tuple(absent))}
+        source = write_checkpoint(tmp_path / f"a{name}", "tf1", c, weights)
+        said = json.loads((bert4x.convert(source, tmp_path / name, "hf") / "config.json").read_text("utf-8"))
+        assert said["architectures"] == [PREFIXES[family] + name]
+
+
 def test_losses_of_problem_types():
     scores, targets = np.array([[0.5, -2.0], [3.0, 0.1]], "f4"), np.array([[1.0, 0.0], [0.0, 1.0]], "f4")
     task = make(TextClassification, "bert", ["a", "b"], problem_type="multi_label_classification")

@@ -170,8 +170,9 @@ class Table:
     `tied` names copies of the embedding table that must equal it. `sharded` layouts hold every tensor once per rank.
     `backbone` matches the names that only the model itself has: an unknown one of those is an error, not a stray head.
     `foreign` are patterns of models that look like this family and are not, each with what to tell the user. `heads`
-    are those of tasks that the layout has room for. `remnants` are patterns of tensors that published files hold, and
-    that no model uses: converting may leave them behind.
+    are those of tasks that the layout has room for; `architectures` are the classes of models without one, by the heads
+    of the model itself that they have, the first that fits. `remnants` are patterns of tensors that published files
+    hold, and that no model uses: converting may leave them behind.
     """
 
     format: str
@@ -184,6 +185,7 @@ class Table:
     sharded: bool = False
     foreign: tuple[tuple[str, str], ...] = ()
     heads: tuple[Head, ...] = field(default=(), hash=False)
+    architectures: tuple[tuple[frozenset[str], str], ...] = ()
     remnants: tuple[str, ...] = ()
 
     def entries(self, num_layers: int) -> list[Entry]:

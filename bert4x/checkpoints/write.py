@@ -77,7 +77,7 @@ def with_head(
     Raises: ConversionError when it has no room for the head.
     """
     if head is None or (not head.tensors and format != "bert4x"):  # of a task whose head is the model's own
-        return Written(config, ours, (), None)
+        return Written(config, ours, (), architecture_of(table, config, ours))
     if format == "bert4x":
         return Written(config, ours, tuple(replace(t, name=PREFIX + path) for path, t in head.tensors.items()), None)
     room = room_for(head, table)
@@ -89,6 +89,12 @@ def with_head(
             "write the model without"
         )
     return written(room, head, config, ours)
+
+
+def architecture_of(table: Table, config: TransformerConfig, ours: dict[str, LazyTensor]) -> str | None:
+    """The class of a model without a task's head, by its own heads."""
+    held = {head for path, (_, head) in variables(config).items() if path in ours}
+    return next((name for heads, name in table.architectures if heads <= held), None)
 
 
 def theirs(
@@ -166,7 +172,7 @@ def shared(config: TransformerConfig, ours: dict[str, LazyTensor]) -> tuple[Tran
 def write_config(
     folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor], architecture: str | None = None
 ) -> None:
-    """Writes the config file of a format; `architecture` is the class of a model with a task's head."""
+    """Writes the config file of a format; `architecture` is the class of the model, where the format says it."""
     data = to_json(config, style_for(format, config.model))
     if format in OWN_FORMATS:
         data["model"] = config.model

@@ -90,6 +90,11 @@ HF = Table(
         ),
     ),
     heads=bert.hf_heads("Albert", DROPOUT),
+    architectures=(
+        (frozenset({"mlm", "nsp"}), "AlbertForPreTraining"),
+        (frozenset({"mlm"}), "AlbertForMaskedLM"),
+        (frozenset(), "AlbertModel"),
+    ),
 )
 
 FAMILIES = (

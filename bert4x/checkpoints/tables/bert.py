@@ -231,6 +231,12 @@ HF = Table(
         ),
     ),
     heads=hf_heads("Bert", DROPOUT),
+    architectures=(
+        (frozenset({"mlm", "nsp"}), "BertForPreTraining"),
+        (frozenset({"mlm"}), "BertForMaskedLM"),
+        (frozenset({"nsp"}), "BertForNextSentencePrediction"),
+        (frozenset(), "BertModel"),
+    ),
 )
 
 KEYS = {
