@@ -243,3 +243,26 @@ def test_conversion_with_damaged_vocabulary_files(tmp_path, name):
             copy_vocabulary(checkpoint, tmp_path / "out", "tf1", keep)
 
     check(folder / name, [*WHOLE, *(json.dumps(value).encode() for value in spoiled({"cls_token": "[CLS]"}))], use)
+
+
+def test_task_json(tmp_path, monkeypatch):
+    """What it says is checked before the weights are read, and by the task's class when it is made."""
+    pytest.importorskip("keras")
+    import bert4x
+    from bert4x.models import build
+    from bert4x.tasks.text_classification import TextClassification
+
+    model = bert4x.load(write_tiny(tmp_path / "a", heads=False))
+    folder = TextClassification(model, labels=["好", "坏"], maxlen=16).save(tmp_path / "run")
+    content = json.loads((folder / "task.json").read_text("utf-8"))
+    monkeypatch.setattr(build, "load", lambda *args, **options: model)  # of each damaged form the weights are the same
+    monkeypatch.setattr("bert4x.tasks.task.assign_head", lambda *args: None)
+    bert4x.pipeline("text-classification", folder)
+    used, refused = check(
+        folder / "task.json", damages(content), lambda: bert4x.pipeline("text-classification", folder)
+    )
+    assert used and refused > 50
+    for changes in ({"maxlen": None}, {"extra": 1}, {"labels": True}, {"dropout": [1]}, {"dropout": math.nan}):
+        spoilt = json.dumps(content | {"settings": content["settings"] | changes}).encode()
+        use = lambda: bert4x.pipeline("text-classification", folder)  # noqa: E731
+        assert check(folder / "task.json", [spoilt], use) == (0, 1), changes

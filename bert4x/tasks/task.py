@@ -1,9 +1,10 @@
 """What every task is: a model with a head, from rows of text to batches, a loss, scores, and answers on raw text."""
 
+import contextlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,14 @@ from bert4x.checkpoints.convert import of_variable, save
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.heads import FILE, HeldHead, read_task_file
 from bert4x.checkpoints.weights import check_finite
-from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, TensorMismatchError, TokenizerError
+from bert4x.errors import (
+    Bert4xError,
+    CheckpointNotFoundError,
+    ConfigError,
+    CorruptFileError,
+    TensorMismatchError,
+    TokenizerError,
+)
 from bert4x.optimizers import NOT_DECAYED, TwoRateAdamW
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
@@ -186,11 +194,12 @@ class Task:
 
         found, settings = read_task(folder, options.get("config"))
         if found != cls.name:
-            raise ConfigError(f"{folder} holds a model for {found!r}, not for {cls.name!r}")
+            raise ConfigError(f"{folder} holds a model for {found[:80]!r}, not for {cls.name!r}")
         settings |= {name: options.pop(name) for name in ("maxlen", *cls.settings) if name in options}
         backbone = load(folder, application=cls.application, **cls.backbone_options(settings), **options)
         backbone.load_report.head_in_use = True
-        task = cls(backbone, **known_settings(cls, settings, folder))
+        with naming_settings(Path(folder).expanduser() / FILE):
+            task = cls(backbone, **known_settings(cls, settings, folder))
         assign_head(task.head, backbone.load_report.head, folder)
         return task
 
@@ -205,6 +214,18 @@ def known_settings(cls: type[Task], settings: dict[str, Any], folder: str | os.P
         found = ", ".join(f"{name} = {settings[name]!r:.40}" for name in [*unknown, *odd])
         raise CorruptFileError(f"{Path(folder) / FILE} has settings that no {cls.name} has: {found}")
     return settings
+
+
+@contextlib.contextmanager
+def naming_settings(file: Path) -> Iterator[None]:
+    """Errors about settings name the file that they came from, if there is one."""
+    try:
+        yield
+    except (Bert4xError, TypeError, ValueError, KeyError, AttributeError) as error:
+        if not file.is_file() or str(file) in str(error):
+            raise
+        kind = type(error) if isinstance(error, Bert4xError) else CorruptFileError
+        raise kind(f"{file} says what cannot be: {str(error)[:1000]}") from error
 
 
 def warn_of_head(backbone) -> None:
