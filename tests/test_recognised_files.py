@@ -11,7 +11,7 @@ import bert4x
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.tensors import from_array
-from bert4x.errors import UnknownFormatError, nearest, similar
+from bert4x.errors import TokenizerError, UnknownFormatError, nearest, similar
 from bert4x.hub.selection import choose
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 411577189\n"
@@ -69,6 +69,16 @@ def test_pointers_in_the_place_of_parts(tmp_path):
             open_checkpoint(folder)
 
 
+def test_a_pointer_in_the_place_of_a_vocabulary(tmp_path):
+    """It would be a vocabulary of three tokens."""
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        file = tmp_path / name
+        file.write_bytes(POINTER)
+        with pytest.raises(TokenizerError, match=rf"{name}.*Git LFS"):
+            bert4x.load_tokenizer(tmp_path)
+        file.unlink()
+
+
 def test_what_is_read_comes_before_what_is_not(tmp_path):
     folder = write_checkpoint(tmp_path / "a", "hf", config_of())
     for name in ("tf_model.h5", "flax_model.msgpack", "model.onnx", "rust_model.ot", "training_args.bin"):
@@ -90,6 +100,7 @@ def test_weights_that_were_changed(tmp_path):
         ({"qweight": kernel, "g_idx": np.zeros(35, "i4")}, "quantized"),
         ({"weight": kernel.astype("i1"), "SCB": kernel[0]}, "quantized"),
         ({"weight_orig": kernel, "weight_mask": kernel}, "parametrization"),
+        ({"weight": kernel[0, :0]}, r"without values.*ZeRO 3.*zero_to_fp32\.py"),
     ):
         named = tensors | {matrix + name: array for name, array in changed.items()}
         write_safetensors(folder / "model.safetensors", [from_array(name, array) for name, array in named.items()])

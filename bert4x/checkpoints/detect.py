@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.files import Files, locate, places
-from bert4x.checkpoints.others import ALTERED, OTHERS
+from bert4x.checkpoints.others import ALTERED, HOLLOW, OTHERS
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import FAMILIES, OWN_STYLE, PUBLISHED, own_table, style_for
 from bert4x.checkpoints.tables.gpt2 import CPM_LM
@@ -139,6 +139,8 @@ def detect(files: Files, tensors: Tensors, config: dict | TransformerConfig | No
             f"{files.path}: no family known here ({', '.join(sorted(FAMILIES))}) has tensors of these names: "
             f"{', '.join(list(tensors)[:6])} ...{reason and ' '}{reason}"
         )
+    if best.format == "hf" and any(tensor.shape == (0,) for tensor in tensors.values()):
+        raise UnknownFormatError(f"{files.path}: {HOLLOW}")
     return best
 
 

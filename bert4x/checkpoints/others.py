@@ -17,6 +17,10 @@ ALTERED = (
         "torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations",
     ),
 )
+HOLLOW = (
+    "it holds tensors without values, as a training with DeepSpeed's ZeRO 3 saves them: join the weights with the "
+    "script zero_to_fp32.py, which DeepSpeed leaves in its folder, or set stage3_gather_16bit_weights_on_model_save"
+)
 # Other architectures and toolkits, for the message where no family fits.
 OTHERS = (
     (

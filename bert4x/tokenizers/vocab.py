@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..checkpoints.formats.foreign import HEAD, text_of
 from ..checkpoints.tensors import atomic_write
 from ..errors import TokenizerError
 
@@ -51,7 +52,10 @@ def read_bounded(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
         raise TokenizerError(
             f"{path} has {path.stat().st_size:,} bytes; a vocabulary has at most {limit:,}. Is it the weights?"
         )
-    return path.read_bytes()
+    data = path.read_bytes()
+    if what := text_of(data[:HEAD]):
+        raise TokenizerError(f"{path}: this is {what}")
+    return data
 
 
 def load_vocab(
