@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,19 @@ def test_which_normalisation_counts(tmp_path):
 def test_damaged_files(files, tmp_path):
     with pytest.raises(TokenizerError, match=f"{next(iter(files))}.json"):
         load_tokenizer(folder_of(tmp_path, **files))
+
+
+def test_saving_over_another_vocabulary(tmp_path):
+    """What an older tokenizer left in the folder does not count any more."""
+    write_folder(tmp_path, "json", True)
+    dump(tmp_path / "added_tokens.json", {"x": 3})
+    dump(tmp_path / "special_tokens_map.json", {"mask_token": "x"})
+    vocab = {token: i for i, token in enumerate(["[UNK]", "x", "[MASK]", "[CLS]", "[SEP]"])}
+    Tokenizer(vocab, True).save(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.token_dict == vocab and tokenizer.encode("x[MASK]")[0] == [3, 1, 2, 4]
 
 
 def test_byte_level_vocabularies(tmp_path):

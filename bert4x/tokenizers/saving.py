@@ -39,11 +39,13 @@ def save_wordpiece(tokenizer: Tokenizer, folder: str | os.PathLike) -> None:
         settings["tokenize_chinese_chars"] = False
     settings |= {KEYS[name]: token for name, token in tokenizer.names.items() if token and token != SPECIALS[name]}
     added = {one.content: one for one in tokenizer.added_tokens.values()}
-    if any(not is_plain(one) for one in added.values()) or not added.keys() <= set(tokenizer.names.values()):
+    older = any((folder / name).exists() for name in ("added_tokens.json", "special_tokens_map.json"))
+    if older or any(not is_plain(one) for one in added.values()) or not added.keys() <= set(tokenizer.names.values()):
         ids = sorted(added, key=tokenizer.token_dict.__getitem__)
         settings["added_tokens_decoder"] = {str(tokenizer.token_dict[t]): described(added[t]) for t in ids}
     write_tokenizer_config(folder, tokenizer_class="BertTokenizer", **settings)
-    if {token: number for number, token in enumerate(lines)} != tokenizer.vocab:
+    exact = {token: number for number, token in enumerate(lines)} == tokenizer.vocab
+    if not exact or (folder / "tokenizer.json").exists():  # an old one would be read before vocab.txt
         with atomic_write(folder / "tokenizer.json") as path:
             path.write_text(tokenizer_json(tokenizer), encoding="utf-8")
 
