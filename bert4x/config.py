@@ -95,6 +95,16 @@ class TransformerConfig:
         """Whether transformers' config says that a BERT reads from left to right only."""
         return self.model == "bert" and self.extra.get("is_decoder") is True
 
+    @property
+    def backbone(self) -> str:
+        """The name of the class that builds it: the family's, or that of a subclass of a user's (`of_backbone`)."""
+        return self.extra.get(BACKBONE) or self.model
+
+    def of_backbone(self, name: str) -> "TransformerConfig":
+        """This config, which says which class of its family builds the model; files keep it."""
+        others = {key: value for key, value in self.extra.items() if key != BACKBONE}
+        return self.replace(extra=others if name == self.model else others | {BACKBONE: name})
+
     def replace(self, **changes) -> "TransformerConfig":
         """A copy with some fields changed.
 
@@ -123,6 +133,7 @@ SIZES = (
     *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size", "num_decoder_layers"),
 )
 SPELLED = tuple(name for name in FIELDS if name not in ("model", "extra"))
+BACKBONE = "bert4x_backbone"  # the key of files for a subclass of the user's
 MAX_CONFIG_BYTES = 10_000_000
 MAX_LAYERS = 4096  # far above any model; what a damaged config says must not keep us busy
 # Keys that label the file rather than describe the model; each format writes its own.
@@ -206,7 +217,10 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     for key, only in style.required.items():
         if getattr(config, key, only) != only:
             raise ConversionError(f"this layout always has {key} = {only!r}; the model has {getattr(config, key)!r}")
-    plain = TransformerConfig(config.model, *(getattr(config, name) for name in REQUIRED), **style.defaults)
+    another = config.attention_head_size + 1  # needed where the heads do not divide the hidden size
+    sizes = {} if config.hidden_size % config.num_attention_heads == 0 else {"attention_head_size": another}
+    required = (getattr(config, name) for name in REQUIRED)
+    plain = TransformerConfig(config.model, *required, **(style.defaults | sizes))
     data = dict(style.labels)
     for name in SPELLED:
         value, spellings = getattr(config, name), style.spellings(name)

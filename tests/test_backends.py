@@ -11,7 +11,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 # one family with shared layers and a mapping, one causal, one of two sides; training; loading; a cache; two directions;
-# resuming; gradients in 16 bits; Keras' own attention; labels and ids out of range
+# resuming; gradients in 16 bits; Keras' own attention; labels and ids out of range;
+# attention weights; models over ours, and copies
 SELECTION = (
     "(TestAlbert or TestGpt2) and not Unshared and (application or conditional or serialization or learns)"
     " or TestGpt2 and mixed_bfloat16 or saved_by_transformers or cpm"
@@ -21,6 +22,8 @@ SELECTION = (
     " or gradients_are_those_of_float32 and seq2seq"
     " or test_flash_attention and not shared and not lm"
     " or test_limits"
+    " or test_attentions and (one_text and not albert or encoder_decoder)"
+    " or test_models and (on_top or pickle)"
 )
 FILES = (
     "parity",
@@ -31,6 +34,8 @@ FILES = (
     "precision",
     "flash_attention",
     "limits",
+    "attentions",
+    "models",
 )
 
 

@@ -535,3 +535,22 @@ def test_save_and_load_again(made, tmp_path):
     assert again.token_dict == made.token_dict
     text = "Ünïcode [MASK] 床前明月光，ABC"
     assert again.encode(text) == made.encode(text)
+
+
+def test_what_a_tokenizer_says_it_is():
+    tokens = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "床"])}
+    assert repr(Tokenizer(tokens, do_lower_case=True)) == (
+        "<Tokenizer: WordPiece, 6 tokens, lower-cased; start '[CLS]' 2, end '[SEP]' 3, padding '[PAD]' 0, "
+        "unknown '[UNK]' 1, mask '[MASK]' 4>"
+    )
+    assert "6 tokens, cased; padding" in repr(Tokenizer(tokens, token_start=None, token_end=None))
+    assert repr(BpeTokenizer({"a": 0}, [])) == (
+        "<BpeTokenizer: byte-level BPE, 1 tokens; no start, end, padding, unknown, mask token>"
+    )
+
+
+@pytest.mark.parametrize("maxlen", [0, 1, 2])
+def test_too_short_for_two_texts_says_what_was_given(maxlen):
+    tokens = {token: i for i, token in enumerate(["[UNK]", "[CLS]", "[SEP]", "床"])}
+    with pytest.raises(TokenizerError, match=f"; {maxlen} given"):
+        Tokenizer(tokens).encode("床床", "床床", maxlen=maxlen)

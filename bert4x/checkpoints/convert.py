@@ -191,7 +191,8 @@ def save(
     Args:
         head: of a task, to be written beside the model.
         drop_head: leave behind what the format has no room for: a task's head, new variables of the model.
-    Raises: ConversionError when the format cannot express the model, or has no room for all of it.
+    Raises: ConversionError when the format cannot express the model, or has no room for all of it; ConfigError for a
+    subclass of a backbone without a name of its own.
     """
     from bert4x.training.lora import merged_tensors
 
@@ -202,6 +203,8 @@ def save(
         raise ConversionError("this Keras model was not made by bert4x, so its layout is unknown; use model.save(...)")
     if format not in FORMATS:
         raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
+    if getattr(model, "backbone", None) is not None:
+        model.backbone.check_name()
     table = "Embedding-Token/embeddings"
     prefix = next((v.path.removesuffix(table) for v in model.variables if v.path.endswith(table)), "")
     held = {variable.path.removeprefix(prefix): variable for variable in model.variables}

@@ -153,7 +153,7 @@ class Forward(keras.Model):
             outputs = self.model(given | {"padding_mask": inputs["padding_mask"]}, training=False)
         else:
             outputs = self.model(list(given.values()), training=False)
-        outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+        outputs = keras.tree.flatten(outputs)
         outputs += [] if self.transitions is None else [self.transitions.trans]
         return {name: ops.cast(values, "float32") for name, values in zip(self.output_keys, outputs, strict=True)}
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4x.models.inputs import standardize
+
 BUCKET = 32  # on JAX, lengths are filled up to its multiples: every other length is another compilation
 
 
@@ -20,13 +22,11 @@ class LastToken:
         is_ours = backbone is not None and backbone.model is model and backbone.with_mlm
         if is_ours and keras.backend.backend() == "jax" and backbone.application in ("lm", "unilm"):
             last = keras.Input((), dtype="int32", name="Last-Token")
-            row = ops.take_along_axis(_logits(model.outputs), last[:, None, None], axis=1)
+            row = ops.take_along_axis(_logits(model), last[:, None, None], axis=1)
             self._compute = keras.Model([*model.inputs, last], row[:, 0])
             self.predict = self._predict_padded
         elif is_ours:
-            names = backbone.inputs()
-            outputs = backbone.forward(dict(zip(names, model.inputs, strict=False)), last=True)
-            self._compute = keras.Model(model.inputs, _logits(outputs)[:, -1])
+            self._compute = keras.Model(model.inputs, _logits(model, last=True)[:, -1])
         elif getattr(model, "outputs", None):
             self._compute = keras.Model(model.inputs, model.outputs[0][:, -1])
         else:  # a subclassed model has no graph to add to
@@ -41,7 +41,7 @@ class LastToken:
         """Padding comes after the last token, and has a later segment in a UniLM, so no token sees it."""
         backbone = self._model.backbone
         self._model.check(inputs)
-        arrays = [np.asarray(values) for values in self._model.standardize(inputs)[0]]
+        arrays = [np.asarray(values) for values in standardize(self._model, inputs)[0]]
         rows, length = arrays[0].shape
         more = min(-length % BUCKET, backbone.config.max_position - length)
         for number, name in enumerate(backbone.inputs()):
@@ -54,6 +54,9 @@ class LastToken:
         return (outputs[0] if isinstance(outputs, list | tuple) else outputs)[:, -1]
 
 
-def _logits(outputs):
+def _logits(model, last: bool = False):
     """The language model's among the outputs: the last."""
+    builder = model.backbone
+    outputs = builder.forward(dict(zip(builder.inputs(), model.inputs, strict=False)), last=last)
+    outputs = outputs[0] if builder.return_attentions else outputs
     return outputs[-1] if isinstance(outputs, list) else outputs

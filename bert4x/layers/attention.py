@@ -55,6 +55,8 @@ class MultiHeadAttention(Layer):
     2019 (arXiv 1905.04847): `partner_weight` * tanh(attention to the partner's keys and values), with dropout inside
     the tanh, is added to every head. Scores then have a row for each query, and another for each of the partner's.
 
+    With `return_weights=True` in the call it also returns the attention weights: the softmax, before its dropout.
+
     With `recompute=True`, what it computes in training is not kept, but computed again in the backward pass.
 
     With `flash_attention=True` Keras' own attention computes it, which holds no scores where the backend can do so (Dao
@@ -62,7 +64,8 @@ class MultiHeadAttention(Layer):
     partner, or keys of another size than values: with those, and with a memory, nothing changes.
 
     Shape: x (B, T, D), visible (B, 1, T, S) bool[, previous_scores (B, A, T, S)][, visible_to_partner (B, 1, T, S)],
-    S = T without a memory -> (B, T, D)[, (B, A, T or 2 T, S)][, ((B, A, S, d_k), (B, A, S, d_v))]
+    S = T without a memory -> (B, T, D)[, scores (B, A, T or 2 T, S)][, weights of that shape][, ((B, A, S, d_k),
+    (B, A, S, d_v))]
     """
 
     settings = (
@@ -128,12 +131,13 @@ class MultiHeadAttention(Layer):
         index=0,
         visible_to_partner=None,
         partner_weight=0.1,
+        return_weights=False,
         training=None,
     ):
         partner = visible_to_partner, partner_weight
 
         def attend(x, previous_scores=None):
-            return self.attend(x, visible, previous_scores, memory, index, partner, training)
+            return self.attend(x, visible, previous_scores, memory, index, partner, return_weights, training)
 
         given = [x] if previous_scores is None else [x, previous_scores]
         if not (self.recompute and training):
@@ -141,7 +145,7 @@ class MultiHeadAttention(Layer):
         dropouts = [self.attention_dropout] + ([self.fusion_dropout] if visible_to_partner is not None else [])
         return recomputed(self, attend, *given, dropouts=dropouts)
 
-    def attend(self, x, visible, previous_scores, memory, index, partner, training):
+    def attend(self, x, visible, previous_scores, memory, index, partner, return_weights, training):
         """All of `call`; see there. `partner` is (visible to it, its weight)."""
         visible_to_partner, partner_weight = partner
         query, (key, value) = self.split_heads(self.query_dense(x)), self.keys_values(x)
@@ -150,17 +154,19 @@ class MultiHeadAttention(Layer):
         if visible_to_partner is not None:  # its queries come to the keys, which are many more, and are read once
             query = ops.concatenate([query, masks.partner(query)], axis=2)
             visible = ops.concatenate([visible, visible_to_partner], axis=2)
-        if self.uses_flash(training, memory, previous_scores, visible_to_partner):
+        if self.uses_flash(training, memory, previous_scores, visible_to_partner, return_weights or None):
             context = self.flash(query, key, value, visible)
         else:
             scores = self.scores(query, key)
             if previous_scores is not None:
                 scores = scores + ops.cast(previous_scores, "float32")
-            context = self.mix(scores, visible, value, training)
+            weights = self.weights_of(scores, visible)
+            context = self.mix(weights, value, training)
         if visible_to_partner is not None:
             context = self.fuse(context, visible_to_partner, partner_weight, training)
         out = self.output_dense(self.join_heads(context))
         extra = [scores] if self.return_scores else []
+        extra += [weights] if return_weights else []
         extra += [(key, value)] if memory is not None else []
         return (out, *extra) if extra else out
 
@@ -200,9 +206,12 @@ class MultiHeadAttention(Layer):
         """Shape: (B, A, T, d_k), (B, A, S, d_k) -> (B, A, T, S) float32"""
         return ops.cast(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), "float32") / self.key_size**0.5
 
-    def mix(self, scores, visible, value, training):
-        """Shape: (B, A, T, S), (B, 1, T, S), (B, A, S, d_v) -> (B, A, T, d_v)"""
-        weights = ops.softmax(ops.where(visible, scores, HIDDEN), axis=-1)
+    def weights_of(self, scores, visible):
+        """Shape: (B, A, T, S), (B, 1, T, S) -> (B, A, T, S) float32, which add up to 1 for each query"""
+        return ops.softmax(ops.where(visible, scores, HIDDEN), axis=-1)
+
+    def mix(self, weights, value, training):
+        """Shape: (B, A, T, S), (B, A, S, d_v) -> (B, A, T, d_v)"""
         return ops.matmul(self.attention_dropout(ops.cast(weights, self.compute_dtype), training=training), value)
 
     def split_heads(self, x):
@@ -218,12 +227,12 @@ class MultiHeadAttention(Layer):
     def compute_mask(self, x, mask=None):
         return mask
 
-    def compute_output_spec(self, x, visible, visible_to_partner=None, **kwargs):
+    def compute_output_spec(self, x, visible, visible_to_partner=None, return_weights=False, **kwargs):
         out, length = self.symbolic(x.shape), x.shape[1]
-        if not self.return_scores:
-            return out
         rows = 2 * length if length and visible_to_partner is not None else length
-        return out, self.symbolic((x.shape[0], self.heads, rows, length), "float32")
+        squares = self.return_scores + bool(return_weights)
+        more = [self.symbolic((x.shape[0], self.heads, rows, length), "float32") for _ in range(squares)]
+        return (out, *more) if more else out
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -231,34 +240,40 @@ class CrossAttention(MultiHeadAttention):
     """Multi-head attention of one sequence to another, given as hidden states or, computed once for all steps of a
     decoder, as what `keys_values` makes of them.
 
-    Shape: x (B, T, D), source (B, S, D) or ((B, A, S, d_k), (B, A, S, d_v)), visible (B, 1, T or 1, S) -> (B, T, D)
+    Shape: x (B, T, D), source (B, S, D) or ((B, A, S, d_k), (B, A, S, d_v)), visible (B, 1, T or 1, S)
+    -> (B, T, D)[, weights (B, A, T, S)]
     """
 
     def build(self, x_shape, source_shape=None, visible_shape=None):
         super().build(x_shape)
 
-    def call(self, x, source, visible, training=None):
+    def call(self, x, source, visible, return_weights=False, training=None):
         if not (self.recompute and training) or isinstance(source, list | tuple):
-            return self.attend(x, source, visible, training)
+            return self.attend(x, source, visible, return_weights, training)
 
         def attend(x, source):
-            return self.attend(x, source, visible, training)
+            return self.attend(x, source, visible, return_weights, training)
 
         return recomputed(self, attend, x, source, dropouts=[self.attention_dropout])
 
-    def attend(self, x, source, visible, training):
+    def attend(self, x, source, visible, return_weights, training):
         """All of `call`."""
         query = self.split_heads(self.query_dense(x))
         memory = source if isinstance(source, list | tuple) else None
         key, value = memory or self.keys_values(source)
-        if self.uses_flash(training, memory):
+        if self.uses_flash(training, memory, return_weights or None):
             context = self.flash(query, key, value, visible)
         else:
-            context = self.mix(self.scores(query, key), visible, value, training)
-        return self.output_dense(self.join_heads(context))
+            weights = self.weights_of(self.scores(query, key), visible)
+            context = self.mix(weights, value, training)
+        out = self.output_dense(self.join_heads(context))
+        return (out, weights) if return_weights else out
 
-    def compute_output_spec(self, x, source, visible, training=None):
-        return self.symbolic(x.shape)
+    def compute_output_spec(self, x, source, visible, return_weights=False, training=None):
+        out = self.symbolic(x.shape)
+        if not return_weights:
+            return out
+        return out, self.symbolic((x.shape[0], self.heads, x.shape[1], source.shape[1]), "float32")
 
 
 def write(memory, index, new):

@@ -1,5 +1,6 @@
 """The builder: named layers, one forward function, and the Functional model made by calling it on inputs."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import keras
@@ -29,6 +30,9 @@ class Backbone:
     instead of kept for it, under the same dropout: a fraction of the memory), `flash_attention` (see
     `MultiHeadAttention`).
 
+    `return_attentions=True` makes `.model` give a pair: what it gives without, and the attention weights, in float32: a
+    list with those of each layer, (B, A, T, T). They are the same as without; decoding does not compute them.
+
     `bidirectional=True` makes the self-attention over targets synchronous in two directions (`bert4x.masks`; Zhou et
     al. 2019, arXiv 1905.04847), for the application "unilm" and the encoder-decoder. It has no variables of its own,
     so any checkpoint loads. A batch is then R / 2 rows from left to right, and the same R / 2 from right to left. What
@@ -40,6 +44,7 @@ class Backbone:
         "with_mlm": False,
         "with_nsp": False,
         "with_pool": False,
+        "return_attentions": False,
         "custom_position_ids": False,
         "layer_norm_cond": None,
         "layer_norm_cond_hidden_size": None,
@@ -57,6 +62,9 @@ class Backbone:
         "dtype": None,
         "quantize": None,
     }
+
+    # Fields of the config that the family has no use for -> the value that they are left at.
+    unused: ClassVar[dict[str, Callable[[TransformerConfig], Any]]] = {"num_decoder_layers": lambda c: None}
 
     def __init__(self, config: TransformerConfig, application: str = "encoder", **options):
         if application not in self.applications:
@@ -77,6 +85,16 @@ class Backbone:
         self.new_layers: set[str] = set()  # that no checkpoint holds
         self.model = None
 
+    @classmethod
+    def check_fields(cls, config: TransformerConfig, names: Iterable[str]) -> None:
+        """Raises: UnknownOptionError for one of these fields of the config that would be ignored."""
+        for name in cls.unused.keys() & set(names):
+            value, only = getattr(config, name), cls.unused[name](config)
+            if value != only:
+                raise UnknownOptionError(
+                    f"{name} = {value!r} means nothing to a {cls.model_name}, which always has {only!r}; leave it out"
+                )
+
     def check_bidirectional(self):
         """Raises: ConfigError where there is no target, or for a weight or rate that cannot be."""
         if self.bidirectional and self.application not in ("unilm", "seq2seq"):
@@ -84,6 +102,8 @@ class Backbone:
                 f"bidirectional=True is for targets, and the application {self.application!r} has none; expected "
                 "'unilm', or the encoder-decoder model='transformer'"
             )
+        if self.bidirectional and self.return_attentions:
+            raise ConfigError("return_attentions=True does not go with bidirectional=True; expected one of the two")
         if not 0 < self.bidirectional_weight < float("inf") or not 0 <= self.bidirectional_dropout < 1:
             raise ConfigError(
                 f"bidirectional_weight = {self.bidirectional_weight!r}, bidirectional_dropout = "
@@ -155,6 +175,17 @@ class Backbone:
         from bert4x.checkpoints.convert import save
 
         save(self.model, folder, format)
+
+    def check_name(self) -> None:
+        """Raises: ConfigError for a subclass without a name of its own: what is saved of it would be opened as its
+        parent, which may lack weights that it needs, or compute something else.
+        """
+        if "model_name" not in vars(type(self)) or self.model_name != self.config.backbone:
+            kind = type(self).__name__
+            raise ConfigError(
+                f"{kind} has no name of its own and cannot be saved: it would be opened as a {self.model_name!r}; put "
+                f'@register("{kind.lower()}") of bert4x.models.registry above the class'
+            )
 
     def inputs(self) -> dict[str, Any]:
         """The symbolic inputs, by the names users give them."""
@@ -256,7 +287,8 @@ class Backbone:
         """What the attention layers of this pass share."""
         if cache is None:
             of_partner = self.visibility(tokens, inputs, application, of_partner=True) if self.bidirectional else None
-            return Attending(self.visibility(tokens, inputs, application), visible_to_partner=of_partner)
+            visible = self.visibility(tokens, inputs, application)
+            return Attending(visible, visible_to_partner=of_partner, weights=self.return_attentions)
         ids = inputs["token_ids"]
         valid = self.real(ids, inputs.get("padding_mask"))
         rank = masks.token_rank(application, ids, inputs.get("segment_ids"))
@@ -298,10 +330,13 @@ class Backbone:
         layer = self.attention_layer(L.MultiHeadAttention, name, **options)
         if pass_.cache is not None:
             given |= {"memory": pass_.memory, "index": pass_.index}
+        given |= {} if pass_.weights is None else {"return_weights": True}
         outputs = layer(x, pass_.visible, **given)
-        if c.residual_attention_scores or pass_.cache is not None:
+        if c.residual_attention_scores or pass_.cache is not None or pass_.weights is not None:
             outputs, *rest = outputs
             pass_.scores = rest.pop(0) if c.residual_attention_scores else None
+            if pass_.weights is not None:
+                pass_.weights.append(rest.pop(0))
             pass_.written += rest
         return outputs
 

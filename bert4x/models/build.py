@@ -11,7 +11,7 @@ from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint, with_pad_id
 from bert4x.checkpoints.files import default_model, is_name
-from bert4x.checkpoints.tables import style_for
+from bert4x.checkpoints.tables import FAMILIES, style_for
 from bert4x.checkpoints.weights import Weights, kept_pad_id, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
@@ -30,6 +30,12 @@ ALIASES = {
     "keep_words": "keep_tokens",
 }
 LOADING_OPTIONS = ("keep_tokens", "compound_tokens", "autoresize_weights", "ignore_invalid_weights")
+OWNERS = {  # options that only change what another asks for
+    "bidirectional_weight": "bidirectional",
+    "bidirectional_dropout": "bidirectional",
+    "layer_norm_cond_hidden_size": "layer_norm_cond",
+    "layer_norm_cond_hidden_act": "layer_norm_cond_hidden_size",
+}
 HEADED = ("lm", "unilm", "seq2seq")  # the applications that end in a language model's head
 Source = str | os.PathLike
 
@@ -65,15 +71,15 @@ def load(
     """
     source = default_model() if source is None else source
     if str(source).endswith(".keras"):
-        return load_keras(source, application, dtype, options)
+        return load_keras(source, application, dtype, options if strict else options | {"strict": strict})
     checkpoint = open_checkpoint(source, options.pop("config", None))
     if options.pop("verify", False):
         checkpoint.verify()
-    family = options.pop("model", None) or checkpoint.config.model
+    model = options.pop("model", None) or checkpoint.config.backbone
     if application is None and checkpoint.config.is_decoder:
         application = "lm"  # with the head, unless it was published without
         options.setdefault("with_mlm", "MLM-Bias/bias" in checkpoint.entries)
-    application = application or backbone_class(family).applications[0]
+    application = application or backbone_class(model).applications[0]
     if application in HEADED:
         options.setdefault("with_mlm", True)
     for head in ("with_mlm", "with_nsp"):
@@ -83,7 +89,7 @@ def load(
         warn_of_head(source)
     tokenizer = find_tokenizer(checkpoint)
     config = with_pad_id(checkpoint, tokenizer, given="pad_token_id" in options)
-    backbone = construct(config, family, application, checkpoint, strict, dtype=dtype, **options)
+    backbone = construct(config, model, application, checkpoint, strict, dtype=dtype, **options)
     keep = options.get("keep_tokens")
     if tokenizer is not None and keep is None and tokenizer.vocab_size > config.vocab_size:
         warnings.warn(
@@ -122,7 +128,7 @@ def load_keras(path: Source, application: str | None, dtype: str | None, options
         model = keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever its parts do
         raise CorruptFileError(f"Keras cannot load {path}: {error}") from error
-    if hasattr(model, "tokenizer"):
+    if getattr(model, "tokenizer", False) is None:  # of a version that did not put it into the file
         model.tokenizer = load_tokenizer(path.parent)
     return model
 
@@ -145,7 +151,7 @@ def build_transformer_model(
     Raises: Bert4xError; the subclass says what is wrong.
     """
     application = application.lower() if isinstance(application, str) else application
-    family, applications = backbone_class(model).model_name, backbone_class(model).applications
+    family, applications = family_name(backbone_class(model)), backbone_class(model).applications
     default, application = application is None, application or "encoder"
     if application == "encoder" and application not in applications:
         application = applications[0]
@@ -156,7 +162,7 @@ def build_transformer_model(
         checkpoint = open_checkpoint(checkpoint_path, config_path)
         config = checkpoint.config
     elif config_path is not None or options:
-        config = read_any_config(config_path, family, options)
+        config = read_any_config(config_path, backbone_class(model), options)
     else:
         raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
     if default and config.is_decoder:
@@ -184,12 +190,15 @@ def construct(
     if "hidden_act" in changes:
         changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))
     if checkpoint is not None:
-        check_family(config.model, cls.model_name, checkpoint)
+        check_family(config.model, family_name(cls), checkpoint)
     vocabulary = loading.get("keep_tokens"), loading.get("compound_tokens")
     changes.setdefault("vocab_size", vocabulary_size(config.vocab_size, *vocabulary))
     changes.setdefault("pad_token_id", kept_pad_id(config.pad_token_id, vocabulary[0]))
     changes.update(follow_on_sizes(config, changes))
-    backbone = cls(config.replace(model=cls.model_name, **changes), application, **build)
+    config = config.replace(model=family_name(cls), **changes).of_backbone(cls.model_name)
+    cls.check_fields(config, changes)
+    check_dependent(build)
+    backbone = cls(config, application, **build)
     backbone.loading = loading
     return backbone.build() if checkpoint is None else fill(backbone, checkpoint, strict)
 
@@ -201,7 +210,7 @@ def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Bac
     """
     from bert4x.training.lora import clear_adapters
 
-    check_family(checkpoint.config.model, backbone.model_name, checkpoint)
+    check_family(checkpoint.config.model, family_name(type(backbone)), checkpoint)
     if strict and not backbone.loading.get("ignore_invalid_weights"):
         checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
@@ -249,9 +258,19 @@ def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, di
             build[name] = value
         elif name in LOADING_OPTIONS:
             loading[name] = value
+        elif name in Backbone.options:  # of other families
+            if value != Backbone.options[name]:
+                raise UnknownOptionError(f"a {cls.model_name} has no {name}; leave it out")
         else:
             raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*SPELLED, *cls.options, *LOADING_OPTIONS])}")
     return changes, build, loading
+
+
+def check_dependent(options: dict[str, Any]) -> None:
+    """Raises: UnknownOptionError for an option that does nothing without another, which was not given."""
+    for name, owner in OWNERS.items():
+        if options.get(name) is not None and (options.get(owner) is None or options[owner] is False):
+            raise UnknownOptionError(f"{name} without {owner}, without which it does nothing")
 
 
 def follow_on_sizes(config: TransformerConfig, changes: dict[str, Any]) -> dict[str, Any]:
@@ -267,6 +286,12 @@ def follow_on_sizes(config: TransformerConfig, changes: dict[str, Any]) -> dict[
     return {name: value for name, value in follow.items() if name not in changes}
 
 
+def family_name(cls: type[Backbone]) -> str:
+    """The family that a backbone's weights are of: its own name, or of a user's class that of the parent here."""
+    names = [vars(parent).get("model_name") for parent in cls.__mro__]
+    return next((name for name in names if name in FAMILIES), cls.model_name)
+
+
 def check_family(found: str, asked: str, checkpoint: Checkpoint) -> None:
     """Raises: ConfigError when a checkpoint of one family is asked to be another."""
     compatible = {("albert", "albert_unshared")}
@@ -274,9 +299,11 @@ def check_family(found: str, asked: str, checkpoint: Checkpoint) -> None:
         raise ConfigError(f"{checkpoint.files.path} is a {found} checkpoint; it cannot be loaded as model={asked!r}")
 
 
-def read_any_config(config_path, family: str, options: dict[str, Any]) -> TransformerConfig:
+def read_any_config(config_path, cls: type[Backbone], options: dict[str, Any]) -> TransformerConfig:
     """The config of a model without weights; options fill in what the file lacks, and need not be repeated there."""
     data = dict(config_path) if isinstance(config_path, dict) else read_config_file(config_path) if config_path else {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
     given = {name: value for name, value in renamed.items() if name in SPELLED}
-    return from_json(data | given, family, style_for("tf1", family))
+    config = from_json(data | given, family_name(cls), style_for("tf1", family_name(cls)))
+    cls.check_fields(config, data)
+    return config

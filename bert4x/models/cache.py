@@ -45,8 +45,9 @@ def new_cache(config, batch_size: int, length: int, dtype: str) -> Cache:
 class Attending:
     """The mask, the residual scores and the cache that the attention layers of one forward pass hand on."""
 
-    def __init__(self, visible, cache: Cache | None = None, index=0, visible_to_partner=None):
+    def __init__(self, visible, cache: Cache | None = None, index=0, visible_to_partner=None, weights: bool = False):
         self.visible, self.visible_to_partner = visible, visible_to_partner
+        self.weights: list[Any] | None = [] if weights else None  # those of each layer, where they are asked for
         self.scores = None
         self.cache, self.index = cache, index
         self.written: list[tuple[Any, Any]] = []  # the layers of the cache with this pass's keys and values in them
@@ -56,6 +57,10 @@ class Attending:
         """The cached keys and values of the layer whose turn it is."""
         return None if self.cache is None else self.cache.layers[len(self.written)]
 
-    def result(self, outputs):
-        """What `forward` returns: the outputs, and with a cache also the cache after this pass."""
+    def result(self, outputs, **others: list):
+        """What `forward` returns: the outputs, with a cache also the cache after this pass, and where they are asked
+        for the attention weights; of an encoder-decoder by name, with `others`.
+        """
+        if self.weights is not None:
+            return [outputs, {"decoder": self.weights, **others} if others else self.weights]
         return outputs if self.cache is None else (outputs, self.cache._replace(layers=tuple(self.written)))

@@ -2,24 +2,18 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-from keras import ops
+from keras.src.models.functional import Functional
 
 from bert4x.config import TransformerConfig
-from bert4x.errors import InputError, nearest
+from bert4x.errors import InputError
 from bert4x.layers.embeddings import too_long
 from bert4x.layers.limits import concrete
-
-INPUT_NAMES = {
-    "token_ids": "Input-Token",
-    "segment_ids": "Input-Segment",
-    "position_ids": "Input-Position",
-    "target_ids": "Input-Target",
-}
+from bert4x.models.inputs import INPUT_NAMES, by_layer, check_shapes, standardize
 
 
 def checks_arrays(name: str):
@@ -57,7 +51,7 @@ class TransformerModel(keras.Model):
 
     def __call__(self, inputs, *args, mask=None, **kwargs):
         self.check(inputs)
-        inputs, mask = self.standardize(inputs, mask)
+        inputs, mask = standardize(self, inputs, mask)
         return super().__call__(inputs, *args, mask=mask, **kwargs)
 
     fit, evaluate, predict = (checks_arrays(name) for name in ("fit", "evaluate", "predict"))
@@ -66,7 +60,7 @@ class TransformerModel(keras.Model):
     )
 
     def call(self, inputs, training=None, mask=None):
-        inputs, mask = self.standardize(inputs, mask)
+        inputs, mask = standardize(self, inputs, mask)
         return super().call(inputs, training=training, mask=mask)
 
     def compute_mask(self, inputs, mask=None):
@@ -111,51 +105,23 @@ class TransformerModel(keras.Model):
 
         return score(self, prompts, choices, normalize)
 
-    def by_layer(self, inputs) -> tuple[dict, Any]:
-        """What the user gave for each input layer, and the padding mask or None.
+    def __reduce__(self):
+        """Pickled and copied with the tokenizer as it is; Keras' own form of a model would hold only its vocabulary."""
+        tokenizer, self.tokenizer = self.tokenizer, None
+        try:
+            return unpickled, (*super().__reduce__(), tokenizer)
+        finally:
+            self.tokenizer = tokenizer
 
-        Raises: InputError for names no input has, and without token ids.
-        """
-        names = [tensor.name for tensor in self.inputs]
-        if isinstance(inputs, dict):
-            given = {key: value for key, value in inputs.items() if value is not None and key != "padding_mask"}
-            by_layer, padding_mask = (
-                {self.layer_name(key, names): given[key] for key in given},
-                inputs.get("padding_mask"),
-            )
-        else:
-            values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-            by_layer, padding_mask = dict(zip(names, values, strict=False)), None
-            if len(values) > len(names):
-                raise InputError(f"got {len(values)} inputs, but this model takes {len(names)}: {', '.join(names)}")
-        if by_layer.get(names[0]) is None:
-            raise InputError(f"no token_ids among the inputs; got {sorted(inputs) if isinstance(inputs, dict) else 0}")
-        return by_layer, padding_mask
+    def save_assets(self, folder):
+        """Puts the vocabulary into a `.keras` file."""
+        if self.tokenizer is not None:
+            write_vocabulary(self.tokenizer, folder)
 
-    def standardize(self, inputs, mask=None):
-        """The list of inputs the graph takes, and the list of their Keras masks (or None)."""
-        names = [tensor.name for tensor in self.inputs]
-        by_layer, padding_mask = self.by_layer(inputs)
-        first, values = by_layer[names[0]], []
-        for name in names:
-            if by_layer.get(name) is None and not name.endswith(INPUT_NAMES["segment_ids"]):
-                raise InputError(f"input {name!r} is missing; this model takes {', '.join(names)}")
-            value = by_layer[name] if by_layer.get(name) is not None else ops.zeros_like(first)
-            values.append(value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value))
-        if padding_mask is not None:
-            mask = [ops.cast(padding_mask, "bool")] + [None] * (len(names) - 1)
-        return values, mask
+    def load_assets(self, folder):
+        from bert4x.tokenizers import load_tokenizer
 
-    @staticmethod
-    def layer_name(key: str, names: list[str]) -> str:
-        """The input layer that a user's key means."""
-        for name in names:
-            if key == name or (key in INPUT_NAMES and name.endswith(INPUT_NAMES[key])):
-                return name
-        if key == "segment_ids":  # a model without segments may be given them all the same
-            return key
-        valid = [*names, "padding_mask", *(k for k, v in INPUT_NAMES.items() if any(n.endswith(v) for n in names))]
-        raise InputError(f"no input {key!r}; {nearest(key, valid)}")
+        self.tokenizer = load_tokenizer(folder)
 
     def check(self, inputs):
         """Raises InputError for ids that have no row in their table, and for too many of them.
@@ -164,7 +130,7 @@ class TransformerModel(keras.Model):
         """
         if self.config is None:
             return
-        c, (by_layer, mask) = self.config, self.by_layer(inputs)
+        c, (given, mask) = self.config, by_layer(self, inputs)
         positions = c.max_position**2 if c.hierarchical_position else c.max_position
         limits = {
             "token": c.vocab_size,
@@ -172,15 +138,15 @@ class TransformerModel(keras.Model):
             "position": positions,
             "target": c.vocab_size,
         }
-        own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in by_layer)
-        ids_by_name = {name: by_layer[name] for name in by_layer if name.endswith(tuple(INPUT_NAMES.values()))}
-        token_ids = by_layer[self.inputs[0].name]
+        own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in given)
+        ids_by_name = {name: given[name] for name in given if name.endswith(tuple(INPUT_NAMES.values()))}
+        token_ids = given[self.inputs[0].name]
         check_shapes({"token_ids": token_ids} | ids_by_name | {"padding_mask": mask})
         rows = np.shape(token_ids)[0]
         if getattr(self.backbone, "bidirectional", False) and rows is not None and rows % 2:
             raise InputError(f"{rows} rows; a bidirectional model takes an even number, half of them in each direction")
-        for (what, size), name in itertools.product(limits.items(), by_layer):
-            ids = concrete(by_layer[name]) if name.endswith(INPUT_NAMES[f"{what}_ids"]) else None
+        for (what, size), name in itertools.product(limits.items(), given):
+            ids = concrete(given[name]) if name.endswith(INPUT_NAMES[f"{what}_ids"]) else None
             if ids is None or not ids.size or not size:
                 continue
             if ids.dtype.kind not in "biuf":
@@ -192,6 +158,8 @@ class TransformerModel(keras.Model):
                 raise InputError(too_long(ids.shape[-1], positions))
 
     def get_config(self):
+        if self.backbone is not None:
+            self.backbone.check_name()
         config = super().get_config()
         description = self.backbone.description() if self.backbone and not self.backbone.has_conditions else None
         return config | {"transformer": self.config.to_dict() if self.config else None, "backbone": description}
@@ -205,26 +173,54 @@ class TransformerModel(keras.Model):
         if description and model.config:
             from bert4x.models.registry import backbone_class
 
-            cls, layers = backbone_class(model.config.model), {layer.name: layer for layer in model.layers}
+            cls, layers = backbone_class(model.config.backbone), {layer.name: layer for layer in model.layers}
             model.backbone = cls(model.config, description["application"], layers=layers, **description["options"])
             model.backbone.model = model
         return model
 
 
-def check_shapes(arrays: dict[str, Any]) -> None:
-    """Raises InputError unless all have the shape of the token ids, (batch, length); sizes not known yet may be any.
-
-    The targets of an encoder-decoder have a length of their own.
+def take_names(call: Callable) -> Callable:
+    """Keras' call of a Functional model, which for a model over ours, as `keras.Model(model.inputs, ...)` makes it,
+    also takes the dict that ours takes. Keras itself knows inputs only by the names of their layers.
     """
-    try:
-        shapes = {name: tuple(np.shape(values)) for name, values in arrays.items() if values is not None}
-    except ValueError as error:  # of nested lists
-        raise InputError("rows of different lengths; pad them to one") from error
-    first = shapes["token_ids"]
-    if len(first) != 2 or first[1] == 0:
-        raise InputError(f"token_ids have shape {first}; expected (batch, length), at least one token long")
-    for name, shape in shapes.items():
-        if name.endswith(INPUT_NAMES["target_ids"]) and len(shape) == 2 and shape[0] == first[0] and shape[1] != 0:
-            continue
-        if shape != first and None not in (*shape, *first):
-            raise InputError(f"{name} has shape {shape}, the token ids have {first}")
+
+    @functools.wraps(call)
+    def called(self, inputs, *args, **kwargs):
+        if isinstance(inputs, dict) and not isinstance(self, TransformerModel):
+            names = [tensor.name for tensor in self.inputs]
+            ours = any(name.endswith(INPUT_NAMES["token_ids"]) for name in names)
+            if ours and not set(names) <= set(inputs):
+                inputs, mask = standardize(self, inputs, kwargs.pop("mask", None))
+                kwargs |= {} if mask is None else {"mask": mask}
+        return call(self, inputs, *args, **kwargs)
+
+    return called
+
+
+Functional.__call__ = take_names(Functional.__call__)
+
+
+def unpickled(load: Callable, args: tuple, tokenizer):
+    """The model that `TransformerModel.__reduce__` took apart."""
+    model = load(*args)
+    model.tokenizer = tokenizer
+    return model
+
+
+def write_vocabulary(tokenizer, folder) -> None:
+    """Writes a tokenizer's files. Warns of one that would be another when it is read again: with a function of the
+    user's, for instance.
+    """
+    from bert4x.tokenizers import load_tokenizer
+
+    def known(one):
+        ids = one.encode("Ab 1é-[MASK],<s>床前①𠮷\u3000。")[0] if one is not None else None
+        return type(one), getattr(one, "token_dict", None), ids
+
+    tokenizer.save(folder)
+    if known(load_tokenizer(folder)) != known(tokenizer):
+        warnings.warn(
+            f"the file keeps the vocabulary, but not all else of {tokenizer!r}: give the model that is loaded from it "
+            "this tokenizer again",
+            stacklevel=2,
+        )

@@ -1,5 +1,7 @@
 """GPT2: the pre-norm decoder of Radford et al. 2019; CPM-LM (Zhang et al. 2020, arXiv 2012.00413) is one."""
 
+from typing import ClassVar
+
 import keras
 
 from bert4x import layers as L
@@ -18,6 +20,14 @@ class Gpt2(Backbone):
     """
 
     applications = ("lm", "unilm", "encoder")
+    options: ClassVar = {
+        name: default for name, default in Backbone.options.items() if name not in ("with_nsp", "with_pool")
+    }
+    unused: ClassVar = Backbone.unused | {
+        "segment_vocab_size": lambda c: 0,
+        "embedding_size": lambda c: c.hidden_size,
+        "embedding_mapping": lambda c: False,
+    }
 
     def forward(self, inputs, cache=None, index=0, last=False):
         unilm = self.application == "unilm"

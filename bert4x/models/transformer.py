@@ -7,7 +7,6 @@ from keras import ops
 
 from bert4x import layers as L
 from bert4x.config import TransformerConfig
-from bert4x.errors import ConfigError
 from bert4x.models.backbone import Backbone
 from bert4x.models.cache import Attending, Source
 from bert4x.models.registry import register
@@ -21,6 +20,7 @@ class Transformer(Backbone):
     The padding id tells the padding of both, except at their first place; `padding_mask` (B, S) that of the source.
 
     Outputs: the decoder's hidden states (B, T, D), or with `with_mlm` (which `load` asks for) the logits (B, T, V).
+    Attention weights come as a dict of "encoder" (B, A, S, S), "decoder" (B, A, T, T) and "cross" (B, A, T, S).
 
     With a cache, `target_ids` are the tokens for the slots from `index` on, and `target_mask` (B, T) may say which are
     real. The first pass needs `token_ids` too: it reads the source, and leaves its keys and values in `cache.source`.
@@ -32,21 +32,26 @@ class Transformer(Backbone):
         for name, default in Backbone.options.items()
         if name not in ("with_nsp", "with_pool", "custom_position_ids")
     }
+    unused: ClassVar = {
+        "segment_vocab_size": lambda c: 0,
+        "embedding_size": lambda c: c.hidden_size,
+        "embedding_mapping": lambda c: False,
+        "hierarchical_position": lambda c: False,
+    }
     custom_position_ids = False
     needs_segments = False
 
     def __init__(self, config: TransformerConfig, application: str = "seq2seq", **options):
         super().__init__(config, application, **options)
-        for name, only in (("embedding_size", config.hidden_size), ("hierarchical_position", False)):
-            if getattr(config, name) != only:
-                raise ConfigError(f"config says {name} = {getattr(config, name)!r}; a transformer has {only!r}")
+        self.check_fields(config, ("embedding_size", "hierarchical_position"))  # which no table of weights shows
 
     def inputs(self):
         target = keras.Input((None,), dtype="int32", name=f"{self.prefix}Input-Target")
         return super().inputs() | {"target_ids": target}
 
     def forward(self, inputs, cache=None, index=0, last=False):
-        sources, visible, cache = self.sources(inputs, cache)
+        crossing = [] if self.return_attentions and cache is None else None
+        sources, visible, cache, encoding = self.sources(inputs, cache)
         ids, positions = inputs["target_ids"], ()
         if cache is not None:
             positions = (inputs.get("position_ids", index + ops.arange(ops.shape(ids)[1])),)
@@ -55,36 +60,41 @@ class Transformer(Backbone):
         pass_ = self.attend(h, {"token_ids": ids, "padding_mask": inputs.get("target_mask")}, "lm", cache, index)
         h = self.embed("Decoder", h, *positions)
         for i, source in enumerate(sources):
-            h = self.block(f"Decoder-Transformer-{i}", h, pass_, source, visible)
+            h = self.block(f"Decoder-Transformer-{i}", h, pass_, source, visible, crossing)
         h = h[:, -1:] if last else h
         if self.with_mlm:
             activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
             h = self.layer(keras.layers.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
-        return pass_.result(h)
+        return pass_.result(h) if crossing is None else pass_.result(h, encoder=encoding, cross=crossing)
 
     def sources(self, inputs, cache):
-        """What each layer of the decoder attends to, which of it is visible, and the cache that remembers it.
+        """What each layer of the decoder attends to, which of it is visible, the cache that remembers it, and the
+        encoder's attention weights or None.
 
         Shape: for each layer (B, S, D), or with a cache the keys and values; (B, 1, 1, S)
         """
         if cache is None:
-            h, visible = self.encode(inputs)
-            return [h] * self.config.decoder_layers, visible, None
+            h, visible, weights = self.encode(inputs)
+            return [h] * self.config.decoder_layers, visible, None, weights
         if not cache.source:
             valid = self.real(inputs["token_ids"], inputs.get("padding_mask"))
-            h, _ = self.encode(inputs, valid)
+            h, *_ = self.encode(inputs, valid)
             names = [f"Decoder-Transformer-{i}-MultiHeadCrossAttention" for i in range(self.config.decoder_layers)]
             cache = cache._replace(source=Source(valid, tuple(self.cross_layer(name).keys_values(h) for name in names)))
-        return cache.source.layers, cache.source.valid[:, None, None, :], cache
+        return cache.source.layers, cache.source.valid[:, None, None, :], cache, None
 
     def encode(self, inputs, valid=None):
-        """The encoder's hidden states (B, S, D), and which of them are visible (B, 1, 1, S)."""
+        """The encoder's hidden states (B, S, D), which of them are visible (B, 1, 1, S), and its attention weights, for
+        each layer (B, A, S, S), or None.
+        """
         h = self.token_embedding(masks_padding=True)(inputs["token_ids"])
         visible = self.visibility(h, inputs, "source") if valid is None else valid[:, None, None, :]
-        h, pass_ = self.embed("Encoder", h), Attending(visible)
+        pass_ = Attending(visible, weights=self.return_attentions and valid is None)
+        h = self.embed("Encoder", h)
         for i in range(self.config.num_hidden_layers):
             h = self.block(f"Encoder-Transformer-{i}", h, pass_)
-        return self.layer(keras.layers.Activation, "Encoder-Output", activation="linear")(h), visible
+        h = self.layer(keras.layers.Activation, "Encoder-Output", activation="linear")(h)
+        return h, visible, pass_.weights
 
     def embed(self, side, h, *positions):
         """Scaled token embeddings plus sinusoids."""
@@ -92,12 +102,18 @@ class Transformer(Backbone):
         layer = self.layer(L.SinusoidalPosition, f"{name}-Position", max_position=self.config.max_position)
         return self.dropout(f"{name}-Dropout", layer(h, *positions))
 
-    def block(self, name, h, pass_, source=None, visible=None):
-        """Self-attention, in the decoder attention to the source, and the feed-forward network."""
+    def block(self, name, h, pass_, source=None, visible=None, crossing=None):
+        """Self-attention, in the decoder attention to the source, and the feed-forward network. The weights of the
+        second are added to the list `crossing`, if there is one.
+        """
         attention, cross, ffn = (f"{name}-{part}" for part in PARTS)
         h = self.post_norm(attention, h, self.attention(attention, h, pass_))
         if source is not None:
-            h = self.post_norm(cross, h, self.cross_layer(cross)(h, source, visible))
+            y = self.cross_layer(cross)(h, source, visible, **({} if crossing is None else {"return_weights": True}))
+            if crossing is not None:
+                y, weights = y
+                crossing.append(weights)
+            h = self.post_norm(cross, h, y)
         return self.post_norm(ffn, h, self.feed_forward(ffn, h))
 
     def post_norm(self, name, h, y):

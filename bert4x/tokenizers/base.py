@@ -33,6 +33,7 @@ class TokenizerBase:
 
     vocab_size: int
     token_dict: dict[str, int]
+    kind: str = "tokens"  # what `print` says that the vocabulary is
 
     def __init__(
         self,
@@ -59,6 +60,16 @@ class TokenizerBase:
         self.mask_id, self.start_id, self.end_id = ids["mask"], ids["start"], ids["end"]
         self._token_pad_id, self._token_unk_id = self.pad_id, self.unk_id
         self._token_mask_id, self._token_start_id, self._token_end_id = self.mask_id, self.start_id, self.end_id
+
+    def __repr__(self) -> str:
+        """Kind and size of the vocabulary, its special tokens with their ids, and whether it lower-cases."""
+        roles = {"start": self.start_id, "end": self.end_id, "padding": self.pad_id}
+        roles |= {"unknown": self.unk_id, "mask": self.mask_id}
+        specials = [f"{role} {self.id_to_token(i)!r} {i}" for role, i in roles.items() if i is not None]
+        absent = [role for role, i in roles.items() if i is None]
+        specials += [f"no {', '.join(absent)} token"] if absent else []
+        case = {True: ", lower-cased", False: ", cased"}.get(getattr(self, "do_lower_case", None), "")
+        return f"<{type(self).__name__}: {self.kind}, {self.vocab_size} tokens{case}; {', '.join(specials)}>"
 
     # for subclasses
 

@@ -43,6 +43,8 @@ class BpeTokenizer(BackendTokenizer):
     Raises TokenizerError when the files cannot be read or contradict each other.
     """
 
+    kind = "byte-level BPE"
+
     def __init__(
         self,
         vocab: dict[str, int] | str | os.PathLike,

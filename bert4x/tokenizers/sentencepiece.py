@@ -39,6 +39,8 @@ class SpTokenizer(TokenizerBase):
     `sentencepiece` is not installed. Source: Kudo and Richardson 2018 (arXiv 1808.06226).
     """
 
+    kind = "SentencePiece"
+
     def __init__(
         self,
         sp_model_path: str | os.PathLike,
@@ -150,6 +152,8 @@ class CpmTokenizer(SpTokenizer):
     Source: TsinghuaAI CPM-1-Generate; https://kexue.fm/archives/7912. Raises TokenizerError as `SpTokenizer`,
     and when jieba is not installed.
     """
+
+    kind = "words by jieba, then SentencePiece"
 
     def __init__(self, sp_model_path: str | os.PathLike, token_start: str | None = None, token_end: str | None = None):
         super().__init__(sp_model_path, token_start, token_end, pre_tokenize=self._words)

@@ -42,6 +42,8 @@ class Tokenizer(Offsets, TokenizerBase):
     Raises TokenizerError for a vocabulary without its unknown, start or end token.
     """
 
+    kind = "WordPiece"
+
     def __init__(
         self,
         token_dict: dict[str, int] | str | os.PathLike,
