@@ -22,6 +22,7 @@ import errno
 import json
 import os
 import random
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "
 ADAPTERS = "lora/adapter_model.safetensors"
 SMOKE = "--smoke: a small trial, to show that it runs; the scores and answers above say nothing about quality"
 # What may differ between a run and its resumption: none of it changes a result (devices: but for the order of sums).
-FREE = ("output", "resume", "save_every", "json", "devices", "model_parallel")
+FREE = ("output", "resume", "save_every", "json", "verbose", "devices", "model_parallel")
 PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
@@ -85,16 +86,43 @@ class Arguments:
     json: bool = option(False, "print every record as a line of JSON, and nothing else")
     smoke: bool = option(False, "toy data and a few steps: does it run?")
 
+    @property
+    def command(self) -> str:
+        """What started the run."""
+        return shlex.join(["python", *sys.argv])
+
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended: its best scores, how many epochs those weights had seen, and the seconds it trained."""
+    """How a run ended: its best scores, how many epochs those weights had seen, and the seconds it trained.
+
+    `records` are those of metrics.jsonl: the loss of every update, the scores of every epoch.
+    """
 
     scores: dict[str, float]
     best_epoch: float | None
     updates: int
     seconds: float
-    folder: Path
+    folder: Path | None
+    records: list[dict] = dataclasses.field(default_factory=list, repr=False)
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """For each time that the weights were scored, by name: the epochs seen, the mean loss since the last, and the
+        scores. Made for `pandas.DataFrame`, and for drawing.
+        """
+        found: dict[str, list[float]] = {}
+        losses: list[float] = []
+        for record in self.records:
+            if "loss" in record:
+                losses.append(record["loss"])
+                continue
+            loss = {"loss": sum(losses) / len(losses)} if losses else {}
+            values = {name: value for name, value in record.items() if name not in ("update", "seconds")}
+            for name, value in (values | loss).items():
+                found.setdefault(name, []).append(value)
+            losses = []
+        return found
 
 
 class Run:
@@ -181,8 +209,9 @@ class Run:
             self.say(f"skipped {count} of {len(train)}: {reason}")
         evaluate = (lambda: task.evaluate(valid)) if len(valid) else None
         progress = self.train(task, examples, evaluate, lambda scores: self.keep(task))
-        task.restore(self.folder)
-        report = Report(progress.scores, progress.best_epoch, progress.update, progress.seconds, self.folder)
+        self.restore(task)
+        p = progress
+        report = Report(p.scores, p.best_epoch, p.update, p.seconds, self.folder, self.metrics())
         self.summarize(task, report, len(examples), len(valid))
         return report
 
@@ -204,13 +233,22 @@ class Run:
         with Display(args, self.say, getattr(task, "remark", None)) as display:
             loop = Loop(
                 self.folder, trainer, examples, task.batch, schedule,
-                evaluate=evaluate, keep=keep, best=task.best, longest=task.config.max_position, observe=display.show,
-                **options,
+                evaluate=evaluate, keep=keep, best=task.best, longest=task.config.max_position,
+                observe=lambda record: (self.observed(record), display.show(record)), **options,
             )  # fmt: skip
-            if loop.resume() and not loop.progress.finished:
-                self.say(f"going on from update {loop.progress.update} of {loop.updates}")
+            if loop.resume():
+                self.say(self.resumed(loop))
             display.start(loop.updates, loop.progress.update)
             return loop.run()
+
+    def observed(self, record: dict) -> None:
+        """Called with every record of the metrics, for who keeps them elsewhere than in the folder."""
+
+    def resumed(self, loop) -> str:
+        """What is said of a run that was found in the folder."""
+        if loop.progress.finished:
+            return f"{self.folder} holds this run, which has ended: its best weights are taken"
+        return f"going on from update {loop.progress.update} of {loop.updates}"
 
     def keep(self, task) -> None:
         """Writes the weights, adapters added to them; and the adapters alone."""
@@ -219,6 +257,16 @@ class Run:
         task.save(self.folder)
         if self.args.lora:
             save_lora(task.backbone, self.folder / ADAPTERS)
+
+    def restore(self, task) -> None:
+        """Gives a task the weights that were kept."""
+        task.restore(self.folder)
+
+    def metrics(self) -> list[dict]:
+        """The records of the run, from its beginning on."""
+        from bert4x.training.loop import METRICS, read_metrics
+
+        return read_metrics(self.folder / METRICS)
 
     def trainer(self, task):
         """What takes the steps: the task's optimizer, in the run's precision, with what the arguments add."""
@@ -248,15 +296,18 @@ class Run:
     def summarize(self, task, report: Report, trained: int, scored: int) -> None:
         """Prints the scores; draws the curves; writes the card."""
         from bert4x import plots
-        from bert4x.training.loop import METRICS, read_metrics
 
-        self.draw(CURVES, plots.curves, read_metrics(self.folder / METRICS), best=task.best)
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items())
-        epoch = f", after epoch {report.best_epoch:g}" if report.best_epoch is not None else ""
-        self.say(f"{report.updates} updates in {report.seconds:.0f} s. Best weights{epoch}: {scores or 'not scored'}")
+        self.draw(CURVES, plots.curves, report.records, best=task.best)
+        self.say(self.summary(report))
         self.say(f"in {self.folder}: weights, curves, metrics; bert4x.pipeline({task.name!r}, {str(self.folder)!r})")
         with atomic_write(self.folder / CARD) as path:
             path.write_text(card(task, report, self.args, trained, scored), "utf-8")
+
+    def summary(self, report: Report) -> str:
+        """How it ended, in a line."""
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items())
+        epoch = f", after epoch {report.best_epoch:g}" if report.best_epoch is not None else ""
+        return f"{report.updates} updates in {report.seconds:.0f} s. Best weights{epoch}: {scores or 'not scored'}"
 
     def draw(self, name: str, plot: Callable, *args, **options) -> None:
         """Draws one of bert4x' pictures into the folder, if matplotlib is there."""

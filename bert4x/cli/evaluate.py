@@ -44,8 +44,7 @@ def run_evaluate(options) -> int:
             classes = class_scores(task, rows, options.batch_size, observe)
         scores, found = classes.scores, classes.to_dict()
     else:
-        with progress(None):
-            classes, scores = None, task.evaluate(rows, batch_size=options.batch_size)
+        classes, scores = None, task.evaluate(rows, batch_size=options.batch_size)  # which shows a bar of its own
         found = {"scores": scores}
     if options.json:
         print(json.dumps({"rows": len(rows)} | found, ensure_ascii=False))

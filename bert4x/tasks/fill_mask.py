@@ -1,11 +1,13 @@
 """Filling [MASK]: the task BERT was pretrained on (Devlin et al. 2018, section 3.1)."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bert4x.errors import InputError, TokenizerError
+from bert4x.errors import ConfigError, InputError, TokenizerError
+from bert4x.tasks.text import as_texts
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,9 @@ class Filling:
     probability: float
 
 
-def fill_mask(text: str, source: str | os.PathLike | None = None, top_k: int = 5) -> list[list[Filling]]:
-    """The `top_k` likeliest tokens for each [MASK] of a text, best first; masks are filled independently.
+def fill_mask(text: str | Sequence[str], source: str | os.PathLike | None = None, top_k: int = 5) -> list:
+    """The `top_k` likeliest tokens for each [MASK] of a text, best first; masks are filled independently. For a list of
+    texts, such a list for each.
 
     `source` is a checkpoint with its vocabulary and masked-language-model head; by default the embedded model.
 
@@ -30,19 +33,30 @@ def fill_mask(text: str, source: str | os.PathLike | None = None, top_k: int = 5
 
 
 class FillMask:
-    """`fill_mask` on a model that is loaded already, with `with_mlm=True`."""
+    """`fill_mask` on a model that is loaded already, with `with_mlm=True`.
+
+    Raises: TokenizerError without a vocabulary, ConfigError for a model with other outputs.
+    """
 
     def __init__(self, model):
         if model.tokenizer is None or model.tokenizer.mask_id is None:
             raise TokenizerError("this model has no vocabulary with a [MASK] beside its weights; put vocab.txt there")
+        if len(model.outputs) > 1:
+            raise ConfigError("this model gives more than the masked tokens; load it with with_mlm=True and no more")
         self.model, self.tokenizer = model, model.tokenizer
         self.mask = model.tokenizer.id_to_token(model.tokenizer.mask_id)
         self.empty = model.tokenizer.ids_without_token(model.config.vocab_size)
 
-    def __call__(self, text: str, top_k: int = 5) -> list[list[Filling]]:
-        """The fillings of each [MASK] in the text."""
+    def __call__(self, text: str | Sequence[str], top_k: int = 5) -> list:
+        """The fillings of each [MASK] in the text; of a list of texts, a list for each."""
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected at least 1")
+        one, texts = as_texts(text)
+        found = [self.fill(text, top_k) for text in texts]
+        return found[0] if one else found
+
+    def fill(self, text: str, top_k: int) -> list[list[Filling]]:
+        """The fillings of each [MASK] in one text."""
         tokenizer = self.tokenizer
         text = text.replace("[MASK]", self.mask)  # it may have another name in this vocabulary
         ids, segments = tokenizer.encode(text, maxlen=self.model.config.max_position)

@@ -17,6 +17,7 @@ from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, batches_by_length, encode_with_offsets
 from bert4x.tasks.token_classification import WrittenTokens
 from bert4x.training.losses import masked_crossentropy
+from bert4x.training.report import watched
 
 LEAST_ROOM = 4  # tokens of a passage that every window has, however long the question
 STRIDE = 128  # tokens from window to window at most, where none is given
@@ -234,6 +235,7 @@ class ReadingComprehension(Task):
                     best[i] = found
         return best
 
+    @watched
     def evaluate(self, rows, batch_size=32):
         """F1 and exact match, as CMRC 2018 counts them, of the rows that have an answer. Warns of questions whose
         answers lie in no window.
@@ -260,12 +262,36 @@ class ReadingComprehension(Task):
         return {"f1": scores.f1, "exact_match": scores.exact_match, "average": scores.average}
 
     def __call__(self, question, passage=None, batch_size=32):
-        """The `Answer` to a question in a passage; of a list of (question, passage), the list of answers. None where
-        the passage is empty.
+        """The `Answer` to a question in a passage. Of a list of questions and a passage, or as many passages, the list
+        of answers; so of a list of (question, passage). None where the passage is empty.
+
+        Raises: InputError for anything else.
         """
-        pairs = [(question, passage)] if isinstance(question, str) else [tuple(pair) for pair in question]
-        for pair in pairs:
-            if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-                raise InputError(f"found {pair!r:.80}; expected a question and a passage, or a list of such pairs")
+        one = isinstance(question, str) and isinstance(passage, str)
+        pairs = [(question, passage)] if one else pairs_of(question, passage)
         found = self.answers(pairs, batch_size)
-        return found[0] if isinstance(question, str) else found
+        return found[0] if one else found
+
+
+def pairs_of(questions, passages=None) -> list[tuple[str, str]]:
+    """Pairs of a question and a passage: of questions and passages, of which either may be one for all of the other;
+    or of what are pairs already.
+
+    Raises: InputError
+    """
+    wanted = "expected a question and a passage, lists of them, or a list of such pairs"
+    if passages is None:
+        pairs = [] if isinstance(questions, str) or not isinstance(questions, Iterable) else list(questions)
+        if not pairs and questions != []:
+            raise InputError(f"found {questions!r:.80}; {wanted}")
+    else:
+        sides = [[side] if isinstance(side, str) else list(side) for side in (questions, passages)]
+        most = max(map(len, sides))
+        sides = [side * most if len(side) == 1 else side for side in sides]
+        if len(sides[0]) != len(sides[1]):
+            raise InputError(f"{len(sides[0])} questions and {len(sides[1])} passages; {wanted}")
+        pairs = list(zip(*sides, strict=True))
+    for pair in pairs:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise InputError(f"found {pair!r:.80}; {wanted}")
+    return [tuple(pair) for pair in pairs]

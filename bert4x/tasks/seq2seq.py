@@ -12,8 +12,10 @@ from bert4x import layers as L
 from bert4x.errors import ConfigError, TokenizerError
 from bert4x.metrics import bleu, rouge
 from bert4x.tasks.task import Task
+from bert4x.tasks.text import as_texts, batches_by_length
 from bert4x.training.batches import padded_length
 from bert4x.training.losses import masked_crossentropy
+from bert4x.training.report import watched
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Seq2Seq(Task):
     def loss(self, outputs, targets):
         return ops.mean(masked_crossentropy(targets[0], outputs))
 
+    @watched
     def evaluate(self, rows, batch_size=32):
         found = [text.lower() for text in self([source for source, _ in rows], batch_size=batch_size)]
         true = [target.lower() for _, target in rows]
@@ -140,23 +143,23 @@ class Seq2Seq(Task):
         """The target of a source, or of each of a list of them. Options are those of `bert4x.generation`, such as
         `top_p=0.9, num_beams=1` to draw instead; with `num_return_sequences` above 1 there is a list for each source.
         """
-        rows = self.sources([texts] if isinstance(texts, str) else texts)
+        one, texts = as_texts(texts)
+        rows = self.sources(texts)
         options = {
             "num_beams": self.num_beams if num_beams is None else num_beams,
             "max_new_tokens": self.max_target, "stop_ids": self.tokenizer.end_id, "suppress_ids": self.never,
         } | options  # fmt: skip
         count = options.get("num_return_sequences", 1)
         found: list = [None] * len(rows)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            fill = batch_size - len(chosen) if start else 0  # a smaller last batch would be compiled anew
+        for chosen in batches_by_length([len(row) for row in rows], batch_size):
+            # A smaller last batch would be compiled anew.
+            fill = batch_size - len(chosen) if len(rows) > batch_size else 0
             ids = self.backbone.generate_ids([rows[i] for i in chosen] + [rows[chosen[0]]] * fill, **options)
             said = [self.text(row) for row in ids]
             for number, i in enumerate(chosen):
                 group = said[number * count : (number + 1) * count]
                 found[i] = group if count > 1 else group[0]
-        return found[0] if isinstance(texts, str) else found
+        return found[0] if one else found
 
     def text(self, ids: np.ndarray) -> str:
         """What new ids say. Shape: (N,)"""
@@ -171,6 +174,8 @@ def predicting_at_places(builder):
     """
 
     class AtPlaces(type(builder)):
+        model_name = builder.model_name  # all that it decodes is the builder's
+
         def inputs(self):
             self.places = keras.Input((None,), dtype="int32", name=f"{self.prefix}Input-Places")
             return super().inputs() | {"places": self.places}

@@ -54,6 +54,8 @@ class Task:
             raise TokenizerError("this model has no vocabulary beside its weights; put vocab.txt there")
         if not 8 <= maxlen <= self.config.max_position:
             raise ConfigError(f"maxlen = {maxlen}; this model takes texts of 8 to {self.config.max_position} tokens")
+        if len(backbone.outputs) > 1:
+            raise ConfigError("this model has several outputs; load it without heads and without return_attentions")
         self.maxlen = maxlen
         warn_of_head(backbone)
         for setting, value in settings.items():
@@ -77,6 +79,30 @@ class Task:
     def loss(self, outputs, targets):
         """A scalar, in float32."""
         raise NotImplementedError
+
+    def fit(
+        self, rows: Sequence, valid: Sequence = (), output: str | os.PathLike | None = None, verbose=True, **options
+    ):
+        """Trains on rows, scores on `valid` after every epoch, and takes the weights that scored best; without `valid`,
+        the last. It is a recipe's run, from a script or a notebook, where it shows a bar.
+
+        Called again, it trains the weights that it has further, with an optimizer that begins anew. With `output`, all
+        of the run is in that folder, as a recipe's: what was interrupted or killed goes on by the same call, on a task
+        of the same settings; once it has ended, the same call takes its best weights again and trains nothing.
+
+        Args:
+            output: the folder of the run; by default nothing is written.
+            verbose: whether to print a line for every epoch.
+            options: `epochs`, `batch_size`, `learning_rate`, `patience` ...: those of the recipes, by the same names
+                (`bert4x.tasks.fitting.OPTIONS`).
+
+        Returns: a `bert4x.recipe.Report`; its `history` has the loss and the scores of every epoch.
+        Raises: DataError without rows; UnknownOptionError, ConfigError, RunError for options that cannot be, or when
+            the folder holds another run; KeyboardInterrupt, with the state written if there is a folder.
+        """
+        from bert4x.tasks.fitting import fit
+
+        return fit(self, rows, valid, output, verbose, **options)
 
     def evaluate(self, rows: Sequence, batch_size: int = 32) -> dict[str, float]:
         """Scores on rows, the `best` among them."""
@@ -149,6 +175,12 @@ class Task:
     def pad_id(self) -> int:
         """What rows of ids are filled up with."""
         return self.config.pad_token_id or 0
+
+    def __reduce__(self):
+        """Pickled and copied as one model: Keras' copies of backbone and model would share no weights."""
+        settings = {"maxlen": self.maxlen} | {name: getattr(self, name) for name in self.settings}
+        head = {path: np.array(ops.convert_to_numpy(variable.value)) for path, variable in self.head.items()}
+        return rebuilt, (type(self), self.backbone, settings, head)
 
     @property
     def head(self) -> dict[str, keras.Variable]:
@@ -226,6 +258,14 @@ def naming_settings(file: Path) -> Iterator[None]:
             raise
         kind = type(error) if isinstance(error, Bert4xError) else CorruptFileError
         raise kind(f"{file} says what cannot be: {str(error)[:1000]}") from error
+
+
+def rebuilt(cls: type[Task], backbone, settings: dict, head: dict[str, np.ndarray]) -> Task:
+    """The task that `Task.__reduce__` took apart."""
+    task = cls(backbone, **settings)
+    for path, variable in task.head.items():
+        variable.assign(head[path])
+    return task
 
 
 def warn_of_head(backbone) -> None:

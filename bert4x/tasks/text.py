@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bert4x.errors import InputError, TokenizerError
+from bert4x.training.report import with_bar
 
 CLOSERS = "”’」』】）》〉)\"'"
 ENDS = re.compile(rf"(?:[。！？!?；;…\n]|\.(?=\s))[{CLOSERS}。！？!?；;…\n]*")
@@ -136,6 +137,8 @@ def piece(tokenizer, start: int, end: int, ids: Sequence[int], offsets: Sequence
 def as_texts(texts: str | Iterable[str]) -> tuple[bool, list[str]]:
     """Whether it is a single text, and a list of the texts. Raises: InputError for what is no text."""
     one = isinstance(texts, str)
+    if not isinstance(texts, Iterable):
+        raise InputError(f"found {texts!r:.60}; expected a text, or a list of texts")
     texts = [texts] if one else list(texts)
     if wrong := [text for text in texts if not isinstance(text, str)]:
         raise InputError(f"found {wrong[0]!r:.60}; expected a text, or a list of texts")
@@ -145,5 +148,5 @@ def as_texts(texts: str | Iterable[str]) -> tuple[bool, list[str]]:
 def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
     """Which of some texts to compute together: all of them, `size` at a time, those of similar length."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    batches = (order[start : start + size] for start in range(0, len(order), size))
+    yield from with_bar(batches, len(order))

@@ -11,8 +11,10 @@ from keras import ops
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, InputError, nearest
 from bert4x.tasks.task import Task
+from bert4x.tasks.text import batches_by_length
 from bert4x.tasks.windows import encode_windows
 from bert4x.training.losses import binary_divergence, masked_crossentropy, multilabel_categorical_crossentropy
+from bert4x.training.report import watched
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")  # transformers' names
 # What the scores of a long text are, by those of its windows. Shape: (windows, labels) -> (labels,)
@@ -202,9 +204,7 @@ class TextClassification(Task):
     def scores(self, examples: Sequence[Example], batch_size: int = 32) -> np.ndarray:
         """The scores of all labels. Shape: N examples -> (N, labels) float32"""
         scores = np.zeros((len(examples), len(self.labels)), "float32")
-        order = sorted(range(len(examples)), key=lambda i: examples[i].length)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in batches_by_length([example.length for example in examples], batch_size):
             scores[chosen] = self.predict(self.model, self.inputs([examples[i] for i in chosen]))
         return scores
 
@@ -219,6 +219,7 @@ class TextClassification(Task):
         pooled = [POOLS[self.long](part) if len(part) > 1 else part[0] for part in parts]
         return np.array(pooled, "float32").reshape(-1, len(self.labels)), [examples[i] for i in starts]
 
+    @watched
     def evaluate(self, rows, batch_size=32):
         if not rows:
             raise DataError("no rows to score")

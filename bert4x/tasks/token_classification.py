@@ -15,6 +15,7 @@ from bert4x.tasks.tagging import Bio, Grouped, independent
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, as_texts, batches_by_length, encode_pieces
 from bert4x.training.losses import binary_divergence, masked_crossentropy, sparse_global_pointer_crossentropy
+from bert4x.training.report import watched
 
 TAGGERS = ("softmax", "crf", "memm", "bi-memm")
 POINTERS = {"global-pointer": L.GlobalPointer, "efficient-global-pointer": L.EfficientGlobalPointer}
@@ -247,6 +248,7 @@ class TokenClassification(Task):
                     entities[i].append(Entity(label, start, end, texts[i][start:end], score))
         return [sorted(found, key=lambda e: (e.start, e.end, e.label)) for found in entities]
 
+    @watched
     def evaluate(self, rows, batch_size=32):
         """Precision, recall and F1 of entities in all texts together, by label, start and end, as seqeval counts."""
         found = self.recognize([row["text"] for row in rows], batch_size, scored=False)

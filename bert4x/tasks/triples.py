@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert4x.errors import ConfigError, DataError, InputError, nearest
+from bert4x.errors import ConfigError, DataError, nearest
 from bert4x.metrics.spans import count_triples
 from bert4x.tasks.readers.json_rows import field, json_lines
 from bert4x.tasks.readers.labelled import not_empty
 from bert4x.tasks.task import Task
-from bert4x.tasks.text import Piece, encode_pieces
+from bert4x.tasks.text import Piece, as_texts, batches_by_length, encode_pieces
+from bert4x.training.report import watched
 
 TYPES = ("subject_type", "object_type")
 
@@ -195,6 +196,7 @@ class TripleTask(Task):
         tokens = self.padded(token_ids, length, self.pad_id)
         return self.model_inputs(tokens, np.zeros_like(tokens))
 
+    @watched
     def evaluate(self, rows, batch_size=32):
         """Micro precision, recall and F1 of triples, whose subjects and objects are compared by their tokens
         (`count_triples`), and how many there are.
@@ -215,22 +217,18 @@ class TripleTask(Task):
         A text that is too long is split at sentence ends. A triple that is found twice is given once, with the higher
         score. Raises: InputError for what is no text.
         """
-        several = [texts] if isinstance(texts, str) else list(texts)
-        for text in several:
-            if not isinstance(text, str):
-                raise InputError(f"found {text!r}; expected a str, or a list of them")
+        one, several = as_texts(texts)
         pieces = [(i, p) for i, text in enumerate(several) for p in encode_pieces(self.tokenizer, text, self.maxlen)]
-        pieces.sort(key=lambda pair: pair[1].length)
         best: list[dict[tuple, Triple]] = [{} for _ in several]
-        for start in range(0, len(pieces), batch_size):
-            some = pieces[start : start + batch_size]
+        for chosen in batches_by_length([piece.length for _, piece in pieces], batch_size):
+            some = [pieces[n] for n in chosen]
             for (i, piece), found in zip(some, self.find([piece for _, piece in some]), strict=True):
-                for triple in (self.triple(several[i], piece, one) for one in found):
+                for triple in (self.triple(several[i], piece, each) for each in found):
                     key = triple.subject, triple.predicate, triple.object
                     if key not in best[i] or triple.score > best[i][key].score:
                         best[i][key] = triple
         answers = [sorted(found.values(), key=in_order) for found in best]
-        return answers[0] if isinstance(texts, str) else answers
+        return answers[0] if one else answers
 
     def triple(self, text: str, piece: Piece, found: Found) -> Triple:
         subject, object = piece.characters(*found.subject), piece.characters(*found.object)

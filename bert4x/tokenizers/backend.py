@@ -43,6 +43,10 @@ class BackendTokenizer(TokenizerBase):
         self.names = {"pad": None, "unk": None, "mask": None} | (names or {}) | {"start": token_start, "end": token_end}
         self._set_specials({name: self.token_dict.get(token) for name, token in self.names.items()})
 
+    @property
+    def kind(self) -> str:
+        return type(self._backend.model).__name__
+
     def save(self, folder: str | os.PathLike) -> None:
         (Path(folder) / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         names = {KEYS[name]: token for name, token in self.names.items() if token is not None}

@@ -7,7 +7,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from bert4x.errors import RunError
@@ -47,7 +47,7 @@ def parse(cls: type, description: str | None = None, argv: Sequence[str] | None 
 
 def add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, hint) -> None:
     """One field as an option; what is not given is left to the field's default."""
-    name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
+    name, text = flag(field.name), field.metadata["help"]
     kind = next(k for k in alternatives(hint) if k is not type(None))
     several = typing.get_origin(kind) is tuple  # tuple[X, ...]: one or more
     kind = typing.get_args(kind)[0] if several else kind
@@ -70,14 +70,19 @@ def alternatives(hint) -> tuple:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def check(args) -> None:
-    """Raises: RunError for a number out of its limits."""
+def flag(name: str) -> str:
+    """A field's name as an option of a command line."""
+    return "--" + name.replace("_", "-")
+
+
+def check(args, spell: Callable[[str], str] = flag) -> None:
+    """Raises: RunError for a number out of its limits; `spell` says how the field is named to whoever gave it."""
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
         for limit, bound in field.metadata["limits"].items():
             holds, said = TESTS[limit]
             if value is not None and not (math.isfinite(value) and holds(value, bound)):
-                raise RunError(f"--{field.name.replace('_', '-')} {value}; expected a number {said} {bound}")
+                raise RunError(f"{spell(field.name)} {value}; expected a number {said} {bound}")
 
 
 def restart_with(backend: str) -> None:

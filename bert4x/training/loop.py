@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class Loop:
     """Trains a task on examples, and goes on where it was interrupted.
 
     Args:
+        folder: of the run; with None nothing is written, so that an interrupted run cannot go on.
         batch: (examples, length, draw) -> (inputs, targets).
         evaluate: () -> scores, called after every epoch (and within, by the schedule), with the averaged weights if
             there are any.
@@ -94,7 +95,7 @@ class Loop:
 
     def __init__(
         self,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike | None,
         trainer: Trainer,
         examples: Sequence,
         batch: Callable,
@@ -106,7 +107,8 @@ class Loop:
         longest: int | None = None,
         observe: Callable = lambda record: None,
     ):
-        self.folder, self.trainer, self.schedule = Path(folder), trainer, schedule
+        self.folder = None if folder is None else Path(folder)
+        self.trainer, self.schedule = trainer, schedule
         self.examples, self.batch = examples, batch
         self.evaluate, self.keep, self.best, self.observe = evaluate, keep, best, observe
         self.batches = Batches([e.length for e in examples], schedule.batch_size, schedule.seed, longest)
@@ -199,16 +201,19 @@ class Loop:
                 " is in range"
             )
 
-    def write(self, records: Iterable[dict]) -> None:
+    def write(self, records: Sequence[dict]) -> None:
         """Adds lines to the metrics."""
-        with Disk(self.folder), (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                self.observe(record)
+        if self.folder is not None:
+            with Disk(self.folder), (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        for record in records:
+            self.observe(record)
 
     def save(self) -> None:
         """Writes the state, as a whole or not at all."""
         self.flush()
+        if self.folder is None:
+            return
         tensors = {str(i): np.asarray(ops.convert_to_numpy(v.value)) for i, v in enumerate(self.trainer.kept)}
         with Disk(self.folder), atomic_write(self.folder / STATE) as path:
             save_file(tensors, path, metadata={"progress": json.dumps(vars(self.progress))})
@@ -218,6 +223,8 @@ class Loop:
 
         Raises: CorruptFileError; ConfigError when it is that of another model.
         """
+        if self.folder is None:
+            return False
         path = self.folder / STATE
         if not path.exists():
             self.forget(0)

@@ -1,16 +1,49 @@
 """What people see of a run: how it goes, and the card in its folder."""
 
+import contextvars
+import functools
 import json
 import math
 import os
 import platform
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
+from typing import ClassVar
 
 from bert4x import chinese
 from bert4x.version import __version__
+
+_showing: contextvars.ContextVar[bool] = contextvars.ContextVar("showing", default=False)
+
+
+def watched(evaluate: Callable) -> Callable:
+    """For a task's `evaluate`: shows a bar while it computes, unless training does so already."""
+
+    @functools.wraps(evaluate)
+    def shown(*args, **kwargs):
+        token = _showing.set(not Display.active)
+        try:
+            return evaluate(*args, **kwargs)
+        finally:
+            _showing.reset(token)
+
+    return shown
+
+
+def with_bar(batches: Iterable[Sequence], total: int) -> Iterator[Sequence]:
+    """The batches, and within `watched` a bar of how many of `total` rows they have had."""
+    bar, done = progress_bar(total, what="scoring") if _showing.get() else None, 0
+    try:
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            if bar:
+                bar.show(done, "scoring")
+    finally:
+        if bar:
+            bar.stop()
 
 
 class Display:
@@ -19,28 +52,24 @@ class Display:
     `remark`: scores -> a line to say beside them, or None.
     """
 
+    active: ClassVar[int] = 0  # of them at work
+
     def __init__(self, args, say: Callable[[str], None], remark: Callable[[dict], str | None] | None = None):
         self.args, self.say, self.remark = args, say, remark
         self.bar, self.losses = None, []
 
     def __enter__(self):
+        Display.active += 1
         return self
 
     def __exit__(self, *exception):
+        Display.active -= 1
         if self.bar:
             self.bar.stop()
 
     def start(self, total: int, done: int) -> None:
         """Begins, perhaps somewhere in the middle."""
-        if self.args.json or not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self.bar.start()
-        self.task = self.bar.add_task("training", total=total, completed=done)
+        self.bar = progress_bar(total, done) if not self.args.json and getattr(self.args, "verbose", True) else None
 
     def show(self, record: dict) -> None:
         """One record of the metrics."""
@@ -52,15 +81,82 @@ class Display:
             if self.bar:
                 recent = self.losses[-20:]
                 mean = sum(recent) / len(recent)
-                self.bar.update(self.task, completed=record["update"], description=f"loss {mean:.4f}")
+                self.bar.show(record["update"], f"loss {mean:.4f}")
             return
         scores = {name: value for name, value in record.items() if name not in ("epoch", "update", "seconds")}
         mean = sum(self.losses) / max(1, len(self.losses))
         self.losses = []
         said = [f"loss {mean:.4f}", *(f"{name} {value:.4g}" for name, value in scores.items())]
+        if self.bar:
+            self.bar.clear()
         self.say(f"epoch {record['epoch']:g}/{self.args.epochs}: {', '.join(said)}, {record['seconds']:.0f} s")
         if self.remark and scores and (line := self.remark(scores)):
             self.say(f"    {line}")
+
+
+def progress_bar(total: int, done: int = 0, what: str = "training"):
+    """A bar with the time left, where somebody watches: in a terminal and in a notebook; None elsewhere."""
+    if "ipykernel" in sys.modules:
+        return NotebookBar(total, done, what)
+    return TerminalBar(total, done, what) if sys.stderr.isatty() else None
+
+
+class TerminalBar:
+    """A bar on the last line of a terminal; lines that are printed go above it."""
+
+    def __init__(self, total: int, done: int, what: str):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.bar.start()
+        self.task = self.bar.add_task(what, total=total, completed=done)
+
+    def show(self, done: int, what: str) -> None:
+        """How far it has come, and what is said of it."""
+        self.bar.update(self.task, completed=done, description=what)
+
+    def clear(self) -> None:
+        """Makes room for a line: nothing to do."""
+
+    def stop(self) -> None:
+        """Takes it away."""
+        self.bar.stop()
+
+
+class NotebookBar:
+    """A bar in the output of a notebook's cell, which knows no more of a terminal than to begin a line anew."""
+
+    WIDTH = 30
+
+    def __init__(self, total: int, done: int, what: str):
+        self.total, self.first, self.began, self.shown = total, done, time.monotonic(), 0.0
+        self.longest = 0
+        self.show(done, what)
+
+    def show(self, done: int, what: str) -> None:
+        """How far it has come, and what is said of it; at most five times in a second."""
+        now = time.monotonic()
+        if now - self.shown < 0.2 and done < self.total:
+            return
+        self.shown = now
+        full = self.WIDTH * done // max(self.total, 1)
+        left = (now - self.began) / max(done - self.first, 1) * (self.total - done)
+        rest = f"{int(left) // 60}:{int(left) % 60:02d}" if done > self.first else "-:--"
+        self.write(f"{what} {'█' * full}{'░' * (self.WIDTH - full)} {done}/{self.total} {rest}")
+
+    def write(self, text: str) -> None:
+        self.longest = max(self.longest, len(text))
+        print(f"\r{text:<{self.longest}}", end="", flush=True)
+
+    def clear(self) -> None:
+        """Makes room for a line, which would begin behind the bar; it comes again below."""
+        print("\r" + " " * self.longest, end="\r", flush=True)
+
+    def stop(self) -> None:
+        """Takes it away."""
+        self.clear()
 
 
 def is_best(score: float, before: float | None) -> bool:
@@ -124,6 +220,6 @@ def card(task, report, args, trained: int, scored: int) -> str:
         updates=report.updates,
         seconds=report.seconds,
         start=args.model or start,
-        command=shlex.join(["python", *sys.argv]),
+        command=args.command,
         software=", ".join(f"{name} {version}" for name, version in versions().items()),
     )
