@@ -9,6 +9,7 @@ from keras import ops
 from bert4x.errors import InputError
 from bert4x.layers.base import Layer
 from bert4x.layers.limits import check_numbers, inside, nan_unless
+from bert4x.layers.means import token_mean
 
 PADDED = -1e12  # the scores of padding in the output: finite, and below any that a model gives
 
@@ -227,16 +228,6 @@ def crossentropy(labels, logits):
     """Shape: (B, T), (B, T, L) -> (B, T)"""
     said = ops.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return ops.logsumexp(logits, axis=-1) - said
-
-
-def token_mean(values, real):
-    """For each row a number, such that their mean over the batch is the mean of all real values: what Keras averages.
-
-    Shape: (B, T), (B, T) bool -> (B,) float32
-    """
-    values = ops.sum(ops.where(real, ops.cast(values, "float32"), 0.0), axis=1)
-    count = ops.maximum(ops.sum(ops.cast(real, "float32")), 1.0)
-    return values * (ops.cast(ops.shape(values)[0], "float32") / count)
 
 
 def log_partition(scores, real, trans):

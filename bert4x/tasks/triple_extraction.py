@@ -6,6 +6,7 @@ from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError
+from bert4x.layers.means import token_mean
 from bert4x.tasks.text import Piece
 from bert4x.tasks.triples import Found, TripleTask
 
@@ -89,12 +90,11 @@ class TripleExtraction(TripleTask):
 
     def loss(self, outputs, targets):
         """The mean over tokens of the cross-entropies of starts and ends, of objects summed over predicates."""
-        mask = ops.cast(targets[2], "float32")
         subject, object = (
             ops.mean(powered_crossentropy(labels, scores, power), axis=-1)
             for labels, scores, power in zip(targets, outputs, POWERS, strict=False)
         )
-        return ops.sum((subject + ops.sum(object, axis=-1)) * mask) / ops.maximum(ops.sum(mask), 1)
+        return ops.mean(token_mean(subject + ops.sum(object, axis=-1), ops.cast(targets[2], "bool")))
 
     def divergence(self, outputs, others):
         """The mean over tokens of the Kullback-Leibler divergences of all starts and ends."""

@@ -12,8 +12,8 @@ import keras
 from keras import ops
 
 from bert4x.errors import InputError
-from bert4x.layers.crf import token_mean
 from bert4x.layers.limits import at_hand, check_numbers, inside, nan_unless
+from bert4x.layers.means import token_mean
 
 LEAST = -1e30  # the logarithm of nothing: finite, so that no gradient is NaN
 

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from bert4x.devices import layout
+from bert4x.layers.means import counting, dividing_by
 from bert4x.training.compiled import Compiled, Gradients, apply_gradients, divided, value_and_gradients
 from bert4x.training.ema import ExponentialMovingAverage
 
@@ -21,6 +22,9 @@ class Trainer:
         adversary: (trainer, inputs, targets) -> (loss, gradients); see `bert4x.training.adversarial`.
         ema: momentum of the moving average of the weights, or None.
         divergence: (outputs, other outputs) -> scalar, for adversaries that compare outputs.
+        gathers: whether an update may be made of several batches, as if they were one. What a loss takes a mean of is
+            then counted first, over all of them: of rows, and in `bert4x.layers.means.token_mean`, which the losses of
+            bert4x use, of the places that count.
     """
 
     def __init__(
@@ -48,19 +52,40 @@ class Trainer:
         ]
         self.state = [*self.kept, *self.sums]
         self._learn = Compiled(self.learn_once, self.state)
+        self._count = Compiled(self.count_once, model.variables, assigns=False)
         self._gather = Compiled(self.gather_once, self.state)
         self._update = Compiled(self.update_gathered, self.state)
+        self.counts = gathers  # until the loss turns out to take no mean but that over rows
+        self.denominators: list | None = None  # of the means over places, while gradients are gathered
 
     def learn(self, micro_batches: list, learning_rate: float):
-        """One update from the mean of the gradients of some batches, (inputs, targets); returns the mean loss."""
+        """One update from the gradient of some batches, (inputs, targets), as if they were one; returns the loss of
+        them all. Adversaries are an exception: each batch has a perturbation, or a penalty, of its own.
+        """
         self.optimizer.learning_rate = learning_rate
         micro_batches = [divided(batch) for batch in micro_batches]
         if not self.sums:
             (batch,) = micro_batches
             return self._learn(*batch)
-        losses = [self._gather(*batch) for batch in micro_batches]
-        self._update(np.float32(len(losses)))
-        return sum(losses) / len(losses)
+        shares = self.shares(micro_batches)
+        losses = [
+            self._gather(*batch, share, denominators)
+            for batch, (share, denominators) in zip(micro_batches, shares, strict=True)
+        ]
+        self._update()
+        return sum(losses)
+
+    def shares(self, micro_batches: list) -> list[tuple]:
+        """What each batch counts for: its share of all rows, and what each `token_mean` of its loss is to divide by,
+        which is its share of all the places that count.
+        """
+        rows = np.array([len(inputs[0]) for inputs, _ in micro_batches], "float32")
+        shares, totals = rows / rows.sum(), []
+        if self.counts:
+            counts = [self._count(*batch) for batch in micro_batches]
+            totals = [ops.maximum(sum(parts), 1.0) for parts in zip(*counts, strict=True)]
+            self.counts = bool(totals)
+        return [(share, [total * share for total in totals]) for share in shares]
 
     def averaged(self):
         """A block in which the model has the averaged weights, if there are any."""
@@ -68,7 +93,9 @@ class Trainer:
 
     def loss(self, inputs, targets):
         """The loss of a batch, in training: with dropout."""
-        return self.criterion(self.model(list(inputs), training=True), targets)
+        outputs = self.model(list(inputs), training=True)
+        with dividing_by(self.denominators):
+            return self.criterion(outputs, targets)
 
     def value_and_gradients(self, function: Callable, differentiable: bool = False):
         """The value of a function without arguments, and its gradients; those are scaled as the optimizer wants them
@@ -99,13 +126,26 @@ class Trainer:
         self.update(gradients)
         return loss
 
-    def gather_once(self, inputs, targets):
-        loss, gradients = self.gradients(inputs, targets)
-        for total, gradient in zip(self.sums, gradients, strict=True):
-            total.assign(total.value + gradient)
-        return loss
+    def count_once(self, inputs, targets):
+        """How many values each `token_mean` of the loss has. Compiled, no more of the model is computed than it takes.
 
-    def update_gathered(self, count):
-        self.update([total.value / ops.cast(count, total.dtype) for total in self.sums])
+        Shape: scalars
+        """
+        with counting() as counts:
+            self.criterion(self.model(list(inputs), training=False), targets)
+        return counts
+
+    def gather_once(self, inputs, targets, share, denominators):
+        self.denominators = denominators or None
+        try:
+            loss, gradients = self.gradients(inputs, targets)
+        finally:
+            self.denominators = None
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            total.assign(total.value + ops.cast(share, gradient.dtype) * gradient)
+        return share * loss
+
+    def update_gathered(self):
+        self.update([total.value for total in self.sums])
         for total in self.sums:
             total.assign(ops.zeros_like(total.value))
