@@ -74,6 +74,28 @@ def test_cached_equals_uncached(options):
     close(np.concatenate(steps, axis=1)[real], whole[real])
 
 
+def test_a_written_padding_id_is_not_seen_later_on():
+    """As in a whole text, where nothing but the id tells padding: decoding gives what the model says of the whole."""
+    config = tiny_config("transformer", initializer_range=0.3)
+    model = bert4x.build_transformer_model(config, model="transformer", with_mlm="linear")
+    pad, source = config["pad_token_id"], [[7, 9, 11, 8]]
+    ids, scores = model.generate_ids(
+        source, start_id=5, max_new_tokens=6, forced_ids={1: pad}, stop_ids=(), return_scores=True
+    )
+    assert ids[0, 1] == pad
+    whole = array(model({"token_ids": np.array(source), "target_ids": np.append([[5]], ids[:, :-1], axis=1)}))[0]
+    logs = whole - np.logaddexp.reduce(whole, axis=-1, keepdims=True)
+    assert [i for place, i in enumerate(ids[0]) if place != 1] == [i for n, i in enumerate(logs.argmax(-1)) if n != 1]
+    assert scores[0] == pytest.approx(logs[np.arange(6), ids[0]].sum(), abs=1e-4)
+    beams, found = model.generate_ids(
+        source, start_id=5, max_new_tokens=6, forced_ids={1: pad}, stop_ids=(), num_beams=2, return_scores=True
+    )
+    whole = array(model({"token_ids": np.array(source), "target_ids": np.append([[5]], beams[:, :-1], axis=1)}))[0]
+    logs = whole - np.logaddexp.reduce(whole, axis=-1, keepdims=True)
+    free = [n for n in range(6) if n != 1]  # of beams scores are after the rules
+    assert found[0] == pytest.approx(logs[free, beams[0, free]].sum() / 6, abs=1e-4)
+
+
 def test_positions_of_ones_own_and_the_last_token():
     """Targets padded on the left, as in a batch of prompts, give what they give without padding."""
     config = tiny_config("transformer", initializer_range=0.3)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from bert4x.generation.options import GenerationOptions
-from bert4x.generation.rules import NEVER
+from bert4x.generation.rules import NEVER, possible
 from bert4x.generation.sampling import highest
 from bert4x.generation.search import Rules, is_any, with_room
 from bert4x.models.cache import Cache, Source
@@ -34,9 +34,20 @@ class Beams(NamedTuple):
     cache: Cache
 
 
+class Candidates(NamedTuple):
+    """The likeliest continuations of all beams of each prompt, best first: which beam goes on with which token.
+
+    Shape: scores (B, M) float32, the log-probability of the whole; beam (B, M) int32, token (B, M) int32
+    """
+
+    scores: Any
+    beam: Any
+    token: Any
+
+
 @dataclass(frozen=True)
 class BeamSearch:
-    """The K likeliest sequences of each prompt.
+    """The K likeliest sequences of each prompt; fewer where the rules allow no more.
 
     Each step ranks the continuations of all running beams. Enough of them are looked at that K can go on even if the
     best all end. A prompt is finished when its K sequences have ended and none running can become better: by its
@@ -54,7 +65,13 @@ class BeamSearch:
         return cls(room, Rules.of(options), options.num_beams, options.early_stopping)
 
     def begin(self, logits, cache: Cache, prompt: dict[str, Any], given: dict[str, Any]) -> Beams:
-        """The state after the first tokens; all beams of a prompt start alike, so only the first one counts."""
+        """The state after the first tokens."""
+        return self.choose(*self.begun(logits, cache, prompt, given), given)
+
+    def begun(self, logits, cache: Cache, prompt: dict[str, Any], given: dict[str, Any]) -> tuple[Beams, Any]:
+        """The state before the first tokens, and the logits of each beam; all beams of a prompt start alike, so only
+        the first one counts.
+        """
         batch, beams = logits.shape[0], self.beams
         cache, ids, logits = (repeated(x, beams) for x in (cache, with_room(prompt, self.room), logits))
         first = ops.arange(beams)[None, :] == 0
@@ -71,10 +88,17 @@ class BeamSearch:
             ended_log_probabilities=ops.zeros((batch, beams, self.room), "float32"),
             cache=cache,
         )
-        return self.choose(state, logits, given)
+        return state, logits
 
     def choose(self, state: Beams, logits, given: dict[str, Any]) -> Beams:
         """The state with one more token in every beam.
+
+        Shape: logits (B * K, V)
+        """
+        return self.take(state, self.rank(state, logits, given), given)[0]
+
+    def rank(self, state: Beams, logits, given: dict[str, Any]) -> Candidates:
+        """The likeliest continuations: so many that K can go on even if as many end as there are stop tokens.
 
         Shape: logits (B * K, V)
         """
@@ -84,10 +108,19 @@ class BeamSearch:
         scores = ops.reshape(ops.reshape(scores, (batch, beams, vocabulary)) + state.scores[:, :, None], (batch, -1))
         looked_at = min(max(2, 1 + given["stop_ids"].shape[0]) * beams, beams * vocabulary)
         scores, place = highest(scores, looked_at)
-        beam, token = place // vocabulary, place % vocabulary
+        return Candidates(scores, place // vocabulary, place % vocabulary)
 
+    def take(self, state: Beams, found: Candidates, given: dict[str, Any], stopped=None) -> tuple[Beams, Any]:
+        """The state with one more token in every beam, and which candidates went on; `stopped` says which of them end
+        for other reasons than their token and their length.
+
+        Shape: stopped (B, M) bool -> Beams, (B, K) int32
+        """
+        (batch, beams), start = state.scores.shape, state.ids.shape[1] - self.room
+        scores, beam, token = found
         length = state.step + 1
         ends = ops.logical_or(is_any(token, given["stop_ids"]), length >= given["max_new_tokens"])
+        ends = ends if stopped is None else ops.logical_or(ends, stopped)
         gained = scores - pick(state.scores, beam)
         new = [(state.ids[:, start:], token), (state.log_probabilities, gained)]
         new = [
@@ -104,7 +137,7 @@ class BeamSearch:
         ids, log_probabilities = (ops.reshape(pick(x, going_on), (batch * beams, self.room)) for x in new)
         ids = ops.concatenate([state.ids[:, :start], ids], axis=1)
         hopeless = ops.logical_not(self.can_improve(running, ended, ended_scores, length, given))
-        return Beams(
+        after = Beams(
             step=length,
             token=token,
             finished=ops.logical_or(state.finished, hopeless),
@@ -117,15 +150,18 @@ class BeamSearch:
             ended_log_probabilities=ended_values[1],
             cache=reordered(state.cache, rows, start),
         )
+        return after, going_on
 
     def keep_ended(self, state: Beams, new, scores, ends, length, given: dict[str, Any]):
-        """The K best of the sequences that ended before and those that end now among the K likeliest.
+        """The K best of the sequences that ended before and those that end now among the K likeliest; none of those
+        with a token that must not come.
 
         Shape: two (B, M, N), (B, M), (B, M), () -> (B, K), (B, K), and two (B, K, N)
         """
         beams = self.beams
         among_best = ops.arange(ends.shape[1])[None, :] < beams
         ends = ops.logical_and(ends, ops.logical_and(among_best, ops.logical_not(state.finished)[:, None]))
+        ends = ops.logical_and(ends, possible(scores))
         penalized = scores / self.penalty(length, given)
         all_scores = ops.concatenate([state.ended_scores, ops.where(ends, penalized, NEVER)], axis=1)
         kept_scores, kept = ops.top_k(all_scores, beams)
@@ -151,6 +187,7 @@ class BeamSearch:
         reach = ops.where(given["length_penalty"] > 0, longest, length)
         reachable = running[:, 0] / self.penalty(reach, given)
         better = reachable > ops.where(full, ops.min(ended_scores, axis=1), NEVER)
+        better = ops.logical_and(better, possible(running[:, 0]))
         return ops.logical_and(better, ops.logical_not(full)) if self.early_stopping is True else better
 
 

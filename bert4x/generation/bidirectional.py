@@ -12,7 +12,7 @@ from bert4x.errors import ConfigError, GenerationError
 from bert4x.generation.batch import Prompt, read_prompts
 from bert4x.generation.beam import BeamSearch
 from bert4x.generation.detokenize import Detokenizer
-from bert4x.generation.engine import Engine, check_model
+from bert4x.generation.engine import Engine, check_model, nothing_allowed
 from bert4x.generation.options import GenerationOptions, read_options
 from bert4x.generation.prompt import stop_id
 from bert4x.generation.rules import NEVER
@@ -132,6 +132,8 @@ class BidirectionalDecoder:
         """The options of each direction. Raises: GenerationError."""
         if options.stop or options.sliding_window:
             raise GenerationError("two directions take no stop strings and no sliding window; give stop_ids")
+        if options.start_id is not None:
+            raise GenerationError("two directions begin with markers of their own; give l2r and r2l, not start_id")
         return dataclasses.replace(options, num_beams=options.num_beams // 2, num_return_sequences=1)
 
     def decode(
@@ -160,6 +162,8 @@ class BidirectionalDecoder:
                     step = 1 if direction == "l2r" else -1
                     written = (values[at, beam, :length][::step] for values in (ids, log_probabilities))
                     paths.append(Path(direction, *written, float(scores[at, beam])))
+            if not paths:
+                raise nothing_allowed(row)
             found.append(paths)
         if rerank:
             found = self.reranked(prompts, found, settings)

@@ -6,6 +6,7 @@ long the text before it.
 """
 
 import codecs
+import copy
 from collections.abc import Iterable
 
 from tokenizers.decoders import DecodeStream
@@ -20,13 +21,13 @@ class Detokenizer:
 
     `add(token_id)` returns the text that is now final ("" while it is held back), `finish()` the rest. Text is also
     held back while it may be the beginning of a string of `stop`; once one is complete, the text before it has been
-    returned, `stopped` is that string, and nothing more comes.
+    returned, `stopped` is that string, and nothing more comes. Strings within the first `least` tokens stop nothing.
 
     Raises: GenerationError for a tokenizer of an unknown kind and for an empty stop string; TokenizerError from `add`
     for an id outside the vocabulary.
     """
 
-    def __init__(self, tokenizer: TokenizerBase, stop: str | Iterable[str] = ()):
+    def __init__(self, tokenizer: TokenizerBase, stop: str | Iterable[str] = (), least: int = 0):
         kind = next((kind for kind in _KINDS if isinstance(tokenizer, kind)), None)
         if kind is None:
             names = ", ".join(kind.__name__ for kind in _KINDS)
@@ -35,6 +36,7 @@ class Detokenizer:
             )
         self._tokens = _KINDS[kind](tokenizer)
         self._stops = StopStrings(stop)
+        self._least = least  # how many more tokens
 
     @property
     def stopped(self) -> str | None:
@@ -42,10 +44,18 @@ class Detokenizer:
         return self._stops.stopped
 
     def add(self, token_id: int) -> str:
-        return self._stops.add(self._tokens.add(int(token_id)))
+        text, may_stop = self._tokens.add(int(token_id)), self._least <= 0
+        self._least -= 1
+        return self._stops.add(text, may_stop)
 
     def finish(self) -> str:
         return self._stops.add(self._tokens.finish()) + self._stops.finish()
+
+    def copy(self) -> "Detokenizer":
+        """Another one of the same text, which may go on otherwise."""
+        other = copy.copy(self)
+        other._tokens, other._stops = self._tokens.copy(), self._stops.copy()
+        return other
 
 
 class StopStrings:
@@ -68,14 +78,14 @@ class StopStrings:
         self._held = ""
         self.stopped: str | None = None
 
-    def add(self, text: str) -> str:
-        """The text that is final with this one."""
+    def add(self, text: str, may_stop: bool = True) -> str:
+        """The text that is final with this one; unless it may stop, whatever strings it completes."""
         if self.stopped is not None:
             return ""
         held = self._held + text
         for end, char in enumerate(text, len(self._held) + 1):
             complete = [stop for number, stop in enumerate(self.stops) if self._step(number, char)]
-            if complete:
+            if complete and may_stop:
                 self.stopped = max(complete, key=len)
                 self._held = ""
                 return held[: end - len(self.stopped)]
@@ -88,9 +98,16 @@ class StopStrings:
         held, self._held = self._held, ""
         return held
 
+    def copy(self) -> "StopStrings":
+        other = copy.copy(self)
+        other._matched = self._matched.copy()
+        return other
+
     def _step(self, number: int, char: str) -> bool:
         """Reads a character; whether the stop string of this number is now complete."""
         stop, length = self.stops[number], self._matched[number]
+        if length == len(stop):  # one that stopped nothing
+            length = self._borders[number][-1]
         while length and stop[length] != char:
             length = self._borders[number][length - 1]
         self._matched[number] = length + (stop[length] == char)
@@ -143,6 +160,11 @@ class _WordPieces:
     def finish(self) -> str:
         return ""
 
+    def copy(self) -> "_WordPieces":
+        other = copy.copy(self)
+        other._spaces = self._spaces.copy()
+        return other
+
 
 class _SentencePieces:
     """The first piece may lose its leading space; a byte piece waits for the others of its character."""
@@ -189,6 +211,11 @@ class _SentencePieces:
     def finish(self) -> str:
         return self._characters(final=True)
 
+    def copy(self) -> "_SentencePieces":
+        other = copy.copy(self)
+        other._before, other._bytes = self._before.copy(), self._bytes.copy()
+        return other
+
 
 def _utf8_length(values: bytes) -> int:
     """Bytes that the first one announces; 1 when what follows already breaks the character off."""
@@ -214,6 +241,11 @@ class _Bytes:
 
     def finish(self) -> str:
         return self._decoder.decode(b"", final=True)
+
+    def copy(self) -> "_Bytes":
+        other = _Bytes(self._tokenizer)
+        other._decoder.setstate(self._decoder.getstate())
+        return other
 
 
 class _Stream:

@@ -75,10 +75,13 @@ class Engine:
 
     def start(self, search, prompt: dict[str, Any], given: dict[str, Any]):
         """The state after reading the prompts and choosing the first tokens."""
+        return search.begin(*self.read_prompts(search, prompt, given), prompt, given)
+
+    def read_prompts(self, search, prompt: dict[str, Any], given: dict[str, Any]):
+        """The logits of the first tokens, (B, V), and a cache that has read the prompts and has room for the rest."""
         batch, length = prompt.get("target_ids", prompt["token_ids"]).shape
         cache = new_cache(self.backbone.config, batch, length + search.room, self.backbone.policy.compute_dtype)
-        logits, cache = self.logits(prompt, cache, 0, given.get("head"))
-        return search.begin(logits, cache, prompt, given)
+        return self.logits(prompt, cache, 0, given.get("head"))
 
     def advance(self, search, state, given: dict[str, Any], limit):
         """The state after more steps, until there are `limit` new tokens or every row has ended."""
@@ -90,16 +93,31 @@ class Engine:
 
     def step(self, search, state, given: dict[str, Any]):
         """Reads the tokens that were chosen last and chooses the next: all that decoding is, in a loop or streamed."""
+        return search.choose(*self.read(search, state, given), given)
+
+    def read(self, search, state, given: dict[str, Any]):
+        """The state with the tokens that were chosen last in its cache, and the logits of what follows.
+
+        Shape: -> state, (R, V)
+        """
         token = state.token[:, None]
         real = ops.ones_like(token, dtype="bool")
         if self.encodes:
-            inputs = {"target_ids": token, "target_mask": real}
+            inputs = {"target_ids": token, "target_mask": self.seen(token)}
         else:
             inputs = {"token_ids": token, "padding_mask": real, "segment_ids": given["segments"][:, None]}
         inputs["position_ids"] = (given["lengths"] + state.step - 1)[:, None]
         prompt_length = state.ids.shape[1] - search.room
         logits, cache = self.logits(inputs, state.cache, prompt_length + state.step - 1, given.get("head"))
-        return search.choose(state._replace(cache=cache), logits, given)
+        return state._replace(cache=cache), logits
+
+    def seen(self, target_ids):
+        """Which tokens of a target are seen later on: a padding id is not, though it was written, as in a whole text.
+
+        Shape: (B, T) -> (B, T) bool
+        """
+        pad_id = self.backbone.config.pad_token_id
+        return ops.ones_like(target_ids, dtype="bool") if pad_id is None else ops.not_equal(target_ids, pad_id)
 
     def logits(self, inputs: dict[str, Any], cache, index, head=None, every: bool = False):
         """Logits of the token after the last one, or after every one, in float32; and the cache.
@@ -141,16 +159,19 @@ class Engine:
         return outputs(search, state, rows, options)
 
     def stream(self, prompt: Prompt, options: GenerationOptions, random: np.ndarray | None = None) -> Iterator[Token]:
-        """Continues one prompt, token by token. The next token is computed before one is given, so that everything has
-        been compiled before the first is seen, and they come evenly.
+        """Continues one prompt, token by token, as far as tokens are allowed. The next token is computed before one is
+        given, so that everything has been compiled before the first is seen, and they come evenly.
         """
         search, prompts, given, _ = self.prepare([prompt], options, random)
         start, advance = self.functions(search)
         state = start(prompts, given)
         for step in range(1, options.max_new_tokens + 1):
+            if ops.convert_to_numpy(state.ids)[0, step - 1 - search.room] < 0:  # no token was allowed
+                return
             log_probability = float(ops.convert_to_numpy(state.log_probabilities)[0, step - 1])
-            is_stop = bool(ops.convert_to_numpy(state.finished)[0])
-            token = Token(int(ops.convert_to_numpy(state.token)[0]), log_probability, is_stop)
+            token_id = int(ops.convert_to_numpy(state.token)[0])
+            is_stop = token_id in (options.stop_ids or ())
+            token = Token(token_id, log_probability, is_stop)
             if not is_stop and step < options.max_new_tokens:
                 state = advance(state, given, as_scalar(step + 1))
             yield token
@@ -258,16 +279,27 @@ def outputs(search, state, rows: int, options: GenerationOptions) -> Output:
     """What a finished decoding gives back."""
     if isinstance(search, BeamSearch):
         wanted = options.num_return_sequences
-        ended = state.ended_ids, state.ended_log_probabilities, state.ended_scores
-        ids, log_probabilities, scores = (ops.convert_to_numpy(values)[:rows, :wanted] for values in ended)
-        ids, log_probabilities = (values.reshape(rows * wanted, -1) for values in (ids, log_probabilities))
-        scores = scores.reshape(-1)
+        values = state.ended, state.ended_ids, state.ended_log_probabilities, state.ended_scores
+        ended, ids, log_probabilities, scores = (ops.convert_to_numpy(x)[:rows, :wanted] for x in values)
+        if not ended.any(axis=1).all():
+            raise nothing_allowed(int(np.argmin(ended.any(axis=1))))
+        ids = np.where(ended[:, :, None], ids, -1).reshape(rows * wanted, -1)
+        log_probabilities = np.where(ended[:, :, None], log_probabilities, 0).reshape(rows * wanted, -1)
+        scores = np.where(ended, scores, -np.inf).astype("float32").reshape(-1)
     else:
         ids = ops.convert_to_numpy(state.ids)[:rows, -search.room :]
         log_probabilities = ops.convert_to_numpy(state.log_probabilities)[:rows]
         scores = log_probabilities.sum(axis=1)
     longest = int((ids >= 0).sum(axis=1).max())
     return Output(ids[:, :longest].astype("int32"), scores, log_probabilities[:, :longest])
+
+
+def nothing_allowed(prompt: int) -> GenerationError:
+    """The error about a prompt without a single sequence."""
+    return GenerationError(
+        f"prompt {prompt} has no continuation that the options allow: at some place all tokens are forbidden. Allow "
+        "more of them (suppress_ids, no_repeat_ngram_size, min_new_tokens), or ask for fewer new ones"
+    )
 
 
 def with_ended(state, room: int, ended: Callable, rows: int) -> np.ndarray:

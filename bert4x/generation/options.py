@@ -37,7 +37,7 @@ class GenerationOptions:
     length_penalty: float = 1.0  # beams are compared by log p / length ** penalty
     early_stopping: bool | str = False  # as in transformers: True, False, or "never"
     seed: int | None = None
-    start_id: int | None = None  # the first token of an encoder-decoder's target, which is not returned
+    start_id: int | None = None  # the first token of an encoder-decoder's target, or of a GPT2's text; not returned
     pad_id: int | None = None  # of short prompts, on either side, and after the end of short outputs
     sliding_window: bool = False  # forget the oldest tokens when the model has no more positions
 
@@ -58,7 +58,7 @@ class GenerationOptions:
                 f"num_return_sequences {self.num_return_sequences} is above num_beams {self.num_beams}: "
                 "a beam is returned at most once"
             )
-        asked = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) is not None]
+        asked = [name for name in SAMPLING if getattr(self, name) is not None]
         if self.num_beams > 1 and (self.do_sample or asked):
             raise GenerationError(f"{asked[0] if asked else 'do_sample'} samples, num_beams searches; give one of them")
         if self.do_sample is False and asked:
@@ -79,15 +79,31 @@ class GenerationOptions:
         if self.stop_ids is not None:
             object.__setattr__(self, "stop_ids", as_tuple("stop_ids", self.stop_ids, numbers.Integral))
         object.__setattr__(self, "suppress_ids", as_tuple("suppress_ids", self.suppress_ids, numbers.Integral))
+        if -1 in forced and forced.get(last, forced[-1]) != forced[-1]:
+            raise GenerationError(
+                f"forced_ids is {forced!r}; the last new token, -1, is also number {last}: give one id"
+            )
         object.__setattr__(self, "forced_ids", {last if at == -1 else at: token for at, token in forced.items()})
+        self.check_rules(last)
+
+    def check_rules(self, last: int) -> None:
+        """Raises: GenerationError for rules that contradict each other."""
+        for at, token_id in self.forced_ids.items():
+            if token_id in self.suppress_ids:
+                raise GenerationError(f"forced_ids wants token {token_id} at {at}, suppress_ids forbids it; drop one")
+            if token_id in (self.stop_ids or ()) and at < min(self.min_new_tokens, last):
+                raise GenerationError(
+                    f"forced_ids ends the text by the stop token {token_id} at {at}, but it is to go on up to "
+                    f"{self.min_new_tokens} (min_new_tokens, or a later place of forced_ids)"
+                )
 
     @property
     def samples(self) -> bool:
         """Whether tokens are drawn."""
         if self.do_sample is not None:
             return self.do_sample
-        given = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed)
-        return self.num_beams == 1 and (any(v is not None for v in given) or self.num_return_sequences > 1)
+        given = any(getattr(self, name) is not None for name in SAMPLING)
+        return self.num_beams == 1 and (given or self.num_return_sequences > 1)
 
     def check_ids(self, vocab_size: int) -> None:
         """Raises: GenerationError for a token id outside the vocabulary."""
@@ -106,6 +122,7 @@ class GenerationOptions:
             raise GenerationError("suppress_ids leaves no token to choose from")
 
 
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
 INTEGER, NUMBER = numbers.Integral, numbers.Real
 CHECKS = {
     "max_new_tokens": (INTEGER, lambda v: v >= 1, "at least 1"),
@@ -143,11 +160,22 @@ def as_tuple(name: str, value, one: type) -> tuple:
 
 
 def read_options(given: dict) -> GenerationOptions:
-    """The options of a call.
+    """The options of a call. A text with forced tokens does not end before them, but for the last, given as -1.
 
-    Raises: GenerationError for a name that is none, and for values that cannot be.
+    Raises: GenerationError for a name that is none, for values that cannot be, and for options that would do nothing.
     """
     for name in given:
         if name not in NAMES:
             raise GenerationError(f"no option {name!r}; {nearest(name, NAMES)}")
-    return GenerationOptions(**given)
+    options = GenerationOptions(**given)
+    if options.num_beams == 1:
+        for name in ("length_penalty", "early_stopping"):
+            if getattr(options, name) != getattr(GenerationOptions, name):
+                raise GenerationError(f"{name} is of beam search; give num_beams, or leave it out")
+        if options.num_return_sequences > 1 and not options.samples:
+            raise GenerationError(
+                f"do_sample=False writes one text, not num_return_sequences = {options.num_return_sequences}; sample, "
+                "or give num_beams"
+            )
+    least = max(given.get("forced_ids") or {}, default=0)
+    return dataclasses.replace(options, min_new_tokens=least) if least > options.min_new_tokens else options

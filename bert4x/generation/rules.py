@@ -9,6 +9,14 @@ from keras import ops
 NEVER = -1e9  # the score of a token that must not come: finite, so that a row without choice is not NaN
 
 
+def possible(scores):
+    """Whether there is no token among those of the score that must not come.
+
+    Shape: any -> the same, bool
+    """
+    return scores > NEVER / 2
+
+
 def count(ids, weights, size: int):
     """How much weight each id has in its row; ids below 0 have none.
 

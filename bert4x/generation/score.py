@@ -93,7 +93,7 @@ def log_probabilities(engine: Engine, prompt: dict, given: dict):
     ids, real = (ops.reshape(given[name], (batch * choices, room)) for name in ("ids", "real"))
     lengths, segments = (ops.repeat(given[name], choices) for name in ("lengths", "segments"))
     if engine.encodes:
-        inputs = {"target_ids": ids, "target_mask": real}
+        inputs = {"target_ids": ids, "target_mask": ops.logical_and(real, engine.seen(ids))}
     else:
         segment_ids = ops.broadcast_to(segments[:, None], ids.shape)
         inputs = {"token_ids": ids, "segment_ids": segment_ids, "padding_mask": real}

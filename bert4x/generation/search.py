@@ -105,14 +105,16 @@ class Sampling:
         token = self.draw(scores, ops.take(given["uniforms"], state.step, axis=1), given) if self.samples else None
         token = sampling.likeliest(scores) if token is None else token
         chosen = ops.take_along_axis(logits, token[:, None], axis=1)[:, 0] - ops.logsumexp(logits, axis=-1)
-        log_probability = ops.where(state.finished, 0.0, chosen)
-        written = ops.where(state.finished, -1, token)
+        # Where all tokens must not come, the row ends before it has one of them.
+        over = ops.logical_or(state.finished, ops.logical_not(rules.possible(ops.max(scores, axis=-1))))
         return Decoded(
             step=state.step + 1,
-            token=ops.where(state.finished, 0, token),
-            finished=ops.logical_or(state.finished, is_any(token, given["stop_ids"])),
-            ids=ops.slice_update(state.ids, (0, length), written[:, None]),
-            log_probabilities=ops.slice_update(state.log_probabilities, (0, state.step), log_probability[:, None]),
+            token=ops.where(over, 0, token),
+            finished=ops.logical_or(over, is_any(token, given["stop_ids"])),
+            ids=ops.slice_update(state.ids, (0, length), ops.where(over, -1, token)[:, None]),
+            log_probabilities=ops.slice_update(
+                state.log_probabilities, (0, state.step), ops.where(over, 0.0, chosen)[:, None]
+            ),
             cache=state.cache,
         )
 

@@ -13,6 +13,7 @@ from bert4x.generation.detokenize import Detokenizer
 from bert4x.generation.engine import Engine, engine_of
 from bert4x.generation.options import GenerationOptions, read_options
 from bert4x.generation.prompt import default_stop_ids, encode_prompt, stop_id
+from bert4x.generation.stop_strings import StopWatch, decode_beams
 from bert4x.generation.window import check_positions, decode_in_windows, stream_in_windows
 from bert4x.tokenizers import TokenizerBase
 
@@ -21,7 +22,8 @@ class Piece(NamedTuple):
     """A part of a streamed text. The texts of all pieces together are the whole; one may be empty, while a character
     is half written or a stop string half seen.
 
-    `finish_reason` is None but in the last piece: "stop" (a stop token or string) or "length" (max_new_tokens).
+    `finish_reason` is None but in the last piece: "stop" (a stop token or string), "length" (max_new_tokens) or
+    "forbidden" (the options allow no token here; this piece has the rest of the text, and the token_id -1).
     """
 
     text: str
@@ -57,20 +59,24 @@ def generate(model, text: str | Sequence[str], **options) -> str | list:
 
 
 def continuations(model, texts: Sequence[str], **options) -> list[list[Continuation]]:
-    """What `generate` gives, and all that is known of it: for every prompt `num_return_sequences` continuations.
+    """What `generate` gives, and all that is known of it: for every prompt `num_return_sequences` continuations; of
+    beams fewer, where the options allow no more.
 
-    Raises: GenerationError before anything is computed.
+    Raises: GenerationError before anything is computed; and where the options allow no beam at all.
     """
     engine = engine_of(model)
     settings = read_text_options(model, options)
     prompts = [encode(model, prompt) for prompt in texts]
     if not prompts:
         return []
-    ended = StopWatch(model.tokenizer, settings) if settings.stop and settings.num_beams == 1 else None
-    output = decode(engine, prompts, settings, ended)
-    found = [continuation(model.tokenizer, *row, settings) for row in zip(*output, strict=True)]
-    n = settings.num_return_sequences
-    return [found[i : i + n] for i in range(0, len(found), n)]
+    output = decode(engine, prompts, settings, new_writer(model.tokenizer, settings) if settings.stop else None)
+    n, found = settings.num_return_sequences, []
+    for number, row in enumerate(zip(*output, strict=True)):
+        if number % n == 0:
+            found.append([])
+        if np.isfinite(row[1]):  # else there are no more sequences that the options allow
+            found[-1].append(continuation(model.tokenizer, *row, settings))
+    return found
 
 
 def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores: bool = False, **options):
@@ -79,8 +85,9 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
 
     Shape: (B, T) or B lists of ids -> (B * num_return_sequences, new) int32, `pad_id` (or else the first stop id, or 0)
     after the end of a row; with `return_scores=True` also (B * num_return_sequences,) float32: the log-probability of
-    the row, of beams divided by length ** length_penalty
-    Raises: GenerationError before anything is computed.
+    the row, of beams divided by length ** length_penalty. Where the options allow fewer beams than are asked for, the
+    others have no token, and the score -inf
+    Raises: GenerationError before anything is computed; and where the options allow no beam at all.
     """
     engine = engine_of(model)
     settings = only_tokens(model, read_options(options))
@@ -104,14 +111,14 @@ def stream(model, text: str, **options) -> Iterator[Piece]:
     settings = read_text_options(model, options)
     if settings.num_beams > 1 or settings.num_return_sequences > 1:
         raise GenerationError("only one sequence can be streamed; num_beams and num_return_sequences must be 1")
-    prompt = encode(model, text)
-    check(engine, [prompt], settings)
-    return pieces(engine, model.tokenizer, prompt, settings)
+    prompts = started(engine, [encode(model, text)], settings.start_id)
+    check(engine, prompts, settings)
+    return pieces(engine, model.tokenizer, prompts[0], settings)
 
 
 def pieces(engine: Engine, tokenizer, prompt: Prompt, options: GenerationOptions) -> Iterator[Piece]:
     """The pieces of `stream`."""
-    writer = Detokenizer(tokenizer, options.stop)
+    writer, number = new_writer(tokenizer, options), 0
     start = time.perf_counter()
     for number, token in enumerate(stream_in_windows(engine, prompt, options), start=1):
         text = "" if token.is_stop else writer.add(token.id)
@@ -121,6 +128,7 @@ def pieces(engine: Engine, tokenizer, prompt: Prompt, options: GenerationOptions
         yield Piece(text, token.id, token.log_probability, number / (time.perf_counter() - start), reason)
         if reason:
             return
+    yield Piece(writer.finish(), -1, 0.0, number / (time.perf_counter() - start), "forbidden")
 
 
 def as_texts(texts: str | Iterable[str]) -> list[str]:
@@ -157,12 +165,35 @@ def encode(model, text: str) -> Prompt:
     return Prompt(ids, np.zeros_like(ids), getattr(model.tokenizer, "start_id", None))
 
 
-def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, ended=None):
-    """`Engine.decode` after all checks. Raises: GenerationError."""
-    if options.start_id is not None:
-        prompts = [dataclasses.replace(prompt, start=options.start_id) for prompt in prompts]
+def new_writer(tokenizer, options: GenerationOptions) -> Detokenizer:
+    """What writes the text of a sequence up to a stop string, which ends no text of fewer tokens than asked for."""
+    return Detokenizer(tokenizer, options.stop, options.min_new_tokens)
+
+
+def started(engine: Engine, prompts: list[Prompt], start_id: int | None) -> list[Prompt]:
+    """Prompts with another start token: of a target, or of the text of a GPT2, which has none by itself.
+
+    Raises: GenerationError for other models.
+    """
+    if start_id is None:
+        return prompts
+    if engine.encodes:
+        return [dataclasses.replace(prompt, start=start_id) for prompt in prompts]
+    if engine.backbone.config.model != "gpt2" or engine.backbone.application == "unilm":
+        raise GenerationError("start_id is for targets and for GPT2; prompts of this model have their start token")
+    return [
+        Prompt(np.append(np.int32(start_id), prompt.ids), np.append(prompt.segments[:1], prompt.segments))
+        for prompt in prompts
+    ]
+
+
+def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, writer: Detokenizer | None = None):
+    """`Engine.decode` after all checks; a writer is of a text that stop strings end. Raises: GenerationError."""
+    prompts = started(engine, prompts, options.start_id)
     check(engine, prompts, options)
-    return decode_in_windows(engine, prompts, options, ended)
+    if writer is not None and options.num_beams > 1:
+        return decode_beams(engine, prompts, options, writer)
+    return decode_in_windows(engine, prompts, options, None if writer is None else StopWatch(writer))
 
 
 def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> None:
@@ -182,29 +213,13 @@ def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> 
 
 def continuation(tokenizer, ids: np.ndarray, score, log_probabilities, options: GenerationOptions) -> Continuation:
     """A row up to a stop token or string. Shape: (N,) with -1 after the end, (), (N,)"""
-    writer, texts, length, reason = Detokenizer(tokenizer, options.stop), [], 0, "length"
-    while length < (ids >= 0).sum() and reason != "stop":
+    writer, texts, length, ended = new_writer(tokenizer, options), [], 0, False
+    while length < (ids >= 0).sum() and not ended:
         token_id, length = ids[length], length + 1
         is_stop = token_id in options.stop_ids
         texts.append("" if is_stop else writer.add(token_id))
-        reason = "stop" if is_stop or writer.stopped is not None else "length"
+        ended = is_stop or writer.stopped is not None
+    reason = "stop" if ended else "length" if length == options.max_new_tokens else "forbidden"
     text, log_probabilities = "".join(texts) + writer.finish(), log_probabilities[:length]
     score = score if options.num_beams > 1 else log_probabilities.sum()
     return Continuation(text, ids[:length].tolist(), log_probabilities.tolist(), reason, float(score))
-
-
-class StopWatch:
-    """Tells whether a row has written a stop string; reads every token once."""
-
-    def __init__(self, tokenizer, options: GenerationOptions):
-        self.tokenizer, self.options = tokenizer, options
-        self.rows: dict[int, tuple[Detokenizer, int]] = {}
-
-    def __call__(self, row: int, ids: np.ndarray) -> bool:
-        """Shape: (N,) all new ids of the row, -1 in empty slots"""
-        writer, read = self.rows.get(row) or (Detokenizer(self.tokenizer, self.options.stop), 0)
-        new = ids[ids >= 0][read:]
-        for token_id in new:
-            writer.add(token_id)
-        self.rows[row] = writer, read + len(new)
-        return writer.stopped is not None

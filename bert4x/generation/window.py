@@ -82,6 +82,8 @@ def stream_in_windows(
             if token.is_stop:
                 return
             new.append(token.id)
+        if len(new) < now.max_new_tokens:  # no token was allowed
+            return
         done, prompt = done + len(new), joined(prompt, np.array(new, "int32"))
 
 

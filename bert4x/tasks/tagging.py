@@ -7,7 +7,7 @@ import numpy as np
 
 from bert4x.checkpoints.heads import bio_tags
 from bert4x.errors import ConfigError
-from bert4x.layers.crf import best_path, log_softmax
+from bert4x.layers.crf import log_softmax
 from bert4x.metrics.spans import find_entities
 
 NEVER = -1e12  # the score of tags that cannot follow each other: finite, so that sums of it are
@@ -49,21 +49,37 @@ class Bio:
 
         Shape: the scores of tags (T, L), and of each after each other (T - 1, L, L)
         """
-        places, steps = places.astype("float64"), steps + self.steps
-        places[0] += self.first
-        path = best_path(places, steps)
-        spans = [(label, first, end - 1) for label, first, end in find_entities([self.tags[tag] for tag in path])]
-        if not scored or not spans:
-            return [(span, 1.0) for span in spans]
-        before, after = log_sums(places, steps)
-        said = np.take_along_axis(places, path[:, None], 1)[:, 0]
-        through = np.cumsum([0, *(steps[range(len(steps)), path[:-1], path[1:]] + said[1:])])
-        total = np.logaddexp.reduce(before[-1])
-        logs = [
-            before[first, path[first]] + through[last] - through[first] + after[last, path[last]] - total
-            for _, first, last in spans
-        ]
-        return [(span, min(float(np.exp(log)), 1.0)) for span, log in zip(spans, logs, strict=True)]
+        return self.decode_all([(places, steps)], scored)[0]
+
+    def decode_all(
+        self, potentials: Sequence[tuple[np.ndarray, np.ndarray]], scored: bool = True
+    ) -> list[list[tuple[Span, float]]]:
+        """`decode` for several texts at once, which is many times faster: NumPy takes a step of all of them together.
+
+        Shape: for each text (T, L), and (T - 1, L, L) or (T - 1, 1, 1)
+        """
+        places, steps, lengths = padded(potentials)
+        places[:, 0] += self.first
+        steps += self.steps
+        paths = best_paths(places, steps, lengths)
+        sums = log_sums(places, steps, lengths) if scored else None
+        found = []
+        for row, length in enumerate(lengths):
+            tags = [self.tags[tag] for tag in paths[row, :length]]
+            spans = [(label, first, end - 1) for label, first, end in find_entities(tags)]
+            if not scored or not spans:
+                found.append([(span, 1.0) for span in spans])
+                continue
+            path, before, after = paths[row, :length], sums[0][row], sums[1][row]
+            said = np.take_along_axis(places[row, :length], path[:, None], 1)[:, 0]
+            through = np.cumsum([0, *(steps[row, range(length - 1), path[:-1], path[1:]] + said[1:])])
+            total = log_sum(before[length - 1], axis=0)
+            logs = [
+                before[first, path[first]] + through[last] - through[first] + after[last, path[last]] - total
+                for _, first, last in spans
+            ]
+            found.append([(span, min(float(np.exp(log)), 1.0)) for span, log in zip(spans, logs, strict=True)])
+        return found
 
 
 class Grouped:
@@ -115,6 +131,12 @@ class Grouped:
         spans = self.group(best) if self.simple else find_entities([self.tags[tag] for tag in best])
         return [((label, first, end - 1), float(likely[first:end].mean())) for label, first, end in spans]
 
+    def decode_all(
+        self, potentials: Sequence[tuple[np.ndarray, np.ndarray]], scored: bool = True
+    ) -> list[list[tuple[Span, float]]]:
+        """`decode` for several texts."""
+        return [self.decode(*one, scored) for one in potentials]
+
     def group(self, best: Sequence[int]) -> list[tuple[str, int, int]]:
         """Runs of one label, from their first token to before the next run's, but those of O."""
         starts = [
@@ -126,17 +148,56 @@ class Grouped:
         return [run for run in runs if run[0] != "O"]
 
 
-def log_sums(places: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The logarithm of the sum of e^score over all paths to each tag, itself included, and from it on, without it.
+def padded(potentials: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The scores of several texts as arrays, and their lengths; what is beyond a text does not matter.
 
-    Shape: (T, L), (T - 1, L, L) -> 2 x (T, L)
+    Shape: for each text (T, L) and (T - 1, L, L) or (T - 1, 1, 1) -> (B, T, L), (B, T - 1, L, L), (B,)
+    """
+    lengths = np.array([len(places) for places, _ in potentials])
+    size, tags = lengths.max(initial=1), potentials[0][0].shape[1]
+    places = np.zeros((len(potentials), size, tags))
+    steps = np.zeros((len(potentials), size - 1, tags, tags))
+    for row, (own, between) in enumerate(potentials):
+        places[row, : len(own)], steps[row, : len(between)] = own, between
+    return places, steps, lengths
+
+
+def best_paths(places: np.ndarray, steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The tags with the largest sum of scores for several texts (Viterbi 1967).
+
+    Shape: (B, T, L), (B, T - 1, L, L), (B,) -> (B, T) int; what is beyond a text does not matter
+    """
+    rows, best, before = np.arange(len(places)), places[:, 0], []
+    for t in range(1, places.shape[1]):
+        through = best[:, :, None] + steps[:, t - 1]
+        before.append(through.argmax(1))
+        best = np.where(t < lengths[:, None], through.max(1) + places[:, t], best)
+    paths = np.empty(places.shape[:2], int)
+    paths[:, -1] = best.argmax(1)
+    for t in range(places.shape[1] - 1, 0, -1):
+        paths[:, t - 1] = np.where(t < lengths, before[t - 1][rows, paths[:, t]], paths[:, t])
+    return paths
+
+
+def log_sums(places: np.ndarray, steps: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The logarithm of the sum of e^score over all paths to each tag, itself included, and from it on, without it; for
+    several texts.
+
+    Shape: (B, T, L), (B, T - 1, L, L), (B,) -> 2 x (B, T, L); what is beyond a text does not matter
     """
     before, after = places.copy(), np.zeros_like(places)
-    for t in range(1, len(places)):
-        before[t] += np.logaddexp.reduce(before[t - 1][:, None] + steps[t - 1], axis=0)
-    for t in range(len(places) - 2, -1, -1):
-        after[t] = np.logaddexp.reduce(steps[t] + places[t + 1] + after[t + 1], axis=1)
+    for t in range(1, places.shape[1]):
+        before[:, t] += log_sum(before[:, t - 1, :, None] + steps[:, t - 1], axis=1)
+    for t in range(places.shape[1] - 2, -1, -1):
+        onward = log_sum(steps[:, t] + (places[:, t + 1] + after[:, t + 1])[:, None], axis=2)
+        after[:, t] = np.where(t + 1 < lengths[:, None], onward, 0.0)
     return before, after
+
+
+def log_sum(x: np.ndarray, axis: int) -> np.ndarray:
+    """The logarithm of the sum of e^x."""
+    most = x.max(axis, keepdims=True)
+    return np.log(np.exp(x - most).sum(axis)) + most.squeeze(axis)
 
 
 def independent(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

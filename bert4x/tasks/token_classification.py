@@ -213,25 +213,42 @@ class TokenClassification(Task):
             return super().divergence(outputs, others)
         return binary_divergence(outputs, others, axis=(1, 3))
 
-    def find(self, piece: Piece, scores: np.ndarray, scored: bool = True) -> list[tuple[tuple, float]]:
-        """The spans of a piece, (label, first token, last token), by the model's output for it, and how likely each is.
+    def find(
+        self, pieces: Sequence[Piece], outputs: Sequence[np.ndarray], scored: bool = True
+    ) -> list[list[tuple[tuple, float]]]:
+        """The spans of some pieces, (label, first token, last token), by the model's output for each, and how likely
+        they are.
 
-        Shape: (T, tags), or of pointers (labels, T, T)
+        Shape: (T, tags) for each piece, or of pointers (labels, T, T)
         """
         if not self.bio:
-            found = [(int(n), int(i), int(j)) for n, i, j in np.argwhere(scores > 0)]
-            # What is the optimum of the loss with soft labels: kexue.fm/archives/9064
-            return [((self.labels[n], i, j), float(1 / (1 + np.exp(-2.0 * scores[n, i, j])))) for n, i, j in found]
-        kept = np.flatnonzero(piece.written & (scores[: piece.length].max(-1) > PADDED / 10))
-        if not len(kept):
-            return []
-        scores = scores[kept].astype("float64")
+            return [self.pointed(scores) for scores in outputs]
+        found: list = [[] for _ in pieces]
+        kept = [
+            np.flatnonzero(piece.written & (scores[: piece.length].max(-1) > PADDED / 10))
+            for piece, scores in zip(pieces, outputs, strict=True)
+        ]
+        some = [n for n, places in enumerate(kept) if len(places)]
+        if not some:
+            return found
+        decoded = self.bio.decode_all(self.potentials([outputs[n][kept[n]] for n in some]), scored)
+        for n, spans in zip(some, decoded, strict=True):
+            found[n] = [((label, kept[n][first], kept[n][last]), score) for (label, first, last), score in spans]
+        return found
+
+    def pointed(self, scores: np.ndarray) -> list[tuple[tuple, float]]:
+        """The spans with a score above 0. Shape: (labels, T, T)"""
+        found = [(int(n), int(i), int(j)) for n, i, j in np.argwhere(scores > 0)]
+        # What is the optimum of the loss with soft labels: kexue.fm/archives/9064
+        return [((self.labels[n], i, j), float(1 / (1 + np.exp(-2.0 * scores[n, i, j])))) for n, i, j in found]
+
+    def potentials(self, several: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What `Bio.decode` takes of the scores of each text. Shape: (T, tags) each"""
+        several = [scores.astype("float64") for scores in several]
         if self.method == "softmax":
-            potentials = independent(scores)
-        else:
-            potentials = self.transitions.potentials(scores, ops.convert_to_numpy(self.transitions.trans))
-        spans = self.bio.decode(*potentials, scored)
-        return [((label, kept[first], kept[last]), score) for (label, first, last), score in spans]
+            return [independent(scores) for scores in several]
+        trans = ops.convert_to_numpy(self.transitions.trans)
+        return [self.transitions.potentials(scores, trans) for scores in several]
 
     def recognize(self, texts: Sequence[str], batch_size: int = 32, scored: bool = True) -> list[list[Entity]]:
         """The entities of each text, in order of their places."""
@@ -242,8 +259,9 @@ class TokenClassification(Task):
         for chosen in batches_by_length([piece.length for _, piece in pieces], batch_size):
             rows = [pieces[n] for n in chosen]
             outputs = self.predict(self.model, self.inputs([piece for _, piece in rows]))
-            for (i, piece), scores in zip(rows, outputs, strict=True):
-                for (label, first, last), score in self.find(piece, scores, scored):
+            found = self.find([piece for _, piece in rows], outputs, scored)
+            for (i, piece), spans in zip(rows, found, strict=True):
+                for (label, first, last), score in spans:
                     start, end = piece.characters(first, last)
                     entities[i].append(Entity(label, start, end, texts[i][start:end], score))
         return [sorted(found, key=lambda e: (e.start, e.end, e.label)) for found in entities]
