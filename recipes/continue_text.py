@@ -75,7 +75,8 @@ def options_of(way: str, args) -> dict:
 
 def show_stream(lm, prompt: str, options: dict) -> None:
     """One text, piece by piece; beams cannot be streamed, since which one wins is known at the end only."""
-    options = {name: value for name, value in options.items() if name not in ("num_return_sequences", "num_beams")}
+    of_several = ("num_return_sequences", "num_beams", "length_penalty")
+    options = {name: value for name, value in options.items() if name not in of_several}
     print(prompt, end="", flush=True)
     for piece in lm.stream(prompt, **options):
         print(piece.text, end="", flush=True)

@@ -182,8 +182,7 @@ def started(engine: Engine, prompts: list[Prompt], start_id: int | None) -> list
     if engine.backbone.config.model != "gpt2" or engine.backbone.application == "unilm":
         raise GenerationError("start_id is for targets and for GPT2; prompts of this model have their start token")
     return [
-        Prompt(np.append([start_id], prompt.ids), np.append(prompt.segments[:1], prompt.segments))
-        for prompt in prompts
+        Prompt(np.append([start_id], prompt.ids), np.append(prompt.segments[:1], prompt.segments)) for prompt in prompts
     ]
 
 
