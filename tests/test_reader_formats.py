@@ -39,7 +39,7 @@ class TestHeader:
             "text\tlabel", "Text\tLABEL", "sentence\tlabel", "content\tsentiment",
             "review_body\tstar_rating",
             "文本\t标签", "评论内容\t情感类别", "text_a\tgold_label", "内容\t分类", "微博正文\t情感极性",
-            "query\tclass", "text\tstance", "sms\tlabel",
+            "query\tclass", '"text"\t"label"', "text\tstance", "sms\tlabel",
         ],
     )  # fmt: skip
     def test_never_is_a_class(self, write, said, names):

@@ -116,6 +116,12 @@ def test_one_of_several_labels_may_stand_alone():
         task.prepare([("好", "21")])
 
 
+@pytest.mark.parametrize("row", [(None, "好"), (float("nan"), "好"), (3, "好"), ("很", None), ("很", float("nan"))])
+def test_missing_values_say_the_row(row):
+    with pytest.raises(DataError, match="row 1: "):
+        make(labels=("好", "None", "nan")).prepare([("好", "好"), row])
+
+
 class TestLongTexts:
     """Of more than 16 tokens: windows of 14 and two special ones."""
 

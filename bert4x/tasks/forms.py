@@ -49,8 +49,9 @@ def form_of(task: str) -> Form:
 def labelled_rows(task, path, columns: Columns, say: Say) -> list:
     if getattr(task, "multi_label", False) and not columns.several:
         columns = dataclasses.replace(columns, several=",")
+    labels = None if getattr(task, "problem_type", None) == "regression" else task.labels
     return read_labelled(
-        path, texts=columns.texts, separator=columns.several, labels=task.labels, header=columns.header, say=say,
+        path, texts=columns.texts, separator=columns.several, labels=labels, header=columns.header, say=say,
         text_column=columns.text, pair_column=columns.pair, label_column=columns.label,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from bert4x import layers as L
 from bert4x.errors import ConfigError, TokenizerError
 from bert4x.metrics import bleu, rouge
 from bert4x.tasks.task import Task
-from bert4x.tasks.text import as_texts, batches_by_length
+from bert4x.tasks.text import as_texts, batches_by_length, check_texts
 from bert4x.training.batches import padded_length
 from bert4x.training.losses import masked_crossentropy
 from bert4x.training.report import watched
@@ -90,6 +90,8 @@ class Seq2Seq(Task):
         return predicting_at_places(self.backbone.backbone).build().model
 
     def prepare(self, rows):
+        for number, row in enumerate(rows):
+            check_texts(row, number)
         sources = self.sources([source for source, _ in rows])
         targets = self.cut([target for _, target in rows], self.max_target + 1, "targets", self.max_target)
         self.skipped.clear()

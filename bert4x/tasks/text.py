@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bert4x.errors import InputError, TokenizerError
+from bert4x.errors import DataError, InputError, TokenizerError
 from bert4x.training.report import with_bar
 
 CLOSERS = "”’」』】）》〉)\"'"
@@ -143,6 +143,13 @@ def as_texts(texts: str | Iterable[str]) -> tuple[bool, list[str]]:
     if wrong := [text for text in texts if not isinstance(text, str)]:
         raise InputError(f"found {wrong[0]!r:.60}; expected a text, or a list of texts")
     return one, texts
+
+
+def check_texts(texts: Sequence, number: int) -> None:
+    """Raises: DataError, with the number of the row from 0, where one is no text, such as a missing value."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise DataError(f"row {number}: found {text!r:.40} among {texts!r:.80}; expected text, in every row")
 
 
 def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

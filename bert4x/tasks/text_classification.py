@@ -10,8 +10,9 @@ from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, InputError, nearest
+from bert4x.tasks.readers.table import is_missing
 from bert4x.tasks.task import Task
-from bert4x.tasks.text import batches_by_length
+from bert4x.tasks.text import batches_by_length, check_texts
 from bert4x.tasks.windows import encode_windows
 from bert4x.training.losses import binary_divergence, masked_crossentropy, multilabel_categorical_crossentropy
 from bert4x.training.report import watched
@@ -133,6 +134,8 @@ class TextClassification(Task):
         if len({len(row) for row in rows}) > 1:
             raise DataError("some rows have one text, others two; expected (text, label), or (text, text, label)")
         examples = []
+        for number, row in enumerate(rows):
+            check_texts(row[:-1], number)
         for text, token_ids, segment_ids in self.windows([row[:-1] for row in rows], "rows"):
             row = rows[text]
             if self.problem_type == "regression":
@@ -140,9 +143,9 @@ class TextClassification(Task):
                 continue
             several = self.multi_label and isinstance(row[-1], Collection) and not isinstance(row[-1], str)
             labels = row[-1] if several else [row[-1]]
-            unknown = [label for label in labels if str(label) not in numbers]
+            unknown = [label for label in labels if is_missing(label) or str(label) not in numbers]
             if unknown:
-                raise DataError(f"label {unknown[0]!r} of {row[0][:30]!r}; expected one of {self.labels}")
+                raise DataError(f"row {text}: label {unknown[0]!r} of {row[0][:30]!r}; expected one of {self.labels}")
             examples.append(Example(token_ids, segment_ids, tuple(numbers[str(label)] for label in labels), text))
         return examples
 

@@ -13,7 +13,7 @@ from bert4x.layers.crf import PADDED
 from bert4x.metrics.spans import count
 from bert4x.tasks.tagging import Bio, Grouped, independent
 from bert4x.tasks.task import Task
-from bert4x.tasks.text import Piece, as_texts, batches_by_length, encode_pieces
+from bert4x.tasks.text import Piece, as_texts, batches_by_length, check_texts, encode_pieces
 from bert4x.training.losses import binary_divergence, masked_crossentropy, sparse_global_pointer_crossentropy
 from bert4x.training.report import watched
 
@@ -148,7 +148,8 @@ class TokenClassification(Task):
 
     def prepare(self, rows):
         examples = []
-        for row in rows:
+        for number, row in enumerate(rows):
+            check_texts([row["text"]], number)
             pieces, found = encode_pieces(self.tokenizer, row["text"], self.maxlen), 0
             entities = self.entities(row, pieces)
             for piece in pieces:

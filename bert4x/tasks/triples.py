@@ -13,7 +13,7 @@ from bert4x.metrics.spans import count_triples
 from bert4x.tasks.readers.json_rows import field, json_lines
 from bert4x.tasks.readers.labelled import not_empty
 from bert4x.tasks.task import Task
-from bert4x.tasks.text import Piece, as_texts, batches_by_length, encode_pieces
+from bert4x.tasks.text import Piece, as_texts, batches_by_length, check_texts, encode_pieces
 from bert4x.training.report import watched
 
 TYPES = ("subject_type", "object_type")
@@ -154,6 +154,8 @@ class TripleTask(Task):
         Raises: DataError for a predicate outside the schema.
         """
         numbers = {predicate: i for i, predicate in enumerate(self.predicates)}
+        for number, row in enumerate(rows):
+            check_texts([row["text"]], number)
         rows = [(row["text"], list(dict.fromkeys(map(tuple, row["spo_list"])))) for row in rows]
         for text, triples in rows:
             for _, predicate, _ in triples:

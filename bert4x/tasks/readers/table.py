@@ -77,7 +77,7 @@ def delimited(path, wanted, header, say, known) -> Iterator[list[Cell]]:
     start = list(itertools.islice(rows, PEEK))
     if not start:
         return
-    first = [cell.strip() for cell in start[0][1]]
+    first = [cell.strip().strip("\"'").strip() for cell in start[0][1]]  # some write names, but no text, in quotes
     found = header
     if header is None:
         found = not (set(known or ()) & set(first)) and is_header(first, [row for _, row in start[1:]], wanted)
