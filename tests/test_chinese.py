@@ -77,7 +77,7 @@ def test_help_keeps_to_the_width_of_the_terminal(locale, command, monkeypatch):
 
 
 def test_cards(locale):
-    args = SimpleNamespace(model=None, epochs=3)
+    args = SimpleNamespace(model=None, epochs=3, command="python recipes/text_classification.py")
     task = SimpleNamespace(name="text-classification")
     done = SimpleNamespace(scores={"accuracy": 0.25}, best_epoch=2.5, folder="runs/x", updates=40, seconds=34.4)
     english = report.card(task, done, args, 9, 4)
@@ -87,6 +87,6 @@ def test_cards(locale):
     assert (
         "在 4 行上评测，取第 2.5 轮（共 3 轮）；用 9 个样本训练，40 次更新，34 秒，起点是 bert4x 自带的小模型。" in card
     )
-    assert "| accuracy | 0.25 |" in card
+    assert "| accuracy | 0.25 |" in card and args.command in card
     done.best_epoch, args.model = None, "bert"
     assert "在 4 行上评测；用 9 个样本训练" in report.card(task, done, args, 9, 4)
