@@ -69,6 +69,12 @@ def test_pointers_in_the_place_of_parts(tmp_path):
             open_checkpoint(folder)
 
 
+def test_what_is_no_file_of_weights(tmp_path):
+    folder = write_checkpoint(tmp_path / "a", "hf", config_of())
+    with pytest.raises(UnknownFormatError, match=r"config\.json is no file of weights; pass its folder"):
+        open_checkpoint(folder / "config.json")
+
+
 def test_a_pointer_in_the_place_of_a_vocabulary(tmp_path):
     """It would be a vocabulary of three tokens."""
     for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):

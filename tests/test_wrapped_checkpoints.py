@@ -150,7 +150,7 @@ def test_folder_of_deepspeed(hf, dtype, prefix, tmp_path):
     (folder / "model.safetensors").unlink()
     deepspeed(folder, {prefix + name: array for name, array in arrays.items()})
     step = folder / "global_step500"
-    for path in (folder, step, step / "mp_rank_00_model_states.pt"):
+    for path in (folder, folder / "latest", step, step / "mp_rank_00_model_states.pt"):
         checkpoint = open_checkpoint(path)
         assert (checkpoint.format, checkpoint.config.model) == ("hf", family)
         assert_same_bits(read_all(path), weights)
@@ -227,7 +227,7 @@ def test_saved_model_of_tensorflow_hub(tmp_path):
     (root / "assets").mkdir()
     (root / "assets/vocab.txt").write_text(VOCABULARY)
     write_tf1(root / "variables/variables", named({f"module/{n}": a for n, a in arrays.items()}), checkpoint_file=False)
-    for path in (root, root / "variables", root / "variables/variables"):
+    for path in (root, root / "saved_model.pb", root / "variables", root / "variables/variables"):
         assert_same_bits(read_all(path), draw(config_of()))
         assert bert4x.load_tokenizer(path).vocab_size == 6
     target = bert4x.convert(root, tmp_path / "b", "hf")
@@ -249,7 +249,8 @@ def test_the_step_that_the_checkpoint_file_names(tmp_path, path, mark):
         write_tf1(folder / f"model.ckpt-{step}", named({name: sign * array for name, array in arrays.items()}))
     lines = f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "model.ckpt-343"\n'
     (folder / "checkpoint").write_text(mark + lines, encoding="utf-8")
-    assert_same_bits(read_all(folder), draw(config_of()))
+    for source in (folder, folder / "checkpoint"):
+        assert_same_bits(read_all(source), draw(config_of()))
     (folder / "checkpoint").write_text(lines.replace("500", "900"))
     with pytest.raises(CheckpointNotFoundError, match=r"several .*: model\.ckpt-343, model\.ckpt-500; pass one"):
         open_checkpoint(folder)
