@@ -1,5 +1,7 @@
 """Extended optimizers against one written in NumPy, through `fit` and through bert4x' own training."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -365,3 +367,14 @@ def test_two_rates_leave_the_others_as_they_would_be():
     train_by_fit(model, optimizers.TwoRateAdamW(0.01, faster=["none/of/them"], multiplier=5, weight_decay=0.1))
     for ours, theirs in zip(model.trainable_variables, plain.trainable_variables, strict=True):
         np.testing.assert_array_equal(numpy(ours.value), numpy(theirs.value))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's")
+def test_accumulation_on_replicas_is_refused(monkeypatch):
+    """There, TensorFlow would say something about merge_call."""
+    import tensorflow as tf
+
+    optimizer = optimizers.extend_with_gradient_accumulation(optimizers.Adam)(1e-3, grad_accum_steps=2)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=2))
+    with pytest.raises(errors.ConfigError, match="on 2 replicas"):
+        optimizer.build([keras.Variable(np.ones(2, "float32"))])

@@ -20,6 +20,7 @@ class GradientAccumulation(Extension):
 
     def build(self, variables):
         if not self.built:
+            refuse_replicas()
             super().build(variables)
             self.gradient_sums = self.add_slots(variables, "gradient_sum")
             self.micro_steps = self.add_variable((), dtype="int32", name=f"{OWN}_micro_steps")
@@ -45,6 +46,21 @@ class GradientAccumulation(Extension):
                 total.assign(ops.zeros(total.shape, total.dtype))
 
         when(ops.equal(self.micro_steps, 0), update, [*self.variables, *self._trainable_variables])
+
+
+def refuse_replicas() -> None:
+    """Raises: ConfigError where TensorFlow trains several copies of a model, whose optimizers cannot wait."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ConfigError(
+            f"gradients cannot be accumulated on {replicas} replicas: TensorFlow's strategies allow no condition "
+            "around an update, nor can Keras' gradient_accumulation_steps. Take larger batches, or a recipe with "
+            "--backend jax, --devices and --gradient-accumulation"
+        )
 
 
 class GradientOperations(Extension):
