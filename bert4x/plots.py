@@ -1,28 +1,20 @@
 """Pictures of what models do; they need matplotlib (`pip install matplotlib`)."""
 
-import contextlib
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from bert4x.errors import Bert4xError, InputError
+from bert4x.errors import InputError
+from bert4x.figures import MissingMatplotlibError, families, matplotlib_figure, save
 from bert4x.training.report import best_of
 
-CJK_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei"),
-    *("WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Heiti SC", "Microsoft YaHei", "SimHei", "SimSun"),
-    *("Droid Sans Fallback", "AR PL UMing CN", "AR PL UKai CN", "Arial Unicode MS", "Unifont"),
-)
+__all__ = ["MissingMatplotlibError", "attention", "comparison", "curves", "decoding_paths"]
+
 COLOURS = {"l2r": "#1764ab", "r2l": "#c4501b"}
 NAMES = {"l2r": "left to right", "r2l": "right to left"}
 FLOOR = -4.0  # log-probabilities below it have the palest colour
-
-
-class MissingMatplotlibError(Bert4xError, ImportError):
-    """Pictures need matplotlib, which is not installed."""
 
 
 def decoding_paths(paths: Sequence[Any], labels: Any, path: str | os.PathLike | None = None, title: str = ""):
@@ -253,11 +245,6 @@ def draw_row(axes, one: Any, texts: list[str], place: int, width: int, won: bool
     axes.text(1.01, place, score, va="center", fontsize=10, fontweight=weight, color=colour, transform=right)
 
 
-def families(font: str | None) -> list[str]:
-    """Fonts to look for characters in, in this order."""
-    return [font, "DejaVu Sans"] if font else ["DejaVu Sans"]
-
-
 def draw_sum(axes, one: Any, width: int, won: bool) -> None:
     """The log-probability of a hypothesis as it grows, from its own side."""
     step = 1 if one.direction == "l2r" else -1
@@ -289,55 +276,3 @@ def dress(figure, above, below, paths: list[Any], width: int, title: str, font: 
     below.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(title, fontsize=12, family=families(font))
-
-
-def matplotlib_figure(text: str = ""):
-    """The class of figures, with a canvas of its own and no window, and a font with Chinese characters or None. There
-    is a warning when there are some in the text, which is all that will be drawn, and in no font.
-
-    Raises: MissingMatplotlibError
-    """
-    try:
-        from matplotlib import font_manager
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingMatplotlibError("pictures need matplotlib: pip install matplotlib") from error
-    font = chinese_font(font_manager.fontManager)
-    if font is None and is_chinese(text):  # one may have been installed since matplotlib made its list
-        known = {entry.fname for entry in font_manager.fontManager.ttflist}
-        for file in set(font_manager.findSystemFonts()) - known:
-            with contextlib.suppress(RuntimeError, OSError):  # a format that matplotlib cannot read
-                font_manager.fontManager.addfont(file)
-        font = chinese_font(font_manager.fontManager)
-        if font is None:
-            warnings.warn(
-                "matplotlib finds no font with Chinese characters, they are drawn as boxes; install one: the package "
-                "fonts-noto-cjk (Debian, Ubuntu), google-noto-sans-cjk-fonts (Fedora), noto-fonts-cjk (Arch)",
-                stacklevel=3,
-            )
-    return Figure, font
-
-
-def is_chinese(text: str) -> bool:
-    """Whether a text has characters that only Chinese fonts have: ideographs, and the punctuation among them."""
-    return any(
-        "\u2e80" <= c <= "\u9fff"
-        or "\uf900" <= c <= "\ufaff"
-        or "\uff00" <= c <= "\uffef"
-        or "\U00020000" <= c <= "\U0003ffff"
-        for c in text
-    )
-
-
-def save(figure, path: str | os.PathLike | None, dpi: int) -> None:
-    """Writes a figure, unless there is no path; what is drawn as a box has been said once."""
-    if path is not None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(path, dpi=dpi)
-
-
-def chinese_font(manager) -> str | None:
-    """The name of an installed font with Chinese characters."""
-    installed = {entry.name for entry in manager.ttflist}
-    return next((name for name in CJK_FONTS if name in installed), None)

@@ -129,7 +129,7 @@ def test_picture(tmp_path):
     figure = plots.attention(weights, list("床前明月"), list("光疑是"), path=tmp_path / "x.png", title="Layer 1")
     assert (tmp_path / "x.png").stat().st_size > 5000
     panels = [axes for axes in figure.axes if axes.images]
-    assert len(panels) == 5 and np.array_equal(panels[2].images[0].get_array(), weights[2])
+    assert len(panels) == 5 and np.allclose(panels[2].images[0].get_array(), weights[2])
     assert [label.get_text() for label in panels[0].get_yticklabels()] == list("床前明月")
     assert [label.get_text() for label in panels[0].get_xticklabels()] == list("光疑是")
     assert (

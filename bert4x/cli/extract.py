@@ -70,7 +70,7 @@ def show(text: str, found) -> None:
 
 def check_picture(path: Path) -> None:
     """Before anything is computed. Raises: MissingMatplotlibError; InputError for a file that cannot be written."""
-    from bert4x.plots import matplotlib_figure
+    from bert4x.figures import matplotlib_figure
 
     kinds = matplotlib_figure()[0]().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
