@@ -86,7 +86,7 @@ def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
             with reading(pieces):
                 return _sentencepiece(pieces, settings, _model_type(folder, config))
         except MissingPackageError as error:
-            warnings.warn(f"{pieces} is not loaded: {error}", stacklevel=3)
+            warnings.warn(f"no tokenizer is loaded: {error}", stacklevel=3)
             return None
     if vocab is not None:
         with reading(vocab):
