@@ -18,6 +18,7 @@ from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.tensors import BFLOAT16, from_array
+from bert4x.generation import GenerationOptions
 
 FORMATS = {"hf": "bert", "tf1": "bert", "keras": "bert", "bert4x": "bert", "megatron": "gpt2"}
 WEIGHTS = {
@@ -451,3 +452,39 @@ def test_no_path_gives_random_weights(originals, tmp_path, monkeypatch):
                 model = bert4x.load(originals / format, **options)
             paths = [v.path for v in model.variables if "seed_generator" not in v.path]
             assert sorted(given) == sorted(paths)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.5])
+def test_ids_that_are_no_integers(hf, value):
+    model = bert4x.load(hf[0])
+    ids, segments = np.array([[2.0, value, 3.0]]), np.zeros((1, 3), int)
+    for use in (model, model.predict, model.predict_on_batch):
+        with pytest.raises(errors.InputError, match=r"expected integers|outside the table"):
+            use([ids, segments])
+    whole = np.array([[2.0, 1.0, 3.0]])  # as some pipelines of data give them
+    expected = model.predict([whole.astype(int), segments], verbose=0)
+    np.testing.assert_array_equal(model.predict([whole, segments], verbose=0), expected)
+
+
+def test_empty_batches(hf):
+    model, nothing = bert4x.load(hf[0]), np.zeros((0, 3), int)
+    for use in (model.predict, model.predict_on_batch):
+        with pytest.raises(errors.InputError, match="the batch is empty"):
+            use([nothing, nothing])
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 10**6}, {"num_return_sequences": 10**6}, {"num_beams": 2.5}])
+def test_more_beams_than_any_memory_holds(options):
+    with pytest.raises(errors.GenerationError, match="expected at least 1, at most"):
+        GenerationOptions(**options)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.5, None, "x"])
+def test_odd_numbers_for_a_tokenizer(value):
+    tokenizer = bert4x.load_tokenizer()
+    for use in (tokenizer.ids_to_tokens, tokenizer.decode):
+        with pytest.raises(errors.TokenizerError, match="id"):
+            use([2, value])
+    if value is not None:
+        with pytest.raises(errors.TokenizerError, match="maxlen"):
+            tokenizer.encode("今天天气", maxlen=value)

@@ -123,6 +123,7 @@ class GenerationOptions:
 
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
+MAX_BEAMS, MAX_SEQUENCES = 4096, 10_000  # of a prompt: each takes a row of scores as long as the vocabulary
 INTEGER, NUMBER = numbers.Integral, numbers.Real
 CHECKS = {
     "max_new_tokens": (INTEGER, lambda v: v >= 1, "at least 1"),
@@ -133,8 +134,8 @@ CHECKS = {
     "min_p": (NUMBER, lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "repetition_penalty": (NUMBER, lambda v: 0 < v < float("inf"), "a number above 0; 1 is none"),
     "no_repeat_ngram_size": (INTEGER, lambda v: v >= 0, "at least 0; 0 is none"),
-    "num_beams": (INTEGER, lambda v: v >= 1, "at least 1"),
-    "num_return_sequences": (INTEGER, lambda v: v >= 1, "at least 1"),
+    "num_beams": (INTEGER, lambda v: 1 <= v <= MAX_BEAMS, f"at least 1, at most {MAX_BEAMS}"),
+    "num_return_sequences": (INTEGER, lambda v: 1 <= v <= MAX_SEQUENCES, f"at least 1, at most {MAX_SEQUENCES}"),
     "length_penalty": (NUMBER, lambda v: abs(v) < float("inf"), "a finite number"),
     "seed": (INTEGER, lambda v: v >= 0, "at least 0"),
     "start_id": (INTEGER, lambda v: v >= 0, "an id"),

@@ -24,6 +24,8 @@ def checks_arrays(name: str):
     def checked(self, x=None, *args, **kwargs):
         if isinstance(x, np.ndarray | dict | list | tuple):
             self.check(x)
+            if self.config is not None and np.shape(by_layer(self, x)[0][self.inputs[0].name])[0] == 0:
+                raise InputError("the batch is empty: token_ids have no rows")
         return method(self, x, *args, **kwargs)
 
     return checked
@@ -151,6 +153,8 @@ class TransformerModel(keras.Model):
                 continue
             if ids.dtype.kind not in "biuf":
                 raise InputError(f"{what} ids are {ids.dtype}; expected integers, such as Tokenizer.encode gives")
+            if ids.dtype.kind == "f" and not (ids == np.floor(ids)).all():  # NaN equals nothing
+                raise InputError(f"{what} ids have {ids[ids != np.floor(ids)].flat[0]}; expected integers")
             if ids.min() < 0 or ids.max() >= size:
                 bad = ids[(ids < 0) | (ids >= size)].flat[0]
                 raise InputError(f"{what} id {bad} is outside the table of {size} rows. Is the vocabulary the model's?")

@@ -1,5 +1,6 @@
 """Filling [MASK]: the task BERT was pretrained on (Devlin et al. 2018, section 3.1)."""
 
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ class FillMask:
 
     def __call__(self, text: str | Sequence[str], top_k: int = 5) -> list:
         """The fillings of each [MASK] in the text; of a list of texts, a list for each."""
-        if top_k < 1:
-            raise InputError(f"top_k is {top_k}; expected at least 1")
+        if isinstance(top_k, bool) or not isinstance(top_k, numbers.Integral) or top_k < 1:
+            raise InputError(f"top_k is {top_k}; expected an integer, at least 1")
         one, texts = as_texts(text)
         found = [self.fill(text, top_k) for text in texts]
         return found[0] if one else found

@@ -1,6 +1,7 @@
 """What all tokenizers share: start and end tokens, pairs, truncation, batches."""
 
 import json
+import numbers
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -109,7 +110,7 @@ class TokenizerBase:
 
     def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
         """The token of each id."""
-        return [self.id_to_token(int(token_id)) for token_id in ids]
+        return [self.id_to_token(as_id(token_id)) for token_id in ids]
 
     def tokenize(self, text: str, maxlen: int | None = None) -> list[str]:
         """Tokens of a text with the start and end tokens, at most `maxlen` of them (cut before the end token).
@@ -192,6 +193,7 @@ class TokenizerBase:
         return encoded[: len(firsts)], encoded[len(firsts) :] or [None] * len(firsts)
 
     def _join(self, first, second, maxlen, pattern, truncate_from) -> tuple[list[int], list[int]]:
+        check_length(maxlen)
         if pattern not in ("S*E*E", "S*ES*E"):
             raise TokenizerError(f"pattern {pattern!r}; expected 'S*E*E' or 'S*ES*E'")
         dropped = int(self._token_start is not None and pattern == "S*E*E")
@@ -210,6 +212,7 @@ class TokenizerBase:
         """
         a, b = len(first), len(second or ())
         given, maxlen = maxlen, None if maxlen is None else maxlen + dropped
+        check_length(maxlen)
         if maxlen is None or a + b <= maxlen:
             return first, second
         half, other_half = maxlen // 2, maxlen - maxlen // 2
@@ -229,6 +232,23 @@ def _drop(items: list, count: int, index: int) -> list:
     at = index if index >= 0 else len(items) + index + 1 - count
     at = max(0, min(at, len(items) - count))
     return items[:at] + items[at + count :]
+
+
+def check_length(maxlen) -> None:
+    """Raises: TokenizerError for what is neither an integer nor None."""
+    if maxlen is not None and (isinstance(maxlen, bool) or not isinstance(maxlen, numbers.Integral)):
+        raise TokenizerError(f"maxlen is {maxlen!r}; expected an integer, or None")
+
+
+def as_id(value) -> int:
+    """A token's id as an int. Raises: TokenizerError for a fraction, NaN, and what is no number."""
+    try:
+        token_id = int(value)
+    except (TypeError, ValueError, OverflowError):
+        token_id = None
+    if token_id is None or token_id != value:
+        raise TokenizerError(f"a token's id is {str(value)[:80]}; expected an integer")
+    return token_id
 
 
 def without_surrogates(text: str) -> str:
