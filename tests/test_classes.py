@@ -106,5 +106,6 @@ class TestEvaluate:
         file = tmp_path / "valid.jsonl"
         file.write_text(json.dumps({"text": TEXTS[3], "label": [[0, 2, "人"]]}) + "\n")
         status, out, _ = command("evaluate", task.save(tmp_path / "run"), file, "--json")
+        refused(command("evaluate", tmp_path / "run", file, "--plot", tmp_path / "x.png"), "a run for 'token-class")
         expected = task.evaluate([{"text": TEXTS[3], "entities": [("人", 0, 2)]}])
         assert (status, json.loads(out)) == (0, {"rows": 1, "scores": expected})

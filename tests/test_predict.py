@@ -100,7 +100,7 @@ def test_an_error_in_the_last_line_comes_first(runs, tmp_path, command):
     refused(command("predict", runs("classes"), path, out), "line 31, column 'text': found None")
     assert not out.exists()
     refused(command("predict", runs("classes"), tmp_path / "none.txt", out), "no such file")
-    refused(command("predict", tmp_path, path, out), "task.json")
+    refused(command("predict", tmp_path, path, out), "no weights in")
     refused(command("predict", runs("classes"), path, tmp_path / "no" / "out.jsonl"), "is no folder")
 
 

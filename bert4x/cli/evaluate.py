@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from bert4x.cli.predict import add_columns, columns_of, progress, say
+from bert4x.errors import InputError
 
 MOST_COLUMNS = 12  # labels up to which the confusion matrix is printed
 
@@ -33,8 +34,10 @@ def run_evaluate(options) -> int:
     from bert4x.tasks.pipelines import ALIASES, pipeline
     from bert4x.tasks.task import read_task
 
-    name = read_task(Path(options.run_folder))[0]
+    name = read_task(options.run_folder)[0]
     form = form_of(name)
+    if options.plot and name != "text-classification":
+        raise InputError(f"--plot draws the classes of a classifier; {options.run_folder} is a run for {name!r}")
     task = pipeline(next((general for general, others in ALIASES.items() if name in others), name), options.run_folder)
     rows = form.rows(task, options.file, columns, say)
     if name == "text-classification" and getattr(task, "problem_type", None) != "regression":

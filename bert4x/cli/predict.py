@@ -53,7 +53,7 @@ def run_predict(options) -> int:
     from bert4x.tasks.pipelines import ALIASES, pipeline
     from bert4x.tasks.task import read_task
 
-    name = read_task(Path(options.run_folder))[0]
+    name = read_task(options.run_folder)[0]
     form, part = form_of(name), PART * options.batch_size
     name = next((general for general, others in ALIASES.items() if name in others), name)
 
@@ -99,19 +99,15 @@ def run_predict(options) -> int:
 
 
 @contextlib.contextmanager
-def progress(total: int | None, done: int = 0):
-    """A bar with the time left, in a terminal; without a total, one that shows that it runs. Gives a function that is
-    told of how many more are done.
-    """
+def progress(total: int, done: int = 0):
+    """A bar with the time left, in a terminal. Gives a function that is told of how many more are done."""
     if not sys.stderr.isatty():
         yield lambda count: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (
-        (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) if total else (BarColumn(), TimeElapsedColumn())
-    )
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total, completed=done)
         yield lambda count: bar.advance(task, count)
