@@ -139,9 +139,9 @@ def test_every_task(runs, tmp_path, command, name):
     path = tmp_path / "in.jsonl"
     row = {"question": "今天好吗", "passage": "床前明月光，疑是地上霜。"} if name == "reading" else {"text": TEXTS[9]}
     path.write_text(json.dumps(row) + "\n")
-    status, out, _ = command("predict", runs(name), path, "-")
+    status, out, said = command("predict", runs(name), path, "-")
+    assert status == 0, said
     found = json.loads(out)
-    assert status == 0
     if name == "reading":
         answer = found["answer"]
         assert found["question"] == row["question"]
