@@ -32,7 +32,7 @@ KINDS = {
     **dict.fromkeys(("multi_label", "pooler"), (bool,)),
     **dict.fromkeys(("method", "long", "problem_type"), (str,)),
 }
-NULLABLE = ("labels", "tags", "problem_type", "pooler")
+NULLABLE = ("labels", "tags", "problem_type", "pooler", "stride")
 MAX_SETTING = 1 << 20
 # tanh(x) is x in float32 for all |x| below this power of 2.
 LINEAR = -12
