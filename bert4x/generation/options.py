@@ -169,14 +169,10 @@ def read_options(given: dict) -> GenerationOptions:
         if name not in NAMES:
             raise GenerationError(f"no option {name!r}; {nearest(name, NAMES)}")
     options = GenerationOptions(**given)
-    if options.num_beams == 1:
-        for name in ("length_penalty", "early_stopping"):
-            if getattr(options, name) != getattr(GenerationOptions, name):
-                raise GenerationError(f"{name} is of beam search; give num_beams, or leave it out")
-        if options.num_return_sequences > 1 and not options.samples:
-            raise GenerationError(
-                f"do_sample=False writes one text, not num_return_sequences = {options.num_return_sequences}; sample, "
-                "or give num_beams"
-            )
+    if options.num_return_sequences > 1 and options.num_beams == 1 and not options.samples:
+        raise GenerationError(
+            f"do_sample=False writes one text, not num_return_sequences = {options.num_return_sequences}; sample, "
+            "or give num_beams"
+        )
     least = max(given.get("forced_ids") or {}, default=0)
     return dataclasses.replace(options, min_new_tokens=least) if least > options.min_new_tokens else options
