@@ -94,7 +94,9 @@ def test_the_padding_mask_on_top(on_top):
     inputs = inputs | {"token_ids": np.where(inputs["padding_mask"], inputs["token_ids"], 5)}
     kernel, bias = (array(v) for v in above.get_layer("Scores").variables)
     expected = array(model(inputs)) @ kernel + bias
-    close(above(inputs), expected, 1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        close(above(inputs), expected, 1e-4)
     ids_only = {name: inputs[name] for name in ("token_ids", "segment_ids")}
     assert np.abs(array(above(ids_only)) - array(above(inputs))).max() > 1e-3
 

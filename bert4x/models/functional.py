@@ -195,7 +195,10 @@ def take_names(call: Callable) -> Callable:
             ours = any(name.endswith(INPUT_NAMES["token_ids"]) for name in names)
             if ours and not set(names) <= set(inputs):
                 inputs, mask = standardize(self, inputs, kwargs.pop("mask", None))
-                kwargs |= {} if mask is None else {"mask": mask}
+                if mask is not None:
+                    with warnings.catch_warnings():  # Keras says that the mask ends at the model; within, it counts
+                        warnings.filterwarnings("ignore", message=".*does not support masking")
+                        return call(self, inputs, *args, mask=mask, **kwargs)
         return call(self, inputs, *args, **kwargs)
 
     return called
