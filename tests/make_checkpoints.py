@@ -32,13 +32,18 @@ def config_of(family="bert", **changes) -> TransformerConfig:
 
 
 def draw(config, dtype="float32", *, heads=True, any_bits=False, seed=0) -> dict[str, np.ndarray]:
-    """Our path -> random values; with `any_bits` every bit pattern, NaN payloads, infinities and -0 among them."""
+    """Our path -> random values; with `any_bits` every bit pattern of a finite number, -0 among them."""
     generator, dtype = np.random.default_rng(seed), DTYPES[dtype]
     shapes = {path: shape for path, (shape, head) in variables(config).items() if heads or head is None}
     if any_bits:
-        limit = 1 << 8 * dtype.itemsize
-        unsigned = f"u{dtype.itemsize}"
-        return {path: generator.integers(0, limit, s).astype(unsigned).view(dtype) for path, s in shapes.items()}
+        size, found = 8 * dtype.itemsize, {}
+        for path, shape in shapes.items():
+            bits = generator.integers(0, 1 << size, shape).astype(f"u{dtype.itemsize}")
+            with np.errstate(invalid="ignore"):
+                infinite = ~np.isfinite(bits.view(dtype).astype("float64"))
+            bits[infinite] ^= 1 << size - 2  # the highest bit of the exponent
+            found[path] = bits.view(dtype)
+        return found
     return {path: (0.4 * generator.standard_normal(shape)).astype(dtype) for path, shape in shapes.items()}
 
 

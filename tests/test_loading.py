@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import transformers_models
 from battery import array, close
+from conftest import VOCABULARY
 from make_checkpoints import assert_same_bits, config_of, draw, open_checkpoint, read_all, write_checkpoint
 from random_models import random_inputs, tiny_config
 
@@ -248,3 +249,13 @@ def test_other_backends(backend, tmp_path):
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     assert f"{backend} {{'with_nsp': 0.0, 'with_mlm': 0.0}}" in run.stdout
+
+
+def test_a_gpt2_over_berts_vocabulary_says_that_prompts_are_read_without_cls(tiny):
+    folder = tiny("uer", "gpt2")
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"start_id=2\)"):
+        bert4x.load(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bert4x.load(folder, application="encoder")

@@ -98,6 +98,15 @@ def load(
             stacklevel=2,
         )
     backbone.model.tokenizer = tokenizer if keep is None else None
+    start = getattr(backbone.model.tokenizer, "start_id", None)
+    if config.model == "gpt2" and application == "lm" and start is not None:
+        token = tokenizer.id_to_token(start)
+        warnings.warn(
+            f"this GPT2 has a vocabulary with {token}, but a prompt is read without it. Models of UER were trained on "
+            f"texts that begin with it: for those say generate(..., start_id={start}), or write {token} before the "
+            "prompt",
+            stacklevel=2,
+        )
     return backbone.model
 
 
