@@ -88,7 +88,7 @@ def test_picture(run, tmp_path):
 def test_bad_input(run, command, saved, tmp_path):
     refused(run(TEXT, "--batch-size", 0), "--batch-size is 0")
     refused(run("--file", tmp_path / "none"), "no such file")
-    refused(command("extract", tmp_path / "none", TEXT), "task.json", "does not exist")
+    refused(command("extract", tmp_path / "none", TEXT), "CheckpointNotFoundError", "does not exist")
     (tmp_path / "task.json").write_text('{"task": "text-classification", "settings": {}}', "utf-8")
     refused(command("extract", tmp_path, TEXT), "text-classification", "triple-extraction")
 

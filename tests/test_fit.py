@@ -123,14 +123,15 @@ def test_the_best_weights_are_taken():
     assert same(weights(task), scored[1])
 
 
-def test_in_a_folder(tmp_path, capsys):
+def test_in_a_folder(tmp_path, capsys, monkeypatch):
     """A recipe's run: opened by pipeline; the cell run again trains nothing; other rows or options are refused."""
+    monkeypatch.setattr(sys, "argv", ["the_program.py"])
     task, rows = made()
     done = task.fit(rows, rows, tmp_path / "run", **QUICK)
     for name in ("README.md", "metrics.jsonl", "model.safetensors", "task.json", "args.json"):
         assert (tmp_path / "run" / name).is_file()
     card = (tmp_path / "run/README.md").read_text("utf-8")
-    assert "task.fit(rows, valid, output=" in card and "epochs=2" in card and sys.argv[0] not in card
+    assert "task.fit(rows, valid, output=" in card and "epochs=2" in card and "the_program" not in card
     task_again, _ = made()
     capsys.readouterr()
     again = task_again.fit(rows, rows, tmp_path / "run", **QUICK)

@@ -159,7 +159,7 @@ def test_entity_scores_are_those_of_seqeval(places, scheme, theirs):
         ([""], None, "tag 0 is ''"),
         ([3], None, "tag 0 is 3"),
         (["S-PER"], "BIO", "expected O or B-LABEL or I-LABEL$"),
-        (["O"], "BIOE", "no scheme 'BIOE'; did you mean 'BIOES'"),
+        (["O"], "BIOE", "no scheme 'BIOE'; did you mean 'BIO'"),
     ],
 )
 def test_bad_tags(tags, scheme, message):

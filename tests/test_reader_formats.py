@@ -127,7 +127,7 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"text_column": "revue"}, "no column 'revue'; did you mean 'review'"),
+            ({"text_column": "reviw"}, "no column 'reviw'; did you mean 'review'"),
             ({"label_column": "7"}, "no column 7; expected 1 to 3"),
             ({"label_column": 0}, "no column 0; expected 1 to 3"),
         ],

@@ -77,7 +77,8 @@ def pretraining_class(name: str) -> type:
     cls = backbone_class(name)
     if not issubclass(cls, Bert):
         raise ConfigError(f"cannot pretrain {name!r} on masked tokens; expected a BERT or an ALBERT")
-    return type(f"Pretraining{cls.__name__}", (PretrainingInputs, cls), {})
+    # It has the family's own weights and no others, so that what is saved of it is one of the family.
+    return type(f"Pretraining{cls.__name__}", (PretrainingInputs, cls), {"model_name": cls.model_name})
 
 
 class Pretrainer:
