@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import bert4x
+from bert4x.recipe import SMOKE
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -73,7 +74,8 @@ def test_the_ways_differ_in_what_they_should():
 
 def test_the_four_published_tasks(recipe, few_shot):
     lines = recipe("few_shot_generation.py", "--smoke")
-    rows = [cells(line) for line in lines[2:]]
+    rows = [cells(line) for line in lines[2:-1]]
+    assert lines[-1] == SMOKE
     assert [row[0] for row in rows] == list(few_shot.TASKS)
     assert [row[3] for row in rows] == ["北京", "bird", "杨振宁", "张红,体重,140斤"]
     between = few_shot.separator(SimpleNamespace(encode=list))  # a vocabulary with line breaks, as CPM-LM's

@@ -205,6 +205,7 @@ def take_names(call: Callable) -> Callable:
 
 
 Functional.__call__ = take_names(Functional.__call__)
+Functional.call = take_names(Functional.call)  # which training and predicting on JAX call at once
 
 
 def unpickled(load: Callable, args: tuple, tokenizer):
