@@ -38,7 +38,7 @@ class Task:
 
     Args:
         backbone: what `bert4x.load` gives, with its tokenizer.
-        maxlen: tokens of a text, special ones included; longer texts are cut in training, and split when called.
+        maxlen: tokens of a text, special ones included; what becomes of longer ones, each task says.
     Raises: TokenizerError without a vocabulary, ConfigError when the model has fewer positions than `maxlen`.
     """
 
