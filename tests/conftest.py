@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from exhaustive import stays
 from random_models import random_weights, tiny_config
 
 from bert4x.checkpoints.tensors import from_array
 from bert4x.checkpoints.write import write, write_config
 from bert4x.cli import main
 from bert4x.config import TransformerConfig
+
+# XLA, of TensorFlow and JAX, compiles in three quarters of the time so; what it computes is the same. Tests compile
+# hundreds of functions and run most of them once.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = "床前明月光疑是地上霜今天天气很好我们去公园散步吧举头望低思故乡语言模型，。"
@@ -25,6 +30,14 @@ STAND_INS = {
     "bert-base-chinese": ("bert", "hf"),
     "CPM-1-Generate": ("gpt2", "megatron"),
 }
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not ask for
+def pytest_collection_modifyitems(items):
+    """Marks the cases of long sweeps that only `-m exhaustive` tries."""
+    for item in items:
+        if not stays(item.path.name, getattr(item, "originalname", ""), item.name):
+            item.add_marker(pytest.mark.exhaustive)
 
 
 def write_tiny(folder, model="bert", format="hf", *, seed=0, heads=True, shards=None, **sizes) -> Path:

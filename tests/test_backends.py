@@ -52,7 +52,7 @@ def test_parity_on(backend):
         cwd=TESTS.parent,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=5400,
         check=False,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]

@@ -31,7 +31,7 @@ def test_generation_on(backend):
         cwd=TESTS.parent,
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=5400,
         check=False,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
