@@ -22,7 +22,7 @@ from bert4x.training.compiled import value_and_gradients
 DATA = Path(__file__).parents[1] / "recipes/data"
 SCALE = 128.0  # of the loss, so that no gradient underflows in float16
 # Relative error of a gradient. That of a number is 0.0005 and 0.004, and a hundred operations follow one another. The
-# most in bfloat16, at the biases of queries, where much cancels out, depends on the processor: at most 4.8% on some,
+# most in bfloat16, at the biases of queries, where much cancels out, depends on the processor: below 5% on some,
 # and 6.1% on an EPYC with AVX2 alone, where the code of other days has the same numbers.
 MOST = {"mixed_float16": 0.006, "mixed_bfloat16": 0.08}
 
