@@ -41,6 +41,7 @@ from bert4x.errors import (
 from bert4x.hub import store, transfer, web
 from bert4x.hub.archives import extract
 from bert4x.hub.catalogue import catalogue, find, wanted
+from bert4x.hub.names import local
 from bert4x.hub.selection import choose
 from bert4x.hub.transfer import Remote, fetch
 from bert4x.hub.web import UnreachableError, new_session
@@ -99,7 +100,7 @@ def nothing_final(tmp_path):
 
 
 def values(path):
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(local(path))
     return {name: checkpoint.read(name).tobytes() for name in checkpoint.variables}
 
 
@@ -497,7 +498,7 @@ def test_an_entry_of_the_catalogue(server, checkpoints, monkeypatch):
     server.files[f"/bert/{ZIP}.zip"] = zipped(checkpoints["tf1"])
     entry = find(ZIP)
     monkeypatch.setitem(entry.__dict__, "url", url)
-    assert "bert/embeddings/word_embeddings" in open_checkpoint(ZIP).tensors
+    assert "bert/embeddings/word_embeddings" in open_checkpoint(local(ZIP)).tensors
     assert store.read_manifest(store.folder_of(ZIP))["name"] == ZIP
 
 
@@ -557,7 +558,7 @@ def test_huggingface_hubs_cache_is_read(server, tmp_path, monkeypatch):
     assert len(server.requests) == before
     (model,) = hub.cached()
     assert (model.name, model.ours) == (ID, False)
-    assert hub.verify(model) == (1, [])
+    assert hub.check(model) == (1, [])
     with pytest.raises(HubError, match="hf cache"):
         hub.remove(ID)
 
@@ -767,7 +768,7 @@ def test_a_damaged_manifest_is_as_none(server, content):
     assert store.read_manifest(folder) == {}
     assert hub.download(ID) == folder
     assert [model.whole for model in hub.cached()] == [True]
-    assert hub.verify(hub.cached()[0])[1] == []
+    assert hub.check(hub.cached()[0])[1] == []
 
 
 def test_a_password_in_an_address_is_used_and_never_told(server, checkpoints, monkeypatch):

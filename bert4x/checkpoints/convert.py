@@ -21,6 +21,7 @@ from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_id
 from bert4x.checkpoints.write import Progress, write, write_config
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConversionError, nearest
+from bert4x.hub.names import local
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
 DROP = "Pass drop_head=True (--drop-head) to write the model without"
@@ -100,7 +101,8 @@ def convert(
     progress: Progress | None = None,
     drop_head: bool = False,
 ) -> Path:
-    """Writes the checkpoint at `source` into the folder `target` in another format, with its config and vocabulary.
+    """Writes the checkpoint `source`, a path or a name, into the folder `target` in another format, with its config and
+    vocabulary.
 
     `format`: "hf", "tf1", "megatron", "keras" or "bert4x". Values are kept bit for bit unless `dtype` ("float32",
     "float16", "bfloat16") asks otherwise. `shards` is the number of files ("hf") or of model-parallel ranks
@@ -117,7 +119,7 @@ def convert(
         raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}")
     if shards is not None and (shards < 1 or format not in ("hf", "bert4x", "megatron")):
         raise ConversionError(f"shards={shards} does not go with format {format!r}")
-    checkpoint = open_checkpoint(source, config)
+    checkpoint = open_checkpoint(local(source), config)
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
     target = Path(target).expanduser()

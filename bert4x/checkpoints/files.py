@@ -27,10 +27,6 @@ NO_WEIGHTS = re.compile(
 )
 # Files that say what of their folder is meant, not weights themselves.
 POINTING = ("checkpoint", "saved_model.pb", "latest", "latest_checkpointed_iteration.txt")
-# What may be the name of a published checkpoint where it is no path: an address, NAME or OWNER/NAME; no file's name.
-NAME = re.compile(
-    r"\w+://.+|(?!.*\.(safetensors|bin|pth?|h5|keras|index|ckpt|json|txt)$)[\w-][\w.-]*(/[\w.-]+)?(@[\w./-]+)?"
-)
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,7 @@ class Files:
 def locate(source) -> Files:
     """The checkpoint that a path means: a file, the prefix of a TensorFlow checkpoint, or a folder holding one.
 
-    What is no path, but may be the name of a published checkpoint, is fetched (`bert4x.hub`).
-    Raises: CheckpointNotFoundError, UnknownFormatError; for a name, HubError.
+    Raises: CheckpointNotFoundError, UnknownFormatError.
     """
     if not str(source):
         raise CheckpointNotFoundError(f"the path is empty; expected a file or folder with {CONTAINERS}")
@@ -75,10 +70,6 @@ def locate(source) -> Files:
     tf1 = tf1_prefix(path)
     if tf1:
         return Files("tf1", tf1, tf1.parent)
-    if not path.exists() and is_name(source):
-        from bert4x.hub import resolve
-
-        return locate(resolve(source))
     if not path.exists():
         raise CheckpointNotFoundError(f"{path} does not exist; expected a file or folder with {CONTAINERS}")
     if not path.is_file():  # a pipe, which would keep us waiting, or a device
@@ -136,11 +127,6 @@ def refuse_folder(folder: Path) -> Files:
 def default_model() -> Path:
     """The folder of the small model inside the package: one set of weights for encoder, masked LM, LM and UniLM."""
     return Path(__file__).parents[1] / "assets" / "default"
-
-
-def is_name(source) -> bool:
-    """Whether something may be the name of a published checkpoint; a `Path` never is."""
-    return isinstance(source, str) and NAME.fullmatch(source) is not None
 
 
 def is_folder(path: Path) -> bool:

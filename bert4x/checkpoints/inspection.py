@@ -12,6 +12,7 @@ from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
 from bert4x.checkpoints.heads import HeldHead
 from bert4x.errors import ConfigError, NotFiniteError
+from bert4x.hub.names import local
 
 SENTENCES = (
     "床前明月光，疑是地上霜。",
@@ -48,7 +49,7 @@ def inspect(source: str | os.PathLike, config=None) -> Inspection:
 
     Raises: the errors of opening a checkpoint; what is wrong with its tensors is in the result instead.
     """
-    checkpoint = open_checkpoint(source, config)
+    checkpoint = open_checkpoint(local(source), config)
     parameters = sum(math.prod(shape) for shape, _ in checkpoint.variables.values())
     report = checkpoint.report
     return Inspection(
@@ -95,7 +96,7 @@ def check(source: str | os.PathLike) -> int:
     """
     from bert4x.checkpoints.weights import check_finite
 
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(local(source))
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checked = checkpoint.verify()
     for path in checkpoint.variables:

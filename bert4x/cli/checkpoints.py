@@ -133,6 +133,7 @@ def read_keep_tokens(path: str, source: str) -> list[int]:
     """
     from bert4x.checkpoints.files import locate
     from bert4x.errors import TokenizerError
+    from bert4x.hub.names import local
     from bert4x.tokenizers import load_tokenizer, load_vocab
 
     if path.endswith(".json"):
@@ -140,7 +141,7 @@ def read_keep_tokens(path: str, source: str) -> list[int]:
             return json.loads(Path(path).read_text("utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
             raise TokenizerError(f"{path} is no JSON list of ids: {error}") from None
-    tokenizer = load_tokenizer(locate(source).folder)
+    tokenizer = load_tokenizer(locate(local(source)).folder)
     if tokenizer is None:
         raise TokenizerError(f"no vocabulary beside {source} to look the tokens of {path} up in")
     tokens = load_vocab(path)

@@ -141,7 +141,7 @@ def verify(models) -> int:
 
     damaged = False
     for model in models:
-        checked, wrong = hub.verify(model)
+        checked, wrong = hub.check(model)
         damaged |= bool(wrong)
         print(f"{model.name}: {'; '.join(wrong) or f'{checked} files are what was fetched'}")
     return int(damaged)

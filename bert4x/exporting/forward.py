@@ -14,6 +14,7 @@ from bert4x import layers as L
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, ConversionError, UnknownOptionError
+from bert4x.hub.names import local
 from bert4x.models.functional import INPUT_NAMES, TransformerModel
 from bert4x.tasks.task import FILE, Task, read_task
 from bert4x.tokenizers import TokenizerBase
@@ -89,7 +90,7 @@ def task_of(path, config=None) -> str | None:
         return None
     if (Path(path).expanduser() / FILE).is_file():
         return read_task(path)[0]
-    head = open_checkpoint(path, config).head
+    head = open_checkpoint(local(path), config).head
     return None if head is None else head.task
 
 

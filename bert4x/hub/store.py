@@ -176,7 +176,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def verify(model: Cached) -> tuple[int, list[str]]:
+def check(model: Cached) -> tuple[int, list[str]]:
     """Reads a model's files: how many had a hash to compare with, and what is wrong."""
     if not model.whole:
         return 0, [f"{model.path} is not whole; `bert4x download {model.name}` goes on"]

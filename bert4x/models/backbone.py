@@ -166,9 +166,10 @@ class Backbone:
         Raises: the errors of `bert4x.load`.
         """
         from bert4x.checkpoints.detect import open_checkpoint
+        from bert4x.hub.names import local
         from bert4x.models.build import fill
 
-        fill(self, open_checkpoint(checkpoint), strict)
+        fill(self, open_checkpoint(local(checkpoint)), strict)
 
     def save_weights_as_checkpoint(self, folder, format: str = "tf1") -> None:
         """Writes the model's weights into a folder as a checkpoint: TensorFlow's by default, as bert4keras does."""

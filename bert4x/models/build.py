@@ -10,11 +10,12 @@ import keras
 from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint, with_pad_id
-from bert4x.checkpoints.files import default_model, is_name
+from bert4x.checkpoints.files import default_model
 from bert4x.checkpoints.tables import FAMILIES, style_for
 from bert4x.checkpoints.weights import Weights, kept_pad_id, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
+from bert4x.hub.names import local, warn_of_head
 from bert4x.layers import weights_from
 from bert4x.models.backbone import Backbone
 from bert4x.models.registry import backbone_class
@@ -72,7 +73,7 @@ def load(
     source = default_model() if source is None else source
     if str(source).endswith(".keras"):
         return load_keras(source, application, dtype, options if strict else options | {"strict": strict})
-    checkpoint = open_checkpoint(source, options.pop("config", None))
+    checkpoint = open_checkpoint(local(source), options.pop("config", None))
     if options.pop("verify", False):
         checkpoint.verify()
     model = options.pop("model", None) or checkpoint.config.backbone
@@ -108,19 +109,6 @@ def load(
             stacklevel=2,
         )
     return backbone.model
-
-
-def warn_of_head(source: Source) -> None:
-    """Warns of a checkpoint, known by its name, whose head for masked tokens is not the trained one."""
-    from bert4x.hub.catalogue import find
-
-    entry = find(source) if is_name(source) and not Path(source).exists() else None
-    if entry is not None and entry.mlm_head == "random":
-        warnings.warn(
-            f"{entry.name} was published with a random head for masked tokens: its guesses mean nothing until it is "
-            "trained further",
-            stacklevel=3,
-        )
 
 
 def load_keras(path: Source, application: str | None, dtype: str | None, options: dict[str, Any]) -> keras.Model:
@@ -168,7 +156,7 @@ def build_transformer_model(
         application = "unilm"
     checkpoint = None
     if checkpoint_path is not None:
-        checkpoint = open_checkpoint(checkpoint_path, config_path)
+        checkpoint = open_checkpoint(local(checkpoint_path), config_path)
         config = checkpoint.config
     elif config_path is not None or options:
         config = read_any_config(config_path, backbone_class(model), options)

@@ -4,6 +4,7 @@ import importlib
 import os
 
 from bert4x.errors import CheckpointNotFoundError, UnknownOptionError, nearest
+from bert4x.hub.names import local
 from bert4x.tasks.task import read_task
 
 TASKS = {
@@ -55,6 +56,7 @@ def pipeline(task: str, folder: str | os.PathLike | None = None, **options):
         raise UnknownOptionError(f"no task {task!r}; {nearest(str(task), [*TASKS, *PRETRAINED, *OTHER_NAMES])}")
     if folder is None:
         raise CheckpointNotFoundError(f"{task} needs the folder of a trained one: pipeline({task!r}, folder)")
+    folder = local(folder)
     found, _ = read_task(folder, options.get("config"))
     return task_class(found if found in ALIASES.get(task, ()) else task).load(folder, **options)
 

@@ -24,6 +24,7 @@ from bert4x.errors import (
     TensorMismatchError,
     TokenizerError,
 )
+from bert4x.hub.names import local
 from bert4x.optimizers import NOT_DECAYED, TwoRateAdamW
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
@@ -224,6 +225,7 @@ class Task:
         """
         from bert4x.models.build import load
 
+        folder = local(folder)
         found, settings = read_task(folder, options.get("config"))
         if found != cls.name:
             raise ConfigError(f"{folder} holds a model for {found[:80]!r}, not for {cls.name!r}")

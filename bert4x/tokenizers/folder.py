@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken
 
-from ..checkpoints.files import default_model, is_name, places
+from ..checkpoints.files import default_model, places
 from ..errors import TokenizerError
+from ..hub.names import local
 from ..json_files import shown
 from .backend import from_tokenizer_json, read_backend
 from .base import TokenizerBase
@@ -49,27 +50,13 @@ def load_tokenizer(folder: str | os.PathLike | None = None, config: dict | None 
     Raises TokenizerError for a vocabulary that is damaged. One that needs a package that is not installed, or is of a
     kind not supported here, gives a warning and None, so that the weights can be used all the same.
     """
-    folder = default_model() if folder is None else local(folder)
+    folder = default_model() if folder is None else Path(local(folder, weights=False)).expanduser()
     folder = folder if folder.is_dir() else folder.parent
     for place in places(folder):
         tokenizer = _load_from(place, config)
         if tokenizer is not None:
             return tokenizer
     return None
-
-
-def local(folder: str | os.PathLike) -> Path:
-    """The path itself, or that of a published checkpoint by its name.
-
-    Raises: HubError
-    """
-    path = Path(folder).expanduser()
-    in_a_folder = path.name != str(path) and path.parent.is_dir()  # of a file whose vocabulary lies beside it
-    if not is_name(folder) or in_a_folder or path.exists() or Path(f"{path}.index").exists():
-        return path
-    from ..hub import resolve
-
-    return resolve(str(folder), weights=False)
 
 
 def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
