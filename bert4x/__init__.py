@@ -13,7 +13,7 @@ from bert4x.version import __version__
 if TYPE_CHECKING:
     from bert4x.checkpoints.convert import convert, save
     from bert4x.checkpoints.files import default_model
-    from bert4x.checkpoints.inspection import inspect, verify
+    from bert4x.checkpoints.inspection import inspect
     from bert4x.config import TransformerConfig
     from bert4x.devices import distribution
     from bert4x.exporting.export import export
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bert4x.generation.few_shot import FewShot
     from bert4x.generation.options import GenerationOptions
     from bert4x.models.build import build_transformer_model, load
+    from bert4x.tasks.comparison import verify
     from bert4x.tasks.fill_mask import fill_mask
     from bert4x.tasks.pipelines import pipeline
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
@@ -34,7 +35,7 @@ _HOME = {
     "convert": "bert4x.checkpoints.convert",
     "default_model": "bert4x.checkpoints.files",
     "inspect": "bert4x.checkpoints.inspection",
-    "verify": "bert4x.checkpoints.inspection",
+    "verify": "bert4x.tasks.comparison",
     "export": "bert4x.exporting.export",
     "save": "bert4x.checkpoints.convert",
     "TransformerConfig": "bert4x.config",

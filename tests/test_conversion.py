@@ -120,10 +120,11 @@ def test_outputs_are_equal_after_conversion(family, tmp_path):
     for format in LAYOUTS[family][1:3]:
         bert4x.convert(source, tmp_path / format, format)
         differences = bert4x.verify(source, tmp_path / format)
-        assert set(differences) == ({"with_mlm"} if family in ("gpt2", "transformer") else {"with_mlm", "with_nsp"})
+        heads = {"with_mlm"} if family in ("gpt2", "transformer") else {"with_mlm", "with_nsp", "with_pool"}
+        assert set(differences) == {"hidden", *heads}
         assert max(differences.values()) == 0
     other = write_checkpoint(tmp_path / "other", LAYOUTS[family][0], config, draw(config, seed=1))
-    assert max(bert4x.verify(source, other).values()) > 0.01
+    assert min(bert4x.verify(source, other).values()) > 0.001
 
 
 def test_model_parallel_ranks(tmp_path):

@@ -14,7 +14,7 @@ from bert4x.checkpoints import tables
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.heads import bio_tags
-from bert4x.checkpoints.inspection import inspect, verify
+from bert4x.checkpoints.inspection import inspect
 from bert4x.checkpoints.tensors import from_array
 from bert4x.cli import main
 from bert4x.errors import (
@@ -27,6 +27,7 @@ from bert4x.errors import (
 )
 from bert4x.models.bert import Bert
 from bert4x.models.registry import register
+from bert4x.tasks.comparison import verify
 from bert4x.tasks.reading_comprehension import ReadingComprehension
 from bert4x.tasks.tagging import Grouped
 from bert4x.tasks.text_classification import Example, TextClassification

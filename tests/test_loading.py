@@ -248,7 +248,7 @@ def test_other_backends(backend, tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
-    assert f"{backend} {{'with_nsp': 0.0, 'with_mlm': 0.0}}" in run.stdout
+    assert f"{backend} {{'hidden': 0.0, 'with_pool': 0.0, 'with_nsp': 0.0, 'with_mlm': 0.0}}" in run.stdout
 
 
 def test_a_gpt2_over_berts_vocabulary_says_that_prompts_are_read_without_cls(tiny):

@@ -153,12 +153,14 @@ def read_keep_tokens(path: str, source: str) -> list[int]:
 
 def run_verify(options) -> int:
     """Prints the largest difference between two checkpoints; 1 if it is above the tolerance."""
-    from bert4x.checkpoints.inspection import check, verify
-
     if options.second is None:
+        from bert4x.checkpoints.inspection import check
+
         checked = check(options.first)
         print(json.dumps({"checksums": checked}) if options.json else f"all weights finite; {checked} checksums right")
         return 0
+    from bert4x.tasks.comparison import verify
+
     differences = verify(options.first, options.second, seed=options.seed)
     same = max(differences.values()) <= options.tolerance
     if options.json:
