@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.files import Files, locate, places
-from bert4x.checkpoints.others import ALTERED, HOLLOW, OTHERS
+from bert4x.checkpoints.others import ALTERED, HOLLOW, OBJECTS, OTHERS
 from bert4x.checkpoints.spec import Table
-from bert4x.checkpoints.tables import FAMILIES, OWN_STYLE, PUBLISHED, own_table, style_for
+from bert4x.checkpoints.tables import FAMILIES, OWN_STYLE, PUBLISHED, own_table, style_for, variables
 from bert4x.checkpoints.tables.gpt2 import CPM_LM
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.checkpoints.wrappers import known_names, unwrapped
@@ -67,10 +68,12 @@ def described_by(data: dict | TransformerConfig | None, files: Files, tensors: T
 
     Raises: UnknownFormatError, ConfigError.
     """
-    if "Embedding-Token/embeddings" in tensors:  # keyed by our variable paths
+    if "Embedding-Token" in keras_names.words(tensors):  # the layers are ours
         own = data if isinstance(data, TransformerConfig) else own_config(data, files, tensors)
-        table = own_table("keras" if files.container in ("hdf5", "tf1") else "bert4x", own)
-        return Checkpoint(files, table, own, tensors)
+        if files.container in ("hdf5", "tf1"):
+            tensors = keras_names.by_paths(tensors, variables(own), files.path)
+            return Checkpoint(files, own_table("keras", own), own, tensors)
+        return Checkpoint(files, own_table("bert4x", own), own, tensors)
     table = detect(files, tensors, data)
     names = unwrapped(table, tensors, files.path)
     if isinstance(data, TransformerConfig):
@@ -109,8 +112,9 @@ def own_config(data: dict | None, files: Files, tensors: Tensors) -> Transformer
         )
     if data.get("library") == "bert4x":
         return from_json(data, str(data.get("model"))[:80], OWN_STYLE)
-    shared = any(name.startswith("Transformer-MultiHeadSelfAttention") for name in tensors)
-    family = "albert" if shared else "gpt2" if "Output-Norm/gamma" in tensors else "bert"
+    layers = keras_names.words(tensors)
+    shared = "Transformer-MultiHeadSelfAttention" in layers
+    family = "albert" if shared else "gpt2" if "Output-Norm" in layers else "bert"
     family = "albert_unshared" if data.get("model_type") == "albert" and not shared else family
     return from_json(data, family, style_for("hf" if "model_type" in data else "tf1", family))
 
@@ -122,6 +126,9 @@ def detect(files: Files, tensors: Tensors, config: dict | TransformerConfig | No
     """
     formats = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron"}
     tables = [table for table in PUBLISHED if table.format == formats.get(files.container)]
+    objects = [name for name in tensors if " at " in name] if files.container == "tf1" else []
+    if objects:
+        raise UnknownFormatError(f"{files.path}: {OBJECTS.format(', '.join(objects[:6]))}")
     for pattern, reason in ALTERED:
         if any(re.search(pattern, name) for name in tensors):
             raise UnknownFormatError(f"{files.path}: {reason}")

@@ -21,6 +21,11 @@ HOLLOW = (
     "it holds tensors without values, as a training with DeepSpeed's ZeRO 3 saves them: join the weights with the "
     "script zero_to_fp32.py, which DeepSpeed leaves in its folder, or set stage3_gather_16bit_weights_on_model_save"
 )
+OBJECTS = (
+    "an object-based checkpoint of TensorFlow 2, but not of a model of bert4keras, whose layers are named "
+    "Embedding-Token ...; its variables are {} ... Load it with the code that wrote it, and save it in Hugging Face's "
+    "layout or as a TensorFlow 1 checkpoint"
+)
 # Other architectures and toolkits, for the message where no family fits.
 OTHERS = (
     (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.heads import FILE, PREFIX, HeldHead, Written, room_for, written
 from bert4x.checkpoints.spec import Table
@@ -57,7 +58,8 @@ def write(
         name = "model.ckpt" if table.family == "gpt2" else "bert_model.ckpt"
         tf1_bundle.write_tf1(folder / name, [*per_rank[0], *others])
     elif format == "keras":
-        keras_h5.write_keras_h5(folder / "model.weights.h5", per_rank[0])
+        tensors = keras_names.numbered(per_rank[0])
+        keras_h5.write_keras_h5(folder / "model.weights.h5", tensors, keras_names.class_of, keras_names.attribute_of)
     else:
         names = [folder / ITERATION / f"mp_rank_{rank:02d}_model_states.pt" for rank in range(ranks)]
         for path, tensors in zip(names, per_rank, strict=True):
