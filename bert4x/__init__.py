@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bert4x.config import TransformerConfig
     from bert4x.devices import distribution
     from bert4x.exporting.export import export
+    from bert4x.families import register_family
     from bert4x.generation.bidirectional import BidirectionalDecoder
     from bert4x.generation.few_shot import FewShot
     from bert4x.generation.options import GenerationOptions
@@ -37,6 +38,7 @@ _HOME = {
     "inspect": "bert4x.checkpoints.inspection",
     "verify": "bert4x.tasks.comparison",
     "export": "bert4x.exporting.export",
+    "register_family": "bert4x.families",
     "save": "bert4x.checkpoints.convert",
     "TransformerConfig": "bert4x.config",
     "BidirectionalDecoder": "bert4x.generation.bidirectional",
@@ -71,6 +73,7 @@ __all__ = [
     "load_tokenizer",
     "load_vocab",
     "pipeline",
+    "register_family",
     "save",
     "save_vocab",
     "verify",

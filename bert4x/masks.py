@@ -14,8 +14,6 @@ targets of its partner, row (r + R / 2) mod R, by the same rule.
 
 from keras import ops
 
-APPLICATIONS = ("encoder", "lm", "unilm")  # of a single sequence; an encoder-decoder is "seq2seq"
-
 
 def token_rank(application: str, token_ids, segment_ids=None):
     """Rank of every token under an application.

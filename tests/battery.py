@@ -8,7 +8,7 @@ from random_models import random_inputs, random_weights, tiny_config, weight_sha
 import bert4x
 from bert4x.config import TransformerConfig
 from bert4x.errors import InputError
-from bert4x.models.registry import backbone_class
+from bert4x.families import family_of
 
 # largest difference to float32 allowed under each policy, in standard deviations of the hidden states
 POLICIES = {"mixed_float16": 0.02, "mixed_bfloat16": 0.15, "bfloat16": 0.3}
@@ -22,7 +22,7 @@ def variables_of(model):
 
 def build(config, weights, application="encoder", **options):
     """The library's model of a config dict, with these weights by canonical path."""
-    builder = backbone_class(config["model"])(TransformerConfig(**config), application, **options)
+    builder = family_of(config["model"])(TransformerConfig(**config), application, **options)
     model = builder.build().model
     for path, variable in variables_of(model).items():
         variable.assign(weights[path])

@@ -11,8 +11,8 @@ from reference import bert, gpt2, transformer
 import bert4x
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, InputError
+from bert4x.families import family_of
 from bert4x.models.cache import new_cache
-from bert4x.models.registry import backbone_class
 
 ORACLES = {"bert": bert, "albert": bert, "gpt2": gpt2, "transformer": transformer}
 APPLICATION = {"transformer": "seq2seq"}  # of the others: unilm
@@ -103,7 +103,7 @@ def test_who_sees_what_of_the_other_direction(family):
 def test_cached_equals_uncached(family, changes):
     """The source at once, then both directions step by step; the row of a shorter source has padding on the left."""
     config = tiny_config(family, initializer_range=0.3, pad_token_id=0, **changes)
-    cls = backbone_class(family)
+    cls = family_of(family)
     backbone = cls(TransformerConfig(**config), APPLICATION.get(family, "unilm"), **BOTH).build()
     random = np.random.default_rng(0)
     ids = random.integers(1, 97, (ROWS, SOURCE + 6)).astype("int32")

@@ -15,7 +15,7 @@ from random_models import random_model
 import bert4x
 from bert4x.config import SPELLED
 from bert4x.errors import ConfigError, UnknownOptionError
-from bert4x.models.registry import backbone_class
+from bert4x.families import family_of
 
 SIZES = {"vocab_size": 31, "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position": 9}
 # A value of each that is no family's default.
@@ -55,7 +55,7 @@ def built(family, **options):
 
 
 def test_all_options_are_here():
-    known = {*SPELLED, *(name for family in FAMILIES for name in backbone_class(family).options)}
+    known = {*SPELLED, *(name for family in FAMILIES for name in family_of(family).options)}
     assert set(OTHER) == known
 
 

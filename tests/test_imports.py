@@ -17,6 +17,7 @@ FORBIDDEN = [
     ("bert4x.config", "any", {"bert4x.layers", "bert4x.models", "bert4x.checkpoints", "bert4x.tasks", "keras"}),
     ("bert4x.masks", "any", {"bert4x"}),
     ("bert4x.layers", "any", {"bert4x.models", "bert4x.checkpoints", "bert4x.tokenizers", "bert4x.tasks"}),
+    ("bert4x.families", "any", {"bert4x.tasks", "bert4x.generation", "bert4x.cli", "keras", *BACKENDS}),
     ("bert4x.models", "any", {"bert4x.tasks", "bert4x.cli", *BACKENDS}),
     ("bert4x.models", "top", {"bert4x.generation"}),  # a model's generate hands the model up, when called
     ("bert4x.generation", "any", {"bert4x.checkpoints", "bert4x.tasks", "bert4x.training", "bert4x.cli"}),
@@ -125,6 +126,14 @@ def test_import_loads_no_backend():
     loaded = {name.split(".")[0] for name in python(code).split()}
     assert "bert4x" in loaded
     assert not loaded & {*BACKENDS, "keras", "numpy", "h5py", "transformers", "tokenizers"}
+
+
+def test_converting_and_inspecting_need_no_keras():
+    code = (
+        "import sys, bert4x; bert4x.inspect(bert4x.default_model());"
+        "import bert4x.checkpoints.convert; print('keras' in sys.modules)"
+    )
+    assert python(code).split()[-1] == "False"
 
 
 def test_import_is_fast():

@@ -11,7 +11,7 @@ import bert4x
 from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.errors import TensorMismatchError
-from bert4x.models.registry import backbone_class
+from bert4x.families import family_of
 
 HEADS = ({}, {"with_mlm": "linear"}, {"with_pool": True}, {"with_pool": True, "with_mlm": "linear"})
 ALL = {"with_nsp": "linear", "with_mlm": "linear"}
@@ -25,7 +25,7 @@ def values_of(model):
 
 def random_model(config, heads, seed=3):
     """A model with none of the weights it should be given."""
-    cls = backbone_class(config.model)
+    cls = family_of(config.model)
     model = cls(config, cls.applications[0], **heads).build().model
     generator = np.random.default_rng(seed)
     for variable in model.variables:

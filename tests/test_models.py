@@ -12,8 +12,8 @@ from random_models import random_inputs, random_model, tiny_config
 
 import bert4x
 from bert4x.errors import ConfigError, InputError, UnknownArchitectureError, UnknownOptionError
-from bert4x.models.bert import Bert
-from bert4x.models.registry import _MODELS, register
+from bert4x.families import _CLASSES
+from bert4x.families.bert import Bert
 
 PROMPT = "白日依山尽，"
 COPIES = {
@@ -138,8 +138,10 @@ def test_a_subclass_without_a_name_is_not_saved(tmp_path):
 
 
 def test_a_subclass_with_a_name_is_opened_as_itself(tmp_path):
-    @register("named")
+    @bert4x.register_family
     class Named(Bert):
+        model_name = "named"
+
         def heads(self, h, last=False):
             return super().heads(-h, last)
 
@@ -157,6 +159,6 @@ def test_a_subclass_with_a_name_is_opened_as_itself(tmp_path):
         new = again.generate_ids([[5, 6, 7]], max_new_tokens=4)
         assert np.array_equal(new, model.generate_ids([[5, 6, 7]], max_new_tokens=4))
     finally:
-        del _MODELS["named"]
+        del _CLASSES["named"]
     with pytest.raises(UnknownArchitectureError, match="'named'"):
         bert4x.load(tmp_path / "named", "lm")

@@ -14,7 +14,7 @@ from reference import gpt2
 from reference.foreign import from_hf_gpt2
 
 import bert4x
-from bert4x.models.registry import backbone_class
+from bert4x.families import family_of
 
 CHECKPOINTS = Path(__file__).parents[2] / "shared" / "data" / "checkpoints"
 HEADS = {
@@ -124,7 +124,7 @@ def test_frozen_layers_are_loaded(saved):
     """bert4keras skips the weights of a layer that is not trainable; here they load like any other."""
     config, _, path = saved
 
-    class Frozen(backbone_class(config["model"])):
+    class Frozen(family_of(config["model"])):
         def layer(self, cls, name, **kwargs):
             return super().layer(cls, name, **kwargs | {"trainable": False})
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from make_checkpoints import FAMILIES, LAYOUTS, config_of
 
-from bert4x.checkpoints.formats.keras_h5 import layer_class
+from bert4x.checkpoints.keras_names import class_of
 from bert4x.checkpoints.spec import Layout, Rule, Table
-from bert4x.checkpoints.tables import FORMATS, PUBLISHED, own_table, table_for, variables
+from bert4x.checkpoints.tables import FORMATS, own_table, published, table_for, variables
 from bert4x.errors import ConversionError
 
 SIZES = {
@@ -19,6 +19,7 @@ SIZES = {
         "attention_head_size": 5, "attention_key_size": 4, "intermediate_size": 48,
     },
 }  # fmt: skip
+PUBLISHED = published()
 TABLES = [*PUBLISHED, *(own_table(format, config_of(family)) for format in ("bert4x", "keras") for family in FAMILIES)]
 
 
@@ -138,15 +139,15 @@ def test_table_of_every_format(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_variables_are_those_of_the_keras_model(family):
     """Paths, shapes, and the order of the layers of one class: .weights.h5 numbers layers by it."""
-    from bert4x.models.registry import backbone_class
+    from bert4x.families import family_of
 
     def by_class(items):
-        return sorted(items, key=lambda item: layer_class(item[0].split("/")[0])[0])
+        return sorted(items, key=lambda item: class_of(item[0].split("/")[0]))
 
     heads = {"with_mlm": "linear"} | ({} if family in ("gpt2", "transformer") else {"with_nsp": "linear"})
     for changes in ({}, {"segment_vocab_size": 0}, {"attention_key_size": 3}):
         config = config_of(family, **changes)
-        cls = backbone_class(family)
+        cls = family_of(family)
         model = cls(config, cls.applications[0], **heads).build().model
         found = [(v.path, tuple(v.shape)) for v in model.variables if "seed_generator" not in v.path]
         assert by_class(found) == by_class((path, shape) for path, (shape, _) in variables(config).items())

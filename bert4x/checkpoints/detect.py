@@ -12,8 +12,7 @@ from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.files import Files, locate, places
 from bert4x.checkpoints.others import ALTERED, HOLLOW, OBJECTS, OTHERS
 from bert4x.checkpoints.spec import Table
-from bert4x.checkpoints.tables import FAMILIES, OWN_STYLE, PUBLISHED, own_table, style_for, variables
-from bert4x.checkpoints.tables.gpt2 import CPM_LM
+from bert4x.checkpoints.tables import OWN_STYLE, own_table, published, style_for, variables
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.checkpoints.wrappers import known_names, unwrapped
 from bert4x.config import TransformerConfig, from_json, read_config_file
@@ -24,6 +23,8 @@ from bert4x.errors import (
     TokenizerError,
     UnknownFormatError,
 )
+from bert4x.families import families
+from bert4x.families.gpt2 import CPM_LM
 
 CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
 TENSORFLOW_NAMES = ("bert_config.json", "albert_config.json", "hparams.json")  # before another's config.json
@@ -90,8 +91,8 @@ def of_one_rank(files: Files, tensors: Tensors) -> tuple[Files, Tensors]:
     if files.container != "megatron" or not all(name.startswith("0/") for name in tensors):
         return files, tensors
     plain = {name[2:]: replace(tensor, name=name[2:]) for name, tensor in tensors.items()}
-    scores = {table: known_names(table, plain if table.format == "hf" else tensors) for table in PUBLISHED}
-    best = max((table for table in PUBLISHED if table.format in ("hf", "megatron")), key=scores.get)
+    scores = {table: known_names(table, plain if table.format == "hf" else tensors) for table in published()}
+    best = max((table for table in scores if table.format in ("hf", "megatron")), key=scores.get)
     return (replace(files, container="torch"), plain) if best.format == "hf" else (files, tensors)
 
 
@@ -125,7 +126,7 @@ def detect(files: Files, tensors: Tensors, config: dict | TransformerConfig | No
     Raises: UnknownFormatError when none knows enough of them, or when a known but different model is recognised.
     """
     formats = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron"}
-    tables = [table for table in PUBLISHED if table.format == formats.get(files.container)]
+    tables = [table for table in published() if table.format == formats.get(files.container)]
     objects = [name for name in tensors if " at " in name] if files.container == "tf1" else []
     if objects:
         raise UnknownFormatError(f"{files.path}: {OBJECTS.format(', '.join(objects[:6]))}")
@@ -143,7 +144,7 @@ def detect(files: Files, tensors: Tensors, config: dict | TransformerConfig | No
         model_type = config.get("model_type") if isinstance(config, dict) else None
         reason = reason or (f"the config says model_type = {model_type!r}" if model_type else "")
         raise UnknownFormatError(
-            f"{files.path}: no family known here ({', '.join(sorted(FAMILIES))}) has tensors of these names: "
+            f"{files.path}: no family known here ({', '.join(sorted(families()))}) has tensors of these names: "
             f"{', '.join(list(tensors)[:6])} ...{reason and ' '}{reason}"
         )
     if best.format == "hf" and any(tensor.shape == (0,) for tensor in tensors.values()):

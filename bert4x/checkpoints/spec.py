@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from bert4x.checkpoints.tensors import LazyTensor, copy, empty
-from bert4x.config import ConfigStyle
 
 Shape = tuple[int, ...]
 NUMBER = re.compile(r"\{i(:[^}]*)?\}")  # {i} or {i:02d}, but not {intermediate,output}
@@ -213,22 +212,6 @@ class Table:
     def is_remnant(self, name: str) -> bool:
         """Whether a tensor is known to be of no model."""
         return any(re.search(pattern, name) for pattern in self.remnants)
-
-
-@dataclass(frozen=True)
-class Family:
-    """One architecture's checkpoints: its variables, the tables of its published layouts, the spelling of its configs.
-
-    `variables` are (path, shape, head) with the letters of `tables.SIZES` for the shape; head names the part that
-    published files may lack, or is None. Of several tables for one format the first is the one that is written.
-    `styles` maps a format to its `ConfigStyle`. `written_as` names the family whose layouts this one is published in.
-    """
-
-    name: str
-    variables: tuple[tuple[str, str, str | None], ...]
-    tables: tuple[Table, ...] = ()
-    styles: dict[str, ConfigStyle] = field(default_factory=dict)
-    written_as: str | None = None
 
 
 def expanded(ours: str, theirs: str, num_layers: int) -> Iterator[tuple[str, str]]:

@@ -1,14 +1,38 @@
-"""The parts models are assembled from. All are serializable; none is a Lambda."""
+"""The parts models are assembled from. All are serializable; none is a Lambda.
 
-from bert4x.layers.attention import CrossAttention, MultiHeadAttention, Visibility
-from bert4x.layers.base import Add, Dense, Dropout, Layer, LoadsWeights, activation, initializer, weights_from
-from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
-from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
-from bert4x.layers.ffn import FeedForward
-from bert4x.layers.norm import LayerNorm
-from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
+They are imported, and Keras with them, when the first of them is asked for: converting and inspecting read what a
+family says of itself, which needs no Keras. `ops`, `Activation` and `Input` are Keras' own.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras import Input, ops
+    from keras.layers import Activation
+
+    from bert4x.layers.attention import CrossAttention, MultiHeadAttention, Visibility
+    from bert4x.layers.base import Add, Dense, Dropout, Layer, LoadsWeights, activation, initializer, weights_from
+    from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
+    from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
+    from bert4x.layers.ffn import FeedForward
+    from bert4x.layers.norm import LayerNorm
+    from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
+
+_HOME = {
+    "keras": "Input ops",
+    "keras.layers": "Activation",
+    "bert4x.layers.attention": "CrossAttention MultiHeadAttention Visibility",
+    "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights activation initializer weights_from",
+    "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
+    "bert4x.layers.embeddings": "Bias Embedding FirstToken PositionEmbedding SinusoidalPosition",
+    "bert4x.layers.ffn": "FeedForward",
+    "bert4x.layers.norm": "LayerNorm",
+    "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
+}
 
 __all__ = [
+    "Activation",
     "Add",
     "Bias",
     "ConditionalRandomField",
@@ -20,6 +44,7 @@ __all__ = [
     "FeedForward",
     "FirstToken",
     "GlobalPointer",
+    "Input",
     "Layer",
     "LayerNorm",
     "LoadsWeights",
@@ -30,5 +55,15 @@ __all__ = [
     "Visibility",
     "activation",
     "initializer",
+    "ops",
     "weights_from",
 ]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'bert4x.layers' has no attribute {name!r}")
+    for module, names in _HOME.items():  # all at once: files with any of the layers can be loaded from then on
+        home = importlib.import_module(module)
+        globals().update({known: getattr(home, known) for known in names.split()})
+    return globals()[name]

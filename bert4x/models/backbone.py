@@ -1,19 +1,19 @@
 """The builder: named layers, one forward function, and the Functional model made by calling it on inputs."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import keras
-from keras import ops
-
-from bert4x import devices, masks
 from bert4x import layers as L
-from bert4x.config import TransformerConfig
+from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError, nearest
-from bert4x.masks import APPLICATIONS
 from bert4x.models.cache import Attending, Cache
-from bert4x.models.functional import TransformerModel
 
+if TYPE_CHECKING:
+    import keras
+
+    from bert4x.checkpoints.spec import Table
+
+APPLICATIONS = ("encoder", "lm", "unilm")  # of a single sequence; an encoder-decoder is "seq2seq"
 MASK_NAMES = {"encoder": "", "lm": "LM-", "unilm": "UniLM-", "source": "Source-"}
 
 
@@ -22,6 +22,9 @@ class Backbone:
 
     A subclass writes `forward`, one function from inputs to outputs that gets its layers by name from `layer`. Calling
     it on `keras.Input`s gives `.model`, an ordinary Keras model; calling it on tensors, with a cache, decodes.
+
+    What a subclass says of itself in class attributes is read where nothing is computed, too; so neither this module
+    nor those of the families import Keras before a layer is made.
 
     Options that are not part of a config: `with_mlm`, `with_nsp`, `with_pool` (True, or an activation), the conditions
     of conditional layer normalisation, `additional_input_layers`, `layers` (take layers of these names instead of
@@ -39,6 +42,13 @@ class Backbone:
     comes from the other direction is weighted by `bidirectional_weight`, after dropout of `bidirectional_dropout`.
     """
 
+    model_name: ClassVar[str]  # what a config says
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names that users may give
+    # (path, letters of `bert4x.checkpoints.tables.SIZES` for the shape, the head that published files may lack or None)
+    variables: ClassVar[tuple[tuple[str, str, str | None], ...]]
+    tables: ClassVar[tuple["Table", ...]] = ()  # published layouts; of several in one format the first is written
+    styles: ClassVar[dict[str, ConfigStyle]] = {}  # how the config file of each format is spelled
+    written_as: ClassVar[str | None] = None  # the family in whose layouts this one is published
     applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
     options: ClassVar[dict[str, Any]] = {
         "with_mlm": False,
@@ -150,6 +160,9 @@ class Backbone:
 
     def build(self) -> "Backbone":
         """Makes `.model`. Raises: ConfigError where its sizes cannot be divided over the devices."""
+        from bert4x import devices
+        from bert4x.models.functional import TransformerModel
+
         devices.check(self.config, self.quantize)
         inputs = self.inputs()
         extra = self.additional_input_layers if self.additional_input_layers is not None else []
@@ -185,7 +198,7 @@ class Backbone:
             kind = type(self).__name__
             raise ConfigError(
                 f"{kind} has no name of its own and cannot be saved: it would be opened as a {self.model_name!r}; put "
-                f'@register("{kind.lower()}") of bert4x.models.registry above the class'
+                f'@bert4x.register_family above the class, and model_name = "{kind.lower()}" in it'
             )
 
     def inputs(self) -> dict[str, Any]:
@@ -196,8 +209,7 @@ class Backbone:
         if self.custom_position_ids:
             names["position_ids"] = "Input-Position"
         return {
-            key: keras.Input((self.sequence_length,), dtype="int32", name=self.prefix + name)
-            for key, name in names.items()
+            key: L.Input((self.sequence_length,), dtype="int32", name=self.prefix + name) for key, name in names.items()
         }
 
     @property
@@ -282,7 +294,7 @@ class Backbone:
         )
         if self.custom_position_ids or "position_ids" in inputs:
             return layer(x, inputs["position_ids"])
-        return layer(x, index + ops.arange(ops.shape(x)[1])) if cached else layer(x)
+        return layer(x, index + L.ops.arange(L.ops.shape(x)[1])) if cached else layer(x)
 
     def attend(self, tokens, inputs, application: str, cache: Cache | None, index) -> Attending:
         """What the attention layers of this pass share."""
@@ -290,16 +302,19 @@ class Backbone:
             of_partner = self.visibility(tokens, inputs, application, of_partner=True) if self.bidirectional else None
             visible = self.visibility(tokens, inputs, application)
             return Attending(visible, visible_to_partner=of_partner, weights=self.return_attentions)
+        from bert4x import masks
+
         ids = inputs["token_ids"]
         valid = self.real(ids, inputs.get("padding_mask"))
         rank = masks.token_rank(application, ids, inputs.get("segment_ids"))
         if application == "lm":
             rank = rank + index
         elif application == "unilm":  # ranks go on from the last token that was read
-            last = ops.take(cache.rank, ops.maximum(index - 1, 0), axis=1)
-            rank = rank + ops.where(ops.greater(index, 0), last, 0)[:, None]
+            last = L.ops.take(cache.rank, L.ops.maximum(index - 1, 0), axis=1)
+            rank = rank + L.ops.where(L.ops.greater(index, 0), last, 0)[:, None]
         cache = cache._replace(
-            rank=ops.slice_update(cache.rank, (0, index), rank), valid=ops.slice_update(cache.valid, (0, index), valid)
+            rank=L.ops.slice_update(cache.rank, (0, index), rank),
+            valid=L.ops.slice_update(cache.valid, (0, index), valid),
         )
         seen = rank, cache.rank, cache.valid
         of_partner = masks.visible_to_partner(application, *seen) if self.bidirectional else None
@@ -312,7 +327,7 @@ class Backbone:
         """
         if padding_mask is None:
             padding_mask = self.layers[self.prefix + "Embedding-Token"].compute_mask(ids)
-        return ops.ones_like(ids, dtype="bool") if padding_mask is None else ops.cast(padding_mask, "bool")
+        return L.ops.ones_like(ids, dtype="bool") if padding_mask is None else L.ops.cast(padding_mask, "bool")
 
     def visibility(self, x, inputs, application: str, of_partner: bool = False):
         """The attention mask of an application, or that of what the other direction sees."""
@@ -371,11 +386,13 @@ class Backbone:
         return layer(x)
 
 
-def dtype_policy(name, quantize: str | None = None) -> keras.DTypePolicy:
+def dtype_policy(name, quantize: str | None = None) -> "keras.DTypePolicy":
     """A Keras policy by name; None is the global one. With `quantize="int8"`, matrices are int8.
 
     Raises: ConfigError
     """
+    import keras
+
     try:
         policy = keras.dtype_policies.get(name) if name else keras.config.dtype_policy()
     except ValueError as error:

@@ -11,14 +11,14 @@ from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint, with_pad_id
 from bert4x.checkpoints.files import default_model
-from bert4x.checkpoints.tables import FAMILIES, style_for
+from bert4x.checkpoints.tables import style_for
 from bert4x.checkpoints.weights import Weights, kept_pad_id, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
+from bert4x.families import family_name, family_of
 from bert4x.hub.names import local, warn_of_head
 from bert4x.layers import weights_from
 from bert4x.models.backbone import Backbone
-from bert4x.models.registry import backbone_class
 from bert4x.tokenizers import load_tokenizer
 
 # Other names of config fields, from published config files and older scripts.
@@ -80,7 +80,7 @@ def load(
     if application is None and checkpoint.config.is_decoder:
         application = "lm"  # with the head, unless it was published without
         options.setdefault("with_mlm", "MLM-Bias/bias" in checkpoint.entries)
-    application = application or backbone_class(model).applications[0]
+    application = application or family_of(model).applications[0]
     if application in HEADED:
         options.setdefault("with_mlm", True)
     for head in ("with_mlm", "with_nsp"):
@@ -148,7 +148,7 @@ def build_transformer_model(
     Raises: Bert4xError; the subclass says what is wrong.
     """
     application = application.lower() if isinstance(application, str) else application
-    family, applications = family_name(backbone_class(model)), backbone_class(model).applications
+    family, applications = family_name(family_of(model)), family_of(model).applications
     default, application = application is None, application or "encoder"
     if application == "encoder" and application not in applications:
         application = applications[0]
@@ -159,7 +159,7 @@ def build_transformer_model(
         checkpoint = open_checkpoint(local(checkpoint_path), config_path)
         config = checkpoint.config
     elif config_path is not None or options:
-        config = read_any_config(config_path, backbone_class(model), options)
+        config = read_any_config(config_path, family_of(model), options)
     else:
         raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
     if default and config.is_decoder:
@@ -182,7 +182,7 @@ def construct(
 
     Raises: UnknownOptionError, ConfigError, TensorMismatchError.
     """
-    cls = backbone_class(model)
+    cls = family_of(model)
     changes, build, loading = sort_options(options, cls)
     if "hidden_act" in changes:
         changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))
@@ -281,12 +281,6 @@ def follow_on_sizes(config: TransformerConfig, changes: dict[str, Any]) -> dict[
     if "embedding_size" in changes:
         follow["embedding_mapping"] = None
     return {name: value for name, value in follow.items() if name not in changes}
-
-
-def family_name(cls: type[Backbone]) -> str:
-    """The family that a backbone's weights are of: its own name, or of a user's class that of the parent here."""
-    names = [vars(parent).get("model_name") for parent in cls.__mro__]
-    return next((name for name in names if name in FAMILIES), cls.model_name)
 
 
 def check_family(found: str, asked: str, checkpoint: Checkpoint) -> None:

@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-from keras import ops
-
 
 class Source(NamedTuple):
     """What the decoder of an encoder-decoder attends to: the encoder's output as keys and values, computed once.
@@ -34,6 +32,8 @@ class Cache(NamedTuple):
 
 def new_cache(config, batch_size: int, length: int, dtype: str) -> Cache:
     """An empty cache for `length` tokens: nothing in it is valid, so nothing is seen."""
+    from keras import ops
+
     heads = batch_size, config.num_attention_heads, length
     layers = tuple(
         (ops.zeros((*heads, config.attention_key_size), dtype), ops.zeros((*heads, config.attention_head_size), dtype))

@@ -175,9 +175,9 @@ class TransformerModel(keras.Model):
         model = super().from_config(config, custom_objects=custom_objects)
         model.config = TransformerConfig(**transformer) if transformer else None
         if description and model.config:
-            from bert4x.models.registry import backbone_class
+            from bert4x.families import family_of
 
-            cls, layers = backbone_class(model.config.backbone), {layer.name: layer for layer in model.layers}
+            cls, layers = family_of(model.config.backbone), {layer.name: layer for layer in model.layers}
             model.backbone = cls(model.config, description["application"], layers=layers, **description["options"])
             model.backbone.model = model
         return model

@@ -7,10 +7,10 @@ import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.detect import open_checkpoint
-from bert4x.checkpoints.tables import family_of, variables
+from bert4x.checkpoints.tables import variables
 from bert4x.errors import ConfigError, NotFiniteError
+from bert4x.families import family_of
 from bert4x.hub.names import local
-from bert4x.models.registry import backbone_class
 
 SENTENCES = (
     "床前明月光，疑是地上霜。",
@@ -78,7 +78,7 @@ def common_heads(checkpoints: Sequence[Checkpoint]) -> list[str]:
 def heads_of(checkpoint: Checkpoint) -> set[str]:
     """The options that ask for heads that a checkpoint has; of tied embeddings a head has no variables of its own."""
     found = set()
-    for option in backbone_class(checkpoint.config.backbone).options.keys() & set(HEADS):
+    for option in family_of(checkpoint.config.backbone).options.keys() & set(HEADS):
         head = option.removeprefix("with_")
         paths = [path for path, (_, of) in variables(checkpoint.config).items() if of == head]
         if all(path in checkpoint.entries for path in paths) and (paths or option == "with_mlm"):

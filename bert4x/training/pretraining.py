@@ -16,8 +16,8 @@ from bert4x import masks
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.config import TransformerConfig
 from bert4x.errors import CheckpointNotFoundError, ConfigError
-from bert4x.models.bert import Bert
-from bert4x.models.registry import backbone_class
+from bert4x.families import family_of
+from bert4x.families.bert import Bert
 from bert4x.optimizers import NOT_DECAYED, warmup_decay
 from bert4x.training.loop import METRICS, Signals, read_metrics
 from bert4x.training.mixture import Mixture
@@ -74,7 +74,7 @@ class PretrainingInputs:
 
 def pretraining_class(name: str) -> type:
     """The architecture of that name, with these inputs. Raises: ConfigError, UnknownArchitectureError"""
-    cls = backbone_class(name)
+    cls = family_of(name)
     if not issubclass(cls, Bert):
         raise ConfigError(f"cannot pretrain {name!r} on masked tokens; expected a BERT or an ALBERT")
     # It has the family's own weights and no others, so that what is saved of it is one of the family.

@@ -18,9 +18,9 @@ import numpy as np
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.spec import Entry
 from bert4x.checkpoints.tables import variables
-from bert4x.checkpoints.tables.gpt2 import MEGATRON
 from bert4x.checkpoints.tensors import LazyTensor
 from bert4x.config import TransformerConfig
+from bert4x.families.gpt2 import MEGATRON
 from tests.benchmarks import common, report
 
 SIZES = {"full": (2560, 32, 32), "small": (1024, 12, 16), "toy": (64, 2, 4)}  # hidden size, layers, heads

@@ -45,7 +45,7 @@ def build(folder: str):
     import keras
 
     from bert4x.checkpoints.detect import open_checkpoint
-    from bert4x.models.bert import Bert
+    from bert4x.families.bert import Bert
 
     def zeros(initializer, shape, dtype=None):
         return keras.ops.zeros(shape, dtype)

@@ -1,8 +1,16 @@
-"""GPT2's tensors in every layout it was published in, CPM-LM's model-parallel one among them."""
+"""GPT2: the pre-norm decoder of Radford et al. 2019, and its tensors in every layout it was published in, the
+model-parallel one of CPM-LM (Zhang et al. 2020, arXiv 2012.00413) among them.
+"""
 
-from bert4x.checkpoints.spec import Family, Layout, Rule, Table
-from bert4x.checkpoints.tables import bert
+from typing import ClassVar
+
+from bert4x import layers as L
+from bert4x.checkpoints.spec import Layout, Rule, Table
 from bert4x.config import ConfigStyle
+from bert4x.families import register_family
+from bert4x.families.parts import EMBEDDINGS, SLOTS, TRAINING, block
+from bert4x.families.parts import KEYS as BERT_KEYS
+from bert4x.models.backbone import Backbone
 
 # The original download of CPM-LM has no config file; its sizes are those of the paper (arXiv 2012.00413, table 2).
 CPM_LM = {
@@ -32,7 +40,7 @@ HF = Table(
         Rule("Output-Norm/{gamma,beta}", "transformer.ln_f.{weight,bias}"),
     ),
     backbone=r"transformer\.",
-    ignored=(r"\.attn\.(?:bias|masked_bias)$", bert.TRAINING),  # the causal mask, once stored as a buffer
+    ignored=(r"\.attn\.(?:bias|masked_bias)$", TRAINING),  # the causal mask, once stored as a buffer
     tied=("lm_head.weight",),
 )
 
@@ -54,7 +62,7 @@ OPENAI = Table(
         Rule("Output-Norm/{gamma,beta}", "model/ln_f/{g,b}"),
     ),
     backbone=r"model/",
-    ignored=bert.SLOTS,
+    ignored=SLOTS,
 )
 
 BERT4KERAS = Table(
@@ -76,7 +84,7 @@ BERT4KERAS = Table(
         Rule("Output-Norm/{gamma,beta}", "gpt/output/LayerNorm/{gamma,beta}"),
     ),
     backbone=r"gpt/",
-    ignored=bert.SLOTS,
+    ignored=SLOTS,
 )
 
 LAYER = "transformer.layers.{i}"
@@ -116,7 +124,7 @@ KEYS = {
     "attention_dropout_rate": ("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout_rate"),
 }
 OPENAI_KEYS = KEYS | {"vocab_size": ("n_vocab", "vocab_size")}
-MEGATRON_KEYS = {name: keys for name, keys in bert.KEYS.items() if name != "pad_token_id"}
+MEGATRON_KEYS = {name: keys for name, keys in BERT_KEYS.items() if name != "pad_token_id"}
 DEFAULTS = {"layer_norm_eps": 1e-5, "hidden_act": "gelu_tanh", "segment_vocab_size": 0, "max_position": 1024}
 PLAIN_ATTENTION = {
     "scale_attn_weights": True,
@@ -124,27 +132,72 @@ PLAIN_ATTENTION = {
     "add_cross_attention": False,
 }
 
-FAMILIES = (
-    Family(
-        "gpt2",
-        variables=(
-            bert.EMBEDDINGS[0],
-            bert.EMBEDDINGS[2],
-            *bert.block("Transformer-{i}", norm_first=True),
-            ("Output-Norm/gamma", "H", None),
-            ("Output-Norm/beta", "H", None),
+
+@register_family
+class Gpt2(Backbone):
+    """Causal whatever the application, except `unilm`, where the source is seen as a whole.
+
+    No id is taken for padding unless the source of a `unilm` must be bounded: a causal model never sees what follows,
+    and published models use every id. Pad on the right, or give `padding_mask`.
+
+    Outputs: hidden states (B, T, D), or with `with_mlm` the language model's (B, T, V) over the tied embeddings.
+    """
+
+    model_name = "gpt2"
+    applications = ("lm", "unilm", "encoder")
+    options: ClassVar = {
+        name: default for name, default in Backbone.options.items() if name not in ("with_nsp", "with_pool")
+    }
+    unused: ClassVar = Backbone.unused | {
+        "segment_vocab_size": lambda c: 0,
+        "embedding_size": lambda c: c.hidden_size,
+        "embedding_mapping": lambda c: False,
+    }
+    variables = (
+        EMBEDDINGS[0],
+        EMBEDDINGS[2],
+        *block("Transformer-{i}", norm_first=True),
+        ("Output-Norm/gamma", "H", None),
+        ("Output-Norm/beta", "H", None),
+    )
+    tables = (HF, OPENAI, BERT4KERAS, MEGATRON)
+    styles: ClassVar = {
+        "tf1": ConfigStyle("gelu_tanh", OPENAI_KEYS, DEFAULTS),
+        "hf": ConfigStyle(
+            "gelu_erf",
+            KEYS,
+            DEFAULTS,
+            labels={"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
+            required=PLAIN_ATTENTION,
         ),
-        tables=(HF, OPENAI, BERT4KERAS, MEGATRON),
-        styles={
-            "tf1": ConfigStyle("gelu_tanh", OPENAI_KEYS, DEFAULTS),
-            "hf": ConfigStyle(
-                "gelu_erf",
-                KEYS,
-                DEFAULTS,
-                labels={"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
-                required=PLAIN_ATTENTION,
-            ),
-            "megatron": ConfigStyle("gelu_tanh", MEGATRON_KEYS, DEFAULTS | {"pad_token_id": 5}),
-        },
-    ),
-)
+        "megatron": ConfigStyle("gelu_tanh", MEGATRON_KEYS, DEFAULTS | {"pad_token_id": 5}),
+    }
+
+    def forward(self, inputs, cache=None, index=0, last=False):
+        unilm = self.application == "unilm"
+        tokens = self.token_embedding(masks_padding=unilm)
+        h = tokens(inputs["token_ids"])
+        pass_ = self.attend(h, inputs, "unilm" if unilm else "lm", cache, index)
+        h = self.dropout("Embedding-Dropout", self.position_embedding(h, inputs, index, cached=cache is not None))
+        for i in range(self.config.num_hidden_layers):
+            h = self.block(f"Transformer-{i}", h, pass_)
+        h = self.norm("Output-Norm", h)
+        if self.with_mlm:
+            activation = "softmax" if self.with_mlm is True else self.with_mlm
+            h = h[:, -1:] if last else h
+            h = self.layer(L.Activation, "LM-Activation", activation=L.activation(activation))(tokens(h, reverse=True))
+        return pass_.result(h)
+
+    def block(self, name, h, pass_):
+        """Attention, then the feed-forward network; each sees its input normalised and is added to it."""
+        attention = f"{name}-MultiHeadSelfAttention"
+        a = self.attention(attention, self.norm(f"{attention}-Norm", h), pass_)
+        h = self.add(f"{attention}-Add", h, self.dropout(f"{attention}-Dropout", a))
+
+        ffn = f"{name}-FeedForward"
+        f = self.feed_forward(ffn, self.norm(f"{ffn}-Norm", h))
+        return self.add(f"{ffn}-Add", h, self.dropout(f"{ffn}-Dropout", f))
+
+    @property
+    def needs_segments(self) -> bool:
+        return self.application == "unilm"

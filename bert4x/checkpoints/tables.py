@@ -1,22 +1,12 @@
-"""The checkpoint families. One file each: its variables, a table for every published layout, its config spellings.
+"""What the families say about checkpoints, for one config or one format."""
 
-A new family is a file here with a tuple `FAMILIES`, and a model of that name in `bert4x.models`.
-"""
-
-import importlib
 import itertools
-import pkgutil
 
-from bert4x.checkpoints.spec import Family, Rule, Table
+from bert4x.checkpoints.spec import Rule, Table
 from bert4x.config import FIELDS, ConfigStyle, TransformerConfig
-from bert4x.errors import ConversionError, UnknownArchitectureError
+from bert4x.errors import ConversionError
+from bert4x.families import families, family_of
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for module in pkgutil.iter_modules(__path__)
-    for family in importlib.import_module(f"{__name__}.{module.name}").FAMILIES
-}
-PUBLISHED: tuple[Table, ...] = tuple(table for family in FAMILIES.values() for table in family.tables)
 OWN_FORMATS = ("bert4x", "keras")  # keyed by variable path, config spelled as here
 FORMATS = ("hf", "tf1", "megatron", *OWN_FORMATS)
 OWN_STYLE = ConfigStyle("gelu_erf", {name: (name,) for name in FIELDS}, labels={"library": "bert4x"})
@@ -35,14 +25,9 @@ SIZES = {
 }
 
 
-def family_of(model: str) -> Family:
-    """The family of a model's name.
-
-    Raises: UnknownArchitectureError for a model whose checkpoints are not known here.
-    """
-    if model not in FAMILIES:
-        raise UnknownArchitectureError(f"no checkpoints of family {model!r}; known: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[model]
+def published() -> tuple[Table, ...]:
+    """The tables of all families, those of users among them."""
+    return tuple(table for family in families().values() for table in family.tables)
 
 
 def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str | None]]:
@@ -50,14 +35,14 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
 
     Raises: UnknownArchitectureError
     """
-    family, found = family_of(config.model), {}
+    found = {}
     absent = {
         "Embedding-Segment": not config.segment_vocab_size,
         "Embedding-Mapping": not config.embedding_mapping,
     }
     depths = {"Encoder-": config.num_hidden_layers, "Decoder-": config.decoder_layers}
-    layered = itertools.groupby(family.variables, key=lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
-    for (numbered, side), rows in layered:
+    listed = family_of(config.model).variables
+    for (numbered, side), rows in itertools.groupby(listed, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")])):
         rows = list(rows)
         for i in range(depths.get(side, config.num_hidden_layers) if numbered else 1):
             for path, shape, head in rows:
@@ -79,18 +64,23 @@ def table_for(format: str, config: TransformerConfig) -> Table:
     """
     if format in OWN_FORMATS:
         return own_table(format, config)
-    family = family_of(config.model)
-    family = FAMILIES[family.written_as] if family.written_as else family
+    family = writer(config.model)
     for table in family.tables:
         if table.format == format:
             return table
     possible = sorted({table.format for table in family.tables}) + list(OWN_FORMATS)
-    raise ConversionError(f"there is no {format} layout of {family.name}; it can be written as {', '.join(possible)}")
+    name = family.model_name
+    raise ConversionError(f"there is no {format} layout of {name}; it can be written as {', '.join(possible)}")
 
 
 def style_for(format: str, model: str) -> ConfigStyle:
     """How the config file of a model is spelled in a format."""
     if format in OWN_FORMATS:
         return OWN_STYLE
+    return writer(model).styles[format]
+
+
+def writer(model: str):
+    """The family in whose layouts a model is published."""
     family = family_of(model)
-    return (FAMILIES[family.written_as] if family.written_as else family).styles[format]
+    return family_of(family.written_as) if family.written_as else family

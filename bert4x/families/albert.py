@@ -1,8 +1,11 @@
-"""ALBERT's tensors, one group of them for all layers, in every layout it was published in."""
+"""ALBERT: BERT whose blocks share one set of weights (Lan et al. 2019, arXiv 1909.11942), and its published tensors."""
 
-from bert4x.checkpoints.spec import TRANSPOSED, Family, Rule, Table
-from bert4x.checkpoints.tables import bert
+from typing import ClassVar
+
+from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
 from bert4x.config import ConfigStyle
+from bert4x.families import bert, register_family
+from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, SLOTS, TRAINING, block, google_heads, hf_heads
 
 GROUP = "bert/encoder/transformer/group_0/inner_group_0"
 LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
@@ -30,8 +33,8 @@ GOOGLE = Table(
         Rule("Transformer-FeedForward-Norm/{gamma,beta}", GROUP + "/LayerNorm_1/{gamma,beta}"),
     ),
     backbone=r"bert/",
-    ignored=bert.SLOTS,
-    heads=bert.google_heads(DROPOUT),
+    ignored=SLOTS,
+    heads=google_heads(DROPOUT),
     foreign=(
         (
             r"bert/embeddings/word_embeddings_2$|bert/encoder/layer_shared/",
@@ -81,7 +84,7 @@ HF = Table(
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (r"^predictions\.decoder\.bias$", "predictions.bias"),
     ),
-    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", bert.TRAINING),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", TRAINING),
     tied=("predictions.decoder.weight",),
     foreign=(
         (
@@ -89,7 +92,7 @@ HF = Table(
             "ALBERT with more than one group of layers is not supported",
         ),
     ),
-    heads=bert.hf_heads("Albert", DROPOUT),
+    heads=hf_heads("Albert", DROPOUT),
     architectures=(
         (frozenset({"mlm", "nsp"}), "AlbertForPreTraining"),
         (frozenset({"mlm"}), "AlbertForMaskedLM"),
@@ -97,25 +100,34 @@ HF = Table(
     ),
 )
 
-FAMILIES = (
-    Family(
-        "albert",
-        variables=bert.EMBEDDINGS + bert.block("Transformer") + bert.HEADS,
-        tables=(GOOGLE, HF),
-        styles={
-            "tf1": ConfigStyle("gelu_tanh", bert.KEYS, bert.DEFAULTS),
-            "hf": ConfigStyle(
-                "gelu_erf",
-                bert.KEYS,
-                bert.DEFAULTS | {"hidden_act": "gelu_tanh", "embedding_size": 128, "embedding_mapping": True},
-                labels={"model_type": "albert", "architectures": ["AlbertForPreTraining"]},
-                required={"position_embedding_type": "absolute", "embedding_mapping": True},
-            ),
-        },
-    ),
-    Family(
-        "albert_unshared",
-        variables=bert.EMBEDDINGS + bert.block("Transformer-{i}") + bert.HEADS,
-        written_as="albert",
-    ),
-)
+
+@register_family
+class Albert(bert.Bert):
+    """Every block is the same block."""
+
+    model_name = "albert"
+    variables = EMBEDDINGS + block("Transformer") + HEADS
+    tables = (GOOGLE, HF)
+    styles: ClassVar = {
+        "tf1": ConfigStyle("gelu_tanh", KEYS, DEFAULTS),
+        "hf": ConfigStyle(
+            "gelu_erf",
+            KEYS,
+            DEFAULTS | {"hidden_act": "gelu_tanh", "embedding_size": 128, "embedding_mapping": True},
+            labels={"model_type": "albert", "architectures": ["AlbertForPreTraining"]},
+            required={"position_embedding_type": "absolute", "embedding_mapping": True},
+        ),
+    }
+
+    def block_name(self, i: int) -> str:
+        return "Transformer"
+
+
+@register_family
+class AlbertUnshared(bert.Bert):
+    """Every block starts as a copy of ALBERT's block and learns on its own (Su, kexue.fm/archives/7187)."""
+
+    model_name = "albert_unshared"
+    tables = ()
+    variables = EMBEDDINGS + block("Transformer-{i}") + HEADS
+    written_as = "albert"

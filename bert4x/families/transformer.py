@@ -1,18 +1,40 @@
-"""The Transformer of Vaswani et al. 2017 (arXiv 1706.03762): an encoder, and a decoder that attends to its output."""
+"""The Transformer of Vaswani et al. 2017 (arXiv 1706.03762): an encoder, and a decoder that attends to its output.
+
+There is no published layout of it, only our own.
+"""
 
 from typing import ClassVar
 
-import keras
-from keras import ops
-
 from bert4x import layers as L
-from bert4x.config import TransformerConfig
+from bert4x.config import ConfigStyle, TransformerConfig
+from bert4x.families import register_family
+from bert4x.families.parts import EMBEDDINGS, block
 from bert4x.models.backbone import Backbone
 from bert4x.models.cache import Attending, Source
-from bert4x.models.registry import register
+
+PARTS = ("MultiHeadSelfAttention", "MultiHeadCrossAttention", "FeedForward")
 
 
-@register("transformer")
+def cross_attention(prefix: str) -> tuple:
+    """The variables of the decoder's attention to the source, and of the norm after it."""
+    rows = block(prefix)
+    return tuple((path.replace("Self", "Cross"), *rest) for path, *rest in rows if "Self" in path)
+
+
+def decoder_block(prefix: str) -> tuple:
+    """The variables of one block of the decoder, in the order of the graph."""
+    rows = block(prefix)
+    attention = tuple(row for row in rows if "Self" in row[0])
+    return attention + cross_attention(prefix) + rows[len(attention) :]
+
+
+STYLE = ConfigStyle(
+    "gelu_erf",
+    defaults={"hidden_act": "relu", "layer_norm_eps": 1e-6, "segment_vocab_size": 0, "pad_token_id": 0},
+)
+
+
+@register_family
 class Transformer(Backbone):
     """Post-norm, with sinusoidal positions and one embedding table for the source, the target and the output.
 
@@ -26,7 +48,8 @@ class Transformer(Backbone):
     real. The first pass needs `token_ids` too: it reads the source, and leaves its keys and values in `cache.source`.
     """
 
-    applications: ClassVar = ("seq2seq",)
+    model_name = "transformer"
+    applications = ("seq2seq",)
     options: ClassVar = {
         name: default
         for name, default in Backbone.options.items()
@@ -38,6 +61,8 @@ class Transformer(Backbone):
         "embedding_mapping": lambda c: False,
         "hierarchical_position": lambda c: False,
     }
+    variables = (EMBEDDINGS[0], *block("Encoder-Transformer-{i}"), *decoder_block("Decoder-Transformer-{i}"))
+    styles: ClassVar = {"tf1": STYLE, "hf": STYLE}
     custom_position_ids = False
     needs_segments = False
 
@@ -46,7 +71,7 @@ class Transformer(Backbone):
         self.check_fields(config, ("embedding_size", "hierarchical_position"))  # which no table of weights shows
 
     def inputs(self):
-        target = keras.Input((None,), dtype="int32", name=f"{self.prefix}Input-Target")
+        target = L.Input((None,), dtype="int32", name=f"{self.prefix}Input-Target")
         return super().inputs() | {"target_ids": target}
 
     def forward(self, inputs, cache=None, index=0, last=False):
@@ -54,7 +79,7 @@ class Transformer(Backbone):
         sources, visible, cache, encoding = self.sources(inputs, cache)
         ids, positions = inputs["target_ids"], ()
         if cache is not None:
-            positions = (inputs.get("position_ids", index + ops.arange(ops.shape(ids)[1])),)
+            positions = (inputs.get("position_ids", index + L.ops.arange(L.ops.shape(ids)[1])),)
         tokens = self.token_embedding(masks_padding=True)
         h = tokens(ids)
         pass_ = self.attend(h, {"token_ids": ids, "padding_mask": inputs.get("target_mask")}, "lm", cache, index)
@@ -64,7 +89,7 @@ class Transformer(Backbone):
         h = h[:, -1:] if last else h
         if self.with_mlm:
             activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
-            h = self.layer(keras.layers.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
+            h = self.layer(L.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
         return pass_.result(h) if crossing is None else pass_.result(h, encoder=encoding, cross=crossing)
 
     def sources(self, inputs, cache):
@@ -93,7 +118,7 @@ class Transformer(Backbone):
         h = self.embed("Encoder", h)
         for i in range(self.config.num_hidden_layers):
             h = self.block(f"Encoder-Transformer-{i}", h, pass_)
-        h = self.layer(keras.layers.Activation, "Encoder-Output", activation="linear")(h)
+        h = self.layer(L.Activation, "Encoder-Output", activation="linear")(h)
         return h, visible, pass_.weights
 
     def embed(self, side, h, *positions):
@@ -123,6 +148,3 @@ class Transformer(Backbone):
     def cross_layer(self, name):
         """The attention of the decoder to the encoder's output."""
         return self.attention_layer(L.CrossAttention, name)
-
-
-PARTS = ("MultiHeadSelfAttention", "MultiHeadCrossAttention", "FeedForward")

@@ -1,0 +1,220 @@
+"""BERT: the post-norm encoder of Devlin et al. 2018 (arXiv 1810.04805), and its tensors as they were published."""
+
+from typing import ClassVar
+
+from bert4x import layers as L
+from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
+from bert4x.config import ConfigStyle
+from bert4x.families import register_family
+from bert4x.families.parts import (
+    DEFAULTS,
+    DROPOUT,
+    EMBEDDINGS,
+    HEADS,
+    KEYS,
+    SLOTS,
+    TRAINING,
+    block,
+    google_heads,
+    hf_heads,
+)
+from bert4x.models.backbone import Backbone
+
+GOOGLE = Table(
+    "tf1",
+    "bert",
+    rules=(
+        Rule("Embedding-{Token,Segment,Position}/embeddings", "bert/embeddings/{word,token_type,position}_embeddings"),
+        Rule("Embedding-Norm/{gamma,beta}", "bert/embeddings/LayerNorm/{gamma,beta}"),
+        Rule("Embedding-Mapping/{kernel,bias}", "bert/encoder/embedding_hidden_mapping_in/{kernel,bias}"),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/{kernel,bias}",
+            "bert/encoder/layer_{i}/attention/self/{query,key,value}/{kernel,bias}",
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/output/{kernel,bias}",
+            "bert/encoder/layer_{i}/attention/output/dense/{kernel,bias}",
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}",
+            "bert/encoder/layer_{i}/attention/output/LayerNorm/{gamma,beta}",
+        ),
+        Rule(
+            "Transformer-{i}-FeedForward/{intermediate,output}/{kernel,bias}",
+            "bert/encoder/layer_{i}/{intermediate,output}/dense/{kernel,bias}",
+        ),
+        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", "bert/encoder/layer_{i}/output/LayerNorm/{gamma,beta}"),
+        Rule("Pooler-Dense/{kernel,bias}", "bert/pooler/dense/{kernel,bias}"),
+        Rule("NSP-Proba/kernel", "cls/seq_relationship/output_weights", TRANSPOSED),
+        Rule("NSP-Proba/bias", "cls/seq_relationship/output_bias"),
+        Rule("MLM-Dense/{kernel,bias}", "cls/predictions/transform/dense/{kernel,bias}"),
+        Rule("MLM-Norm/{gamma,beta}", "cls/predictions/transform/LayerNorm/{gamma,beta}"),
+        Rule("MLM-Bias/bias", "cls/predictions/output_bias"),
+    ),
+    backbone=r"bert/",
+    ignored=SLOTS,
+    heads=google_heads(DROPOUT),
+    remnants=(r"^cls/predictions/",),  # of chinese_rbt3
+)
+
+HF = Table(
+    "hf",
+    "bert",
+    rules=(
+        Rule(
+            "Embedding-{Token,Segment,Position}/embeddings",
+            "bert.embeddings.{word,token_type,position}_embeddings.weight",
+        ),
+        Rule("Embedding-Norm/{gamma,beta}", "bert.embeddings.LayerNorm.{weight,bias}"),
+        Rule("Embedding-Mapping/kernel", "bert.embeddings_project.weight", TRANSPOSED),
+        Rule("Embedding-Mapping/bias", "bert.embeddings_project.bias"),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/kernel",
+            "bert.encoder.layer.{i}.attention.self.{query,key,value}.weight",
+            TRANSPOSED,
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/bias",
+            "bert.encoder.layer.{i}.attention.self.{query,key,value}.bias",
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/output/kernel",
+            "bert.encoder.layer.{i}.attention.output.dense.weight",
+            TRANSPOSED,
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention/output/bias", "bert.encoder.layer.{i}.attention.output.dense.bias"
+        ),
+        Rule(
+            "Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}",
+            "bert.encoder.layer.{i}.attention.output.LayerNorm.{weight,bias}",
+        ),
+        Rule(
+            "Transformer-{i}-FeedForward/{intermediate,output}/kernel",
+            "bert.encoder.layer.{i}.{intermediate,output}.dense.weight",
+            TRANSPOSED,
+        ),
+        Rule(
+            "Transformer-{i}-FeedForward/{intermediate,output}/bias",
+            "bert.encoder.layer.{i}.{intermediate,output}.dense.bias",
+        ),
+        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", "bert.encoder.layer.{i}.output.LayerNorm.{weight,bias}"),
+        Rule("Pooler-Dense/kernel", "bert.pooler.dense.weight", TRANSPOSED),
+        Rule("Pooler-Dense/bias", "bert.pooler.dense.bias"),
+        Rule("NSP-Proba/kernel", "cls.seq_relationship.weight", TRANSPOSED),
+        Rule("NSP-Proba/bias", "cls.seq_relationship.bias"),
+        Rule("MLM-Dense/kernel", "cls.predictions.transform.dense.weight", TRANSPOSED),
+        Rule("MLM-Dense/bias", "cls.predictions.transform.dense.bias"),
+        Rule("MLM-Norm/{gamma,beta}", "cls.predictions.transform.LayerNorm.{weight,bias}"),
+        Rule("MLM-Bias/bias", "cls.predictions.bias"),
+    ),
+    backbone=r"bert\.",
+    aliases=(
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (r"^cls\.predictions\.decoder\.bias$", "cls.predictions.bias"),
+    ),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", TRAINING),
+    tied=("cls.predictions.decoder.weight",),
+    foreign=(
+        (
+            r"(?:^|\.)roberta\.embeddings\.",
+            "this is a RoBERTa as fairseq built it: its positions begin after the padding id, and its head is another. "
+            "(The Chinese models called RoBERTa-wwm are BERTs, and load)",
+        ),
+    ),
+    heads=hf_heads("Bert", DROPOUT),
+    architectures=(
+        (frozenset({"mlm", "nsp"}), "BertForPreTraining"),
+        (frozenset({"mlm"}), "BertForMaskedLM"),
+        (frozenset({"nsp"}), "BertForNextSentencePrediction"),
+        (frozenset(), "BertModel"),
+    ),
+)
+
+
+@register_family
+class Bert(Backbone):
+    """BERT and everything of its shape: RoBERTa-wwm, MacBERT, SimBERT, CLUE's and Zhuiyi's models.
+
+    Outputs: the hidden states (B, T, D); or of the heads asked for, in this order: pooled (B, D) or next-sentence
+    (B, 2), then masked language model (B, T, V).
+    """
+
+    model_name = "bert"
+    aliases = ("roberta",)
+    variables = EMBEDDINGS + block("Transformer-{i}") + HEADS
+    tables = (GOOGLE, HF)
+    styles: ClassVar = {
+        "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS),
+        "hf": ConfigStyle(
+            "gelu_erf",
+            KEYS,
+            DEFAULTS,
+            labels={"model_type": "bert", "architectures": ["BertForPreTraining"]},
+            required={"position_embedding_type": "absolute", "add_cross_attention": False},
+        ),
+    }
+
+    def forward(self, inputs, cache=None, index=0, last=False):
+        h, pass_ = self.embed(inputs, cache, index)
+        for i in range(self.config.num_hidden_layers):
+            h = self.block(self.block_name(i), h, pass_)
+        return pass_.result(self.heads(h, last))
+
+    def block_name(self, i: int) -> str:
+        """Prefix of the names of block i's layers."""
+        return f"Transformer-{i}"
+
+    def embed(self, inputs, cache, index):
+        """Token + segment + position embeddings, normalised, at the hidden size; and what attention shares."""
+        h = tokens = self.token_embedding(masks_padding=True)(inputs["token_ids"])
+        if self.config.segment_vocab_size:
+            segments = self.layer(
+                L.Embedding,
+                "Embedding-Segment",
+                input_dim=self.config.segment_vocab_size,
+                output_dim=self.config.embedding_size,
+                embeddings_initializer=L.initializer(self.config.initializer_range),
+            )
+            h = self.add("Embedding-Token-Segment", h, segments(inputs["segment_ids"]))
+        h = self.position_embedding(h, inputs, index, cached=cache is not None)
+        h = self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", h))
+        if self.config.embedding_mapping:
+            h = self.dense("Embedding-Mapping", self.config.hidden_size)(h)
+        return h, self.attend(tokens, inputs, self.application, cache, index)
+
+    def block(self, name, h, pass_):
+        """Attention, then the feed-forward network; each is added to its input, then normalised."""
+        attention = f"{name}-MultiHeadSelfAttention"
+        a = self.dropout(f"{attention}-Dropout", self.attention(attention, h, pass_))
+        h = self.add(f"{attention}-Add", h, a)
+        h = self.norm(f"{attention}-Norm", h)
+
+        ffn = f"{name}-FeedForward"
+        f = self.dropout(f"{ffn}-Dropout", self.feed_forward(ffn, h))
+        h = self.add(f"{ffn}-Add", h, f)
+        return self.norm(f"{ffn}-Norm", h)
+
+    def heads(self, h, last=False):
+        """The pooler, next-sentence and masked-language-model heads that were asked for."""
+        outputs = []
+        if self.with_pool or self.with_nsp:
+            pooled = self.layer(L.FirstToken, "Pooler")(h)
+            activation = "tanh" if self.with_pool in (True, False) else self.with_pool
+            pooled = self.dense("Pooler-Dense", self.config.hidden_size, activation)(pooled)
+            if self.with_nsp:
+                activation = "softmax" if self.with_nsp is True else self.with_nsp
+                pooled = self.dense("NSP-Proba", 2, activation)(pooled)
+            outputs.append(pooled)
+        if self.with_mlm:
+            activation = "softmax" if self.with_mlm is True else self.with_mlm
+            m = h[:, -1:] if last else h
+            m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(m)
+            m = self.norm("MLM-Norm", m)
+            m = self.token_embedding(masks_padding=True)(m, reverse=True)
+            m = self.layer(L.Bias, "MLM-Bias")(m)
+            outputs.append(self.layer(L.Activation, "MLM-Activation", activation=L.activation(activation))(m))
+        if not outputs:
+            return h
+        return outputs[0] if len(outputs) == 1 else outputs
