@@ -25,8 +25,8 @@ TABLE = re.compile(
 
 def triples(path: Path) -> None:
     """Of the README: what is stated by sentences of the toy data, which were written for this project."""
+    from bert4x.plots import triples as draw
     from bert4x.tasks.triples import Triple
-    from bert4x.triple_plots import triples as draw
 
     lines = (ROOT / "recipes" / "data" / "toy_triples.jsonl").read_text("utf-8").splitlines()
     stated = {row["text"]: row["spo_list"] for row in map(json.loads, lines)}

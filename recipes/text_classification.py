@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bert4x import recipe
-from bert4x.class_plots import confusion
+from bert4x.plots import confusion
 from bert4x.tasks.classes import class_scores
 from bert4x.tasks.readers import read_labelled
 from bert4x.tasks.text_classification import TextClassification

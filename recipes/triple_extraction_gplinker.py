@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bert4x import recipe
+from bert4x.plots import triples
 from bert4x.tasks.gplinker import GPLinker
 from bert4x.tasks.readers import read_triples
 from bert4x.tasks.triples import compared, read_schema
-from bert4x.triple_plots import triples
 
 DATA = Path(__file__).parent / "data"
 

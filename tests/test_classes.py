@@ -48,7 +48,7 @@ def test_what_cannot_be():
 
 def test_picture(tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
-    from bert4x.class_plots import confusion
+    from bert4x.plots import confusion
 
     figure = confusion(score_classes(FOUND, GOLD, ["a", "b", "c"]), tmp_path / "confusion.png")
     axes = figure.axes[0]

@@ -103,7 +103,7 @@ def test_without_matplotlib(run, monkeypatch, tmp_path):
 def drawn(texts, found, **options):
     """The characters that a picture shows, line by line, and the predicates; and the figure."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from bert4x.triple_plots import triples
+    from bert4x.plots import triples
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

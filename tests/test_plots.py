@@ -96,7 +96,7 @@ def test_without_matplotlib(monkeypatch):
 
 def test_without_a_chinese_font(monkeypatch):
     """It says what to install, and draws."""
-    monkeypatch.setattr("bert4x.figures.CJK_FONTS", ("No Such Font",))
+    monkeypatch.setattr("bert4x.plots.figures.CJK_FONTS", ("No Such Font",))
     with pytest.warns(UserWarning, match="fonts-noto-cjk"):
         decoding_paths(*paths())
 
@@ -171,7 +171,7 @@ def test_equal_curves_can_all_be_seen():
 
 
 def test_pictures_without_chinese_need_no_chinese_font(monkeypatch, tmp_path):
-    monkeypatch.setattr("bert4x.figures.CJK_FONTS", ("No Such Font",))
+    monkeypatch.setattr("bert4x.plots.figures.CJK_FONTS", ("No Such Font",))
     found, labels = paths()
     latin = [["token"] * len(row) for row in labels]
     with warnings.catch_warnings():

@@ -56,7 +56,7 @@ def run_evaluate(options) -> int:
         if classes:
             show(classes)
     if options.plot and classes:
-        from bert4x.class_plots import confusion
+        from bert4x.plots import confusion
 
         confusion(classes, options.plot)
         print(f"drawn: {options.plot}", file=sys.stderr)

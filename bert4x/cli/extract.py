@@ -38,7 +38,7 @@ def run_extract(options) -> int:
         else:
             show(text, found)
     if options.plot:
-        from bert4x.triple_plots import triples
+        from bert4x.plots import triples
 
         triples(texts, answers, options.plot)
         print(f"drawn: {options.plot}", file=sys.stderr)
@@ -70,7 +70,7 @@ def show(text: str, found) -> None:
 
 def check_picture(path: Path) -> None:
     """Before anything is computed. Raises: MissingMatplotlibError; InputError for a file that cannot be written."""
-    from bert4x.figures import matplotlib_figure
+    from bert4x.plots.figures import matplotlib_figure
 
     kinds = matplotlib_figure()[0]().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bert4x.errors import InputError
-from bert4x.figures import families, matplotlib_figure, save
+from bert4x.plots.figures import families, matplotlib_figure, save
 
 # A colour for each predicate, in the order they come; readable on white, and apart for the colour-blind (after Okabe
 # and Ito 2008).

@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from bert4x.errors import InputError
-from bert4x.figures import families, matplotlib_figure, save
 from bert4x.metrics.classes import ClassScores
+from bert4x.plots.figures import families, matplotlib_figure, save
 
 MOST_NUMBERS = 25  # labels up to which the numbers are written into the cells
 
