@@ -1,95 +1,26 @@
-"""What all recipes share: arguments, a run folder, training that can be killed and resumed, a summary.
-
-In short:
-
-    @dataclass
-    class Arguments(recipe.Arguments):
-        topics: Path | None = recipe.option(None, "file of topics")
-
-    def main(args):
-        with recipe.Run(args) as run:
-            train, valid = run.data(read_tsv, TOY)
-            task = TextClassification(run.load(), labels, maxlen=args.max_length)
-            run.fit(task, train, valid)
-
-    if __name__ == "__main__":
-        recipe.run(main, Arguments, __doc__)
-"""
+"""One run of a recipe: its folder, training that can be killed and resumed, a summary."""
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import random
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 
 from bert4x.checkpoints.tensors import atomic_write
-from bert4x.errors import Bert4xError, RunError
+from bert4x.errors import RunError
 from bert4x.json_files import read_json
-from bert4x.locks import locked
-from bert4x.training.command_line import option, parse
+from bert4x.recipe.arguments import Arguments
+from bert4x.recipe.folder import alone, write_json
 from bert4x.training.report import Display, card, versions
 
-__all__ = ["Arguments", "Report", "Run", "alone", "option", "parse", "run"]
-
-LOCK = ".lock"  # in the folder of a run: held while one is at work there
 ARGUMENTS, VERSIONS, CARD, CURVES = "args.json", "versions.json", "README.md", "curves.png"
 ADAPTERS = "lora/adapter_model.safetensors"
-SMOKE = "--smoke: a small trial, to show that it runs; the scores and answers above say nothing about quality"
 # What may differ between a run and its resumption: none of it changes a result (devices: but for the order of sums).
 FREE = ("output", "resume", "save_every", "json", "verbose", "devices", "model_parallel")
-PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-
-
-@dataclass
-class Arguments:
-    """The arguments every recipe takes. A recipe's own class adds some, and changes defaults."""
-
-    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 2, "batch_size": 8, "seed": 0}
-
-    model: str | None = option(None, "checkpoint to start from; default: the small model inside bert4x")
-    train: Path | None = option(None, "file to train on; default: toy data")
-    valid: Path | None = option(None, "file to score on after every epoch; default: a tenth of --train")
-    output: Path = option(Path("runs/recipe"), "folder of the run")
-    resume: Literal["never", "auto"] = option("never", "auto: go on with the run in the output folder, if there is one")
-    epochs: int = option(3, "times that every example is seen", least=1)
-    max_steps: int | None = option(None, "updates at most", least=1)
-    batch_size: int = option(16, "rows of a batch", least=1)
-    gradient_accumulation: int = option(1, "batches of one update", least=1)
-    learning_rate: float = option(1e-4, "its peak", above=0)
-    head_learning_rate: float | None = option(
-        None, "peak of the layers that the task adds; default: that of all, for triples at least 3e-3", above=0
-    )
-    warmup: float = option(0.1, "share of training in which the learning rate rises", least=0, below=1)
-    decay: Literal["linear", "cosine", "constant"] = option("linear", "of the learning rate after its peak")
-    ema: float | None = option(
-        None, "momentum of a moving average of the weights, scored and kept instead", above=0, below=1
-    )
-    adversarial: str | None = option(None, "fgm, pgd, gradient-penalty or vat, or with a size: fgm:0.5")
-    lora: int | None = option(None, "train adapters of this rank, and leave the model as it is", least=1)
-    recompute: bool = option(False, "compute activations again in the backward pass: less memory, more time")
-    score_every: int | None = option(None, "updates after which to score within an epoch too", least=1)
-    patience: int | None = option(None, "scores without a better one before training stops", least=1)
-    max_length: int = option(128, "tokens of a text", least=8)
-    precision: PRECISIONS = option("float32", "of computation; weights stay float32")
-    backend: Literal["tensorflow", "jax", "torch"] | None = option(None, "of Keras; default: as Keras is configured")
-    devices: int = option(1, "to divide the work over (JAX only)", least=1)
-    model_parallel: int = option(1, "of these devices, how many hold one copy of the model together", least=1)
-    seed: int = option(0, "of weights, order and dropout", least=0)
-    save_every: float = option(120, "seconds between two states that a killed run goes on from", least=0)
-    json: bool = option(False, "print every record as a line of JSON, and nothing else")
-    smoke: bool = option(False, "toy data and a few steps: does it run?")
-
-    @property
-    def command(self) -> str:
-        """What started the run."""
-        return shlex.join(["python", *sys.argv])
 
 
 @dataclass(frozen=True)
@@ -330,29 +261,6 @@ class Run:
         print(text, file=sys.stderr if self.args.json else sys.stdout, flush=True)
 
 
-@contextlib.contextmanager
-def alone(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps every other run out of a folder until the block ends or the process dies, however that happens.
-
-    Raises: RunError where another run is at work, or where the folder cannot be made.
-    """
-    folder = Path(folder)
-    if folder.is_file():
-        raise RunError(f"{folder} is a file; expected a folder for the run")
-
-    def refuse():
-        raise RunError(f"another run is at work in {folder}; wait until it has ended, or choose another --output")
-
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked(folder / LOCK, waiting=refuse))
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise RunError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
-            print(f"the disk of {folder} has no locks; take care that no second run uses the folder", file=sys.stderr)
-        yield
-
-
 def distribution(devices: int, model: int, batch_size: int):
     """That of `--devices` and `--model-parallel`, over several hosts where Keras' variables in the environment name
     them. Raises: RunError where it cannot be.
@@ -370,26 +278,3 @@ def distribution(devices: int, model: int, batch_size: int):
     if batch_size % copies:
         raise RunError(f"--batch-size {batch_size} cannot be divided over {copies} copies of the model; a multiple can")
     return distribution(copies, model)
-
-
-def write_json(path: Path, data: dict) -> None:
-    """Writes a small file as a whole. Raises: RunError"""
-    try:
-        with atomic_write(path) as file:
-            file.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; choose another --output") from error
-
-
-def run(main, cls: type[Arguments], description: str | None = None) -> None:
-    """Runs a recipe from the command line; an error of bert4x is one line, not a traceback."""
-    args = parse(cls, description)
-    try:
-        main(args)
-        if args.smoke:
-            stream = sys.stderr if getattr(args, "json", False) else sys.stdout
-            print(SMOKE, file=stream)
-    except Bert4xError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -1,0 +1,24 @@
+"""What all recipes share: arguments, a run folder, training that can be killed and resumed, a summary.
+
+In short:
+
+    @dataclass
+    class Arguments(recipe.Arguments):
+        topics: Path | None = recipe.option(None, "file of topics")
+
+    def main(args):
+        with recipe.Run(args) as run:
+            train, valid = run.data(read_tsv, TOY)
+            task = TextClassification(run.load(), labels, maxlen=args.max_length)
+            run.fit(task, train, valid)
+
+    if __name__ == "__main__":
+        recipe.run(main, Arguments, __doc__)
+"""
+
+from bert4x.recipe.arguments import PRECISIONS, SMOKE, Arguments, run
+from bert4x.recipe.folder import alone
+from bert4x.recipe.running import Report, Run
+from bert4x.training.command_line import option, parse
+
+__all__ = ["PRECISIONS", "SMOKE", "Arguments", "Report", "Run", "alone", "option", "parse", "run"]
