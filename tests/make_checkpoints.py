@@ -6,7 +6,7 @@ import numpy as np
 from random_models import tiny_config
 
 from bert4x.checkpoints.checkpoint import bits
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import BFLOAT16, from_array
 from bert4x.checkpoints.write import write, write_config

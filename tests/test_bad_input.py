@@ -14,9 +14,9 @@ from make_checkpoints import config_of, draw, write_checkpoint
 
 import bert4x
 from bert4x import errors
-from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.formats.torch_write import write_torch
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tensors import BFLOAT16, from_array
 from bert4x.generation import GenerationOptions
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import VOCABULARY, refused
 
 from bert4x.checkpoints.checkpoint import bits
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,7 +17,7 @@ from make_checkpoints import (
 )
 
 import bert4x
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.errors import ConversionError, NotFiniteError, TensorMismatchError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import VOCABULARY, write_tiny
 
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.vocabulary import copy_vocabulary
 from bert4x.errors import Bert4xError
 from bert4x.tokenizers import load_tokenizer

@@ -11,10 +11,10 @@ from random_models import tiny_config
 
 import bert4x
 from bert4x.checkpoints import tables
-from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.heads import bio_tags
 from bert4x.checkpoints.inspection import inspect
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tensors import from_array
 from bert4x.cli import main
 from bert4x.errors import (

@@ -23,7 +23,7 @@ from hub_server import COMMIT, Hub, download_here, fetch_slowly
 
 import bert4x
 from bert4x import errors, hub, locks
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.staging import staging_folder
 from bert4x.errors import (
     CheckpointNotFoundError,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bert4x import convert
-from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.formats.tf1_bundle import read_tf1
 from bert4x.checkpoints.formats.tf2_objects import read_objects
 from bert4x.checkpoints.keras_names import by_paths
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.errors import CorruptFileError, UnknownFormatError
 from tests.random_models import random_weights, tiny_config
 

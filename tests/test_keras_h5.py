@@ -8,10 +8,13 @@ import pytest
 from make_checkpoints import FAMILIES, LAYOUTS, assert_same_bits, config_of, draw, read_all, write_checkpoint
 
 import bert4x
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x import families
+from bert4x import layers as L
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.errors import TensorMismatchError
 from bert4x.families import family_of
+from bert4x.families.bert import Bert
 
 HEADS = ({}, {"with_mlm": "linear"}, {"with_pool": True}, {"with_pool": True, "with_mlm": "linear"})
 ALL = {"with_nsp": "linear", "with_mlm": "linear"}
@@ -77,6 +80,29 @@ def test_reads_a_model_with_more_on_top(tmp_path):
         assert any("dense" in stray for stray in open_checkpoint(folder).report.stray)
         found = bert4x.load(folder, with_pool=True)
         assert_same_bits(values_of(found), expected)
+
+
+def test_a_layer_may_be_subclassed(tmp_path, monkeypatch):
+    """Keras' files number layers by class: a family says the classes of its own."""
+
+    @keras.saving.register_keras_serializable("tests")
+    class OddFeedForward(L.FeedForward):
+        pass
+
+    class Odd(Bert):
+        model_name = "odd"
+        variables = Bert.variables
+        layer_classes = ((r".*-FeedForward", "OddFeedForward"), *Bert.layer_classes)
+
+        def layer(self, cls, name, **kwargs):
+            return super().layer(OddFeedForward if cls is L.FeedForward else cls, name, **kwargs)
+
+    monkeypatch.setitem(families._CLASSES, "odd", Odd)
+    model, other = (random_model(config_of().replace(model="odd"), ALL, seed) for seed in (1, 2))
+    bert4x.save(model, tmp_path, "keras")
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same_bits(values_of(other), values_of(model))
+    assert_same_bits(read_all(tmp_path), values_of(model))
 
 
 def test_save_writes_what_a_published_reader_takes(tmp_path):

@@ -12,7 +12,7 @@ from random_models import random_inputs, tiny_config
 from reference import bert
 
 import bert4x
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError
 
 WEIGHTS = draw(config_of(), seed=5)

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from battery import array
 from make_checkpoints import assert_same_bits, config_of, draw, open_checkpoint, read_all, write_checkpoint
 
 import bert4x
+from bert4x import families
 from bert4x.checkpoints.files import Files
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.formats.tf1_bundle import write_tf1
 from bert4x.checkpoints.tensors import LazyTensor, from_array
 from bert4x.errors import ConfigError, TensorMismatchError, UnknownFormatError
+from bert4x.families.bert import Bert
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 CONFIGS = {
@@ -127,6 +130,22 @@ def hf(tmp_path):
         return open_checkpoint(folder).report
 
     return arrays, check
+
+
+def test_two_families_of_one_set_of_names(tmp_path, monkeypatch):
+    """The config decides; where it says nothing, `model`."""
+    (google,) = (table for table in Bert.tables if table.format == "tf1")
+    named = replace(Bert.styles["tf1"], labels={"use_twins": True})
+    members = {"model_name": "twin", "variables": Bert.variables, "styles": {"tf1": named}}
+    twin = type("Twin", (Bert,), members | {"tables": (replace(google, family="twin"),)})
+    folder = write_checkpoint(tmp_path / "a", "tf1", config_of())
+    monkeypatch.setitem(families._CLASSES, "twin", twin)
+    with pytest.raises(UnknownFormatError, match=r"names of bert and of twin.*model='bert'"):
+        open_checkpoint(folder)
+    for name in ("bert", "twin"):
+        assert bert4x.inspect(folder, model=name).family == name
+    said = json.loads((folder / "bert_config.json").read_text()) | {"use_twins": True}
+    assert open_checkpoint(folder, said, "bert").config.model == "twin"
 
 
 def test_old_and_other_names(hf):

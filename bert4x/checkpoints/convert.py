@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
-from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint, with_pad_id
 from bert4x.checkpoints.heads import HeldHead, without_head
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.tables import FORMATS, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
-from bert4x.checkpoints.vocabulary import copy_vocabulary
+from bert4x.checkpoints.vocabulary import copy_vocabulary, find_tokenizer, with_pad_id
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids, kept_pad_id
 from bert4x.checkpoints.write import Progress, write, write_config
 from bert4x.config import TransformerConfig
@@ -100,6 +100,7 @@ def convert(
     config=None,
     progress: Progress | None = None,
     drop_head: bool = False,
+    model: str | None = None,
 ) -> Path:
     """Writes the checkpoint `source`, a path or a name, into the folder `target` in another format, with its config and
     vocabulary.
@@ -108,7 +109,7 @@ def convert(
     "float16", "bfloat16") asks otherwise. `shards` is the number of files ("hf") or of model-parallel ranks
     ("megatron"). `keep_tokens` lists the vocabulary ids to keep, in their new order. Memory is a few times the largest
     tensor, whatever the checkpoint's size. The head of a task is written with the model; `drop_head=True` leaves it
-    behind. Returns the folder.
+    behind. `config` and `model` are those of `open_checkpoint`. Returns the folder.
 
     Raises: ConversionError when the format cannot express the model, or has no room for its head; and the errors of
     opening a checkpoint.
@@ -119,7 +120,7 @@ def convert(
         raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}")
     if shards is not None and (shards < 1 or format not in ("hf", "bert4x", "megatron")):
         raise ConversionError(f"shards={shards} does not go with format {format!r}")
-    checkpoint = open_checkpoint(local(source), config)
+    checkpoint = open_checkpoint(local(source), config, model)
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
     target = Path(target).expanduser()

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
-from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint
 from bert4x.checkpoints.heads import HeldHead
+from bert4x.checkpoints.opening import open_checkpoint
+from bert4x.checkpoints.vocabulary import find_tokenizer
 from bert4x.hub.names import local
 
 
@@ -36,12 +37,13 @@ class Inspection:
     vocabulary: str | None
 
 
-def inspect(source: str | os.PathLike, config=None) -> Inspection:
+def inspect(source: str | os.PathLike, config=None, model: str | None = None) -> Inspection:
     """Format, family, config and tensors of a checkpoint, and what in it is missing or unexpected; reads no values.
+    `config` and `model` are those of `open_checkpoint`.
 
     Raises: the errors of opening a checkpoint; what is wrong with its tensors is in the result instead.
     """
-    checkpoint = open_checkpoint(local(source), config)
+    checkpoint = open_checkpoint(local(source), config, model)
     parameters = sum(math.prod(shape) for shape, _ in checkpoint.variables.values())
     report = checkpoint.report
     return Inspection(

@@ -11,27 +11,17 @@ from dataclasses import replace
 
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.errors import TensorMismatchError
+from bert4x.families import family_of
 
 # bert4keras' names of layers inside layers; older ones of the feed-forward network are numbered.
 INNER = {"q_dense": "query", "k_dense": "key", "v_dense": "value", "o_dense": "output"}
 INNER |= dict.fromkeys(("i0_dense", "i_dense", "dense_1"), "intermediate") | {"dense_2": "output"}
 
-# Our layers: patterns of their names, and their classes as Keras names groups in a file.
-CLASSES = (
-    (r"Embedding-(Token|Segment)", "embedding"),
-    (r"Embedding-Position", "position_embedding"),
-    (r".*-Norm", "layer_norm"),
-    (r".*-MultiHeadSelfAttention", "multi_head_attention"),
-    (r".*-MultiHeadCrossAttention", "cross_attention"),
-    (r".*-FeedForward", "feed_forward"),
-    (r"MLM-Bias", "bias"),
-    (r".*", "dense"),
-)
 
-
-def class_of(layer: str) -> str:
-    """The class of a layer of ours, in snake case."""
-    return next(name for pattern, name in CLASSES if re.fullmatch(pattern, layer))
+def class_of(layer: str, model: str) -> str:
+    """The class of a layer of a family's model, in the snake case of Keras' files."""
+    name = next(name for pattern, name in family_of(model).layer_classes if re.fullmatch(pattern, layer))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
 
 
 def attribute_of(inner: str) -> str:
@@ -42,6 +32,11 @@ def attribute_of(inner: str) -> str:
 def words(tensors: Iterable[str]) -> set[str]:
     """What the names of tensors are made of, names of layers among them."""
     return {word for name in tensors for word in re.split(r"[/\[]", name.partition(" at ")[0])}
+
+
+def are_ours(tensors: Iterable[str]) -> bool:
+    """Whether tensors are named by our paths, or by Keras' numbers of our layers."""
+    return "Embedding-Token" in words(tensors)
 
 
 def by_paths(tensors: Tensors, paths: Iterable[str], where) -> Tensors:

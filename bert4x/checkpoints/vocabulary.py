@@ -1,4 +1,4 @@
-"""The vocabulary of a converted checkpoint: under the names, and in the form, that the target's readers look for."""
+"""The vocabulary beside the weights: the tokenizer that it makes, and its copy beside a converted checkpoint."""
 
 import contextlib
 import re
@@ -11,7 +11,7 @@ import numpy as np
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.checkpoints.write import write_json
-from bert4x.config import read_config_file
+from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import ConversionError, TokenizerError
 
 VOCABULARY_FILES = (
@@ -25,6 +25,39 @@ RENAMED_VOCABULARY = {
 TRIMMABLE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 BOM = b"\xef\xbb\xbf"
 MORE_THAN_A_TOKEN = re.compile(rb"^[^ \t\r\n]+[ \t]+[^ \t\r\n]", re.M)  # ids, or frequencies, after the tokens
+
+
+def find_tokenizer(checkpoint: Checkpoint):
+    """The tokenizer whose vocabulary lies beside the weights, or None."""
+    from bert4x.tokenizers import load_tokenizer
+
+    try:
+        config = checkpoint.config
+        return load_tokenizer(checkpoint.folder, config.extra | {"model_type": config.model})
+    except TokenizerError as error:
+        warnings.warn(f"the vocabulary in {checkpoint.folder} cannot be used: {error}", stacklevel=3)
+        return None
+
+
+def with_pad_id(checkpoint: Checkpoint, tokenizer, given: bool = False) -> TransformerConfig:
+    """The config with the padding id of the vocabulary, which knows better than config files do.
+
+    Without one, a config file that says another id than 0 may be right (multilingual-e5's) or wrong (RoBERTa-wwm's):
+    that gives a warning, unless the caller has been `given` the id.
+    """
+    config, pad = checkpoint.config, getattr(tokenizer, "pad_id", None)
+    if config.model == "gpt2":
+        return config
+    said = config.extra.get("pad_token_id")
+    if pad is None and said not in (None, config.pad_token_id) and not given:
+        warnings.warn(
+            f"the config in {checkpoint.folder} says pad_token_id = {said}, and no vocabulary is there to confirm it: "
+            f"id {config.pad_token_id} counts as padding, {said} does not. Some published configs are right and some "
+            f"are wrong; say which with pad_token_id={said} or pad_token_id={config.pad_token_id}, or put the "
+            "vocabulary beside the weights",
+            stacklevel=4,
+        )
+    return config if pad is None else config.replace(pad_token_id=pad)
 
 
 def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.ndarray | None) -> None:

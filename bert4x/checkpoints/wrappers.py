@@ -55,7 +55,7 @@ def known(table: Table) -> Known:
         max((name.count(separator) + 1 for name in inner), default=0),
         frozenset(heads | of_tasks | set(table.tied)),
         token.removeprefix(root),
-        frozenset(name for name, ours in inner.items() if ours[0].startswith("Transformer-")),
+        frozenset(name for name, ours in inner.items() if "Transformer-" in ours[0]),
     )
 
 
@@ -73,6 +73,19 @@ def known_names(table: Table, tensors: Tensors) -> int:
     return max((len(names) for names in models.values()), default=0)
 
 
+def holds_model(table: Table, tensors: Tensors) -> bool:
+    """Whether a whole model of a table is among the tensors of a checkpoint, whatever stands before their names."""
+    if table.sharded:
+        return known_names(table, tensors) > 2
+    return bool(whole_models(table, found_models(table, tensors)[1]))
+
+
+def whole_models(table: Table, models: dict[str, dict[str, str]]) -> list[str]:
+    """The prefixes under which a whole model lies."""
+    look, inner = known(table), {prefix: set(map(unnumbered, names)) for prefix, names in models.items()}
+    return [prefix for prefix, names in inner.items() if look.token in names and names & look.blocks]
+
+
 def unwrapped(table: Table, tensors: Tensors, where) -> dict[str, str]:
     """Name in the file -> the name by which a table may know it, without what wrappers put before it.
 
@@ -81,12 +94,7 @@ def unwrapped(table: Table, tensors: Tensors, where) -> dict[str, str]:
     if table.sharded:
         return {name: name for name in tensors}
     plain, models = found_models(table, tensors)
-    look = known(table)
-    whole = []
-    for prefix, names in models.items():
-        inner = set(map(unnumbered, names))
-        if look.token in inner and inner & look.blocks:
-            whole.append(prefix)
+    whole = whole_models(table, models)
     prefixes = sorted(whole or models, key=lambda prefix: -len(models[prefix]))
     for other in whole:
         if not same_model(models[prefixes[0]], models[other], tensors):

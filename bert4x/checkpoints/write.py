@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,8 @@ def write(
         name = "model.ckpt" if table.family == "gpt2" else "bert_model.ckpt"
         tf1_bundle.write_tf1(folder / name, [*per_rank[0], *others])
     elif format == "keras":
-        tensors = keras_names.numbered(per_rank[0])
-        keras_h5.write_keras_h5(folder / "model.weights.h5", tensors, keras_names.class_of, keras_names.attribute_of)
+        tensors, class_of = keras_names.numbered(per_rank[0]), partial(keras_names.class_of, model=config.model)
+        keras_h5.write_keras_h5(folder / "model.weights.h5", tensors, class_of, keras_names.attribute_of)
     else:
         names = [folder / ITERATION / f"mp_rank_{rank:02d}_model_states.pt" for rank in range(ranks)]
         for path, tensors in zip(names, per_rank, strict=True):

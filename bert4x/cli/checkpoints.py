@@ -10,6 +10,7 @@ def add_commands(command) -> None:
     sub = command("inspect", run_inspect, "what is in a checkpoint: format, family, config, tensors, what is missing")
     sub.add_argument("path", help="a folder, a file, the prefix of a TensorFlow checkpoint, or a name")
     sub.add_argument("--config", help="the config file, if it does not lie beside the weights")
+    sub.add_argument("--model", metavar="FAMILY", help="for weights whose names are those of several families")
     sub.add_argument("--json", action="store_true", help="everything, for machines")
 
     sub = command("convert", run_convert, "write a checkpoint in another format, bit for bit")
@@ -20,6 +21,7 @@ def add_commands(command) -> None:
     sub.add_argument("--shards", type=int, metavar="N", help="number of files (hf) or model-parallel ranks (megatron)")
     sub.add_argument("--keep-tokens", metavar="FILE", help="JSON list of the ids to keep, or a vocab.txt of the tokens")
     sub.add_argument("--config", help="the config file, if it does not lie beside the weights")
+    sub.add_argument("--model", metavar="FAMILY", help="for weights whose names are those of several families")
     sub.add_argument("--drop-head", action="store_true", help="leave the head of a task behind, and write the model")
 
     sub = command("verify", run_verify, "run two checkpoints on the same inputs; or read one whole, checksums and all")
@@ -36,7 +38,7 @@ def run_inspect(options) -> int:
     """Prints what is in a checkpoint; 1 if something is wrong with it."""
     from bert4x.checkpoints.inspection import inspect
 
-    found = inspect(options.path, options.config)
+    found = inspect(options.path, options.config, options.model)
     wrong = found.missing + found.unexpected + found.misshapen + found.duplicate
     wrong += [found.head["problem"]] if found.head and "problem" in found.head else []
     if options.json:
@@ -119,6 +121,7 @@ def run_convert(options) -> int:
             shards=options.shards,
             keep_tokens=keep,
             config=options.config,
+            model=options.model,
             drop_head=options.drop_head,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from bert4x import layers as L
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, ConversionError, UnknownOptionError
 from bert4x.hub.names import local

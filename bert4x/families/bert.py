@@ -143,6 +143,7 @@ class Bert(Backbone):
 
     model_name = "bert"
     aliases = ("roberta",)
+    misnamed = ("roberta", "xlm-roberta")  # after the recipe of their training, as CLUE's
     variables = EMBEDDINGS + block("Transformer-{i}") + HEADS
     tables = (GOOGLE, HF)
     styles: ClassVar = {

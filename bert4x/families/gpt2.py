@@ -173,6 +173,12 @@ class Gpt2(Backbone):
         "megatron": ConfigStyle("gelu_tanh", MEGATRON_KEYS, DEFAULTS | {"pad_token_id": 5}),
     }
 
+    @classmethod
+    def config_without_file(cls, tensors):
+        """That of CPM-LM, which is published without one."""
+        norm = tensors.get("0/transformer.final_layernorm.weight")
+        return CPM_LM if norm is not None and norm.shape == (CPM_LM["hidden_size"],) else None
+
     def forward(self, inputs, cache=None, index=0, last=False):
         unilm = self.application == "unilm"
         tokens = self.token_embedding(masks_padding=unilm)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import keras
 
     from bert4x.checkpoints.spec import Table
+    from bert4x.checkpoints.tensors import Tensors
 
 APPLICATIONS = ("encoder", "lm", "unilm")  # of a single sequence; an encoder-decoder is "seq2seq"
 MASK_NAMES = {"encoder": "", "lm": "LM-", "unilm": "UniLM-", "source": "Source-"}
@@ -49,6 +50,19 @@ class Backbone:
     tables: ClassVar[tuple["Table", ...]] = ()  # published layouts; of several in one format the first is written
     styles: ClassVar[dict[str, ConfigStyle]] = {}  # how the config file of each format is spelled
     written_as: ClassVar[str | None] = None  # the family in whose layouts this one is published
+    misnamed: ClassVar[tuple[str, ...]] = ()  # of config files beside tensors of this family, by their names
+    # Patterns of layers' names -> their classes, by which Keras numbers layers in its files; the first that fits. Names
+    # of variables that Keras numbers are in `variables`, those of a layer in the order in which it creates them.
+    layer_classes: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"Embedding-(Token|Segment)", "Embedding"),
+        (r"Embedding-Position", "PositionEmbedding"),
+        (r".*-Norm", "LayerNorm"),
+        (r".*-MultiHeadSelfAttention", "MultiHeadAttention"),
+        (r".*-MultiHeadCrossAttention", "CrossAttention"),
+        (r".*-FeedForward", "FeedForward"),
+        (r"MLM-Bias", "Bias"),
+        (r".*", "Dense"),
+    )
     applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
     options: ClassVar[dict[str, Any]] = {
         "with_mlm": False,
@@ -94,6 +108,11 @@ class Backbone:
         self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
         self.new_layers: set[str] = set()  # that no checkpoint holds
         self.model = None
+
+    @classmethod
+    def config_without_file(cls, tensors: "Tensors") -> dict[str, Any] | None:
+        """What a config file would say of tensors that were published without one; None where nobody knows."""
+        return None
 
     @classmethod
     def check_fields(cls, config: TransformerConfig, names: Iterable[str]) -> None:
@@ -178,9 +197,9 @@ class Backbone:
 
         Raises: the errors of `bert4x.load`.
         """
-        from bert4x.checkpoints.detect import open_checkpoint
+        from bert4x.checkpoints.opening import open_checkpoint
         from bert4x.hub.names import local
-        from bert4x.models.build import fill
+        from bert4x.models.loading import fill
 
         fill(self, open_checkpoint(local(checkpoint)), strict)
 

@@ -7,36 +7,21 @@ from typing import Any
 
 import keras
 
-from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
-from bert4x.checkpoints.detect import find_tokenizer, open_checkpoint, with_pad_id
 from bert4x.checkpoints.files import default_model
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import style_for
-from bert4x.checkpoints.weights import Weights, kept_pad_id, vocabulary_size
+from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
+from bert4x.checkpoints.weights import kept_pad_id, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
-from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError, nearest
+from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import family_name, family_of
 from bert4x.hub.names import local, warn_of_head
-from bert4x.layers import weights_from
 from bert4x.models.backbone import Backbone
-from bert4x.tokenizers import load_tokenizer
+from bert4x.models.loading import check_family, fill
+from bert4x.models.options import ALIASES, check_dependent, follow_on_sizes, sort_options
+from bert4x.tokenizers import TokenizerBase, load_tokenizer
 
-# Other names of config fields, from published config files and older scripts.
-ALIASES = {
-    "max_position_embeddings": "max_position",
-    "max_length": "max_position",
-    "hidden_dropout_prob": "dropout_rate",
-    "attention_probs_dropout_prob": "attention_dropout_rate",
-    "type_vocab_size": "segment_vocab_size",
-    "keep_words": "keep_tokens",
-}
-LOADING_OPTIONS = ("keep_tokens", "compound_tokens", "autoresize_weights", "ignore_invalid_weights")
-OWNERS = {  # options that only change what another asks for
-    "bidirectional_weight": "bidirectional",
-    "bidirectional_dropout": "bidirectional",
-    "layer_norm_cond_hidden_size": "layer_norm_cond",
-    "layer_norm_cond_hidden_act": "layer_norm_cond_hidden_size",
-}
 HEADED = ("lm", "unilm", "seq2seq")  # the applications that end in a language model's head
 Source = str | os.PathLike
 
@@ -73,42 +58,58 @@ def load(
     source = default_model() if source is None else source
     if str(source).endswith(".keras"):
         return load_keras(source, application, dtype, options if strict else options | {"strict": strict})
-    checkpoint = open_checkpoint(local(source), options.pop("config", None))
+    checkpoint = open_checkpoint(local(source), options.pop("config", None), options.get("model"))
     if options.pop("verify", False):
         checkpoint.verify()
-    model = options.pop("model", None) or checkpoint.config.backbone
-    if application is None and checkpoint.config.is_decoder:
-        application = "lm"  # with the head, unless it was published without
-        options.setdefault("with_mlm", "MLM-Bias/bias" in checkpoint.entries)
-    application = application or family_of(model).applications[0]
+    cls = family_of(options.pop("model", None) or checkpoint.config.backbone)
+    if application is None:
+        is_decoder = checkpoint.config.is_decoder
+        application = as_decoder(checkpoint, options) if is_decoder else cls.applications[0]
+    ask_for_logits(application, options)
+    if options.get("with_mlm"):
+        warn_of_head(source)
+    tokenizer = find_tokenizer(checkpoint)
+    config = with_pad_id(checkpoint, tokenizer, given="pad_token_id" in options)
+    model = construct(config, cls, application, checkpoint, strict, dtype=dtype, **options).model
+    give_tokenizer(model, config, None if options.get("keep_tokens") is not None else tokenizer)
+    return model
+
+
+def as_decoder(checkpoint: Checkpoint | None, options: dict[str, Any]) -> str:
+    """The application of a BERT whose config says that it decodes; with the head, unless it was published without."""
+    options.setdefault("with_mlm", checkpoint is None or "MLM-Bias/bias" in checkpoint.entries)
+    return "lm"
+
+
+def ask_for_logits(application: str, options: dict[str, Any]) -> None:
+    """The options of heads as `load` means them: raw logits, and a language model with its head."""
     if application in HEADED:
         options.setdefault("with_mlm", True)
     for head in ("with_mlm", "with_nsp"):
         if options.get(head) is True:
             options[head] = "linear"
-    if options.get("with_mlm"):
-        warn_of_head(source)
-    tokenizer = find_tokenizer(checkpoint)
-    config = with_pad_id(checkpoint, tokenizer, given="pad_token_id" in options)
-    backbone = construct(config, model, application, checkpoint, strict, dtype=dtype, **options)
-    keep = options.get("keep_tokens")
-    if tokenizer is not None and keep is None and tokenizer.vocab_size > config.vocab_size:
+
+
+def give_tokenizer(model: keras.Model, config: TransformerConfig, tokenizer: TokenizerBase | None) -> None:
+    """Gives a model the tokenizer beside its weights; warns where they do not fit, by the config of the weights."""
+    model.tokenizer = tokenizer
+    if tokenizer is None:
+        return
+    if tokenizer.vocab_size > config.vocab_size:
         warnings.warn(
             f"the vocabulary has {tokenizer.vocab_size} tokens, the model {config.vocab_size}: they do not belong "
             "together, or the vocabulary has unused entries at its end",
-            stacklevel=2,
+            stacklevel=3,
         )
-    backbone.model.tokenizer = tokenizer if keep is None else None
-    start = getattr(backbone.model.tokenizer, "start_id", None)
-    if config.model == "gpt2" and application == "lm" and start is not None:
+    start = getattr(tokenizer, "start_id", None)
+    if config.model == "gpt2" and model.backbone.application == "lm" and start is not None:
         token = tokenizer.id_to_token(start)
         warnings.warn(
             f"this GPT2 has a vocabulary with {token}, but a prompt is read without it. Models of UER were trained on "
             f"texts that begin with it: for those say generate(..., start_id={start}), or write {token} before the "
             "prompt",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return backbone.model
 
 
 def load_keras(path: Source, application: str | None, dtype: str | None, options: dict[str, Any]) -> keras.Model:
@@ -147,47 +148,54 @@ def build_transformer_model(
 
     Raises: Bert4xError; the subclass says what is wrong.
     """
-    application = application.lower() if isinstance(application, str) else application
-    family, applications = family_name(family_of(model)), family_of(model).applications
-    default, application = application is None, application or "encoder"
-    if application == "encoder" and application not in applications:
-        application = applications[0]
-    if application == "seq2seq" and application not in applications:  # the name in bert4keras' first versions
-        application = "unilm"
-    checkpoint = None
+    cls, checkpoint, given = family_of(model), None, application
+    application = bert4keras_application(cls, application)
     if checkpoint_path is not None:
-        checkpoint = open_checkpoint(local(checkpoint_path), config_path)
+        checkpoint = open_checkpoint(local(checkpoint_path), config_path, model)
         config = checkpoint.config
     elif config_path is not None or options:
-        config = read_any_config(config_path, family_of(model), options)
+        config = read_any_config(config_path, cls, options)
     else:
         raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
-    if default and config.is_decoder:
-        application = "lm"
-        options.setdefault("with_mlm", checkpoint is None or "MLM-Bias/bias" in checkpoint.entries)
-    if application in HEADED or family == "gpt2":
+    if given is None and config.is_decoder:
+        application = as_decoder(checkpoint, options)
+    if application in HEADED or family_name(cls) == "gpt2":
         options.setdefault("with_mlm", True)
         options["with_mlm"] = options.pop("final_activation", options["with_mlm"])
     if checkpoint is not None:
         config = with_pad_id(checkpoint, find_tokenizer(checkpoint), given="pad_token_id" in options)
     strict = options.pop("strict", True)
-    backbone = construct(config, model, application, checkpoint, strict, **options)
+    backbone = construct(config, cls, application, checkpoint, strict, **options)
     return backbone.model if return_keras_model else backbone
 
 
+def bert4keras_application(cls: type[Backbone], application: str | None) -> str:
+    """The application that a script for bert4keras means: "encoder" is what a family does that has none."""
+    application = application.lower() if isinstance(application, str) else application or "encoder"
+    if application == "encoder" and application not in cls.applications:
+        return cls.applications[0]
+    if application == "seq2seq" and application not in cls.applications:  # the name in its first versions
+        return "unilm"
+    return application
+
+
 def construct(
-    config: TransformerConfig, model, application: str, checkpoint: Checkpoint | None, strict: bool, **options
+    config: TransformerConfig,
+    cls: type[Backbone],
+    application: str,
+    checkpoint: Checkpoint | None,
+    strict: bool,
+    **options,
 ) -> Backbone:
     """A built backbone with the weights of a checkpoint, if there is one.
 
     Raises: UnknownOptionError, ConfigError, TensorMismatchError.
     """
-    cls = family_of(model)
     changes, build, loading = sort_options(options, cls)
     if "hidden_act" in changes:
         changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))
     if checkpoint is not None:
-        check_family(config.model, family_name(cls), checkpoint)
+        check_family(checkpoint, family_name(cls))
     vocabulary = loading.get("keep_tokens"), loading.get("compound_tokens")
     changes.setdefault("vocab_size", vocabulary_size(config.vocab_size, *vocabulary))
     changes.setdefault("pad_token_id", kept_pad_id(config.pad_token_id, vocabulary[0]))
@@ -198,96 +206,6 @@ def construct(
     backbone = cls(config, application, **build)
     backbone.loading = loading
     return backbone.build() if checkpoint is None else fill(backbone, checkpoint, strict)
-
-
-def fill(backbone: Backbone, checkpoint: Checkpoint, strict: bool = True) -> Backbone:
-    """Builds a backbone from a checkpoint; what is built already (layers of another model, too) takes its values.
-
-    Raises: ConfigError, TensorMismatchError.
-    """
-    from bert4x.training.lora import clear_adapters
-
-    check_family(checkpoint.config.model, family_name(type(backbone)), checkpoint)
-    if strict and not backbone.loading.get("ignore_invalid_weights"):
-        checkpoint.report.raise_for_problems(checkpoint.files.path)
-    checkpoint.check_tied()
-    loading = backbone.loading | {"prefix": backbone.prefix}
-    weights = Weights(checkpoint, backbone.config, loading, backbone.is_new)
-    existing = {id(v): v for layer in backbone.layers.values() for v in layer.variables}
-    if any(v.dtype == "int8" for v in existing.values()):
-        raise ConfigError("int8 weights cannot be overwritten; build another model with quantize='int8'")
-    if backbone.model is None:
-        with weights_from(weights):
-            backbone.build()
-    found = [(v, initial(v, weights)) for v in backbone.model.variables if id(v) in existing]
-    weights.settle(strict)
-    for variable, values in found:
-        if values is not None:
-            variable.assign(values)
-    clear_adapters(backbone.model)  # they belonged to other matrices
-    if not weights.loaded:
-        raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
-    backbone.model.load_report = checkpoint.report
-    return backbone
-
-
-def initial(variable, weights: Weights):
-    """The values of a variable that is there already, or None; divided over devices as the variable is."""
-    path, shape = variable.path, tuple(variable.shape)
-    if not devices.divided():
-        return weights(path, shape)
-    read = weights.parts(path, shape)
-    return None if read is None else devices.place(path, shape, variable.dtype, read)
-
-
-def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, dict, dict]:
-    """User options as (config fields, options of the backbone, options of loading).
-
-    Raises: UnknownOptionError naming the nearest valid one.
-    """
-    changes, build, loading = {}, {}, {}
-    for name, value in options.items():
-        name = ALIASES.get(name, name)
-        if name in SPELLED:
-            if value is not None or name == "pad_token_id":  # None: no id is padding
-                changes[name] = value
-        elif name in cls.options:
-            build[name] = value
-        elif name in LOADING_OPTIONS:
-            loading[name] = value
-        elif name in Backbone.options:  # of other families
-            if value != Backbone.options[name]:
-                raise UnknownOptionError(f"a {cls.model_name} has no {name}; leave it out")
-        else:
-            raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*SPELLED, *cls.options, *LOADING_OPTIONS])}")
-    return changes, build, loading
-
-
-def check_dependent(options: dict[str, Any]) -> None:
-    """Raises: UnknownOptionError for an option that does nothing without another, which was not given."""
-    for name, owner in OWNERS.items():
-        if options.get(name) is not None and (options.get(owner) is None or options[owner] is False):
-            raise UnknownOptionError(f"{name} without {owner}, without which it does nothing")
-
-
-def follow_on_sizes(config: TransformerConfig, changes: dict[str, Any]) -> dict[str, Any]:
-    """Sizes that were derived from one that is changed are derived anew."""
-    follow = {}
-    if "hidden_size" in changes or "num_attention_heads" in changes:
-        if config.attention_head_size * config.num_attention_heads == config.hidden_size:
-            follow["attention_head_size"] = follow["attention_key_size"] = None
-        if config.embedding_size == config.hidden_size:
-            follow["embedding_size"] = follow["embedding_mapping"] = None
-    if "embedding_size" in changes:
-        follow["embedding_mapping"] = None
-    return {name: value for name, value in follow.items() if name not in changes}
-
-
-def check_family(found: str, asked: str, checkpoint: Checkpoint) -> None:
-    """Raises: ConfigError when a checkpoint of one family is asked to be another."""
-    compatible = {("albert", "albert_unshared")}
-    if found != asked and (found, asked) not in compatible:
-        raise ConfigError(f"{checkpoint.files.path} is a {found} checkpoint; it cannot be loaded as model={asked!r}")
 
 
 def read_any_config(config_path, cls: type[Backbone], options: dict[str, Any]) -> TransformerConfig:

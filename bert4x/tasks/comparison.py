@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
-from bert4x.checkpoints.detect import open_checkpoint
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.errors import ConfigError, NotFiniteError
 from bert4x.families import family_of

@@ -13,8 +13,8 @@ import numpy as np
 from keras import ops
 
 from bert4x.checkpoints.convert import of_variable, save
-from bert4x.checkpoints.detect import open_checkpoint
 from bert4x.checkpoints.heads import FILE, HeldHead, read_task_file
+from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.weights import check_finite
 from bert4x.errors import (
     Bert4xError,

@@ -140,7 +140,7 @@ def keras_hub(folder: str, batch: int) -> None:
     """Its causal language model without a preprocessor, compiled with XLA."""
     from keras_hub.models import GPT2Backbone, GPT2CausalLM
 
-    from bert4x.checkpoints.detect import open_checkpoint
+    from bert4x.checkpoints.opening import open_checkpoint
 
     c = open_checkpoint(folder).config
     backbone = GPT2Backbone(

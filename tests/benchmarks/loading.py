@@ -44,7 +44,7 @@ def build(folder: str):
     """What it is compared with: the same model, its weights zeros."""
     import keras
 
-    from bert4x.checkpoints.detect import open_checkpoint
+    from bert4x.checkpoints.opening import open_checkpoint
     from bert4x.families.bert import Bert
 
     def zeros(initializer, shape, dtype=None):

@@ -1,0 +1,73 @@
+"""The config file of a checkpoint: where it lies, and which of several is the model's."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from bert4x.checkpoints.files import Files, places
+from bert4x.config import TransformerConfig, read_config_file
+from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
+
+CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
+TENSORFLOW_NAMES = ("bert_config.json", "albert_config.json", "hparams.json")  # before another's config.json
+MODEL_KEYS = ({"hidden_size", "n_embd"}, {"num_hidden_layers", "n_layer"})  # one of each is in the config of a model
+Said = dict | TransformerConfig | None  # what is known of a model beside its weights
+
+
+def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
+    """The file of the config and what it says: that of a path, or the one beside the weights. What is `given` as a dict
+    or a config is taken as it is; (None, None) where there is none.
+
+    Raises: ConfigError, CorruptFileError.
+    """
+    if isinstance(given, dict | TransformerConfig):
+        return None, given
+    place = find_config(files) if given is None else Path(given).expanduser()
+    return place, place and read_config_file(place)
+
+
+def find_config(files: Files) -> Path | None:
+    """The config file beside the weights, or None. One that is of something else is passed over.
+
+    Raises: ConfigError if several could be meant.
+    """
+    for place in places(files.folder):
+        names = (*TENSORFLOW_NAMES, *CONFIG_NAMES) if files.container == "tf1" else CONFIG_NAMES
+        named = [place / name for name in dict.fromkeys(names) if (place / name).is_file()]
+        others = sorted(p for p in place.glob("*config*.json") if p not in named and p.is_file())
+        of_models = [p for p in others if is_of_a_model(p)]
+        if not any(map(is_of_a_model, named)) and len(of_models) > 1:
+            names = ", ".join(p.name for p in of_models)
+            raise ConfigError(f"several config files in {place}: {names}; pass one of them")
+        found = [*filter(is_of_a_model, named), *of_models, *named]
+        if found:
+            return found[0]
+    return None
+
+
+def is_of_a_model(path: Path) -> bool:
+    """Whether a config file describes a model, rather than a tokenizer, a pipeline or a run."""
+    try:
+        data = read_config_file(path)
+    except (CorruptFileError, CheckpointNotFoundError):
+        return False
+    return all(keys & data.keys() for keys in MODEL_KEYS)
+
+
+def missing_config(files: Files) -> ConfigError:
+    """The error of a checkpoint without a config: the number of heads cannot be seen from the weights."""
+    return ConfigError(
+        f"no config file beside the weights in {files.folder}; expected one of {', '.join(CONFIG_NAMES)}. "
+        "Put the published one there, or pass it as config_path"
+    )
+
+
+@contextlib.contextmanager
+def naming_config(place: Path | None) -> Iterator[None]:
+    """Puts the path of the config file before the message of an error about what it says."""
+    try:
+        yield
+    except ConfigError as error:
+        if place is None or place.name in str(error):
+            raise
+        raise type(error)(f"{place}: {error}") from error

@@ -1,0 +1,85 @@
+"""Opening a checkpoint, from its path to a `Checkpoint`, of which nothing but names, shapes and the config is read."""
+
+import os
+
+from bert4x.checkpoints import keras_names
+from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.config_file import Said, missing_config, naming_config, read_config
+from bert4x.checkpoints.files import Files, locate
+from bert4x.checkpoints.recognition import of_one_rank, own_family, recognise
+from bert4x.checkpoints.spec import Table
+from bert4x.checkpoints.tables import OWN_STYLE, own_table, style_for, variables, writer
+from bert4x.checkpoints.tensors import Tensors
+from bert4x.checkpoints.wrappers import known, unwrapped
+from bert4x.config import TransformerConfig, from_json
+from bert4x.errors import UnknownFormatError
+from bert4x.families import family_of
+
+
+def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpoint:
+    """Opens a checkpoint in any published layout; nothing but names, shapes and the config is read.
+
+    Args:
+        config: a path, a dict spelled as in such files, or a `TransformerConfig`; by default the file beside the
+            weights.
+        model: the family, for names that several have where the config says none.
+
+    Raises: CheckpointNotFoundError, UnknownFormatError, CorruptFileError, UnsafeFileError, ConfigError.
+    """
+    files = locate(path)
+    files, tensors = of_one_rank(files, files.read())
+    if not tensors:
+        raise UnknownFormatError(f"{files.path} holds no tensors")
+    place, said = read_config(files, config)
+    with naming_config(place):
+        if keras_names.are_ours(tensors):
+            return with_our_names(files, tensors, said, model)
+        table = recognise(files, tensors, said, model)
+        names = unwrapped(table, tensors, files.path)
+        return Checkpoint(files, table, published_config(files, table, tensors, said), tensors, names, classes_of(said))
+
+
+def with_our_names(files: Files, tensors: Tensors, said: Said, model=None) -> Checkpoint:
+    """The checkpoint of weights keyed by our variable paths, or by Keras' numbers of our layers.
+
+    Raises: ConfigError, UnknownFormatError.
+    """
+    if said is None:
+        raise missing_config(files)
+    if isinstance(said, TransformerConfig):
+        config = said
+    elif said.get("library") == "bert4x":
+        config = from_json(said, str(said.get("model"))[:80], OWN_STYLE)
+    else:  # a published one, where only the weights were saved
+        family = own_family(files, keras_names.words(tensors), said, model)
+        styles = writer(family).styles
+        config = from_json(
+            said, family, styles.get("hf" if "model_type" in said else "tf1", next(iter(styles.values())))
+        )
+    if files.container not in ("hdf5", "tf1"):
+        return Checkpoint(files, own_table("bert4x", config), config, tensors)
+    tensors = keras_names.by_paths(tensors, variables(config), files.path)
+    return Checkpoint(files, own_table("keras", config), config, tensors)
+
+
+def published_config(files: Files, table: Table, tensors: Tensors, said: Said) -> TransformerConfig:
+    """The config of a family's published checkpoint.
+
+    Raises: ConfigError, UnknownArchitectureError.
+    """
+    if isinstance(said, TransformerConfig):
+        return said
+    family, style = family_of(table.family), style_for(table.format, table.family)
+    said = family.config_without_file(tensors) if said is None else said
+    if said is None:
+        raise missing_config(files)
+    kind = said.get("model_type")
+    if kind in family.misnamed and any(f".{known(table).root}" in f".{name}" for name in tensors):
+        said = {key: value for key, value in said.items() if key != "model_type"}
+    return from_json(said, table.family, style)
+
+
+def classes_of(said: Said) -> tuple[str, ...]:
+    """The classes of transformers that a config file names; none where it says something else."""
+    named = said.get("architectures") if isinstance(said, dict) else None
+    return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()

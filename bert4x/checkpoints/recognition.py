@@ -1,0 +1,117 @@
+"""Which family a checkpoint is of: by the names of its tensors, and where they fit several, by its config."""
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from bert4x.checkpoints.config_file import Said
+from bert4x.checkpoints.files import Files
+from bert4x.checkpoints.others import ALTERED, HOLLOW, OBJECTS, OTHERS
+from bert4x.checkpoints.spec import Table
+from bert4x.checkpoints.tables import published, writer
+from bert4x.checkpoints.tensors import Tensors
+from bert4x.checkpoints.wrappers import holds_model, known_names, unnumbered
+from bert4x.config import TransformerConfig
+from bert4x.errors import UnknownFormatError
+from bert4x.families import families, family_name, family_of
+
+FORMATS = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron"}  # of a container
+FEWEST = 3  # names that are no accident
+NO_NAME = ("architectures", "library")  # labels of config files that name no family
+
+
+def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
+    """The table of the family whose names the tensors have. Where they fit several families, the config decides, and
+    where that says nothing, `model`.
+
+    Raises: UnknownFormatError when no family fits, several do, or a known but different model is recognised.
+    """
+    tables = [table for table in published() if table.format == FORMATS.get(files.container)]
+    named = named_families(said)
+    refuse(files, tensors, [table for table in tables if not named or table.family in named])
+    scores = {table: known_names(table, tensors) for table in tables}
+    best = max(scores.values(), default=0)
+    if best < FEWEST:
+        raise UnknownFormatError(unknown(files, tensors, said))
+    tables = sorted(tables, key=scores.get)  # of several of a family the last, which knows most
+    fitting = {table.family: table for table in tables if table.family in named and holds_model(table, tensors)}
+    fitting = fitting or {table.family: table for table in reversed(published()) if scores.get(table) == best}
+    table = fitting[decided(fitting, named, model, files)]
+    if table.format == "hf" and any(tensor.shape == (0,) for tensor in tensors.values()):
+        raise UnknownFormatError(f"{files.path}: {HOLLOW}")
+    return table
+
+
+def own_family(files: Files, layers: Collection[str], said: dict, model=None) -> str:
+    """The family whose layers, by our names, are among these, for weights beside a published config."""
+    theirs, held = set(map(unnumbered, layers)), {}
+    for name, family in families().items():
+        if writer(name).styles:
+            ours = {unnumbered(path.partition("/")[0].replace("{i}", "0")) for path, *_ in family.variables}
+            held[name] = len(ours & theirs)
+    fitting = [name for name in held if held[name] == max(held.values())]
+    named = named_families(said)
+    if not named.intersection(fitting):
+        fitting = [name for name in fitting if not family_of(name).written_as] or fitting
+    return decided(fitting, named, model, files)
+
+
+def decided(fitting: Collection[str], named: set[str], model, files: Files) -> str:
+    """The one of several families that the config names, or else `model`.
+
+    Raises: UnknownFormatError naming all of them when neither does.
+    """
+    for said in (named, {family_name(family_of(model))} if model is not None else set()):
+        if len(fitting) > 1:
+            fitting = [name for name in fitting if name in said] or fitting
+    if len(fitting) == 1:
+        return next(iter(fitting))
+    names = sorted(fitting)
+    raise UnknownFormatError(
+        f"{files.path}: its tensors have the names of {' and of '.join(names)}, and no config says which it is; "
+        f"say it, with model={names[0]!r}"
+    )
+
+
+def named_families(said: Said) -> set[str]:
+    """The families that a config names: by what the files of a family always say."""
+    if said is None or isinstance(said, TransformerConfig):
+        return {said.model} if said else set()
+    found = set()
+    for name in families():
+        for style in writer(name).styles.values():
+            labels = {key: value for key, value in style.labels.items() if key not in NO_NAME}
+            if labels and all(said.get(key) == value for key, value in labels.items()):
+                found.add(name)
+    return found
+
+
+def refuse(files: Files, tensors: Tensors, tables: list[Table]) -> None:
+    """Raises: UnknownFormatError for what looks like a family here, and is not."""
+    objects = [name for name in tensors if " at " in name] if files.container == "tf1" else []
+    if objects:
+        raise UnknownFormatError(f"{files.path}: {OBJECTS.format(', '.join(objects[:6]))}")
+    for pattern, reason in (*ALTERED, *(pair for table in tables for pair in table.foreign)):
+        if any(re.search(pattern, name) for name in tensors):
+            raise UnknownFormatError(f"{files.path}: {reason}")
+
+
+def unknown(files: Files, tensors: Tensors, said: Said) -> str:
+    """The message about tensors of no family."""
+    reason = next((reason for pattern, reason in OTHERS if any(re.search(pattern, name) for name in tensors)), "")
+    model_type = said.get("model_type") if isinstance(said, dict) else None
+    reason = reason or (f"the config says model_type = {model_type!r}" if model_type else "")
+    return (
+        f"{files.path}: no family known here ({', '.join(sorted(families()))}) has tensors of these names: "
+        f"{', '.join(list(tensors)[:6])} ...{reason and ' '}{reason}"
+    )
+
+
+def of_one_rank(files: Files, tensors: Tensors) -> tuple[Files, Tensors]:
+    """What DeepSpeed (ZeRO 1 and 2) saved of a Hugging Face model: its one rank, by the model's own names."""
+    if files.container != "megatron" or not all(name.startswith("0/") for name in tensors):
+        return files, tensors
+    plain = {name[2:]: replace(tensor, name=name[2:]) for name, tensor in tensors.items()}
+    tables = [table for table in published() if table.format in ("hf", "megatron")]
+    best = max(tables, key=lambda table: known_names(table, plain if table.format == "hf" else tensors))
+    return (replace(files, container="torch"), plain) if best.format == "hf" else (files, tensors)

@@ -1,0 +1,55 @@
+"""A model's variables filled from an opened checkpoint."""
+
+from bert4x import devices
+from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.weights import Weights
+from bert4x.errors import ConfigError
+from bert4x.families import family_name
+from bert4x.layers import weights_from
+
+
+def fill(backbone, checkpoint: Checkpoint, strict: bool = True):
+    """Builds a backbone from a checkpoint; what is built already (layers of another model, too) takes its values.
+
+    Raises: ConfigError, TensorMismatchError.
+    """
+    from bert4x.training.lora import clear_adapters
+
+    check_family(checkpoint, family_name(type(backbone)))
+    if strict and not backbone.loading.get("ignore_invalid_weights"):
+        checkpoint.report.raise_for_problems(checkpoint.files.path)
+    checkpoint.check_tied()
+    loading = backbone.loading | {"prefix": backbone.prefix}
+    weights = Weights(checkpoint, backbone.config, loading, backbone.is_new)
+    existing = {id(v): v for layer in backbone.layers.values() for v in layer.variables}
+    if any(v.dtype == "int8" for v in existing.values()):
+        raise ConfigError("int8 weights cannot be overwritten; build another model with quantize='int8'")
+    if backbone.model is None:
+        with weights_from(weights):
+            backbone.build()
+    found = [(v, initial(v, weights)) for v in backbone.model.variables if id(v) in existing]
+    weights.settle(strict)
+    for variable, values in found:
+        if values is not None:
+            variable.assign(values)
+    clear_adapters(backbone.model)  # they belonged to other matrices
+    if not weights.loaded:
+        raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
+    backbone.model.load_report = checkpoint.report
+    return backbone
+
+
+def initial(variable, weights: Weights):
+    """The values of a variable that is there already, or None; divided over devices as the variable is."""
+    path, shape = variable.path, tuple(variable.shape)
+    if not devices.divided():
+        return weights(path, shape)
+    read = weights.parts(path, shape)
+    return None if read is None else devices.place(path, shape, variable.dtype, read)
+
+
+def check_family(checkpoint: Checkpoint, asked: str) -> None:
+    """Raises: ConfigError when a checkpoint of one family is asked to be another."""
+    found, compatible = checkpoint.config.model, {("albert", "albert_unshared")}
+    if found != asked and (found, asked) not in compatible:
+        raise ConfigError(f"{checkpoint.files.path} is a {found} checkpoint; it cannot be loaded as model={asked!r}")
