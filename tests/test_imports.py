@@ -1,6 +1,7 @@
 """Imports point one way (docs/architecture.md), and importing bert4x is fast because it loads no backend."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,27 +15,48 @@ BACKENDS = {"tensorflow", "jax", "torch"}
 FORBIDDEN = [
     ("bert4x", "top", BACKENDS),
     ("bert4x.errors", "any", {"bert4x"}),
-    ("bert4x.config", "any", {"bert4x.layers", "bert4x.models", "bert4x.checkpoints", "bert4x.tasks", "keras"}),
     ("bert4x.masks", "any", {"bert4x"}),
-    ("bert4x.layers", "any", {"bert4x.models", "bert4x.checkpoints", "bert4x.tokenizers", "bert4x.tasks"}),
-    ("bert4x.families", "any", {"bert4x.tasks", "bert4x.generation", "bert4x.cli", "keras", *BACKENDS}),
-    ("bert4x.models", "any", {"bert4x.tasks", "bert4x.cli", *BACKENDS}),
-    ("bert4x.models", "top", {"bert4x.generation"}),  # a model's generate hands the model up, when called
-    ("bert4x.generation", "any", {"bert4x.checkpoints", "bert4x.tasks", "bert4x.training", "bert4x.cli"}),
-    ("bert4x.checkpoints", "top", {"bert4x.models", "bert4x.layers", "bert4x.masks", "bert4x.tasks", "keras"}),
+    ("bert4x.config", "any", {"keras"}),
+    ("bert4x.families", "any", {"bert4x.generation", "keras", *BACKENDS}),
+    ("bert4x.models", "any", BACKENDS),
+    ("bert4x.generation", "any", {"bert4x.checkpoints"}),
+    ("bert4x.checkpoints", "top", {"bert4x.layers", "bert4x.masks", "keras"}),
     ("bert4x.checkpoints", "any", BACKENDS),
-    ("bert4x.checkpoints.formats", "any", {"bert4x.models", "bert4x.config", "bert4x.tokenizers", "keras"}),
-    ("bert4x.checkpoints.tables", "any", {"bert4x.models", "bert4x.tokenizers", "keras"}),
-    ("bert4x.hub", "any", {"bert4x.models", "bert4x.layers", "bert4x.tasks", "bert4x.cli", "keras", *BACKENDS}),
-    ("bert4x.tokenizers", "any", {"bert4x.models", "bert4x.layers", "bert4x.tasks", "keras", *BACKENDS}),
-    ("bert4x.tasks", "any", {"bert4x.cli", *BACKENDS}),
+    ("bert4x.checkpoints.formats", "any", {"keras"}),
+    ("bert4x.checkpoints.tables", "any", {"keras"}),
+    ("bert4x.hub", "any", {"bert4x.layers", "keras", *BACKENDS}),
+    ("bert4x.tokenizers", "any", {"bert4x.layers", "keras", *BACKENDS}),
+    ("bert4x.tasks", "any", BACKENDS),
     (
         "bert4x.cli",
         "top",
         {"bert4x.models", "bert4x.checkpoints", "bert4x.tasks", "bert4x.tokenizers", "keras", "rich"},
     ),
 ]
-BUILDERS_ONLY = "bert4x.models.build"  # the one module of models that reads checkpoints
+# The rooms of the package, lower ones first: nothing imports, at any time, what stands above it. A name is a module, or
+# a package with all in it but what has a longer name here; with a dot at its end, only what is in the package. Imports
+# by name when something is asked for, as the registry imports the families, are not seen here.
+ROOMS = (
+    ("errors", "version", "locks", "quiet", "chinese"),
+    ("masks", "devices", "metrics"),
+    ("layers", "optimizers"),
+    # files: containers, and where they lie
+    ("json_files", *(f"checkpoints.{name}" for name in ("formats", "tensors", "files", "ranks", "staging"))),
+    ("config",),
+    ("hub",),
+    ("tokenizers",),
+    ("families", "checkpoints.spec"),  # the registry, and what a family says of its checkpoints with
+    ("checkpoints", "training.lora"),  # opening, converting; adapters are part of what is written
+    ("models.cache", "models.inputs"),
+    ("generation",),
+    ("models", "snippets"),  # a model has `generate`
+    ("families.",),
+    ("training", "plots", "recipe"),
+    ("tasks", "training.bidirectional"),
+    ("exporting",),
+    ("cli", "__main__"),
+)
+BUILDERS = {"bert4x.models.build", "bert4x.models.loading"}  # the modules of models that read checkpoints
 COMPILERS_ONLY = "bert4x.generation.compiled"  # the one module of generation that speaks to a backend by name
 
 
@@ -45,16 +67,19 @@ def modules():
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imported(module: str, path: Path):
-    """(full name, whether it happens when the module is imported, line) of every import in a module."""
+@functools.cache
+def imported(module: str, path: Path) -> list[tuple[str, bool, int]]:
+    """(full name, whether it happens when the module is imported, line) of every import in a module that is run."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    lazy = set()
+    lazy, never, found = set(), set(), []
     for node in ast.walk(tree):
         typing_only = isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or typing_only:
-            lazy.update(id(inner) for inner in ast.walk(node))
+            (never if typing_only else lazy).update(id(inner) for inner in ast.walk(node))
     for node in ast.walk(tree):
+        if id(node) in never:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -63,7 +88,8 @@ def imported(module: str, path: Path):
             names = [f"{base}.{alias.name}" for alias in node.names]
         else:
             continue
-        yield from ((name, id(node) not in lazy, node.lineno) for name in names)
+        found += [(name, id(node) not in lazy, node.lineno) for name in names]
+    return found
 
 
 def within(name: str, prefix: str) -> bool:
@@ -84,11 +110,63 @@ def test_imports_point_one_way(part, where, forbidden):
     assert not wrong, "\n".join(wrong)
 
 
+def imports_within() -> dict[str, dict[str, int]]:
+    """Module -> the modules and packages here that it imports, at any time -> a line."""
+    known = dict(modules())
+    found: dict[str, dict[str, int]] = {module: {} for module in known}
+    for module, path in known.items():
+        for name, _, line in imported(module, path):
+            target = direct = next((m for m in (name, name.rpartition(".")[0]) if m in known), None)
+            while target and target != "bert4x":  # importing a module runs the packages above it, too
+                if not within(module, target) and (target == direct or imported(target, known[target])):
+                    found[module].setdefault(target, line)
+                target = target.rpartition(".")[0]
+    return found
+
+
+def room_of(module: str) -> int:
+    """The place of a module in ROOMS."""
+    inner, rooms = module.removeprefix("bert4x."), []
+    for place, names in enumerate(ROOMS):
+        rooms += [(len(n), place) for n in names if within(inner, n) or (n.endswith(".") and inner.startswith(n))]
+    assert rooms, f"{module} is in none of ROOMS: say where it stands"
+    return max(rooms)[1]
+
+
+def test_rooms_stand_on_lower_ones():
+    """Imports inside functions count."""
+    known = imports_within()
+    gone = [name for names in ROOMS for name in names if f"bert4x.{name.rstrip('.')}" not in known]
+    assert not gone, f"{gone} do not exist any more; correct ROOMS"
+    wrong = [
+        f"{module}:{line} imports {target}, which stands above it"
+        for module, targets in known.items()
+        for target, line in targets.items()
+        if module != "bert4x" and room_of(target) > room_of(module)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circles():
+    """Imports inside functions count: no module imports, at any time, one that stands on it."""
+    imports, done = imports_within(), set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for target in imports[module]:
+                walk(target, (*path, module))
+            done.add(module)
+
+    for module in imports:
+        walk(module, ())
+
+
 def test_only_the_builder_stands_on_checkpoints():
     wrong = [
         f"{module}:{line} imports {name}"
         for module, path in modules()
-        if within(module, "bert4x.models") and module != BUILDERS_ONLY
+        if within(module, "bert4x.models") and module not in BUILDERS
         for name, at_import, line in imported(module, path)
         if at_import and within(name, "bert4x.checkpoints")
     ]
