@@ -12,7 +12,7 @@ from conftest import refused
 import bert4x
 from bert4x.errors import DataError, InputError
 from bert4x.tasks.gplinker import GPLinker
-from bert4x.tasks.task import read_task
+from bert4x.tasks.heads import read_task
 from bert4x.tasks.triple_extraction import TripleExtraction
 from bert4x.tasks.triples import Found, Triple
 

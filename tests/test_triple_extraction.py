@@ -13,8 +13,8 @@ from random_models import tiny_config
 import bert4x
 from bert4x.errors import ConfigError, DataError, InputError
 from bert4x.tasks.gplinker import CANDIDATES, GPLinker, decode
+from bert4x.tasks.heads import read_task
 from bert4x.tasks.readers import read_triples
-from bert4x.tasks.task import read_task
 from bert4x.tasks.text import Piece, encode_pieces
 from bert4x.tasks.triple_extraction import POWERS, TripleExtraction, before_last_norm, log_powers, powered_crossentropy
 from bert4x.tasks.triples import Found, Labelled, Triple, read_schema

@@ -10,30 +10,17 @@ import numpy as np
 
 from bert4x.checkpoints.spec import Head, Table
 from bert4x.checkpoints.tables import SIZES
+from bert4x.checkpoints.task_file import FILE, read_task_file
 from bert4x.checkpoints.tensors import LazyTensor, from_array
 from bert4x.config import TransformerConfig
-from bert4x.errors import ConfigError, ConversionError, CorruptFileError, TensorMismatchError
-from bert4x.json_files import check_kinds, read_json, shown
+from bert4x.errors import ConfigError, ConversionError, TensorMismatchError
 
 PREFIX = "task/"  # before the names of a head's tensors in our own format, beside the model's
-FILE = "task.json"  # what the head is of, beside them
 LONGEST = 512  # tokens of a text, where the model has more positions and nobody says
 DECLARED = ("id2label", "label2id", "problem_type", "num_labels", "_num_labels")  # what configs say of a head
 # The key of a config by which a head that has no pooler is told from one that has: see `on_pooler`.
 IDENTITY = "pooler_is_identity"
 POOLER = ("Pooler-Dense/kernel", "Pooler-Dense/bias")
-# What task.json may say: the kinds of its settings, and which of them may be null.
-NUMBERS = ("dropout", "lr_multiplier", "start_threshold", "end_threshold")
-INTEGERS = ("maxlen", "head_size", "stride", "longest_answer", "longest_question", "max_target", "num_beams")
-KINDS = {
-    **dict.fromkeys(("labels", "tags", "schema"), (list,)),
-    **dict.fromkeys(NUMBERS, (int, float)),
-    **dict.fromkeys(INTEGERS, (int,)),
-    **dict.fromkeys(("multi_label", "pooler"), (bool,)),
-    **dict.fromkeys(("method", "long", "problem_type"), (str,)),
-}
-NULLABLE = ("labels", "tags", "problem_type", "pooler", "stride")
-MAX_SETTING = 1 << 20
 # tanh(x) is x in float32 for all |x| below this power of 2.
 LINEAR = -12
 
@@ -83,23 +70,6 @@ def own_head(folder: Path, tensors: dict[str, LazyTensor]) -> HeldHead | None:
     names = [name for name in tensors if name.startswith(PREFIX)]
     held = {name.removeprefix(PREFIX): tensors[name] for name in names}
     return HeldHead(task, settings, {path: replace(t, name=path) for path, t in held.items()}, tuple(names))
-
-
-def read_task_file(path: Path) -> tuple[str, dict[str, Any]]:
-    """The name of a task, and its settings, which are of the kinds that they should be. Raises: CorruptFileError."""
-    data = read_json(path)
-    if not isinstance(data.get("task"), str) or not isinstance(data.get("settings"), dict):
-        raise CorruptFileError(f'{path} holds no task; expected {{"task": name, "settings": ...}}')
-    settings = data["settings"]
-    check_kinds(settings, KINDS, f"{path}: settings")
-    for key, value in settings.items():
-        if value is None and key not in NULLABLE:
-            raise CorruptFileError(f"{path}: settings: {key!r} is null")
-        if isinstance(value, int | float) and not 0 <= value <= MAX_SETTING:  # NaN is not, either
-            raise CorruptFileError(f"{path}: settings: {key!r} is {shown(value)}; expected 0 to {MAX_SETTING}")
-        if key in ("labels", "tags") and not all(isinstance(label, str | int | float) for label in value or ()):
-            raise CorruptFileError(f"{path}: settings: {key!r} is {shown(value)}; expected a list of strings")
-    return data["task"], settings
 
 
 def published_head(

@@ -10,9 +10,10 @@ import numpy as np
 
 from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
-from bert4x.checkpoints.heads import FILE, PREFIX, HeldHead, Written, room_for, written
+from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, written
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import OWN_FORMATS, family_of, style_for, table_for, variables
+from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
 from bert4x.config import TransformerConfig, to_json
 from bert4x.errors import ConversionError

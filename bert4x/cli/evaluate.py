@@ -31,8 +31,8 @@ def run_evaluate(options) -> int:
 
         check_picture(options.plot)
     from bert4x.tasks.forms import form_of
+    from bert4x.tasks.heads import read_task
     from bert4x.tasks.pipelines import ALIASES, pipeline
-    from bert4x.tasks.task import read_task
 
     name = read_task(options.run_folder)[0]
     form = form_of(name)

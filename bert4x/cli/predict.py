@@ -50,8 +50,8 @@ def run_predict(options) -> int:
     columns = columns_of(options)
     from bert4x.tasks.file_answers import PART, Output, alone, answer_file, fingerprint
     from bert4x.tasks.forms import form_of
+    from bert4x.tasks.heads import read_task
     from bert4x.tasks.pipelines import ALIASES, pipeline
-    from bert4x.tasks.task import read_task
 
     name = read_task(options.run_folder)[0]
     form, part = form_of(name), PART * options.batch_size

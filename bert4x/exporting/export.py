@@ -10,12 +10,12 @@ import keras
 
 from bert4x.checkpoints.convert import place_to_stage
 from bert4x.checkpoints.staging import staging_folder
+from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.write import write_config, write_json
 from bert4x.errors import ConversionError
 from bert4x.exporting.forward import Arrays, Forward, Source, difference, open_source
 from bert4x.exporting.readme import readme
 from bert4x.exporting.targets import Run, check, check_weights, runner, write
-from bert4x.tasks.task import FILE
 
 # The largest difference allowed, as a share of the largest output (or of 1, if all are smaller).
 TOLERANCES = {None: 1e-4, "float16": 0.02, "int8": 0.5}

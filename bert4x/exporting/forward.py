@@ -12,11 +12,13 @@ from keras import ops
 
 from bert4x import layers as L
 from bert4x.checkpoints.opening import open_checkpoint
+from bert4x.checkpoints.task_file import FILE
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, ConversionError, UnknownOptionError
 from bert4x.hub.names import local
 from bert4x.models.functional import INPUT_NAMES, TransformerModel
-from bert4x.tasks.task import FILE, Task, read_task
+from bert4x.tasks.heads import read_task
+from bert4x.tasks.task import Task
 from bert4x.tokenizers import TokenizerBase
 
 HEADS = {"mlm": "with_mlm", "nsp": "with_nsp", "pooled": "with_pool"}  # of an encoder, as applications

@@ -1,7 +1,7 @@
 """The README.md beside an exported model."""
 
+from bert4x.checkpoints.task_file import FILE
 from bert4x.exporting.forward import Source
-from bert4x.tasks.task import FILE
 
 SENTENCE = "今天天气很好，我们去公园散步吧。"
 IMPORTS = {"onnx": "import onnxruntime", "openvino": "import openvino", "savedmodel": "import tensorflow as tf"}

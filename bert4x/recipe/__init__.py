@@ -17,8 +17,20 @@ In short:
 """
 
 from bert4x.recipe.arguments import PRECISIONS, SMOKE, Arguments, run
-from bert4x.recipe.folder import alone
-from bert4x.recipe.running import Report, Run
+from bert4x.recipe.folder import alone, write_json
+from bert4x.recipe.running import Report, Run, distribution
 from bert4x.training.command_line import option, parse
 
-__all__ = ["PRECISIONS", "SMOKE", "Arguments", "Report", "Run", "alone", "option", "parse", "run"]
+__all__ = [
+    "PRECISIONS",
+    "SMOKE",
+    "Arguments",
+    "Report",
+    "Run",
+    "alone",
+    "distribution",
+    "option",
+    "parse",
+    "run",
+    "write_json",
+]

@@ -5,7 +5,7 @@ import os
 
 from bert4x.errors import CheckpointNotFoundError, UnknownOptionError, nearest
 from bert4x.hub.names import local
-from bert4x.tasks.task import read_task
+from bert4x.tasks.heads import read_task
 
 TASKS = {
     "text-classification": "text_classification.TextClassification",

@@ -1,10 +1,8 @@
 """What every task is: a model with a head, from rows of text to batches, a loss, scores, and answers on raw text."""
 
-import contextlib
 import os
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,19 +11,16 @@ import numpy as np
 from keras import ops
 
 from bert4x.checkpoints.convert import of_variable, save
-from bert4x.checkpoints.heads import FILE, HeldHead, read_task_file
+from bert4x.checkpoints.heads import HeldHead
 from bert4x.checkpoints.opening import open_checkpoint
-from bert4x.checkpoints.weights import check_finite
+from bert4x.checkpoints.task_file import FILE
 from bert4x.errors import (
-    Bert4xError,
-    CheckpointNotFoundError,
     ConfigError,
-    CorruptFileError,
-    TensorMismatchError,
     TokenizerError,
 )
 from bert4x.hub.names import local
 from bert4x.optimizers import NOT_DECAYED, TwoRateAdamW
+from bert4x.tasks.heads import assign_head, known_settings, naming_settings, read_task, warn_of_head
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
 
@@ -238,84 +233,9 @@ class Task:
         return task
 
 
-def known_settings(cls: type[Task], settings: dict[str, Any], folder: str | os.PathLike) -> dict[str, Any]:
-    """The settings that a task's class takes. Raises: CorruptFileError for others, and for labels that are no list."""
-    unknown = sorted(set(settings) - {"maxlen", *cls.settings})
-    lists = {name: settings[name] for name in ("labels", "tags") if settings.get(name) is not None}
-    odd = [name for name, value in lists.items() if not isinstance(value, list | tuple)]
-    odd += [name for name in ("maxlen",) if type(settings.get(name, 8)) is not int]
-    if unknown or odd:
-        found = ", ".join(f"{name} = {settings[name]!r:.40}" for name in [*unknown, *odd])
-        raise CorruptFileError(f"{Path(folder) / FILE} has settings that no {cls.name} has: {found}")
-    return settings
-
-
-@contextlib.contextmanager
-def naming_settings(file: Path) -> Iterator[None]:
-    """Errors about settings name the file that they came from, if there is one."""
-    try:
-        yield
-    except (Bert4xError, TypeError, ValueError, KeyError, AttributeError) as error:
-        if not file.is_file() or str(file) in str(error):
-            raise
-        kind = type(error) if isinstance(error, Bert4xError) else CorruptFileError
-        raise kind(f"{file} says what cannot be: {str(error)[:1000]}") from error
-
-
 def rebuilt(cls: type[Task], backbone, settings: dict, head: dict[str, np.ndarray]) -> Task:
     """The task that `Task.__reduce__` took apart."""
     task = cls(backbone, **settings)
     for path, variable in task.head.items():
         variable.assign(head[path])
     return task
-
-
-def warn_of_head(backbone) -> None:
-    """Warns, once, of a head that the model's checkpoint has, when another is put on the model."""
-    report = getattr(backbone, "load_report", None)
-    if report is None or report.head_in_use or not (report.head or report.unknown):
-        return
-    report.head_in_use = True
-    unused = report.head or f"head that is not known here: {', '.join(report.unknown[:4])}"
-    warnings.warn(
-        f"the checkpoint has a {unused}. It is not used: the task that is put on the model begins with a head that "
-        "knows nothing. To use it, open the checkpoint with bert4x.pipeline, or with the load of the task's class",
-        stacklevel=4,
-    )
-
-
-def read_task(folder: str | os.PathLike, config=None) -> tuple[str, dict]:
-    """The name of the task whose head a checkpoint holds, and its settings. `config` is that of `open_checkpoint`.
-
-    Raises: CheckpointNotFoundError where it holds none; CorruptFileError, TensorMismatchError; those of opening it.
-    """
-    path = Path(folder).expanduser()
-    if (path / FILE).is_file():
-        return read_task_file(path / FILE)
-    if path.is_dir() and not any(path.iterdir()):
-        raise CheckpointNotFoundError(f"{path / FILE} does not exist; expected the folder of a trained task")
-    head = open_checkpoint(folder, config).head
-    if head is None:
-        raise CheckpointNotFoundError(
-            f"{path / FILE} does not exist, and the weights have no head of a task that is known here; expected the "
-            "folder of a trained task"
-        )
-    head.check(folder)
-    return head.task, dict(head.settings)
-
-
-def assign_head(variables: dict, head: HeldHead | None, folder: str | os.PathLike) -> None:
-    """Gives the variables of a head their values. Raises: TensorMismatchError; the errors of reading."""
-    found = set(head.tensors) if head else set()
-    if found != set(variables):
-        raise TensorMismatchError(
-            f"{folder} has the head {sorted(found - set(variables))} too much, and lacks "
-            f"{sorted(set(variables) - found)}"
-        )
-    for name, variable in variables.items():
-        tensor = head.tensors[name]
-        if tuple(variable.shape) != tensor.shape:
-            raise TensorMismatchError(f"{folder}: {name} has shape {tensor.shape}, expected {tuple(variable.shape)}")
-        values = np.ascontiguousarray(tensor.read())
-        check_finite(name, values)
-        variable.assign(values)

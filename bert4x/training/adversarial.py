@@ -6,9 +6,8 @@ so is it where a pass overflowed: the gradients then are not finite, and `keras.
 the update out. Every pass in training draws its own dropout, as published.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 import keras
@@ -16,8 +15,15 @@ from keras import ops
 
 from bert4x.errors import ConfigError, nearest
 from bert4x.training.compiled import Gradients, apply_gradients, no_gradient, value_and_gradients
-
-TABLE = "Embedding-Token"
+from bert4x.training.perturbation import (
+    TABLE,
+    all_layers,
+    differentiable_table,
+    embedding_table,
+    perturbed,
+    table_gradient,
+    unit,
+)
 
 
 @dataclass(frozen=True)
@@ -229,85 +235,6 @@ def adversarial_training(model: keras.Model, embedding_name: str = TABLE, epsilo
     model.optimizer.build(model.trainable_variables)
     model.train_step = learn_stateless if keras.backend.backend() == "jax" else learn
     model.train_function = None  # one that is compiled already trains otherwise
-
-
-def embedding_table(model: keras.Model, name: str = TABLE) -> keras.Variable:
-    """The variable of the embedding layer of this name, wherever in the model it is.
-
-    Shape: (V, E)
-    Raises: ConfigError
-    """
-    found = {layer.name: layer for layer in all_layers(model)}
-    if name not in found:
-        held = [n for n, layer in found.items() if isinstance(layer, keras.layers.Embedding)]
-        raise ConfigError(f"no layer {name!r} in the model {model.name!r}; {nearest(name, held or found)}")
-    table = next((variable for variable in found[name].weights if variable.name == "embeddings"), None)
-    if table is None or table.dtype == "int8":
-        what = "has no embeddings" if table is None else "has embeddings of int8; load the model without quantize"
-        raise ConfigError(f"the layer {name!r} {what}; expected a table of floats that can be perturbed")
-    return table
-
-
-def all_layers(model) -> Iterator:
-    """The layers of a model, and of the models in it."""
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from all_layers(layer)
-
-
-def table_gradient(step, function: Callable, table, differentiable: bool = False) -> tuple:
-    """What a function without arguments returns, and its gradient by the table; without the optimizer's scale.
-
-    Shape: scalar, (V, E) float32
-    """
-
-    def scaled():
-        value = function()
-        return step.optimizer.scale_loss(value), value
-
-    with differentiable_table(table):
-        (_, value), (gradient,) = value_and_gradients(scaled, [table], step.state, differentiable)
-    return value, ops.cast(gradient, "float32") / step.optimizer.scale_loss(ops.ones(()))
-
-
-@contextlib.contextmanager
-def differentiable_table(table) -> Iterator[None]:
-    """Within the block PyTorch has gradients by the table, though it be frozen."""
-    trainable = table.trainable
-    table.trainable = True
-    try:
-        yield
-    finally:
-        table.trainable = trainable
-
-
-@contextlib.contextmanager
-def perturbed(table, delta) -> Iterator[None]:
-    """Within the block the table is moved by delta; afterwards it is what it was, bit for bit.
-
-    Shape: (V, E)
-    """
-    with no_gradient():
-        original = ops.copy(table.value)
-        table.assign(original + ops.cast(delta, table.dtype))
-    try:
-        yield
-    finally:
-        table.assign(original)
-
-
-def unit(gradient):
-    """A gradient over its L2 norm; zeros where that is zero or not finite, which leaves the table as it is.
-
-    Shape: any -> the same, float32
-    """
-    gradient = ops.cast(gradient, "float32")
-    peak = ops.max(ops.abs(gradient))  # first, so that no square underflows
-    gradient = gradient / ops.where(peak > 0, peak, 1.0)
-    norm = ops.sqrt(ops.sum(ops.square(gradient)))
-    usable = ops.logical_and(ops.isfinite(norm), norm > 0)
-    return ops.where(usable, gradient / ops.where(usable, norm, 1.0), 0.0)
 
 
 def numbers(adversary) -> dict[str, float]:

@@ -7,8 +7,6 @@ weights, optimizer, averages, and how far it has come. Both change as a whole, o
 import json
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import ConfigError, CorruptFileError, RunError
 from bert4x.optimizers.schedules import warmup_decay
 from bert4x.training.batches import Batches
+from bert4x.training.interruptions import Disk, Signals
 from bert4x.training.report import is_best
 from bert4x.training.trainer import Trainer
 
@@ -250,45 +249,6 @@ class Loop:
         kept = [record for record in read_metrics(path) if record["update"] <= update]
         with Disk(self.folder), atomic_write(path) as file:
             file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), "utf-8")
-
-
-class Signals:
-    """Within the block, Ctrl-C and SIGTERM set the loop's `interrupted`, so that its update ends first; a second one
-    ends the process as usual."""
-
-    def __init__(self, loop):
-        self.loop, self.before = loop, {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self.before[number] = signal.signal(number, self.caught)
-
-    def caught(self, number, frame):
-        self.loop.interrupted = True
-        signal.signal(number, self.before[number])
-
-    def __exit__(self, *exception):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-class Disk:
-    """Within the block, a failure of the disk is a RunError that says what is still there."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, OSError):
-            raise RunError(
-                f"cannot write to {self.folder}: {error.strerror or error}. What was saved before is whole; make room, "
-                "then go on with --resume auto"
-            ) from error
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:

@@ -19,7 +19,8 @@ from bert4x.errors import CheckpointNotFoundError, ConfigError
 from bert4x.families import family_of
 from bert4x.families.bert import Bert
 from bert4x.optimizers import NOT_DECAYED, warmup_decay
-from bert4x.training.loop import METRICS, Signals, read_metrics
+from bert4x.training.interruptions import Signals
+from bert4x.training.loop import METRICS, read_metrics
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import Mix, Specials, make_batch
 
