@@ -7,14 +7,14 @@ from pathlib import Path
 
 from bert4x.checkpoints.files import is_folder, tf1_prefix
 
-Source = str | os.PathLike
+Location = str | os.PathLike
 # What may be the name of a published checkpoint where it is no path: an address, NAME or OWNER/NAME; no file's name.
 NAME = re.compile(
     r"\w+://.+|(?!.*\.(safetensors|bin|pth?|h5|keras|index|ckpt|json|txt)$)[\w-][\w.-]*(/[\w.-]+)?(@[\w./-]+)?"
 )
 
 
-def local(source: Source, *, weights: bool = True) -> Source:
+def local(source: Location, *, weights: bool = True) -> Location:
     """A path as it is; for the name of a published checkpoint the folder of its files, which are fetched if need be.
     `weights=False` is content with its vocabulary, and takes what may lie in a folder that is there for a path.
 
@@ -29,7 +29,7 @@ def local(source: Source, *, weights: bool = True) -> Source:
     return resolve(source, weights=weights)
 
 
-def is_name(source: Source | None) -> bool:
+def is_name(source: Location | None) -> bool:
     """Whether something is the name of a published checkpoint: a string that looks like one, where no such path is.
 
     Raises: CheckpointNotFoundError for a name that no file can have.
@@ -40,7 +40,7 @@ def is_name(source: Source | None) -> bool:
     return not (is_folder(path) or path.exists() or tf1_prefix(path))
 
 
-def warn_of_head(source: Source) -> None:
+def warn_of_head(source: Location) -> None:
     """Warns of a checkpoint, known by its name, whose head for masked tokens is not the trained one."""
     if not is_name(source):
         return

@@ -1,6 +1,5 @@
 """`load` and `build_transformer_model`: from a checkpoint to a Keras model."""
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,17 @@ from bert4x.checkpoints.weights import kept_pad_id, vocabulary_size
 from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import family_name, family_of
-from bert4x.hub.names import local, warn_of_head
+from bert4x.hub.names import Location, local, warn_of_head
 from bert4x.models.backbone import Backbone
 from bert4x.models.loading import check_family, fill
 from bert4x.models.options import ALIASES, check_dependent, follow_on_sizes, sort_options
 from bert4x.tokenizers import TokenizerBase, load_tokenizer
 
 HEADED = ("lm", "unilm", "seq2seq")  # the applications that end in a language model's head
-Source = str | os.PathLike
 
 
 def load(
-    source: Source | None = None,
+    source: Location | None = None,
     application: str | None = None,
     *,
     strict: bool = True,
@@ -112,7 +110,7 @@ def give_tokenizer(model: keras.Model, config: TransformerConfig, tokenizer: Tok
         )
 
 
-def load_keras(path: Source, application: str | None, dtype: str | None, options: dict[str, Any]) -> keras.Model:
+def load_keras(path: Location, application: str | None, dtype: str | None, options: dict[str, Any]) -> keras.Model:
     """A whole model that `model.save` wrote; its graph is fixed, so it takes no options.
 
     Raises: CheckpointNotFoundError, UnknownOptionError, CorruptFileError.
@@ -132,8 +130,8 @@ def load_keras(path: Source, application: str | None, dtype: str | None, options
 
 
 def build_transformer_model(
-    config_path: Source | dict | None = None,
-    checkpoint_path: Source | None = None,
+    config_path: Location | dict | None = None,
+    checkpoint_path: Location | None = None,
     model: str | type[Backbone] = "bert",
     application: str | None = None,
     return_keras_model: bool = True,
