@@ -7,6 +7,8 @@ Key k is visible to query q iff `valid[k] and rank[k] <= rank[q]`. What an appli
 - `unilm`: rank is the cumulative sum of the segment ids, so the source (segment 0) is bidirectional and each target
   token (segment 1) sees the source and the targets before it (Dong et al. 2019, arXiv 1905.03197).
 
+In a layer with a window w, keys w ranks or more before a query are not visible: 0 <= rank[q] - rank[k] < w.
+
 In synchronous bidirectional decoding (Zhou et al. 2019, arXiv 1905.04847) the rows of a batch are two directions: the
 first half writes its targets from left to right, the second half the same from right to left. Row r of R then also sees
 targets of its partner, row (r + R / 2) mod R, by the same rule.
@@ -27,12 +29,13 @@ def token_rank(application: str, token_ids, segment_ids=None):
     return ops.zeros_like(token_ids, dtype="int32")
 
 
-def visible(query_rank, key_rank, key_valid=None):
-    """Which keys each query may attend to.
+def visible(query_rank, key_rank, key_valid=None, window=None):
+    """Which keys each query may attend to; with a window w only those less than w ranks before it.
 
     Shape: (B, T), (B, S), (B, S) bool or None -> (B, 1, T, S) bool
     """
-    seen = key_rank[:, None, None, :] <= query_rank[:, None, :, None]
+    query, key = query_rank[:, None, :, None], key_rank[:, None, None, :]
+    seen = key <= query if window is None else ops.logical_and(key <= query, key > query - window)
     return seen if key_valid is None else ops.logical_and(seen, key_valid[:, None, None, :])
 
 
@@ -45,10 +48,10 @@ def partner(x):
     return ops.concatenate([right_to_left, left_to_right], axis=0)
 
 
-def visible_to_partner(application: str, query_rank, key_rank, key_valid=None):
+def visible_to_partner(application: str, query_rank, key_rank, key_valid=None, window=None):
     """Which keys of each row the queries of its partner may attend to: of a UniLM's, the targets only.
 
     Shape: (B, T), (B, S), (B, S) bool or None -> (B, 1, T, S) bool
     """
-    seen = visible(partner(query_rank), key_rank, key_valid)
+    seen = visible(partner(query_rank), key_rank, key_valid, window)
     return ops.logical_and(seen, (key_rank > 0)[:, None, None, :]) if application == "unilm" else seen

@@ -88,7 +88,7 @@ def test_previous_scores_are_not_lost(calls):
     x = np.random.default_rng(0).normal(size=(2, 13, 35)).astype("float32")
     scores = np.random.default_rng(1).normal(size=(2, 5, 13, 13)).astype("float32")
     visible = np.ones((1, 1, 13, 13), bool)
-    with_them, without = (ops.convert_to_numpy(layer(x, visible, previous_scores=s)) for s in (scores, None))
+    with_them, without = (ops.convert_to_numpy(layer(x, visible, bias=s)) for s in (scores, None))
     assert len(calls) == 1 and np.abs(with_them - without).max() > 1e-3
 
 

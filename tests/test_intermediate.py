@@ -8,7 +8,7 @@ from random_models import random_inputs, tiny_config
 
 from bert4x import build_transformer_model
 from bert4x.errors import ConfigError, InputError
-from bert4x.models.cache import Attending
+from bert4x.models.cache import AttentionContext
 from bert4x.models.intermediate import intermediate
 from bert4x.snippets import search_layer
 
@@ -39,7 +39,8 @@ class TestIntermediate:
         np.testing.assert_array_equal(state, found[0])
         block = model.backbone.block
         for i in (1, 2):
-            state = numpy(block(f"Transformer-{i}", ops.convert_to_tensor(state), Attending(visible)))
+            context = AttentionContext(lambda window: (visible, None))
+            state = numpy(block(f"Transformer-{i}", ops.convert_to_tensor(state), context))
             np.testing.assert_allclose(state, found[i], atol=1e-5)
         predicted = inner.predict(inputs, verbose=0)
         np.testing.assert_allclose(predicted[1], found[1], atol=1e-5)

@@ -158,10 +158,10 @@ class Bert(Backbone):
     }
 
     def forward(self, inputs, cache=None, index=0, last=False):
-        h, pass_ = self.embed(inputs, cache, index)
+        h, context = self.embed(inputs, cache, index)
         for i in range(self.config.num_hidden_layers):
-            h = self.block(self.block_name(i), h, pass_)
-        return pass_.result(self.heads(h, last))
+            h = self.block(self.block_name(i), h, context)
+        return context.result(self.heads(h, last))
 
     def block_name(self, i: int) -> str:
         """Prefix of the names of block i's layers."""
@@ -185,10 +185,10 @@ class Bert(Backbone):
             h = self.dense("Embedding-Mapping", self.config.hidden_size)(h)
         return h, self.attend(tokens, inputs, self.application, cache, index)
 
-    def block(self, name, h, pass_):
+    def block(self, name, h, context):
         """Attention, then the feed-forward network; each is added to its input, then normalised."""
         attention = f"{name}-MultiHeadSelfAttention"
-        a = self.dropout(f"{attention}-Dropout", self.attention(attention, h, pass_))
+        a = self.dropout(f"{attention}-Dropout", self.attention(attention, h, context))
         h = self.add(f"{attention}-Add", h, a)
         h = self.norm(f"{attention}-Norm", h)
 

@@ -183,21 +183,21 @@ class Gpt2(Backbone):
         unilm = self.application == "unilm"
         tokens = self.token_embedding(masks_padding=unilm)
         h = tokens(inputs["token_ids"])
-        pass_ = self.attend(h, inputs, "unilm" if unilm else "lm", cache, index)
+        context = self.attend(h, inputs, "unilm" if unilm else "lm", cache, index)
         h = self.dropout("Embedding-Dropout", self.position_embedding(h, inputs, index, cached=cache is not None))
         for i in range(self.config.num_hidden_layers):
-            h = self.block(f"Transformer-{i}", h, pass_)
+            h = self.block(f"Transformer-{i}", h, context)
         h = self.norm("Output-Norm", h)
         if self.with_mlm:
             activation = "softmax" if self.with_mlm is True else self.with_mlm
             h = h[:, -1:] if last else h
             h = self.layer(L.Activation, "LM-Activation", activation=L.activation(activation))(tokens(h, reverse=True))
-        return pass_.result(h)
+        return context.result(h)
 
-    def block(self, name, h, pass_):
+    def block(self, name, h, context):
         """Attention, then the feed-forward network; each sees its input normalised and is added to it."""
         attention = f"{name}-MultiHeadSelfAttention"
-        a = self.attention(attention, self.norm(f"{attention}-Norm", h), pass_)
+        a = self.attention(attention, self.norm(f"{attention}-Norm", h), context)
         h = self.add(f"{attention}-Add", h, self.dropout(f"{attention}-Dropout", a))
 
         ffn = f"{name}-FeedForward"

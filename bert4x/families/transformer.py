@@ -10,7 +10,7 @@ from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.families import register_family
 from bert4x.families.parts import EMBEDDINGS, block
 from bert4x.models.backbone import Backbone
-from bert4x.models.cache import Attending, Source
+from bert4x.models.cache import AttentionContext, EncodedSource
 
 PARTS = ("MultiHeadSelfAttention", "MultiHeadCrossAttention", "FeedForward")
 
@@ -82,15 +82,16 @@ class Transformer(Backbone):
             positions = (inputs.get("position_ids", index + L.ops.arange(L.ops.shape(ids)[1])),)
         tokens = self.token_embedding(masks_padding=True)
         h = tokens(ids)
-        pass_ = self.attend(h, {"token_ids": ids, "padding_mask": inputs.get("target_mask")}, "lm", cache, index)
+        target = {"padding_mask": inputs.get("target_mask"), "position_ids": inputs.get("position_ids")}
+        context = self.attend(h, {"token_ids": ids, **target}, "lm", cache, index)
         h = self.embed("Decoder", h, *positions)
         for i, source in enumerate(sources):
-            h = self.block(f"Decoder-Transformer-{i}", h, pass_, source, visible, crossing)
+            h = self.block(f"Decoder-Transformer-{i}", h, context, source, visible, crossing)
         h = h[:, -1:] if last else h
         if self.with_mlm:
             activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
             h = self.layer(L.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
-        return pass_.result(h) if crossing is None else pass_.result(h, encoder=encoding, cross=crossing)
+        return context.result(h) if crossing is None else context.result(h, encoder=encoding, cross=crossing)
 
     def sources(self, inputs, cache):
         """What each layer of the decoder attends to, which of it is visible, the cache that remembers it, and the
@@ -105,7 +106,8 @@ class Transformer(Backbone):
             valid = self.real(inputs["token_ids"], inputs.get("padding_mask"))
             h, *_ = self.encode(inputs, valid)
             names = [f"Decoder-Transformer-{i}-MultiHeadCrossAttention" for i in range(self.config.decoder_layers)]
-            cache = cache._replace(source=Source(valid, tuple(self.cross_layer(name).keys_values(h) for name in names)))
+            layers = tuple(self.cross_layer(name).keys_values(h) for name in names)
+            cache = cache._replace(source=EncodedSource(valid=valid, layers=layers))
         return cache.source.layers, cache.source.valid[:, None, None, :], cache, None
 
     def encode(self, inputs, valid=None):
@@ -114,12 +116,12 @@ class Transformer(Backbone):
         """
         h = self.token_embedding(masks_padding=True)(inputs["token_ids"])
         visible = self.visibility(h, inputs, "source") if valid is None else valid[:, None, None, :]
-        pass_ = Attending(visible, weights=self.return_attentions and valid is None)
+        context = AttentionContext(lambda window: (visible, None), weights=self.return_attentions and valid is None)
         h = self.embed("Encoder", h)
         for i in range(self.config.num_hidden_layers):
-            h = self.block(f"Encoder-Transformer-{i}", h, pass_)
+            h = self.block(f"Encoder-Transformer-{i}", h, context)
         h = self.layer(L.Activation, "Encoder-Output", activation="linear")(h)
-        return h, visible, pass_.weights
+        return h, visible, context.weights
 
     def embed(self, side, h, *positions):
         """Scaled token embeddings plus sinusoids."""
@@ -127,12 +129,12 @@ class Transformer(Backbone):
         layer = self.layer(L.SinusoidalPosition, f"{name}-Position", max_position=self.config.max_position)
         return self.dropout(f"{name}-Dropout", layer(h, *positions))
 
-    def block(self, name, h, pass_, source=None, visible=None, crossing=None):
+    def block(self, name, h, context, source=None, visible=None, crossing=None):
         """Self-attention, in the decoder attention to the source, and the feed-forward network. The weights of the
         second are added to the list `crossing`, if there is one.
         """
         attention, cross, ffn = (f"{name}-{part}" for part in PARTS)
-        h = self.post_norm(attention, h, self.attention(attention, h, pass_))
+        h = self.post_norm(attention, h, self.attention(attention, h, context))
         if source is not None:
             y = self.cross_layer(cross)(h, source, visible, **({} if crossing is None else {"return_weights": True}))
             if crossing is not None:

@@ -9,7 +9,7 @@ from bert4x.generation.options import GenerationOptions
 from bert4x.generation.rules import NEVER, possible
 from bert4x.generation.sampling import highest
 from bert4x.generation.search import Rules, is_any, with_room
-from bert4x.models.cache import Cache, Source
+from bert4x.models.cache import Cache, repeated
 
 
 class Beams(NamedTuple):
@@ -73,7 +73,7 @@ class BeamSearch:
         the first one counts.
         """
         batch, beams = logits.shape[0], self.beams
-        cache, ids, logits = (repeated(x, beams) for x in (cache, with_room(prompt, self.room), logits))
+        ids, logits = (repeated(x, beams) for x in (with_room(prompt, self.room), logits))
         first = ops.arange(beams)[None, :] == 0
         state = Beams(
             step=ops.zeros((), "int32"),
@@ -86,7 +86,7 @@ class BeamSearch:
             ended_ids=ops.full((batch, beams, self.room), -1, "int32"),
             ended_scores=ops.full((batch, beams), NEVER, "float32"),
             ended_log_probabilities=ops.zeros((batch, beams, self.room), "float32"),
-            cache=cache,
+            cache=cache.repeated(beams),
         )
         return state, logits
 
@@ -148,7 +148,7 @@ class BeamSearch:
             ended_ids=ended_values[0],
             ended_scores=ended_scores,
             ended_log_probabilities=ended_values[1],
-            cache=reordered(state.cache, rows, start),
+            cache=state.cache.reordered(rows, start),
         )
         return after, going_on
 
@@ -199,44 +199,3 @@ def pick(values, index):
     batch, count = values.shape[:2]
     rows = index + count * ops.arange(batch, dtype="int32")[:, None]
     return ops.take(ops.reshape(values, (batch * count, *values.shape[2:])), rows, axis=0)
-
-
-def repeated(values, times: int):
-    """Every row of a tensor, or of all in a cache, so many times.
-
-    Shape: (B, ...) -> (B * times, ...)
-    """
-
-    def repeat(x):  # copies: `ops.repeat` may give PyTorch one row many times over, where a cache cannot be written
-        return ops.take(x, ops.repeat(ops.arange(x.shape[0]), times), axis=0)
-
-    return each(repeat, values)
-
-
-def reordered(cache: Cache, rows, start: int):
-    """The rows of a cache that go on. They stay with their prompts, so that a source, and what comes before slot
-    `start`, are the same in all of them.
-
-    Shape: (R,) rows of (R, ...)
-    """
-
-    def reorder(x):
-        new = ops.take(x[:, :, start:], rows, axis=0)
-        return ops.slice_update(x, (0, 0, start, 0), new)
-
-    return cache._replace(layers=each_layer(reorder, cache.layers))
-
-
-def each(function, values):
-    """A function of a tensor, or of each in a cache."""
-    if not isinstance(values, Cache):
-        return function(values)
-    layers, source = each_layer(function, values.layers), values.source
-    if source:
-        source = Source(function(source.valid), each_layer(function, source.layers))
-    return Cache(function(values.rank), function(values.valid), layers, source)
-
-
-def each_layer(function, layers):
-    """A function of the keys and the values of each layer."""
-    return tuple((function(keys), function(values)) for keys, values in layers)

@@ -16,7 +16,6 @@ from bert4x.generation.options import GenerationOptions
 from bert4x.generation.sampling import uniforms
 from bert4x.generation.search import Sampling
 from bert4x.layers.embeddings import projecting_by
-from bert4x.models.cache import new_cache
 
 TEMPERATURES = 1e-20, 1e6  # beyond, scores overflow, or what is forbidden (rules.NEVER) becomes possible
 CHUNK = 8  # steps between two looks at the text for stop strings
@@ -80,7 +79,7 @@ class Engine:
     def read_prompts(self, search, prompt: dict[str, Any], given: dict[str, Any]):
         """The logits of the first tokens, (B, V), and a cache that has read the prompts and has room for the rest."""
         batch, length = prompt.get("target_ids", prompt["token_ids"]).shape
-        cache = new_cache(self.backbone.config, batch, length + search.room, self.backbone.policy.compute_dtype)
+        cache = self.backbone.new_cache(batch, length + search.room)
         return self.logits(prompt, cache, 0, given.get("head"))
 
     def advance(self, search, state, given: dict[str, Any], limit):

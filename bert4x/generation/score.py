@@ -8,13 +8,12 @@ from keras import ops
 
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt, as_batch, bucket
-from bert4x.generation.beam import repeated
 from bert4x.generation.compiled import Compiled
 from bert4x.generation.engine import Engine, engine_of, map_values
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.prompt import choice_ids
 from bert4x.generation.text import as_texts, check, encode
-from bert4x.models.cache import new_cache
+from bert4x.models.cache import repeated
 
 ROWS = 64  # sequences, prompts times choices, that are computed at once
 
@@ -85,11 +84,9 @@ def log_probabilities(engine: Engine, prompt: dict, given: dict):
 
     Shape: prompt (B, T), choices (B, C, L) -> (B, C)
     """
-    backbone = engine.backbone
     batch, choices, room = given["ids"].shape
     length = prompt.get("target_ids", prompt["token_ids"]).shape[1]
-    cache = new_cache(backbone.config, batch, length + room, backbone.policy.compute_dtype)
-    first, cache = engine.logits(prompt, cache, 0)
+    first, cache = engine.logits(prompt, engine.backbone.new_cache(batch, length + room), 0)
     ids, real = (ops.reshape(given[name], (batch * choices, room)) for name in ("ids", "real"))
     lengths, segments = (ops.repeat(given[name], choices) for name in ("lengths", "segments"))
     if engine.encodes:
@@ -99,7 +96,7 @@ def log_probabilities(engine: Engine, prompt: dict, given: dict):
         inputs = {"token_ids": ids, "segment_ids": segment_ids, "padding_mask": real}
     positions = lengths[:, None] + ops.arange(room, dtype="int32")[None, :]
     inputs["position_ids"] = ops.where(real, positions, 0)
-    logits, _ = engine.logits(inputs, repeated(cache, choices), length, every=True)
+    logits, _ = engine.logits(inputs, cache.repeated(choices), length, every=True)
     logits = ops.concatenate([repeated(first, choices)[:, None], logits[:, :-1]], axis=1)
     chosen = ops.take_along_axis(logits, ids[:, :, None], axis=2)[:, :, 0] - ops.logsumexp(logits, axis=-1)
     return ops.reshape(ops.sum(ops.where(real, chosen, 0.0), axis=1), (batch, choices))

@@ -1,34 +1,48 @@
 """The parts models are assembled from. All are serializable; none is a Lambda.
 
 They are imported, and Keras with them, when the first of them is asked for: converting and inspecting read what a
-family says of itself, which needs no Keras. `ops`, `Activation` and `Input` are Keras' own.
+family says of itself, which needs no Keras. `ops`, `tree`, `Activation` and `Input` are Keras' own.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras import Input, ops
+    from keras import Input, ops, tree
     from keras.layers import Activation
 
-    from bert4x.layers.attention import CrossAttention, MultiHeadAttention, Visibility
+    from bert4x.layers.attention import MultiHeadAttention
     from bert4x.layers.base import Add, Dense, Dropout, Layer, LoadsWeights, activation, initializer, weights_from
     from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
+    from bert4x.layers.cross_attention import CrossAttention
     from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
     from bert4x.layers.ffn import FeedForward
-    from bert4x.layers.norm import LayerNorm
+    from bert4x.layers.norm import LayerNorm, RMSNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
+    from bert4x.layers.positions import (
+        DynamicRotary,
+        LinearRotary,
+        Positions,
+        RelativeBias,
+        RelativeVectors,
+        Rotary,
+        YarnRotary,
+    )
+    from bert4x.layers.visibility import Visibility
 
 _HOME = {
-    "keras": "Input ops",
+    "keras": "Input ops tree",
     "keras.layers": "Activation",
-    "bert4x.layers.attention": "CrossAttention MultiHeadAttention Visibility",
+    "bert4x.layers.attention": "MultiHeadAttention",
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
+    "bert4x.layers.cross_attention": "CrossAttention",
     "bert4x.layers.embeddings": "Bias Embedding FirstToken PositionEmbedding SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
-    "bert4x.layers.norm": "LayerNorm",
+    "bert4x.layers.norm": "LayerNorm RMSNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
+    "bert4x.layers.positions": "DynamicRotary LinearRotary Positions RelativeBias RelativeVectors Rotary YarnRotary",
+    "bert4x.layers.visibility": "Visibility",
 }
 
 __all__ = [
@@ -39,6 +53,7 @@ __all__ = [
     "CrossAttention",
     "Dense",
     "Dropout",
+    "DynamicRotary",
     "EfficientGlobalPointer",
     "Embedding",
     "FeedForward",
@@ -47,15 +62,23 @@ __all__ = [
     "Input",
     "Layer",
     "LayerNorm",
+    "LinearRotary",
     "LoadsWeights",
     "MaximumEntropyMarkovModel",
     "MultiHeadAttention",
     "PositionEmbedding",
+    "Positions",
+    "RMSNorm",
+    "RelativeBias",
+    "RelativeVectors",
+    "Rotary",
     "SinusoidalPosition",
     "Visibility",
+    "YarnRotary",
     "activation",
     "initializer",
     "ops",
+    "tree",
     "weights_from",
 ]
 

@@ -1,76 +1,55 @@
-"""Multi-head attention and the visibility mask it takes."""
+"""Multi-head attention: project -> positions -> cache -> scores (+ bias) -> mix -> output."""
 
 import keras
 from keras import ops
 
-from bert4x import masks
+from bert4x.errors import ConfigError
 from bert4x.layers.base import Dense, Dropout, Layer, initializer
+from bert4x.layers.norm import RMSNorm
 from bert4x.layers.recompute import recomputed
+from bert4x.layers.two_directions import attend_in_both
 
 HIDDEN = -1e9  # the score of an invisible key: finite, so that a row with no visible key is not NaN
-
-
-@keras.saving.register_keras_serializable("bert4x")
-class Visibility(Layer):
-    """The attention mask of an application (see `bert4x.masks`), from the embedded tokens, whose Keras mask tells
-    padding, and their ids: the segment ids for `unilm`, any others elsewhere. The application `source` is what an
-    encoder-decoder sees of its source, from anywhere: a single row for all queries. With `of_partner=True` it is the
-    mask of what queries of the other direction see.
-
-    Shape: (B, T, E), (B, T) -> (B, 1, T, T) bool; `source`: (B, 1, 1, T)
-    """
-
-    settings = ("application", "of_partner")
-
-    def __init__(self, application="encoder", of_partner=False, **kwargs):
-        super().__init__(**kwargs)
-        self.application = application
-        self.of_partner = of_partner
-
-    def call(self, x, ids, x_mask=None):
-        # Two tensors always: for a layer called on one, Keras records the symbolic call's mask (that of the padding
-        # id) as an argument of the graph node, and a padding_mask given later would be ignored.
-        rank = masks.token_rank(self.application, ids, ids)
-        if self.of_partner:
-            return masks.visible_to_partner(self.application, rank, rank, x_mask)
-        return masks.visible(rank[:, :1] if self.application == "source" else rank, rank, x_mask)
-
-    def compute_mask(self, x, mask=None):
-        return None
-
-    def compute_output_spec(self, x, ids, x_mask=None):
-        return self.symbolic((x.shape[0], 1, 1 if self.application == "source" else x.shape[1], x.shape[1]), "bool")
 
 
 @keras.saving.register_keras_serializable("bert4x")
 class MultiHeadAttention(Layer):
     """Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv 1706.03762).
 
-    With `return_scores=True` it also returns the scores before the softmax, and adds `previous_scores` to them:
-    residual attention (He et al. 2020, arXiv 2012.11747). With `memory`, the keys and values of S cached positions, it
-    writes those of x from position `index` on, attends to all, and returns the new memory last. The softmax runs in
-    float32 whatever the policy.
+    Settings:
+        key_value_heads: K heads of keys and values, each for A / K heads of queries (Ainslie et al. 2023, arXiv
+            2305.13245); default: as many as `heads`.
+        key_size: of queries and keys; default: `head_size`, that of values.
+        scale: what products of queries and keys are multiplied by; default: key_size^-0.5.
+        query_key_norm: the epsilon of an RMSNorm over each head of queries and keys (Qwen3); default: no norm.
+        positions: how it knows the positions of tokens (`bert4x.layers.positions`); default: it does not.
+        recompute: what it computes in training is not kept, but computed again in the backward pass.
+        flash_attention: Keras' own attention computes it, which holds no scores where the backend can do so (Dao et al.
+            2022, arXiv 2205.14135); None does so on PyTorch, outside of training. It knows no dropout, bias, relative
+            vectors, partner, or keys of another size than values: with those, and with a cache, nothing changes.
+        return_scores: also return the scores before the softmax, second. With those of the layer before as its `bias`
+            it is residual attention (He et al. 2020, arXiv 2012.11747).
+        partner_dropout: see below.
 
-    With `visible_to_partner` (see `bert4x.masks`) it is the synchronous bidirectional attention of Zhou, Zhang and Zong
-    2019 (arXiv 1905.04847): `partner_weight` * tanh(attention to the partner's keys and values), with dropout inside
-    the tanh, is added to every head. Scores then have a row for each query, and another for each of the partner's.
+    Arguments of a call:
+        bias: is added to the scores, (B or 1, A, T, S).
+        positions, key_positions: of the tokens of x, and of all S keys; by default 0, 1, 2 ...
+        past: the keys and values of S cached slots. Those of x are written from slot `index` on, queries attend to all,
+            and the new keys and values are returned, last.
+        return_weights: also return the attention weights, the softmax before its dropout.
+        visible_to_partner, partner_weight: attention of two directions (`bert4x.layers.two_directions`), with
+            `partner_dropout` inside its tanh.
+        previous_scores: the name of `bias` in `.keras` files of earlier versions.
 
-    With `return_weights=True` in the call it also returns the attention weights: the softmax, before its dropout.
+    The softmax runs in float32 whatever the policy.
 
-    With `recompute=True`, what it computes in training is not kept, but computed again in the backward pass.
-
-    With `flash_attention=True` Keras' own attention computes it, which holds no scores where the backend can do so (Dao
-    et al. 2022, arXiv 2205.14135); None does so on PyTorch, outside of training. It knows no dropout, residual scores,
-    partner, or keys of another size than values: with those, and with a memory, nothing changes.
-
-    Shape: x (B, T, D), visible (B, 1, T, S) bool[, previous_scores (B, A, T, S)][, visible_to_partner (B, 1, T, S)],
-    S = T without a memory -> (B, T, D)[, scores (B, A, T or 2 T, S)][, weights of that shape][, ((B, A, S, d_k),
-    (B, A, S, d_v))]
+    Shape: x (B, T, D), visible (B, 1, T, S) bool -> (B, T, D)[, scores (B, A, T, S)][, weights (B, A, T, S)][,
+    ((B, K, S, d_k), (B, K, S, d_v))]; S = T without a cache; scores and weights have 2 T rows with a partner
     """
 
     settings = (
-        *("heads", "head_size", "key_size", "use_bias", "dropout", "stddev", "return_scores", "partner_dropout"),
-        *("recompute", "flash_attention"),
+        *("heads", "head_size", "key_size", "key_value_heads", "use_bias", "dropout", "stddev", "scale"),
+        *("query_key_norm", "positions", "return_scores", "partner_dropout", "recompute", "flash_attention"),
     )
 
     def __init__(
@@ -85,40 +64,52 @@ class MultiHeadAttention(Layer):
         partner_dropout=0.0,
         recompute=False,
         flash_attention=None,
+        key_value_heads=None,
+        scale=None,
+        query_key_norm=None,
+        positions=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.heads = heads
         self.head_size = head_size
         self.key_size = key_size or head_size
+        self.key_value_heads = key_value_heads or heads
         self.use_bias = use_bias
         self.dropout = dropout
         self.stddev = stddev
+        self.scale = scale
+        self.query_key_norm = query_key_norm
+        self.positions = keras.saving.deserialize_keras_object(positions) if isinstance(positions, dict) else positions
         self.return_scores = return_scores
         self.partner_dropout = partner_dropout
         self.recompute = recompute
         self.flash_attention = flash_attention
+        if heads % self.key_value_heads:
+            raise ConfigError(
+                f"{heads} attention heads cannot share {key_value_heads} heads of keys and values; expected a divisor"
+            )
 
-    def build(self, x_shape, visible_shape=None, previous_scores_shape=None):
+    def build_from_config(self, config):  # files of earlier versions have the shapes of more arguments
+        self.build(tuple(config["input_shape"] if "input_shape" in config else config["shapes_dict"]["x_shape"]))
+
+    def build(self, x_shape):
         sizes = {
             "query": self.heads * self.key_size,
-            "key": self.heads * self.key_size,
-            "value": self.heads * self.head_size,
+            "key": self.key_value_heads * self.key_size,
+            "value": self.key_value_heads * self.head_size,
             "output": x_shape[-1],
         }
-        projections = {
-            name: Dense(
-                size,
-                use_bias=self.use_bias,
-                kernel_initializer=initializer(self.stddev),
-                name=name,
-                dtype=self.dtype_policy,
-            )
-            for name, size in sizes.items()
-        }
+        shared = {"use_bias": self.use_bias, "kernel_initializer": initializer(self.stddev), "dtype": self.dtype_policy}
+        projections = {name: Dense(size, name=name, **shared) for name, size in sizes.items()}
         self.query_dense, self.key_dense, self.value_dense, self.output_dense = projections.values()
         for name, dense in projections.items():
             dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)
+        if self.query_key_norm is not None:
+            norm = {"epsilon": self.query_key_norm, "dtype": self.dtype_policy}
+            self.query_norm, self.key_norm = RMSNorm(name="query_norm", **norm), RMSNorm(name="key_norm", **norm)
+            self.query_norm.build((*x_shape[:-1], self.key_size))
+            self.key_norm.build((*x_shape[:-1], self.key_size))
         self.attention_dropout = Dropout(self.dropout, dtype=self.compute_dtype)
         self.fusion_dropout = Dropout(self.partner_dropout, dtype=self.compute_dtype)
 
@@ -126,98 +117,139 @@ class MultiHeadAttention(Layer):
         self,
         x,
         visible,
-        previous_scores=None,
-        memory=None,
+        bias=None,
+        positions=None,
+        key_positions=None,
+        past=None,
         index=0,
         visible_to_partner=None,
         partner_weight=0.1,
         return_weights=False,
+        previous_scores=None,
         training=None,
     ):
-        partner = visible_to_partner, partner_weight
+        bias = previous_scores if bias is None else bias
+        places, partner = (positions, key_positions), (visible_to_partner, partner_weight)
 
-        def attend(x, previous_scores=None):
-            return self.attend(x, visible, previous_scores, memory, index, partner, return_weights, training)
+        def attend(x, bias=None):
+            return self.attend(x, visible, bias, places, past, index, partner, return_weights, training)
 
-        given = [x] if previous_scores is None else [x, previous_scores]
+        given = [x] if bias is None else [x, bias]
         if not (self.recompute and training):
             return attend(*given)
         dropouts = [self.attention_dropout] + ([self.fusion_dropout] if visible_to_partner is not None else [])
         return recomputed(self, attend, *given, dropouts=dropouts)
 
-    def attend(self, x, visible, previous_scores, memory, index, partner, return_weights, training):
-        """All of `call`; see there. `partner` is (visible to it, its weight)."""
-        visible_to_partner, partner_weight = partner
-        query, (key, value) = self.split_heads(self.query_dense(x)), self.keys_values(x)
-        if memory is not None:
-            key, value = (write(old, index, new) for old, new in zip(memory, (key, value), strict=True))
-        if visible_to_partner is not None:  # its queries come to the keys, which are many more, and are read once
-            query = ops.concatenate([query, masks.partner(query)], axis=2)
-            visible = ops.concatenate([visible, visible_to_partner], axis=2)
-        if self.uses_flash(training, memory, previous_scores, visible_to_partner, return_weights or None):
-            context = self.flash(query, key, value, visible)
+    def attend(self, x, visible, bias, places, past, index, partner, return_weights, training):
+        """All of `call`. `places`: positions of queries and keys, or None; `partner`: what it sees, and its weight."""
+        query, (key, value) = self.queries(x), self.keys_values(x)
+        query_positions, key_positions = self.known(places, x)
+        if self.positions is not None:
+            query, key = self.positions.turn(query, key, query_positions)
+        if past is not None:
+            key, value = (write(old, index, new) for old, new in zip(past, (key, value), strict=True))
+        flash = self.uses_flash(training, past, bias, partner[0], return_weights or None)
+
+        def look(query, query_positions, visible):
+            return self.look(query, key, value, visible, bias, (query_positions, key_positions), flash, training)
+
+        if partner[0] is None:
+            mixed, scores, weights = look(query, query_positions, visible)
         else:
-            scores = self.scores(query, key)
-            if previous_scores is not None:
-                scores = scores + ops.cast(previous_scores, "float32")
-            weights = self.weights_of(scores, visible)
-            context = self.mix(weights, value, training)
-        if visible_to_partner is not None:
-            context = self.fuse(context, visible_to_partner, partner_weight, training)
-        out = self.output_dense(self.join_heads(context))
-        extra = [scores] if self.return_scores else []
-        extra += [weights] if return_weights else []
-        extra += [(key, value)] if memory is not None else []
-        return (out, *extra) if extra else out
+            both = query, query_positions, visible, *partner, self.fusion_dropout, training
+            mixed, scores, weights = attend_in_both(look, *both)
+        out = self.output_dense(self.join_heads(mixed))
+        out = self.outputs(out, scores, weights if return_weights else None, None if past is None else (key, value))
+        return out[0] if len(out) == 1 else tuple(out)
+
+    def outputs(self, out, scores, weights, keys_values) -> list:
+        """What a call returns: all of it that there is, scores where they are asked for."""
+        return [x for x in (out, scores if self.return_scores else None, weights, keys_values) if x is not None]
+
+    def known(self, places, x):
+        """The positions of queries and of keys, where they count; of keys by default those of the queries."""
+        if self.positions is None:
+            return None, None
+        query, key = places
+        query = ops.arange(ops.shape(x)[1], dtype="int32") if query is None else query
+        return query, query if key is None else key
+
+    def queries(self, x):
+        """Shape: (B, T, D) -> (B, A, T, d_k)"""
+        query = self.split_heads(self.query_dense(x), self.heads)
+        return query if self.query_key_norm is None else self.query_norm(query)
+
+    def keys_values(self, x):
+        """Shape: (B, S, D) -> (B, K, S, d_k), (B, K, S, d_v)"""
+        key, value = (self.split_heads(dense(x), self.key_value_heads) for dense in (self.key_dense, self.value_dense))
+        return key if self.query_key_norm is None else self.key_norm(key), value
+
+    def look(self, query, key, value, visible, bias, places, flash, training):
+        """The values mixed for each query, and the scores and weights of that; with `flash` None for both.
+
+        Shape: -> (B, A, T, d_v), (B, A, T, S) float32, (B, A, T, S) float32
+        """
+        if flash:
+            return self.flash(query, key, value, visible), None, None
+        scores = self.scores(query, key, places)
+        scores = scores if bias is None else scores + ops.cast(bias, "float32")
+        weights = self.weights_of(scores, visible)
+        return self.mix(weights, value, places, training), scores, weights
+
+    def scores(self, query, key, places=(None, None)):
+        """Shape: (B, A, T, d_k), (B, K, S, d_k) -> (B, A, T, S) float32"""
+        scores = self.by_groups(query, ops.transpose(key, (0, 1, 3, 2)))
+        if self.positions is not None and self.positions.inside_scores:
+            scores = scores + self.positions.scores(query, *places)
+        scores = ops.cast(scores, "float32")
+        return scores / self.key_size**0.5 if self.scale is None else scores * self.scale
+
+    def weights_of(self, scores, visible):
+        """Shape: (B, A, T, S), (B, 1, T, S) -> (B, A, T, S) float32, which add up to 1 for each query"""
+        return ops.softmax(ops.where(visible, scores, HIDDEN), axis=-1)
+
+    def mix(self, weights, value, places, training):
+        """Shape: (B, A, T, S), (B, K, S, d_v) -> (B, A, T, d_v)"""
+        weights = self.attention_dropout(ops.cast(weights, self.compute_dtype), training=training)
+        mixed = self.by_groups(weights, value)
+        if self.positions is not None and self.positions.inside_scores:
+            mixed = mixed + self.positions.values(weights, self.head_size, *places)
+        return mixed
+
+    def by_groups(self, x, shared):
+        """Products of what each head has with what its group of heads shares.
+
+        Shape: (B, A, T, n), (B, K, n, m) -> (B, A, T, m)
+        """
+        if self.key_value_heads == self.heads:
+            return ops.matmul(x, shared)
+        batch, _, length, size = ops.shape(x)
+        rows = ops.reshape(x, (batch, self.key_value_heads, -1, size))
+        return ops.reshape(ops.matmul(rows, shared), (batch, self.heads, length, ops.shape(shared)[-1]))
 
     def uses_flash(self, training, *unknown) -> bool:
         """Whether `flash` is wanted, and computes the same: it knows nothing of what is in `unknown`, if not None."""
         wanted = self.flash_attention
         if wanted is None:  # in training PyTorch could not differentiate it twice
             wanted = keras.backend.backend() == "torch" and not training
-        alike = self.key_size == self.head_size
+        alike = self.key_size == self.head_size and not (self.positions is not None and self.positions.inside_scores)
         needs_scores = self.return_scores or (training and self.dropout) or any(x is not None for x in unknown)
         return wanted and alike and not needs_scores
 
     def flash(self, query, key, value, visible):
-        """Shape: (B, A, T, d), (B, A, S, d), (B, A, S, d), (B, 1, T or 1, S) -> (B, A, T, d)"""
+        """Shape: (B, A, T, d), (B, K, S, d), (B, K, S, d), (B, 1, T or 1, S) -> (B, A, T, d)"""
         query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+        if self.key_value_heads != self.heads:
+            key, value = (ops.repeat(x, self.heads // self.key_value_heads, axis=2) for x in (key, value))
         if visible.shape[2] == 1:  # which cuDNN does not take
             visible = ops.logical_and(visible, ops.ones((ops.shape(query)[1], 1), "bool"))
-        context = ops.dot_product_attention(query, key, value, mask=visible, scale=self.key_size**-0.5)
-        return ops.transpose(context, (0, 2, 1, 3))
+        scale = self.key_size**-0.5 if self.scale is None else self.scale
+        return ops.transpose(ops.dot_product_attention(query, key, value, mask=visible, scale=scale), (0, 2, 1, 3))
 
-    def fuse(self, context, visible_to_partner, weight, training):
-        """The context of each row, and what its partner's keys gave for its queries; nothing where none was visible.
-
-        Shape: (B, A, 2 T, d_v), (B, 1, T, S) -> (B, A, T, d_v)
-        """
-        length = ops.shape(visible_to_partner)[2]
-        own, partner = context[:, :, :length], context[:, :, length:]
-        partner = ops.where(ops.any(visible_to_partner, axis=-1, keepdims=True), partner, ops.zeros_like(partner))
-        partner = ops.tanh(self.fusion_dropout(partner, training=training))
-        return own + ops.cast(weight, own.dtype) * masks.partner(partner)
-
-    def keys_values(self, x):
-        """Shape: (B, S, D) -> (B, A, S, d_k), (B, A, S, d_v)"""
-        return self.split_heads(self.key_dense(x)), self.split_heads(self.value_dense(x))
-
-    def scores(self, query, key):
-        """Shape: (B, A, T, d_k), (B, A, S, d_k) -> (B, A, T, S) float32"""
-        return ops.cast(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), "float32") / self.key_size**0.5
-
-    def weights_of(self, scores, visible):
-        """Shape: (B, A, T, S), (B, 1, T, S) -> (B, A, T, S) float32, which add up to 1 for each query"""
-        return ops.softmax(ops.where(visible, scores, HIDDEN), axis=-1)
-
-    def mix(self, weights, value, training):
-        """Shape: (B, A, T, S), (B, A, S, d_v) -> (B, A, T, d_v)"""
-        return ops.matmul(self.attention_dropout(ops.cast(weights, self.compute_dtype), training=training), value)
-
-    def split_heads(self, x):
-        """Shape: (B, T, A * d) -> (B, A, T, d)"""
+    def split_heads(self, x, heads: int):
+        """Shape: (B, T, heads * d) -> (B, heads, T, d)"""
         batch, length, size = ops.shape(x)
-        return ops.transpose(ops.reshape(x, (batch, length, self.heads, size // self.heads)), (0, 2, 1, 3))
+        return ops.transpose(ops.reshape(x, (batch, length, heads, size // heads)), (0, 2, 1, 3))
 
     def join_heads(self, x):
         """Shape: (B, A, T, d) -> (B, T, A * d)"""
@@ -228,61 +260,20 @@ class MultiHeadAttention(Layer):
         return mask
 
     def compute_output_spec(self, x, visible, visible_to_partner=None, return_weights=False, **kwargs):
-        out, length = self.symbolic(x.shape), x.shape[1]
+        length = x.shape[1]
         rows = 2 * length if length and visible_to_partner is not None else length
-        squares = self.return_scores + bool(return_weights)
-        more = [self.symbolic((x.shape[0], self.heads, rows, length), "float32") for _ in range(squares)]
-        return (out, *more) if more else out
+        scores, weights = (self.symbolic((x.shape[0], self.heads, rows, length), "float32") for _ in range(2))
+        out = self.outputs(self.symbolic(x.shape), scores, weights if return_weights else None, None)
+        return out[0] if len(out) == 1 else tuple(out)
 
 
-@keras.saving.register_keras_serializable("bert4x")
-class CrossAttention(MultiHeadAttention):
-    """Multi-head attention of one sequence to another, given as hidden states or, computed once for all steps of a
-    decoder, as what `keys_values` makes of them.
-
-    Shape: x (B, T, D), source (B, S, D) or ((B, A, S, d_k), (B, A, S, d_v)), visible (B, 1, T or 1, S)
-    -> (B, T, D)[, weights (B, A, T, S)]
-    """
-
-    def build(self, x_shape, source_shape=None, visible_shape=None):
-        super().build(x_shape)
-
-    def call(self, x, source, visible, return_weights=False, training=None):
-        if not (self.recompute and training) or isinstance(source, list | tuple):
-            return self.attend(x, source, visible, return_weights, training)
-
-        def attend(x, source):
-            return self.attend(x, source, visible, return_weights, training)
-
-        return recomputed(self, attend, x, source, dropouts=[self.attention_dropout])
-
-    def attend(self, x, source, visible, return_weights, training):
-        """All of `call`."""
-        query = self.split_heads(self.query_dense(x))
-        memory = source if isinstance(source, list | tuple) else None
-        key, value = memory or self.keys_values(source)
-        if self.uses_flash(training, memory, return_weights or None):
-            context = self.flash(query, key, value, visible)
-        else:
-            weights = self.weights_of(self.scores(query, key), visible)
-            context = self.mix(weights, value, training)
-        out = self.output_dense(self.join_heads(context))
-        return (out, weights) if return_weights else out
-
-    def compute_output_spec(self, x, source, visible, return_weights=False, training=None):
-        out = self.symbolic(x.shape)
-        if not return_weights:
-            return out
-        return out, self.symbolic((x.shape[0], self.heads, x.shape[1], source.shape[1]), "float32")
-
-
-def write(memory, index, new):
-    """The memory with new keys or values from slot `index` on; PyTorch, which has no compiler to do so, reuses it.
+def write(past, index, new):
+    """The cached keys or values with new ones from slot `index` on; PyTorch, which has no compiler to do so, reuses it.
 
     Shape: (B, A, S, d), (B, A, t, d) -> (B, A, S, d)
     """
-    new = ops.cast(new, memory.dtype)
-    if keras.backend.backend() == "torch" and not memory.requires_grad and not new.requires_grad:
-        memory[:, :, index : index + new.shape[2]] = new
-        return memory
-    return ops.slice_update(memory, (0, 0, index, 0), new)
+    new = ops.cast(new, past.dtype)
+    if keras.backend.backend() == "torch" and not past.requires_grad and not new.requires_grad:
+        past[:, :, index : index + new.shape[2]] = new
+        return past
+    return ops.slice_update(past, (0, 0, index, 0), new)

@@ -1,4 +1,4 @@
-"""Layer normalisation, plain and conditional."""
+"""Normalisation: of layers, plain and conditional, and by the root mean square."""
 
 import keras
 from keras import ops
@@ -64,4 +64,28 @@ class LayerNorm(Layer):
         return ops.cast(normed * gamma + beta, self.compute_dtype)
 
     def compute_output_spec(self, x, condition=None):
+        return self.symbolic(x.shape)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class RMSNorm(Layer):
+    """x / sqrt(mean(x^2) + epsilon) times a learned scale (Zhang and Sennrich 2019, arXiv 1910.07467), in float32.
+
+    Shape: (..., D) -> (..., D)
+    """
+
+    settings = ("epsilon",)
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, x_shape):
+        self.gamma = self.add_weight(shape=(x_shape[-1],), initializer="ones", name="gamma", autocast=False)
+
+    def call(self, x):
+        wide, gamma = ops.cast(x, "float32"), ops.cast(self.gamma, "float32")
+        return ops.cast(ops.rms_normalization(wide, gamma, epsilon=self.epsilon), self.compute_dtype)
+
+    def compute_output_spec(self, x):
         return self.symbolic(x.shape)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bert4x import layers as L
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError, nearest
-from bert4x.models.cache import Attending, Cache
+from bert4x.models.cache import AttentionContext, Cache, new_cache
 
 if TYPE_CHECKING:
     import keras
@@ -315,29 +315,37 @@ class Backbone:
             return layer(x, inputs["position_ids"])
         return layer(x, index + L.ops.arange(L.ops.shape(x)[1])) if cached else layer(x)
 
-    def attend(self, tokens, inputs, application: str, cache: Cache | None, index) -> Attending:
+    def attend(self, tokens, inputs, application: str, cache: Cache | None, index) -> AttentionContext:
         """What the attention layers of this pass share."""
         if cache is None:
-            of_partner = self.visibility(tokens, inputs, application, of_partner=True) if self.bidirectional else None
-            visible = self.visibility(tokens, inputs, application)
-            return Attending(visible, visible_to_partner=of_partner, weights=self.return_attentions)
+
+            def visibility(window):
+                seen = tokens, inputs, application, window
+                of_partner = self.visibility(*seen, of_partner=True) if self.bidirectional else None
+                return self.visibility(*seen), of_partner
+
+            return AttentionContext(visibility, (inputs.get("position_ids"), None), weights=self.return_attentions)
         from bert4x import masks
 
         ids = inputs["token_ids"]
-        valid = self.real(ids, inputs.get("padding_mask"))
         rank = masks.token_rank(application, ids, inputs.get("segment_ids"))
         if application == "lm":
             rank = rank + index
         elif application == "unilm":  # ranks go on from the last token that was read
             last = L.ops.take(cache.rank, L.ops.maximum(index - 1, 0), axis=1)
             rank = rank + L.ops.where(L.ops.greater(index, 0), last, 0)[:, None]
-        cache = cache._replace(
-            rank=L.ops.slice_update(cache.rank, (0, index), rank),
-            valid=L.ops.slice_update(cache.valid, (0, index), valid),
-        )
-        seen = rank, cache.rank, cache.valid
-        of_partner = masks.visible_to_partner(application, *seen) if self.bidirectional else None
-        return Attending(masks.visible(*seen), cache, index, of_partner)
+        positions = inputs.get("position_ids")
+        if positions is None:
+            positions = index + L.ops.arange(L.ops.shape(ids)[1], dtype="int32")
+        positions = L.ops.broadcast_to(L.ops.cast(positions, "int32"), L.ops.shape(ids))
+        valid = self.real(ids, inputs.get("padding_mask"))
+        cache = cache.with_tokens(index, rank=rank, valid=valid, positions=positions)
+
+        def visible(window):
+            seen = rank, cache.rank, cache.valid, window
+            return masks.visible(*seen), masks.visible_to_partner(application, *seen) if self.bidirectional else None
+
+        return AttentionContext(visible, (positions, cache.positions), cache, index)
 
     def real(self, ids, padding_mask=None):
         """Which tokens are no padding: as the mask says, or those that are not the padding id.
@@ -348,48 +356,66 @@ class Backbone:
             padding_mask = self.layers[self.prefix + "Embedding-Token"].compute_mask(ids)
         return L.ops.ones_like(ids, dtype="bool") if padding_mask is None else L.ops.cast(padding_mask, "bool")
 
-    def visibility(self, x, inputs, application: str, of_partner: bool = False):
-        """The attention mask of an application, or that of what the other direction sees."""
+    def visibility(self, x, inputs, application: str, window: int | None = None, of_partner: bool = False):
+        """The attention mask of an application within a window, or that of what the other direction sees."""
         name = f"Attention-{MASK_NAMES[application]}{'Partner-' if of_partner else ''}Mask"
-        layer = self.layer(L.Visibility, name, application=application, of_partner=of_partner)
+        name += "" if window is None else f"-{window}"
+        layer = self.layer(L.Visibility, name, application=application, of_partner=of_partner, window=window)
         return layer(x, inputs["segment_ids" if application == "unilm" else "token_ids"])
 
-    def attention(self, name: str, x, pass_: Attending):
-        """Self-attention over this pass's tokens and the cached ones."""
-        c = self.config
-        options = {"return_scores": c.residual_attention_scores}
-        given = {} if pass_.scores is None else {"previous_scores": pass_.scores}
-        if pass_.visible_to_partner is not None:
+    def positions(self) -> "L.Positions | None":
+        """How self-attention knows the positions of tokens: a scheme of `bert4x.layers.positions`, or None where they
+        are added to the embeddings, or where nothing knows them. A family may override it.
+        """
+
+    def attention(self, name: str, x, context: AttentionContext, window: int | None = None, **options):
+        """Self-attention over this pass's tokens and the cached ones, within a window of ranks if one is given. The
+        options are the layer's own, where they differ from `attention_options`.
+        """
+        residual = self.config.residual_attention_scores
+        visible, visible_to_partner = context.masks(window)
+        given = {"bias": context.bias if context.scores is None else context.scores}
+        if visible_to_partner is not None:
             options["partner_dropout"] = self.bidirectional_dropout
-            given |= {"visible_to_partner": pass_.visible_to_partner, "partner_weight": self.bidirectional_weight}
+            given |= {"visible_to_partner": visible_to_partner, "partner_weight": self.bidirectional_weight}
+        options = {"positions": self.positions(), "return_scores": residual} | options
         layer = self.attention_layer(L.MultiHeadAttention, name, **options)
-        if pass_.cache is not None:
-            given |= {"memory": pass_.memory, "index": pass_.index}
-        given |= {} if pass_.weights is None else {"return_weights": True}
-        outputs = layer(x, pass_.visible, **given)
-        if c.residual_attention_scores or pass_.cache is not None or pass_.weights is not None:
-            outputs, *rest = outputs
-            pass_.scores = rest.pop(0) if c.residual_attention_scores else None
-            if pass_.weights is not None:
-                pass_.weights.append(rest.pop(0))
-            pass_.written += rest
+        if layer.positions is not None:
+            given |= {"positions": context.query_positions, "key_positions": context.key_positions}
+        if context.cache is not None:
+            given |= {"past": context.past, "index": context.index}
+        if context.weights is not None:
+            given["return_weights"] = True
+        outputs = layer(x, visible, **{key: value for key, value in given.items() if value is not None})
+        outputs, *rest = outputs if isinstance(outputs, list | tuple) else [outputs]
+        if residual:
+            context.scores = rest.pop(0)
+        if context.weights is not None:
+            context.weights.append(rest.pop(0))
+        context.written += rest
         return outputs
 
     def attention_layer(self, cls, name: str, **kwargs):
-        """An attention layer of the config's sizes."""
+        """An attention layer of the model's sizes."""
+        return self.layer(cls, name, **self.attention_options() | kwargs)
+
+    def attention_options(self) -> dict[str, Any]:
+        """What all attention layers are made with (see `MultiHeadAttention`). A family may add to it."""
         c = self.config
-        return self.layer(
-            cls,
-            name,
-            heads=c.num_attention_heads,
-            head_size=c.attention_head_size,
-            key_size=c.attention_key_size,
-            dropout=c.attention_dropout_rate,
-            stddev=c.initializer_range,
-            recompute=self.recompute,
-            flash_attention=self.flash_attention,
-            **kwargs,
-        )
+        return {
+            "heads": c.num_attention_heads,
+            "head_size": c.attention_head_size,
+            "key_size": c.attention_key_size,
+            "dropout": c.attention_dropout_rate,
+            "stddev": c.initializer_range,
+            "recompute": self.recompute,
+            "flash_attention": self.flash_attention,
+        }
+
+    def new_cache(self, batch_size: int, length: int) -> Cache:
+        """An empty cache for decoding `length` tokens with this model."""
+        heads = self.attention_options().get("key_value_heads")
+        return new_cache(self.config, batch_size, length, self.policy.compute_dtype, heads)
 
     def feed_forward(self, name: str, x):
         """The feed-forward network."""

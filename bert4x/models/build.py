@@ -17,6 +17,7 @@ from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
 from bert4x.families import family_name, family_of
 from bert4x.hub.names import Location, local, warn_of_head
 from bert4x.models.backbone import Backbone
+from bert4x.models.functional import TransformerModel
 from bert4x.models.loading import check_family, fill
 from bert4x.models.options import ALIASES, check_dependent, follow_on_sizes, sort_options
 from bert4x.tokenizers import TokenizerBase, load_tokenizer
@@ -110,7 +111,7 @@ def give_tokenizer(model: keras.Model, config: TransformerConfig, tokenizer: Tok
         )
 
 
-def load_keras(path: Location, application: str | None, dtype: str | None, options: dict[str, Any]) -> keras.Model:
+def load_keras(path: Location, application: str | None, dtype: str | None, options: dict[str, Any]) -> TransformerModel:
     """A whole model that `model.save` wrote; its graph is fixed, so it takes no options.
 
     Raises: CheckpointNotFoundError, UnknownOptionError, CorruptFileError.

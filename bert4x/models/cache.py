@@ -1,12 +1,15 @@
 """The key-value cache of decoding, and what the attention layers of one forward pass share."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from bert4x import layers as L
 
-class Source(NamedTuple):
+
+class EncodedSource(NamedTuple):
     """What the decoder of an encoder-decoder attends to: the encoder's output as keys and values, computed once.
 
-    Shape: valid (B, S) bool, and for each layer keys (B, A, S, d_k) and values (B, A, S, d_v)
+    Shape: valid (B, S) bool, and for each layer keys (B, K, S, d_k) and values (B, K, S, d_v)
     """
 
     valid: Any
@@ -14,47 +17,98 @@ class Source(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What a model remembers of the tokens it has read, for at most S of them; lives outside the model.
+    """Keys and values of the tokens that a model has read, at most S of them; lives outside the model.
 
     Rank and validity are those of the visibility rule (`bert4x.masks`), so that a UniLM decodes through the same step
-    as GPT2: the source is read at once and sees itself whole, then every token sees what came before.
+    as GPT2: the source is read at once and sees itself whole, then every token sees what came before. Slots are not
+    positions: a short prompt is padded on the left, so that all prompts end in one slot.
 
     `source` is for encoder-decoders only: empty until the first pass has read it, the same ever after.
 
-    Shape: rank (B, S) int32, valid (B, S) bool, and for each layer keys (B, A, S, d_k) and values (B, A, S, d_v)
+    Shape: rank, valid, positions (B, S) int32, bool, int32; for each layer keys (B, K, S, d_k), values (B, K, S, d_v)
     """
 
     rank: Any
     valid: Any
+    positions: Any
     layers: tuple[tuple[Any, Any], ...]
-    source: Source | tuple[()] = ()
+    source: EncodedSource | tuple[()] = ()
+
+    def with_tokens(self, index, **values) -> "Cache":
+        """The cache with rank, validity and positions of tokens for the slots from `index` on. Shape: each (B, T)"""
+        new = {name: L.ops.slice_update(getattr(self, name), (0, index), x) for name, x in values.items()}
+        return self._replace(**new)
+
+    def repeated(self, times: int) -> "Cache":
+        """The cache with every row so many times. Shape: (B, ...) -> (B * times, ...)"""
+        return L.tree.map_structure(lambda x: repeated(x, times), self)
+
+    def reordered(self, rows, start: int) -> "Cache":
+        """The cache of the rows that go on. They stay with their prompts, so that all but keys and values, and of these
+        what comes before slot `start`, is the same in all of them.
+
+        Shape: (R,) rows of (R, ...)
+        """
+
+        def reorder(x):
+            return L.ops.slice_update(x, (0, 0, start, 0), L.ops.take(x[:, :, start:], rows, axis=0))
+
+        return self._replace(layers=L.tree.map_structure(reorder, self.layers))
 
 
-def new_cache(config, batch_size: int, length: int, dtype: str) -> Cache:
+def new_cache(config, batch_size: int, length: int, dtype: str, key_value_heads: int | None = None) -> Cache:
     """An empty cache for `length` tokens: nothing in it is valid, so nothing is seen."""
-    from keras import ops
-
-    heads = batch_size, config.num_attention_heads, length
-    layers = tuple(
-        (ops.zeros((*heads, config.attention_key_size), dtype), ops.zeros((*heads, config.attention_head_size), dtype))
-        for _ in range(config.decoder_layers)
-    )
-    return Cache(ops.zeros((batch_size, length), "int32"), ops.zeros((batch_size, length), "bool"), layers)
+    heads = batch_size, key_value_heads or config.num_attention_heads, length
+    sizes = config.attention_key_size, config.attention_head_size
+    layers = tuple(tuple(L.ops.zeros((*heads, d), dtype) for d in sizes) for _ in range(config.decoder_layers))
+    rank, valid, positions = (L.ops.zeros((batch_size, length), dtype) for dtype in ("int32", "bool", "int32"))
+    return Cache(rank=rank, valid=valid, positions=positions, layers=layers)
 
 
-class Attending:
-    """The mask, the residual scores and the cache that the attention layers of one forward pass hand on."""
+def repeated(x, times: int):
+    """A tensor with every row so many times. Shape: (B, ...) -> (B * times, ...)"""
+    # Copies: `ops.repeat` may give PyTorch one row many times over, where a cache cannot be written.
+    return L.ops.take(x, L.ops.repeat(L.ops.arange(x.shape[0]), times), axis=0)
 
-    def __init__(self, visible, cache: Cache | None = None, index=0, visible_to_partner=None, weights: bool = False):
-        self.visible, self.visible_to_partner = visible, visible_to_partner
-        self.weights: list[Any] | None = [] if weights else None  # those of each layer, where they are asked for
-        self.scores = None
+
+class AttentionContext:
+    """What the attention layers of one forward pass share, and what one hands on to the next.
+
+    Args:
+        masks: a function of a window, or None for no window, that gives which keys are visible and which are to queries
+            of the other direction (None in one direction only).
+        positions: of the queries and of the keys, where they are given; None stands for 0, 1, 2 ...
+        cache: with the tokens of this pass, but without their keys and values.
+        index: the slot of the first token of this pass.
+        weights: whether to keep the attention weights of each layer.
+    """
+
+    def __init__(
+        self,
+        masks: Callable[[int | None], tuple],
+        positions=(None, None),
+        cache: Cache | None = None,
+        index=0,
+        weights=False,
+    ):
+        self.masks_by_window = {None: masks(None)}
+        self.make_masks = masks
+        self.query_positions, self.key_positions = positions
         self.cache, self.index = cache, index
-        self.written: list[tuple[Any, Any]] = []  # the layers of the cache with this pass's keys and values in them
+        self.bias = None  # added to the scores of every layer
+        self.scores = None  # of the layer before, where layers add to them
+        self.weights: list[Any] | None = [] if weights else None
+        self.written: list[tuple[Any, Any]] = []  # of the layers so far: all keys and values, those of this pass too
+
+    def masks(self, window: int | None = None) -> tuple:
+        """Which keys are visible, and which to queries of the other direction; computed once for each window."""
+        if window not in self.masks_by_window:
+            self.masks_by_window[window] = self.make_masks(window)
+        return self.masks_by_window[window]
 
     @property
-    def memory(self) -> tuple[Any, Any] | None:
-        """The cached keys and values of the layer whose turn it is."""
+    def past(self) -> tuple[Any, Any] | None:
+        """The cached keys and values of the next layer: layers are called in order, and each writes its own."""
         return None if self.cache is None else self.cache.layers[len(self.written)]
 
     def result(self, outputs, **others: list):

@@ -1,0 +1,39 @@
+"""The attention mask as a layer."""
+
+import keras
+
+from bert4x import masks
+from bert4x.layers.base import Layer
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class Visibility(Layer):
+    """The attention mask of an application (see `bert4x.masks`), from the embedded tokens, whose Keras mask tells
+    padding, and their ids: the segment ids for `unilm`, any others elsewhere. The application `source` is what an
+    encoder-decoder sees of its source, from anywhere: a single row for all queries. With `of_partner=True` it is the
+    mask of what queries of the other direction see. Keys `window` ranks or more before a query are not seen.
+
+    Shape: (B, T, E), (B, T) -> (B, 1, T, T) bool; `source`: (B, 1, 1, T)
+    """
+
+    settings = ("application", "of_partner", "window")
+
+    def __init__(self, application="encoder", of_partner=False, window=None, **kwargs):
+        super().__init__(**kwargs)
+        self.application = application
+        self.of_partner = of_partner
+        self.window = window
+
+    def call(self, x, ids, x_mask=None):
+        # Two tensors always: for a layer called on one, Keras records the symbolic call's mask (that of the padding
+        # id) as an argument of the graph node, and a padding_mask given later would be ignored.
+        rank = masks.token_rank(self.application, ids, ids)
+        if self.of_partner:
+            return masks.visible_to_partner(self.application, rank, rank, x_mask, self.window)
+        return masks.visible(rank[:, :1] if self.application == "source" else rank, rank, x_mask, self.window)
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+    def compute_output_spec(self, x, ids, x_mask=None):
+        return self.symbolic((x.shape[0], 1, 1 if self.application == "source" else x.shape[1], x.shape[1]), "bool")
