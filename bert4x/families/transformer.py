@@ -63,7 +63,6 @@ class Transformer(Backbone):
     }
     variables = (EMBEDDINGS[0], *block("Encoder-Transformer-{i}"), *decoder_block("Decoder-Transformer-{i}"))
     styles: ClassVar = {"tf1": STYLE, "hf": STYLE}
-    custom_position_ids = False
     needs_segments = False
 
     def __init__(self, config: TransformerConfig, application: str = "seq2seq", **options):

@@ -34,6 +34,15 @@ class Cache(NamedTuple):
     layers: tuple[tuple[Any, Any], ...]
     source: EncodedSource | tuple[()] = ()
 
+    def rank_before(self, application: str, index):
+        """What ranks of the tokens from slot `index` on begin from. Shape: () or (B, 1) int32"""
+        if application == "lm":
+            return index
+        if application != "unilm":
+            return 0
+        last = L.ops.take(self.rank, L.ops.maximum(index - 1, 0), axis=1)  # the last token that was read
+        return L.ops.where(L.ops.greater(index, 0), last, 0)[:, None]
+
     def with_tokens(self, index, **values) -> "Cache":
         """The cache with rank, validity and positions of tokens for the slots from `index` on. Shape: each (B, T)"""
         new = {name: L.ops.slice_update(getattr(self, name), (0, index), x) for name, x in values.items()}

@@ -1,0 +1,96 @@
+"""What a builder of models can be asked for that is not part of a config."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bert4x.errors import ConfigError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Options:
+    """Attributes of every builder (`bert4x.models.backbone.Backbone`), and arguments of `build_transformer_model`.
+
+    `return_attentions=True` makes `.model` give a pair: what it gives without, and the attention weights, in float32: a
+    list with those of each layer, (B, A, T, T). They are the same as without; decoding does not compute them.
+
+    `bidirectional=True` makes the self-attention over targets synchronous in two directions (`bert4x.masks`; Zhou et
+    al. 2019, arXiv 1905.04847), for the application "unilm" and the encoder-decoder. It has no variables of its own,
+    so any checkpoint loads. A batch is then R / 2 rows from left to right, and the same R / 2 from right to left. What
+    comes from the other direction is weighted by `bidirectional_weight`, after dropout of `bidirectional_dropout`.
+
+    `recompute=True` computes again, in the backward pass, what attention and feed-forward layers compute in training,
+    under the same dropout, instead of keeping it: a fraction of the memory.
+    """
+
+    with_mlm: bool | str | Callable = (
+        False  # a language model's head, for masked tokens or the next: True, or an activation
+    )
+    with_nsp: bool | str | Callable = False  # the head for next sentences, likewise
+    with_pool: bool | str | Callable = False  # the pooled first token, likewise
+    return_attentions: bool = False
+    custom_position_ids: bool = False  # another input: positions
+    layer_norm_cond: "keras.KerasTensor | Sequence | None" = None  # the condition of conditional layer normalisation
+    layer_norm_cond_hidden_size: int | None = None
+    layer_norm_cond_hidden_act: str | Callable = "linear"
+    additional_input_layers: "keras.KerasTensor | Sequence | None" = None
+    layers: "dict[str, keras.layers.Layer] | None" = None  # those of these names are taken, and new ones put there
+    prefix: str = ""  # of all names of layers
+    name: str | None = None  # of the model
+    sequence_length: int | None = None
+    bidirectional: bool = False
+    bidirectional_weight: float = 0.1
+    bidirectional_dropout: float = 0.3
+    recompute: bool = False
+    flash_attention: bool | None = None  # see `bert4x.layers.MultiHeadAttention`
+    dtype: str | None = None  # a policy of Keras; default: the global one
+    quantize: str | None = None  # "int8": matrices are
+
+    def __post_init__(self):
+        self.layers = self.layers if self.layers is not None else {}  # shared with the caller, as in bert4keras
+        self.prefix = self.prefix or ""
+        self.policy = dtype_policy(self.dtype, self.quantize)
+
+    def check_bidirectional(self):
+        """Raises: ConfigError where there is no target, or for a weight or rate that cannot be."""
+        if self.bidirectional and self.application not in ("unilm", "seq2seq"):
+            raise ConfigError(
+                f"bidirectional=True is for targets, and the application {self.application!r} has none; expected "
+                "'unilm', or the encoder-decoder model='transformer'"
+            )
+        if self.bidirectional and self.return_attentions:
+            raise ConfigError("return_attentions=True does not go with bidirectional=True; expected one of the two")
+        if not 0 < self.bidirectional_weight < float("inf") or not 0 <= self.bidirectional_dropout < 1:
+            raise ConfigError(
+                f"bidirectional_weight = {self.bidirectional_weight!r}, bidirectional_dropout = "
+                f"{self.bidirectional_dropout!r}; expected a positive number, and one from 0 to below 1"
+            )
+
+
+OPTIONS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Options)}
+
+
+def dtype_policy(name, quantize: str | None = None) -> "keras.DTypePolicy":
+    """A Keras policy by name; None is the global one. With `quantize="int8"`, matrices are int8.
+
+    Raises: ConfigError
+    """
+    import keras
+
+    try:
+        policy = keras.dtype_policies.get(name) if name else keras.config.dtype_policy()
+    except ValueError as error:
+        raise ConfigError(
+            f"no dtype {name!r}; expected float32, bfloat16, mixed_bfloat16, mixed_float16 ..."
+        ) from error
+    if quantize is None:
+        return policy
+    if quantize != "int8" or policy.quantization_mode or policy.compute_dtype not in ("float32", "bfloat16"):
+        raise ConfigError(
+            f"quantize={quantize!r} with dtype {policy.name!r}; expected quantize='int8' with float32 or bfloat16"
+        )
+    return keras.dtype_policies.QuantizedDTypePolicy(quantize, policy.name)

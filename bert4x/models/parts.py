@@ -1,0 +1,109 @@
+"""Layers by name, and the parts of models that architectures share."""
+
+from typing import TYPE_CHECKING
+
+from bert4x import layers as L
+from bert4x.models.builder_options import Options
+
+if TYPE_CHECKING:
+    from bert4x.config import TransformerConfig
+
+
+class Parts(Options):
+    """Makes the layers of a model: each when it is first asked for by its name, with the sizes of the config."""
+
+    config: "TransformerConfig"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.new_layers: set[str] = set()  # that no checkpoint holds
+
+    def layer(self, cls, name: str, new: bool = False, **kwargs):
+        """The layer of this name: made on first use, the same one ever after. `new` says that no checkpoint of the
+        family holds it, so that loading leaves it as it starts.
+        """
+        if new:
+            self.new_layers.add(name)
+        name = self.prefix + name
+        if name not in self.layers:
+            dtype = self.policy if issubclass(cls, L.LoadsWeights) else self.policy.compute_dtype
+            self.layers[name] = cls(name=name, dtype=dtype, **kwargs)
+        return self.layers[name]
+
+    def is_new(self, path: str) -> bool:
+        """Whether a variable, by its path without the prefix, is one that no checkpoint holds: of a layer made with
+        `new=True`, of conditions, of adapters, or the state of dropout.
+        """
+        layer, _, rest = path.partition("/")
+        conditional = self.layer_norm_cond is not None and layer.endswith("-Norm") and "/" in rest
+        return layer in self.new_layers or conditional or rest.rpartition("/")[2].startswith(("lora_", "seed_"))
+
+    def dense(self, name: str, units: int, activation="linear"):
+        """A dense layer with BERT's initializer."""
+        return self.layer(
+            L.Dense,
+            name,
+            units=units,
+            activation=L.activation(activation),
+            kernel_initializer=L.initializer(self.config.initializer_range),
+        )
+
+    def norm(self, name: str, x):
+        """Layer normalisation, conditional if the model is."""
+        condition = self.layer_norm_cond
+        if isinstance(condition, list | tuple):
+            condition = condition[0]
+        layer = self.layer(
+            L.LayerNorm,
+            name,
+            epsilon=self.config.layer_norm_eps,
+            conditional=condition is not None,
+            hidden_units=self.layer_norm_cond_hidden_size,
+            hidden_activation=self.layer_norm_cond_hidden_act,
+        )
+        return layer(x) if condition is None else layer(x, condition)
+
+    def dropout(self, name: str, x):
+        """Dropout at the config's rate."""
+        return self.layer(L.Dropout, name, rate=self.config.dropout_rate)(x)
+
+    def add(self, name: str, *tensors):
+        """A residual sum."""
+        return self.layer(L.Add, name)(list(tensors))
+
+    def token_embedding(self, masks_padding: bool):
+        """The embedding table, also the tied output layer."""
+        return self.layer(
+            L.Embedding,
+            "Embedding-Token",
+            input_dim=self.config.vocab_size,
+            output_dim=self.config.embedding_size,
+            pad_id=self.config.pad_token_id if masks_padding else None,
+            embeddings_initializer=L.initializer(self.config.initializer_range),
+        )
+
+    def position_embedding(self, x, inputs, index=0, cached=False):
+        """Adds the position embedding; with a cache, the first token is at position `index`."""
+        layer = self.layer(
+            L.PositionEmbedding,
+            "Embedding-Position",
+            max_position=self.config.max_position,
+            stddev=self.config.initializer_range,
+            hierarchical=self.config.hierarchical_position,
+        )
+        if self.custom_position_ids or "position_ids" in inputs:
+            return layer(x, inputs["position_ids"])
+        return layer(x, index + L.ops.arange(L.ops.shape(x)[1])) if cached else layer(x)
+
+    def feed_forward(self, name: str, x):
+        """The feed-forward network."""
+        c = self.config
+        layer = self.layer(
+            L.FeedForward,
+            name,
+            units=c.intermediate_size,
+            activation=c.hidden_act,
+            stddev=c.initializer_range,
+            recompute=self.recompute,
+        )
+        return layer(x)
