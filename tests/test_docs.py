@@ -73,6 +73,7 @@ def test_every_public_name_is_described():
     assert [name for name in bert4x.__all__ if not name.startswith("__") and name not in text] == []
 
 
-def test_the_figure_is_what_the_rule_draws():
-    draw = runpy.run_path(str(DOCS / "visibility.py"))["draw"]
-    assert (DOCS / "images" / "visibility.svg").read_text(encoding="utf-8") == draw()
+@pytest.mark.parametrize("name", ["visibility", "house"])
+def test_figures_are_what_their_scripts_draw(name):
+    draw = runpy.run_path(str(DOCS / f"{name}.py"))["draw"]
+    assert (DOCS / "images" / f"{name}.svg").read_text(encoding="utf-8") == draw()
