@@ -11,7 +11,7 @@ from documents import ROOT, blocks, run_python, runnable, without_comments
 import bert4x
 from bert4x import errors
 from bert4x.models.backbone import Backbone
-from bert4x.models.build import LOADING_OPTIONS
+from bert4x.models.options import LOADING_OPTIONS
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.glob("*.md") if not path.name.endswith(".zh.md"))
