@@ -143,7 +143,7 @@ class MultiHeadAttention(Layer):
     def attend(self, x, visible, bias, places, past, index, partner, return_weights, training):
         """All of `call`. `places`: positions of queries and keys, or None; `partner`: what it sees, and its weight."""
         query, (key, value) = self.queries(x), self.keys_values(x)
-        query_positions, key_positions = self.known(places, x)
+        query_positions, key_positions = self.positions_of(x, *places)
         if self.positions is not None:
             query, key = self.positions.turn(query, key, query_positions)
         if past is not None:
@@ -166,11 +166,10 @@ class MultiHeadAttention(Layer):
         """What a call returns: all of it that there is, scores where they are asked for."""
         return [x for x in (out, scores if self.return_scores else None, weights, keys_values) if x is not None]
 
-    def known(self, places, x):
-        """The positions of queries and of keys, where they count; of keys by default those of the queries."""
+    def positions_of(self, x, query, key):
+        """The positions of queries and of keys, where they count: of queries by default 0, 1 ..., of keys the same."""
         if self.positions is None:
             return None, None
-        query, key = places
         query = ops.arange(ops.shape(x)[1], dtype="int32") if query is None else query
         return query, query if key is None else key
 
@@ -185,7 +184,8 @@ class MultiHeadAttention(Layer):
         return key if self.query_key_norm is None else self.key_norm(key), value
 
     def look(self, query, key, value, visible, bias, places, flash, training):
-        """The values mixed for each query, and the scores and weights of that; with `flash` None for both.
+        """The values mixed for each query, and the scores and weights of that; with `flash` None for both. `places` are
+        the positions of queries and keys.
 
         Shape: -> (B, A, T, d_v), (B, A, T, S) float32, (B, A, T, S) float32
         """

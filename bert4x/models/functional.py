@@ -128,7 +128,7 @@ class TransformerModel(keras.Model):
     def check(self, inputs):
         """Raises InputError for ids that have no row in their table, and for too many of them.
 
-        Traced values cannot be looked at; what the backend then does with a bad id is its own affair.
+        Traced values cannot be looked at; for a bad id among them a backend may give anything.
         """
         if self.config is None:
             return
