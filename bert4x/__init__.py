@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bert4x.models.build import build_transformer_model, load
     from bert4x.tasks.comparison import verify
     from bert4x.tasks.fill_mask import fill_mask
-    from bert4x.tasks.pipelines import pipeline
+    from bert4x.tasks.pipelines import pipeline, task
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
 
 _HOME = {
@@ -33,6 +33,7 @@ _HOME = {
     "distribution": "bert4x.devices",
     "fill_mask": "bert4x.tasks.fill_mask",
     "pipeline": "bert4x.tasks.pipelines",
+    "task": "bert4x.tasks.pipelines",
     "convert": "bert4x.checkpoints.convert",
     "default_model": "bert4x.checkpoints.files",
     "inspect": "bert4x.checkpoints.inspection",
@@ -76,6 +77,7 @@ __all__ = [
     "register_family",
     "save",
     "save_vocab",
+    "task",
     "verify",
 ]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from bert4x.json_files import read_json, shown
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Everything that shapes a model, whatever the file it came from called it.
+    """Everything that shapes a model, whatever the file it came from called it. A family may have fields of its own, in
+    a subclass that is a dataclass, too (frozen, kw_only).
 
     Sizes left at None take the value the papers give them: the heads share the hidden size, embeddings have it, the
     feed-forward network is four times as wide.
@@ -91,11 +93,6 @@ class TransformerConfig:
         return self.num_decoder_layers or self.num_hidden_layers
 
     @property
-    def is_decoder(self) -> bool:
-        """Whether transformers' config says that a BERT reads from left to right only."""
-        return self.model == "bert" and self.extra.get("is_decoder") is True
-
-    @property
     def backbone(self) -> str:
         """The name of the class that builds it: the family's, or that of a subclass of a user's (`of_backbone`)."""
         return self.extra.get(BACKBONE) or self.model
@@ -111,16 +108,31 @@ class TransformerConfig:
         Raises: UnknownOptionError for a field that does not exist.
         """
         for name in changes:
-            if name not in FIELDS:
-                raise UnknownOptionError(f"no config field {name!r}; {nearest(name, FIELDS)}")
+            if name not in self.names():
+                raise UnknownOptionError(f"no config field {name!r}; {nearest(name, self.names())}")
         return dataclasses.replace(self, **changes)
+
+    def as_class(self, cls: type["TransformerConfig"]) -> "TransformerConfig":
+        """This config with the fields of a family's own class, at their defaults where it lacks them."""
+        if isinstance(self, cls):
+            return self
+        return cls(**{name: getattr(self, name) for name in self.names() if name in cls.names()})
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all fields."""
+        return tuple(f.name for f in dataclasses.fields(cls))
+
+    @classmethod
+    def spelled(cls) -> tuple[str, ...]:
+        """The names of those fields that config files spell."""
+        return tuple(name for name in cls.names() if name not in ("model", "extra"))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain JSON values."""
         return dataclasses.asdict(self)
 
 
-FIELDS = tuple(f.name for f in dataclasses.fields(TransformerConfig))
 DERIVED = {
     "intermediate_size": lambda c: 4 * c.hidden_size,
     "attention_head_size": lambda c: c.hidden_size // c.num_attention_heads,
@@ -132,7 +144,6 @@ SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position"),
     *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size", "num_decoder_layers"),
 )
-SPELLED = tuple(name for name in FIELDS if name not in ("model", "extra"))
 BACKBONE = "bert4x_backbone"  # the key of files for a subclass of the user's
 MAX_CONFIG_BYTES = 10_000_000
 MAX_LAYERS = 4096  # far above any model; what a damaged config says must not keep us busy
@@ -145,7 +156,10 @@ REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_hea
 class ConfigStyle:
     """How one kind of config file is read and written.
 
-    `keys` lists the spellings of a field, the one to write first; a field that is not listed is spelled as here.
+    `keys` lists the spellings of a field, the one to write first; a field that is not listed is spelled as here, and
+    one that has none is neither read nor written. A dot leads into an object: "rope_parameters.rope_theta". `composed`
+    is for keys that say several fields at once, such as "gated-gelu": how to read one (value -> fields), and how to
+    write it (config -> value, None for no such key); those fields have no spellings.
     `gelu` is what the plain word "gelu" means there; the original code decides: everything that serves BERT computes
     erf (the published outputs of Google's Chinese BERT among them), Google's ALBERT and all GPT2 code compute tanh.
     """
@@ -154,11 +168,16 @@ class ConfigStyle:
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)  # written always, ignored when read: model_type ...
+    composed: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)
     required: dict[str, Any] = field(default_factory=dict)  # what such files can ask for, but we only do this way
 
     def spellings(self, name: str) -> tuple[str, ...]:
         """All keys under which a field may stand in such a file."""
         return self.keys.get(name, (name,))
+
+    def of(self, model_type: str) -> "ConfigStyle":
+        """This style for the files of another family, which say so."""
+        return dataclasses.replace(self, labels={"model_type": model_type})
 
 
 TANH_SPELLINGS = ("gelu_tanh", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh")
@@ -179,17 +198,23 @@ def write_activation(name: str, style: ConfigStyle) -> str:
     return "gelu_new" if name == "gelu_tanh" else name
 
 
-def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> TransformerConfig:
-    """The config that a published JSON object means.
+def from_json(
+    data: dict[str, Any], model: str, style: ConfigStyle, cls: type[TransformerConfig] = TransformerConfig
+) -> TransformerConfig:
+    """The config, of a family's class, that a published JSON object means.
 
     Raises: ConfigError naming what is missing or cannot be, UnknownArchitectureError.
     """
     values = dict(style.defaults)
-    for name in SPELLED:
+    for name in cls.spelled():
         for key in style.spellings(name):
-            if data.get(key) is not None or (key in data and name == "pad_token_id"):  # null: no padding id
-                values[name] = data[key]
+            value = looked_up(data, key)
+            if value not in (None, ABSENT) or (value is None and name == "pad_token_id"):  # null: no padding id
+                values[name] = value
                 break
+    for key, (read, _) in style.composed.items():
+        if (value := looked_up(data, key)) not in (None, ABSENT):
+            values |= read(value)
     missing = ["/".join(style.spellings(name)) for name in REQUIRED if name not in values]
     if missing:
         raise ConfigError(f"config lacks {', '.join(missing)}; found only {shown(sorted(data))}")
@@ -204,9 +229,38 @@ def from_json(data: dict[str, Any], model: str, style: ConfigStyle) -> Transform
     for key, only in style.required.items():
         if data.get(key, only) != only:
             raise ConfigError(f"config says {key} = {shown(data[key])}; only {only!r} is supported here")
-    known = {key for name in SPELLED for key in style.spellings(name)} | LABELS
-    extra = {key: value for key, value in data.items() if key not in known}
-    return TransformerConfig(model=model, **values, extra=extra)
+    known = {key for name in cls.spelled() for key in style.spellings(name)} | LABELS | style.composed.keys()
+    return cls(model=model, **values, extra=without(data, known))
+
+
+ABSENT = object()
+
+
+def looked_up(data: dict[str, Any], key: str) -> Any:
+    """The value of a key, whose dots lead into objects; ABSENT where there is none."""
+    first, _, rest = key.partition(".")
+    if not isinstance(data, dict) or first not in data:
+        return ABSENT
+    return looked_up(data[first], rest) if rest else data[first]
+
+
+def without(data: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    """An object without these keys, and without objects that would be empty."""
+    rest = {key: value for key, value in data.items() if key not in keys}
+    for first in {key.partition(".")[0] for key in keys if "." in key} & rest.keys():
+        if isinstance(rest[first], dict):
+            rest[first] = without(rest[first], {key.partition(".")[2] for key in keys if key.startswith(f"{first}.")})
+    return {key: value for key, value in rest.items() if value != {} or data[key] == {}}
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Gives a key, whose dots lead into objects, a value."""
+    first, _, rest = key.partition(".")
+    if rest:
+        data[first] = dict(data.get(first) or {})  # not that of the config
+        put(data[first], rest, value)
+    else:
+        data[first] = value
 
 
 def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
@@ -220,9 +274,9 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     another = config.attention_head_size + 1  # needed where the heads do not divide the hidden size
     sizes = {} if config.hidden_size % config.num_attention_heads == 0 else {"attention_head_size": another}
     required = (getattr(config, name) for name in REQUIRED)
-    plain = TransformerConfig(config.model, *required, **(style.defaults | sizes))
-    data = dict(style.labels)
-    for name in SPELLED:
+    plain = type(config)(config.model, *required, **(style.defaults | sizes))
+    data = config.extra | style.labels
+    for name in config.spelled():
         value, spellings = getattr(config, name), style.spellings(name)
         if value is None and name != "pad_token_id":
             continue
@@ -230,8 +284,11 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
         derived = name in DERIVED and name not in style.defaults and value == DERIVED[name](config)
         derived = derived and name != "intermediate_size"
         if spellings and not derived and (usual or value != getattr(plain, name)):
-            data[spellings[0]] = write_activation(value, style) if name == "hidden_act" else value
-    return config.extra | data
+            put(data, spellings[0], write_activation(value, style) if name == "hidden_act" else value)
+    for key, (_, write) in style.composed.items():
+        if (value := write(config)) is not None:
+            put(data, key, value)
+    return data
 
 
 def read_config_file(path: str | os.PathLike) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import argparse
 import sys
 
 from bert4x import Bert4xError, convert
-from bert4x.checkpoints.tables import style_for
-from bert4x.config import from_json, read_config_file
+from bert4x.checkpoints.tables import config_from
+from bert4x.config import read_config_file
 
 
 def main() -> None:
@@ -29,8 +29,7 @@ def main() -> None:
     parser.add_argument("--to", default="hf", choices=["hf", "tf1", "bert4x"])
     options = parser.parse_args()
     try:
-        style = style_for("tf1", options.model)
-        config = from_json(read_config_file(options.config), options.model, style) if options.config else None
+        config = config_from(read_config_file(options.config), options.model, "tf1") if options.config else None
         print(f"wrote {convert(options.source, options.target, options.to, config=config)}")
     except Bert4xError as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -6,7 +6,6 @@ import pytest
 from random_models import random_inputs, random_weights, tiny_config, weight_shapes
 
 import bert4x
-from bert4x.config import TransformerConfig
 from bert4x.errors import InputError
 from bert4x.families import family_of
 
@@ -22,7 +21,8 @@ def variables_of(model):
 
 def build(config, weights, application="encoder", **options):
     """The library's model of a config dict, with these weights by canonical path."""
-    builder = family_of(config["model"])(TransformerConfig(**config), application, **options)
+    cls = family_of(config["model"])
+    builder = cls(cls.config_class(**config), application, **options)
     model = builder.build().model
     for path, variable in variables_of(model).items():
         variable.assign(weights[path])

@@ -11,6 +11,7 @@ from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import BFLOAT16, from_array
 from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
+from bert4x.families import family_of
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
 FAMILIES = ("bert", "albert", "albert_unshared", "gpt2", "transformer")
@@ -28,7 +29,7 @@ def config_of(family="bert", **changes) -> TransformerConfig:
     """A config in which no two sizes are equal (heads and vocabulary of gpt2 divide by 2 and 3: ranks)."""
     if family == "gpt2":
         changes = {"num_attention_heads": 6, "vocab_size": 90, "intermediate_size": 54} | changes
-    return TransformerConfig(**tiny_config(family, **changes))
+    return family_of(family).config_class(**tiny_config(family, **changes))
 
 
 def draw(config, dtype="float32", *, heads=True, any_bits=False, seed=0) -> dict[str, np.ndarray]:

@@ -263,19 +263,19 @@ def test_stop_across_tokens(tokenizer):
 def test_prompts_of_bert():
     tokenizer = Tokenizer(EMBEDDED, do_lower_case=True)
     start, end, *body = tokenizer.tokens_to_ids(["[CLS]", "[SEP]", "床", "前"])
-    assert encode_prompt(tokenizer, "unilm", "bert", "床前") == [start, *body, end]
-    assert encode_prompt(tokenizer, "lm", "bert", "床前") == [start, *body]
+    assert encode_prompt(tokenizer, "unilm", False, "床前") == [start, *body, end]
+    assert encode_prompt(tokenizer, "lm", False, "床前") == [start, *body]
     assert default_stop_ids(tokenizer) == (end,) == (stop_id(tokenizer, "[SEP]"),)
     for text in ("", "  \n"):
         for application in ("lm", "unilm"):
             with pytest.raises(GenerationError, match="has no token"):
-                encode_prompt(tokenizer, application, "bert", text)
+                encode_prompt(tokenizer, application, False, text)
     with pytest.raises(GenerationError, match="application='encoder'"):
-        encode_prompt(tokenizer, "encoder", "bert", "床前")
+        encode_prompt(tokenizer, "encoder", False, "床前")
     with pytest.raises(GenerationError, match="no tokenizer"):
-        encode_prompt(None, "lm", "bert", "床前")
+        encode_prompt(None, "lm", False, "床前")
     with pytest.raises(GenerationError, match="not list"):
-        encode_prompt(tokenizer, "lm", "bert", ["床前"])
+        encode_prompt(tokenizer, "lm", False, ["床前"])
 
 
 @pytest.mark.parametrize("name", ["chinese_vocab_2020-11-17.model", "chinese_vocab_2020-11-22.model"])
@@ -284,20 +284,20 @@ def test_prompts_of_cpm(name):
     tokenizer = CpmTokenizer(shared(f"cpm/{name}"))
     prompt = "美国的首都是华盛顿\n狗 dog\n中国的首都是"
     ids = [356, 11, 6597, 15, 13176, 8, 3, 1377, 8, 10, 8, 28535, 8, 3, 98, 11, 6597, 15]
-    assert encode_prompt(tokenizer, "lm", "gpt2", prompt) == ids
-    assert encode_prompt(tokenizer, "lm", "gpt2", "\n") == [8, 3]
+    assert encode_prompt(tokenizer, "lm", True, prompt) == ids
+    assert encode_prompt(tokenizer, "lm", True, "\n") == [8, 3]
     assert default_stop_ids(tokenizer) == (7,) == (stop_id(tokenizer, "<eod>"),)
     assert choice_ids(tokenizer, "lm", prompt, "北京\n") == tokenizer.encode(prompt + "北京\n")[0][len(ids) :]
     with pytest.raises(GenerationError, match="has no token"):
-        encode_prompt(tokenizer, "lm", "gpt2", "")
+        encode_prompt(tokenizer, "lm", True, "")
 
 
 def test_prompts_of_bpe():
     tokenizer = bpe_tokenizer()
     plain = tokenizer.encode("the model")[0]
     ended = BpeTokenizer(tokenizer.token_dict, [], token_start="<|endoftext|>", token_end="<|endoftext|>")
-    assert encode_prompt(tokenizer, "lm", "gpt2", "the model") == plain
-    assert ended.start_id not in encode_prompt(ended, "lm", "gpt2", "the model")
+    assert encode_prompt(tokenizer, "lm", True, "the model") == plain
+    assert ended.start_id not in encode_prompt(ended, "lm", True, "the model")
     assert default_stop_ids(tokenizer) == (tokenizer.eos_id,) == default_stop_ids(ended)
     assert default_stop_ids(BpeTokenizer({"a": 0}, [])) == default_stop_ids(None) == ()
     assert choice_ids(tokenizer, "lm", "the", " model") == plain[1:]
@@ -324,7 +324,7 @@ def test_choices_of_sentencepiece(tmp_path):
     tokenizer = SpTokenizer(sentencepiece_model(tmp_path / "spm", byte_fallback=True))
     for prompt in ("Hello", "the mod", "中国", "狗"):
         for choice in ("中国", "el", "好", " 好", "\u2582", "dog"):
-            both = [*encode_prompt(tokenizer, "lm", "gpt2", prompt), *choice_ids(tokenizer, "lm", prompt, choice)]
+            both = [*encode_prompt(tokenizer, "lm", True, prompt), *choice_ids(tokenizer, "lm", prompt, choice)]
             assert tokenizer.decode(both) == tokenizer.decode(tokenizer.encode(prompt + choice)[0])
     assert default_stop_ids(tokenizer) == (tokenizer.token_dict["</s>"],)
     assert default_stop_ids(SpTokenizer(tmp_path / "spm", None, None)) == (tokenizer.token_dict["</s>"],)

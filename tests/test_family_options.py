@@ -13,7 +13,7 @@ from make_checkpoints import FAMILIES, LAYOUTS
 from random_models import random_model
 
 import bert4x
-from bert4x.config import SPELLED
+from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, UnknownOptionError
 from bert4x.families import family_of
 
@@ -55,7 +55,7 @@ def built(family, **options):
 
 
 def test_all_options_are_here():
-    known = {*SPELLED, *(name for family in FAMILIES for name in family_of(family).options)}
+    known = {*TransformerConfig.spelled(), *(name for family in FAMILIES for name in family_of(family).options)}
     assert set(OTHER) == known
 
 

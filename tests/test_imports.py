@@ -43,9 +43,9 @@ ROOMS = (
     # files: containers, and where they lie
     ("json_files", *(f"checkpoints.{name}" for name in ("formats", "tensors", "files", "ranks", "staging"))),
     ("config",),
+    ("families", "checkpoints.spec"),  # the registry, and what a family says of its checkpoints with
     ("hub",),
     ("tokenizers",),
-    ("families", "checkpoints.spec"),  # the registry, and what a family says of its checkpoints with
     ("checkpoints", "training.lora"),  # opening, converting; adapters are part of what is written
     ("models.cache", "models.inputs"),
     ("generation",),
@@ -53,7 +53,7 @@ ROOMS = (
     ("families.",),
     ("training", "plots", "recipe"),
     ("tasks", "training.bidirectional"),
-    ("exporting",),
+    ("exporting", "testing"),
     ("cli", "__main__"),
 )
 BUILDERS = {"bert4x.models.build", "bert4x.models.loading"}  # the modules of models that read checkpoints

@@ -158,9 +158,9 @@ def test_unshared_albert(tmp_path):
         a, b, c = (trained[f"Transformer-{i}-{name}"] for i in range(3))
         assert not (np.array_equal(a, b) or np.array_equal(b, c) or np.array_equal(a, c))
     saved = bert4x.save(encoder, tmp_path / "trained")
-    with pytest.raises(bert4x.Bert4xError, match="this unshared ALBERT was trained"):
+    with pytest.raises(bert4x.Bert4xError, match="this albert_unshared was trained"):
         bert4x.convert(saved, tmp_path / "refused", "hf")
-    with pytest.raises(bert4x.Bert4xError, match="this unshared ALBERT was trained"):
+    with pytest.raises(bert4x.Bert4xError, match="this albert_unshared was trained"):
         bert4x.save(encoder, tmp_path / "refused", "tf1")
     assert not (tmp_path / "refused").exists()
     close(bert4x.load(saved)(inputs), array(encoder(inputs)), 0)

@@ -142,7 +142,7 @@ def test_variables_are_those_of_the_keras_model(family):
     from bert4x.families import family_of
 
     def by_class(items):
-        return sorted(items, key=lambda item: class_of(item[0].split("/")[0]))
+        return sorted(items, key=lambda item: class_of(item[0].split("/")[0], family))
 
     heads = {"with_mlm": "linear"} | ({} if family in ("gpt2", "transformer") else {"with_nsp": "linear"})
     for changes in ({}, {"segment_vocab_size": 0}, {"attention_key_size": 3}):

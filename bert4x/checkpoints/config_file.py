@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bert4x.checkpoints.files import Files, places
+from bert4x.checkpoints.tables import config_names, spelled_keys
 from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
 
-CONFIG_NAMES = ("config.json", "bert_config.json", "albert_config.json", "hparams.json", "model_config.json")
-TENSORFLOW_NAMES = ("bert_config.json", "albert_config.json", "hparams.json")  # before another's config.json
-MODEL_KEYS = ({"hidden_size", "n_embd"}, {"num_hidden_layers", "n_layer"})  # one of each is in the config of a model
+MODEL_FIELDS = ("hidden_size", "num_hidden_layers")  # each is in the config of a model, however it is spelled
 Said = dict | TransformerConfig | None  # what is known of a model beside its weights
 
 
@@ -32,7 +31,8 @@ def find_config(files: Files) -> Path | None:
     Raises: ConfigError if several could be meant.
     """
     for place in places(files.folder):
-        names = (*TENSORFLOW_NAMES, *CONFIG_NAMES) if files.container == "tf1" else CONFIG_NAMES
+        of_family = config_names("tf1") if files.container == "tf1" else ()  # these come before another's config.json
+        names = *of_family, *usual_names()
         named = [place / name for name in dict.fromkeys(names) if (place / name).is_file()]
         others = sorted(p for p in place.glob("*config*.json") if p not in named and p.is_file())
         of_models = [p for p in others if is_of_a_model(p)]
@@ -51,13 +51,18 @@ def is_of_a_model(path: Path) -> bool:
         data = read_config_file(path)
     except (CorruptFileError, CheckpointNotFoundError):
         return False
-    return all(keys & data.keys() for keys in MODEL_KEYS)
+    return all(spelled_keys(field) & data.keys() for field in MODEL_FIELDS)
+
+
+def usual_names() -> tuple[str, ...]:
+    """The names of config files, the most usual first."""
+    return "config.json", *config_names(), "model_config.json"
 
 
 def missing_config(files: Files) -> ConfigError:
     """The error of a checkpoint without a config: the number of heads cannot be seen from the weights."""
     return ConfigError(
-        f"no config file beside the weights in {files.folder}; expected one of {', '.join(CONFIG_NAMES)}. "
+        f"no config file beside the weights in {files.folder}; expected one of {', '.join(usual_names())}. "
         "Put the published one there, or pass it as config_path"
     )
 

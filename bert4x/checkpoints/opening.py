@@ -8,10 +8,10 @@ from bert4x.checkpoints.config_file import Said, missing_config, naming_config, 
 from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.recognition import of_one_rank, own_family, recognise
 from bert4x.checkpoints.spec import Table
-from bert4x.checkpoints.tables import OWN_STYLE, own_table, style_for, variables, writer
+from bert4x.checkpoints.tables import config_from, own_table, variables, writer
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.checkpoints.wrappers import known, unwrapped
-from bert4x.config import TransformerConfig, from_json
+from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import family_of
 
@@ -49,13 +49,12 @@ def with_our_names(files: Files, tensors: Tensors, said: Said, model=None) -> Ch
     if isinstance(said, TransformerConfig):
         config = said
     elif said.get("library") == "bert4x":
-        config = from_json(said, str(said.get("model"))[:80], OWN_STYLE)
+        config = config_from(said, str(said.get("model"))[:80], "bert4x")
     else:  # a published one, where only the weights were saved
         family = own_family(files, keras_names.words(tensors), said, model)
         styles = writer(family).styles
-        config = from_json(
-            said, family, styles.get("hf" if "model_type" in said else "tf1", next(iter(styles.values())))
-        )
+        format = "hf" if "model_type" in said else "tf1"
+        config = config_from(said, family, format if format in styles else next(iter(styles)))
     if files.container not in ("hdf5", "tf1"):
         return Checkpoint(files, own_table("bert4x", config), config, tensors)
     tensors = keras_names.by_paths(tensors, variables(config), files.path)
@@ -69,14 +68,14 @@ def published_config(files: Files, table: Table, tensors: Tensors, said: Said) -
     """
     if isinstance(said, TransformerConfig):
         return said
-    family, style = family_of(table.family), style_for(table.format, table.family)
+    family = family_of(table.family)
     said = family.config_without_file(tensors) if said is None else said
     if said is None:
         raise missing_config(files)
     kind = said.get("model_type")
     if kind in family.misnamed and any(f".{known(table).root}" in f".{name}" for name in tensors):
         said = {key: value for key, value in said.items() if key != "model_type"}
-    return from_json(said, table.family, style)
+    return config_from(said, table.family, table.format)
 
 
 def classes_of(said: Said) -> tuple[str, ...]:

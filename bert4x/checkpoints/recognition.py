@@ -10,7 +10,7 @@ from bert4x.checkpoints.others import ALTERED, HOLLOW, OBJECTS, OTHERS
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import published, writer
 from bert4x.checkpoints.tensors import Tensors
-from bert4x.checkpoints.wrappers import holds_model, known_names, unnumbered
+from bert4x.checkpoints.wrappers import holds_model, known, known_names, unnumbered
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import families, family_name, family_of
@@ -36,10 +36,18 @@ def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
     tables = sorted(tables, key=scores.get)  # of several of a family the last, which knows most
     fitting = {table.family: table for table in tables if table.family in named and holds_model(table, tensors)}
     fitting = fitting or {table.family: table for table in reversed(published()) if scores.get(table) == best}
+    rooted = {family: table for family, table in fitting.items() if is_rooted(table, tensors)}
+    fitting = rooted or fitting  # a family whose tensors begin with its own word, not with that of another
     table = fitting[decided(fitting, named, model, files)]
     if table.format == "hf" and any(tensor.shape == (0,) for tensor in tensors.values()):
         raise UnknownFormatError(f"{files.path}: {HOLLOW}")
     return table
+
+
+def is_rooted(table: Table, tensors: Tensors) -> bool:
+    """Whether some names have the word with which those of a table's model begin."""
+    look = known(table)
+    return any(look.separator + look.root in look.separator + name for name in tensors)
 
 
 def own_family(files: Files, layers: Collection[str], said: dict, model=None) -> str:
@@ -47,8 +55,11 @@ def own_family(files: Files, layers: Collection[str], said: dict, model=None) ->
     theirs, held = set(map(unnumbered, layers)), {}
     for name, family in families().items():
         if writer(name).styles:
-            ours = {unnumbered(path.partition("/")[0].replace("{i}", "0")) for path, *_ in family.variables}
-            held[name] = len(ours & theirs)
+            ours, always = (
+                {unnumbered(path.partition("/")[0].replace("{i}", "0")) for path, _, head in rows}
+                for rows in (family.variables, [row for row in family.variables if row[2] is None])
+            )
+            held[name] = len(ours & theirs), -len(always - theirs)
     fitting = [name for name in held if held[name] == max(held.values())]
     named = named_families(said)
     if not named.intersection(fitting):

@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,37 @@ class Table:
             for rule in self.rules
             for ours, theirs in expanded(rule.ours, rule.theirs, num_layers)
         ]
+
+    def of(
+        self,
+        family: str,
+        names: tuple[str, str] | None = None,
+        classes: tuple[str, str] | None = None,
+        without: tuple[str, ...] = (),
+        rules: tuple[Rule, ...] = (),
+    ) -> "Table":
+        """The table of a family whose tensors are named like these.
+
+        Args:
+            names: how the model's own names begin here and there, ("bert.", "nezha."); default: the same.
+            classes: how the classes in config files begin, ("Bert", "Nezha").
+            without: our layers that it lacks; a rule that names one of them is left out.
+            rules: those of what it has beside these.
+        """
+
+        def begun(text: str | None, pair: tuple[str, str] | None) -> str | None:
+            return pair[1] + text.removeprefix(pair[0]) if text and pair and text.startswith(pair[0]) else text
+
+        kept = (rule for rule in self.rules if not any(part in rule.ours for part in without))
+        return replace(
+            self,
+            family=family,
+            rules=(*(replace(rule, theirs=begun(rule.theirs, names)) for rule in kept), *rules),
+            backbone=re.escape(names[1]) if names else self.backbone,
+            foreign=(),
+            heads=tuple(replace(head, architecture=begun(head.architecture, classes)) for head in self.heads),
+            architectures=tuple((heads, begun(name, classes)) for heads, name in self.architectures),
+        )
 
     @functools.cached_property
     def _alias_patterns(self):

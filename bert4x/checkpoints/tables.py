@@ -3,15 +3,14 @@
 import itertools
 
 from bert4x.checkpoints.spec import Rule, Table
-from bert4x.config import FIELDS, ConfigStyle, TransformerConfig
+from bert4x.config import ConfigStyle, TransformerConfig, from_json
 from bert4x.errors import ConversionError
 from bert4x.families import families, family_of
 
 OWN_FORMATS = ("bert4x", "keras")  # keyed by variable path, config spelled as here
 FORMATS = ("hf", "tf1", "megatron", *OWN_FORMATS)
-OWN_STYLE = ConfigStyle("gelu_erf", {name: (name,) for name in FIELDS}, labels={"library": "bert4x"})
 
-# The letters of a variable's shape.
+# The letters of a variable's shape; a family may have more (`sizes`).
 SIZES = {
     "V": lambda c: c.vocab_size,
     "E": lambda c: c.embedding_size,
@@ -35,19 +34,20 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
 
     Raises: UnknownArchitectureError
     """
-    found = {}
+    family, found = family_of(config.model), {}
+    sizes, config = SIZES | family.sizes, config.as_class(family.config_class)
     absent = {
         "Embedding-Segment": not config.segment_vocab_size,
         "Embedding-Mapping": not config.embedding_mapping,
     }
     depths = {"Encoder-": config.num_hidden_layers, "Decoder-": config.decoder_layers}
-    listed = family_of(config.model).variables
-    for (numbered, side), rows in itertools.groupby(listed, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")])):
+    layered = itertools.groupby(family.variables, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
+    for (numbered, side), rows in layered:
         rows = list(rows)
         for i in range(depths.get(side, config.num_hidden_layers) if numbered else 1):
             for path, shape, head in rows:
                 if not absent.get(path.split("/")[0]):
-                    found[path.replace("{i}", str(i))] = tuple(SIZES[letter](config) for letter in shape), head
+                    found[path.replace("{i}", str(i))] = tuple(sizes[letter](config) for letter in shape), head
     return found
 
 
@@ -76,11 +76,31 @@ def table_for(format: str, config: TransformerConfig) -> Table:
 def style_for(format: str, model: str) -> ConfigStyle:
     """How the config file of a model is spelled in a format."""
     if format in OWN_FORMATS:
-        return OWN_STYLE
-    return writer(model).styles[format]
+        names = family_of(model).config_class.names()
+        return ConfigStyle("gelu_erf", {name: (name,) for name in names}, labels={"library": "bert4x"})
+    return writer(model).styles.get(format, ConfigStyle("gelu_erf"))
 
 
 def writer(model: str):
     """The family in whose layouts a model is published."""
     family = family_of(model)
     return family_of(family.written_as) if family.written_as else family
+
+
+def config_from(data: dict, model: str, format: str) -> TransformerConfig:
+    """The config of a family that a config file of a format means.
+
+    Raises: ConfigError, UnknownArchitectureError.
+    """
+    return from_json(data, model, style_for(format, model), family_of(model).config_class)
+
+
+def config_names(format: str | None = None) -> tuple[str, ...]:
+    """Names of config files, those of families in a format (or all) first."""
+    found = (name for cls in families().values() for of, name in cls.config_files.items() if format in (None, of))
+    return tuple(dict.fromkeys(found))
+
+
+def spelled_keys(field: str) -> set[str]:
+    """All keys under which config files of any family say a field."""
+    return {key for cls in families().values() for style in cls.styles.values() for key in style.spellings(field)}

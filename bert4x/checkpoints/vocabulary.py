@@ -13,6 +13,7 @@ from bert4x.checkpoints.tensors import atomic_write
 from bert4x.checkpoints.write import write_json
 from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import ConversionError, TokenizerError
+from bert4x.families import family_of
 
 VOCABULARY_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -46,7 +47,7 @@ def with_pad_id(checkpoint: Checkpoint, tokenizer, given: bool = False) -> Trans
     that gives a warning, unless the caller has been `given` the id.
     """
     config, pad = checkpoint.config, getattr(tokenizer, "pad_id", None)
-    if config.model == "gpt2":
+    if not family_of(config.model).pads_by_vocabulary:
         return config
     said = config.extra.get("pad_token_id")
     if pad is None and said not in (None, config.pad_token_id) and not given:

@@ -1,6 +1,5 @@
 """From an opened checkpoint to the variables of a model that may differ from it: trimmed, resized, unshared."""
 
-import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import BFLOAT16, contiguous
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, NotFiniteError, TensorMismatchError
+from bert4x.families import family_of
 
 VOCABULARY_ROWS = ("Embedding-Token/embeddings", "MLM-Bias/bias")
 AHEAD = 4  # variables
@@ -90,12 +90,12 @@ class Weights:
         return self.ahead.pop(source).result()
 
     def source_path(self, path: str) -> str | None:
-        """The checkpoint's variable for one of the model's: its own, or ALBERT's shared one for an unshared layer."""
+        """The checkpoint's variable for one of the model's: its own, or the one it is a copy of."""
         held = self.checkpoint.entries
         if path in held:
             return path
-        shared = re.sub(r"^Transformer-\d+-", "Transformer-", path)
-        return shared if self.config.model == "albert_unshared" and shared in held else None
+        written = family_of(self.config.model).as_written(path)
+        return written if written in held else None
 
     def vocabulary_rows(self, values: np.ndarray) -> np.ndarray:
         """Rows of `keep_tokens`, then for each of `compound_tokens` the (weighted) mean of some of those.

@@ -12,17 +12,13 @@ from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, written
 from bert4x.checkpoints.spec import Table
-from bert4x.checkpoints.tables import OWN_FORMATS, family_of, style_for, table_for, variables
+from bert4x.checkpoints.tables import OWN_FORMATS, style_for, table_for, variables, writer
 from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
 from bert4x.config import TransformerConfig, to_json
 from bert4x.errors import ConversionError
+from bert4x.families import family_of
 
-CONFIG_FILES = {
-    ("tf1", "bert"): "bert_config.json",
-    ("tf1", "albert"): "albert_config.json",
-    ("tf1", "gpt2"): "hparams.json",
-}
 ITERATION = "1"
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -43,8 +39,8 @@ def write(
     """
     from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, torch_write
 
-    if config.model == "albert_unshared" and format not in OWN_FORMATS:
-        config, ours = shared(config, ours)
+    if family_of(config.model).written_as and format not in OWN_FORMATS:
+        config, ours = as_written(config, ours)
     table = table_for(format, config)
     whole = with_head(format, table, head, config, ours)
     config, ours, others = whole.config, whole.ours, whole.tensors
@@ -57,8 +53,7 @@ def write(
     if format in ("hf", "bert4x"):
         safetensors_file.write_safetensors_sharded(folder, [*per_rank[0], *others], shards=shards)
     elif format == "tf1":
-        name = "model.ckpt" if table.family == "gpt2" else "bert_model.ckpt"
-        tf1_bundle.write_tf1(folder / name, [*per_rank[0], *others])
+        tf1_bundle.write_tf1(folder / family_of(table.family).weights_file, [*per_rank[0], *others])
     elif format == "keras":
         tensors, class_of = keras_names.numbered(per_rank[0]), partial(keras_names.class_of, model=config.model)
         keras_h5.write_keras_h5(folder / "model.weights.h5", tensors, class_of, keras_names.attribute_of)
@@ -148,29 +143,25 @@ def counted(tensors: Iterator[LazyTensor], total: int, progress: Progress | None
         yield replace(tensor, read=reading(tensor)) if progress else tensor
 
 
-def shared(config: TransformerConfig, ours: dict[str, LazyTensor]) -> tuple[TransformerConfig, dict[str, LazyTensor]]:
-    """An unshared ALBERT as an ordinary one.
+def as_written(
+    config: TransformerConfig, ours: dict[str, LazyTensor]
+) -> tuple[TransformerConfig, dict[str, LazyTensor]]:
+    """A model as one of the family in whose layouts it is written: an unshared ALBERT as an ordinary one.
 
-    Raises: ConversionError when its layers are no longer the same.
+    Raises: ConversionError when layers that are one there are no longer the same.
     """
-    config = config.replace(model="albert")
-    result = {}
-    for path in variables(config):
-        if not path.startswith("Transformer-"):
-            copies = [ours[path]] if path in ours else []
-        else:
-            name = path.removeprefix("Transformer-")
-            copies = [ours[f"Transformer-{i}-{name}"] for i in range(config.num_hidden_layers)]
-        first = bits(copies[0].read()) if len(copies) > 1 else None
-        for i, copy in enumerate(copies[1:], start=1):
-            if not np.array_equal(first, bits(copy.read())):
+    family, copies = family_of(config.model), {}
+    for path, tensor in ours.items():
+        copies.setdefault(family.as_written(path), []).append(tensor)
+    for tensors in copies.values():
+        first = bits(tensors[0].read()) if len(tensors) > 1 else None
+        for tensor in tensors[1:]:
+            if not np.array_equal(first, bits(tensor.read())):
                 raise ConversionError(
-                    f"this unshared ALBERT was trained: {path} of layer {i} differs from layer 0, and a shared layout "
-                    "holds one of them. Convert to 'bert4x' or 'keras', which keep all layers"
+                    f"this {config.model} was trained: {tensor.name} differs from {tensors[0].name}, and a layout of "
+                    f"{family.written_as} holds one of them. Convert to 'bert4x' or 'keras', which keep all layers"
                 )
-        if copies:
-            result[path] = replace(copies[0], name=path)
-    return config, result
+    return config.replace(model=family.written_as), {p: replace(t[0], name=p) for p, t in copies.items()}
 
 
 def write_config(
@@ -184,9 +175,7 @@ def write_config(
         data["torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
     if architecture:
         data["architectures"] = [architecture]
-    write_json(
-        folder / CONFIG_FILES.get((format, family_of(config.model).written_as or config.model), "config.json"), data
-    )
+    write_json(folder / writer(config.model).config_files.get(format, "config.json"), data)
 
 
 def write_json(path: Path, data: dict) -> None:

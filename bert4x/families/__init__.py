@@ -4,29 +4,72 @@ A family is a class: how the model computes (`forward`), its variables, a table 
 how its config files spell things, and what it can do. `bert4x.models.backbone.Backbone` lists what a class can say.
 """
 
-import functools
 import importlib
 import pkgutil
+import warnings
+from importlib import metadata
 from typing import TYPE_CHECKING
 
-from bert4x.errors import UnknownArchitectureError, nearest
+from bert4x.errors import ConfigError, UnknownArchitectureError, nearest
 
 if TYPE_CHECKING:
     from bert4x.models.backbone import Backbone
 
+GROUP = "bert4x.families"  # the entry points by which packages of users name their families
 _CLASSES: dict[str, "type[Backbone]"] = {}  # by all their names
+_imported = False
 
 
 def register_family(cls: "type[Backbone]") -> "type[Backbone]":
-    """Class decorator: makes a family, or a class that builds another's models in its own way, known by its names."""
-    _CLASSES.update(dict.fromkeys((cls.model_name, *vars(cls).get("aliases", ())), cls))
+    """Class decorator: makes a family known by its `model_name` and `aliases`. `load`, `save`, `convert`, `verify`,
+    `.keras` files and generation then know it as they know those of this package.
+
+    A subclass of a family that has no `variables` of its own is not a family but another way to build its models: what
+    is saved of it is a checkpoint of that family, which says which class opens it.
+
+    Raises: ConfigError for a class without a name of its own, for a name that is taken, and for tables or
+        config files of another family.
+    """
+    own = vars(cls)
+    name = own.get("model_name")
+    if not isinstance(name, str) or name != name.lower():
+        raise ConfigError(
+            f'{cls.__name__} needs a name of its own in lower case: model_name = "{cls.__name__.lower()}"'
+        )
+    if not cls.__module__.startswith(f"{__name__}."):
+        _import_all()
+    names = (name, *own.get("aliases", ()))
+    for known in (_CLASSES[other] for other in names if other in _CLASSES):
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # it may be defined anew
+            raise ConfigError(f"{cls.__name__}: {known.__name__} of {known.__module__} has the name {name!r} already")
+    for table in cls.tables if "variables" in own else ():
+        if table.family != name:
+            raise ConfigError(
+                f"{cls.__name__} has variables of its own and a table of {table.family!r}; expected tables of {name!r} "
+                f"(`table.of({name!r}, ...)` derives one), or tables = () for a family that is published nowhere"
+            )
+    if "variables" in own and cls.tables and "styles" not in own:
+        raise ConfigError(
+            f"{cls.__name__} has tables of its own, and the config files of its parent, which would be opened as such; "
+            f"give it styles (`style.of({name!r})` derives one)"
+        )
+    _CLASSES.update(dict.fromkeys(names, cls))
     return cls
 
 
-@functools.cache
 def _import_all() -> None:
+    """Imports what registers families: the modules beside this one, and those that installed packages name."""
+    global _imported
+    if _imported:
+        return
+    _imported = True
     for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")  # which registers what is in it
+        importlib.import_module(f"{__name__}.{module.name}")
+    for point in metadata.entry_points(group=GROUP):
+        try:
+            register_family(point.load())
+        except Exception as error:  # whatever a package of others raises; ours must go on
+            warnings.warn(f"the family {point.name!r} of {point.value} cannot be used: {error!r}", stacklevel=2)
 
 
 def families() -> "dict[str, type[Backbone]]":

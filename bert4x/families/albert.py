@@ -1,5 +1,6 @@
 """ALBERT: BERT whose blocks share one set of weights (Lan et al. 2019, arXiv 1909.11942), and its published tensors."""
 
+import re
 from typing import ClassVar
 
 from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
@@ -106,6 +107,9 @@ class Albert(bert.Bert):
     """Every block is the same block."""
 
     model_name = "albert"
+    config_files: ClassVar = {"tf1": "albert_config.json"}
+    misnamed = ()
+    decoder_key = None
     variables = EMBEDDINGS + block("Transformer") + HEADS
     tables = (GOOGLE, HF)
     styles: ClassVar = {
@@ -128,6 +132,13 @@ class AlbertUnshared(bert.Bert):
     """Every block starts as a copy of ALBERT's block and learns on its own (Su, kexue.fm/archives/7187)."""
 
     model_name = "albert_unshared"
+    config_files: ClassVar = {}
+    misnamed = ()
+    decoder_key = None
     tables = ()
     variables = EMBEDDINGS + block("Transformer-{i}") + HEADS
     written_as = "albert"
+
+    @classmethod
+    def as_written(cls, path: str) -> str:
+        return re.sub(r"^Transformer-\d+-", "Transformer-", path)

@@ -24,7 +24,8 @@ GOOGLE = Table(
     "tf1",
     "bert",
     rules=(
-        Rule("Embedding-{Token,Segment,Position}/embeddings", "bert/embeddings/{word,token_type,position}_embeddings"),
+        Rule("Embedding-{Token,Segment}/embeddings", "bert/embeddings/{word,token_type}_embeddings"),
+        Rule("Embedding-Position/embeddings", "bert/embeddings/position_embeddings"),
         Rule("Embedding-Norm/{gamma,beta}", "bert/embeddings/LayerNorm/{gamma,beta}"),
         Rule("Embedding-Mapping/{kernel,bias}", "bert/encoder/embedding_hidden_mapping_in/{kernel,bias}"),
         Rule(
@@ -61,10 +62,8 @@ HF = Table(
     "hf",
     "bert",
     rules=(
-        Rule(
-            "Embedding-{Token,Segment,Position}/embeddings",
-            "bert.embeddings.{word,token_type,position}_embeddings.weight",
-        ),
+        Rule("Embedding-{Token,Segment}/embeddings", "bert.embeddings.{word,token_type}_embeddings.weight"),
+        Rule("Embedding-Position/embeddings", "bert.embeddings.position_embeddings.weight"),
         Rule("Embedding-Norm/{gamma,beta}", "bert.embeddings.LayerNorm.{weight,bias}"),
         Rule("Embedding-Mapping/kernel", "bert.embeddings_project.weight", TRANSPOSED),
         Rule("Embedding-Mapping/bias", "bert.embeddings_project.bias"),
@@ -143,7 +142,10 @@ class Bert(Backbone):
 
     model_name = "bert"
     aliases = ("roberta",)
+    config_files: ClassVar = {"tf1": "bert_config.json"}
+    weights_file = "bert_model.ckpt"
     misnamed = ("roberta", "xlm-roberta")  # after the recipe of their training, as CLUE's
+    decoder_key = "is_decoder"
     variables = EMBEDDINGS + block("Transformer-{i}") + HEADS
     tables = (GOOGLE, HF)
     styles: ClassVar = {

@@ -145,6 +145,10 @@ class Gpt2(Backbone):
 
     model_name = "gpt2"
     applications = ("lm", "unilm", "encoder")
+    config_files: ClassVar = {"tf1": "hparams.json"}
+    causal = True
+    bare_prompts = True
+    pads_by_vocabulary = False
     options: ClassVar = {
         name: default for name, default in Backbone.options.items() if name not in ("with_nsp", "with_pool")
     }

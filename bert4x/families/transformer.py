@@ -50,6 +50,7 @@ class Transformer(Backbone):
 
     model_name = "transformer"
     applications = ("seq2seq",)
+    causal = True
     options: ClassVar = {
         name: default
         for name, default in Backbone.options.items()

@@ -265,7 +265,7 @@ def check_model(model) -> None:
             "only models made by bert4x.load or build_transformer_model, with no inputs but ids, can generate; "
             "for others subclass bert4x.snippets.AutoRegressiveDecoder"
         )
-    if backbone.application == "encoder" and backbone.config.model != "gpt2":
+    if backbone.application == "encoder" and not backbone.causal:
         raise GenerationError(
             f"application={backbone.application!r} sees the whole text at once and cannot continue it; "
             "load the model with application='lm' or 'unilm'"

@@ -3,16 +3,15 @@
 from bert4x.errors import GenerationError, TokenizerError, similar
 from bert4x.tokenizers import BpeTokenizer, CpmTokenizer, SpTokenizer, TokenizerBase
 
-_BARE = ("gpt2", "gpt2_ml")  # trained on running text, without start and end tokens
 _WORD_START = "\u2581"  # SentencePiece's mark of a space
 
 
-def encode_prompt(tokenizer: TokenizerBase, application: str, model_name: str, text: str) -> list[int]:
+def encode_prompt(tokenizer: TokenizerBase, application: str, bare: bool, text: str) -> list[int]:
     """The ids that `text` begins a sequence with.
 
     application "unilm": `[CLS] text [SEP]`, all of segment 0; what is generated has segment 1. "lm" of a BERT:
-    `[CLS] text`, as it was trained left to right. GPT2, CPM-LM: the text alone; a line break is [8, 3] in both
-    vocabularies of CPM-LM.
+    `[CLS] text`, as it was trained left to right. `bare`, as for GPT2 and CPM-LM: the text alone; a
+    line break is [8, 3] in both vocabularies of CPM-LM.
 
     Raises: GenerationError for a text without a single token, a model without tokenizer, an application that
     does not generate.
@@ -28,7 +27,7 @@ def encode_prompt(tokenizer: TokenizerBase, application: str, model_name: str, t
     ids = plain_ids(tokenizer, text)
     if not ids:
         raise GenerationError(f"the prompt {text!r} has no token; give at least one character to continue")
-    if model_name in _BARE:
+    if bare:
         return ids
     start = [] if tokenizer.start_id is None else [tokenizer.start_id]
     end = [] if tokenizer.end_id is None or application == "lm" else [tokenizer.end_id]

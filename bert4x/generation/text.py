@@ -161,7 +161,7 @@ def encode(model, text: str) -> Prompt:
     """The prompt of a text. Raises: GenerationError."""
     backbone = model.backbone
     application = {"seq2seq": "unilm", "encoder": "lm"}.get(backbone.application, backbone.application)
-    ids = np.array(encode_prompt(model.tokenizer, application, backbone.config.model, text), "int32")
+    ids = np.array(encode_prompt(model.tokenizer, application, backbone.bare_prompts, text), "int32")
     return Prompt(ids, np.zeros_like(ids), getattr(model.tokenizer, "start_id", None))
 
 
@@ -179,7 +179,7 @@ def started(engine: Engine, prompts: list[Prompt], start_id: int | None) -> list
         return prompts
     if engine.encodes:
         return [dataclasses.replace(prompt, start=start_id) for prompt in prompts]
-    if engine.backbone.config.model != "gpt2" or engine.backbone.application == "unilm":
+    if not engine.backbone.bare_prompts or engine.backbone.application == "unilm":
         raise GenerationError("start_id is for targets and for GPT2; prompts of this model have their start token")
     return [
         Prompt(np.append([start_id], prompt.ids), np.append(prompt.segments[:1], prompt.segments)) for prompt in prompts

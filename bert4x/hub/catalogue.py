@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert4x.errors import HubError, UnknownArchitectureError, UnknownModelError
+from bert4x.families import families
 from bert4x.hub import settings
 from bert4x.hub.sources import Source
 
 PATH = Path(__file__).parents[1] / "catalogue.toml"
-BUILT = ("bert", "albert", "gpt2")  # families this version loads; the others of the catalogue are planned
 OWNER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,127}")
+
+
+def built() -> list[str]:
+    """The families that this version loads; the others of the catalogue are planned."""
+    return [name for name, cls in families().items() if cls.tables]
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Entry:
     @property
     def built(self) -> bool:
         """Whether this version can load it."""
-        return self.family in BUILT and self.layout in ("hf", "tf1")
+        return self.family in built() and self.layout in ("hf", "tf1")
 
     def sources(self) -> list[Source]:
         """Where to look, first first."""
@@ -57,10 +62,10 @@ class Entry:
     def check_built(self) -> None:
         """Raises: UnknownArchitectureError for a family, or a layout of it, that is only planned."""
         if not self.built:
-            planned = sorted({entry.family for entry in catalogue().values()} - set(BUILT))
+            planned = sorted({entry.family for entry in catalogue().values()} - set(built()))
             raise UnknownArchitectureError(
                 f"{self.name} is of the family {self.family!r} in the layout {self.layout!r}, which this version does "
-                f"not load; it loads {', '.join(BUILT)}. Planned: {', '.join(planned)}. "
+                f"not load; it loads {', '.join(built())}. Planned: {', '.join(planned)}. "
                 f"`bert4x download {self.name}` fetches its files all the same"
             )
 

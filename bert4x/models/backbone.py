@@ -36,7 +36,6 @@ class Backbone(Attention):
     variables: ClassVar[tuple[tuple[str, str, str | None], ...]]
     tables: ClassVar[tuple["Table", ...]] = ()  # published layouts; of several in one format the first is written
     styles: ClassVar[dict[str, ConfigStyle]] = {}  # how the config file of each format is spelled
-    written_as: ClassVar[str | None] = None  # the family in whose layouts this one is published
     misnamed: ClassVar[tuple[str, ...]] = ()  # of config files beside tensors of this family, by their names
     # Patterns of layers' names -> their classes, by which Keras numbers layers in its files; the first that fits. Names
     # of variables that Keras numbers are in `variables`, those of a layer in the order in which it creates them.
@@ -50,6 +49,15 @@ class Backbone(Attention):
         (r"MLM-Bias", "Bias"),
         (r".*", "Dense"),
     )
+    written_as: ClassVar[str | None] = None  # the family in whose layouts this one is published; see `as_written`
+    sizes: ClassVar[dict[str, Callable[[Any], int]]] = {}  # letters of its own for the shapes of variables
+    config_class: ClassVar[type[TransformerConfig]] = TransformerConfig  # one with the family's own fields
+    config_files: ClassVar[dict[str, str]] = {}  # format -> name of its config file, where it is not config.json
+    weights_file: ClassVar[str] = "model.ckpt"  # prefix of TensorFlow's files
+    decoder_key: ClassVar[str | None] = None  # the key of config files by which it reads from left to right only
+    causal: ClassVar[bool] = False  # no token sees what follows it, whatever the application, but in a source
+    bare_prompts: ClassVar[bool] = False  # trained on running text: prompts have no start and end tokens
+    pads_by_vocabulary: ClassVar[bool] = True  # the padding id is that of the vocabulary, not of the config
     applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
     options: ClassVar[dict[str, Any]] = OPTIONS  # those of `bert4x.models.builder_options` that it takes -> defaults
 
@@ -63,7 +71,7 @@ class Backbone(Attention):
         for option in options:
             if option not in self.options:
                 raise UnknownOptionError(f"no option {option!r}; {nearest(option, self.options)}")
-        self.config = config
+        self.config = config.as_class(self.config_class)
         self.application = application
         given = self.options | options  # a family may have options of its own, and other defaults
         super().__init__(**{name: given.pop(name) for name in OPTIONS if name in given})
@@ -86,6 +94,16 @@ class Backbone(Attention):
                 raise UnknownOptionError(
                     f"{name} = {value!r} means nothing to a {cls.model_name}, which always has {only!r}; leave it out"
                 )
+
+    @classmethod
+    def is_decoder(cls, config: TransformerConfig) -> bool:
+        """Whether the config file says that this model reads from left to right only."""
+        return cls.decoder_key is not None and config.extra.get(cls.decoder_key) is True
+
+    @classmethod
+    def as_written(cls, path: str) -> str:
+        """The variable of the family `written_as` for one of this family's."""
+        return path
 
     def in_both_directions(self) -> "Backbone":
         """This builder with `bidirectional=True`, over the same layers.

@@ -9,10 +9,10 @@ import keras
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.files import default_model
 from bert4x.checkpoints.opening import open_checkpoint
-from bert4x.checkpoints.tables import style_for
+from bert4x.checkpoints.tables import config_from, style_for
 from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
 from bert4x.checkpoints.weights import kept_pad_id, vocabulary_size
-from bert4x.config import SPELLED, TransformerConfig, from_json, read_activation, read_config_file
+from bert4x.config import TransformerConfig, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import family_name, family_of
 from bert4x.hub.names import Location, local, warn_of_head
@@ -62,7 +62,7 @@ def load(
         checkpoint.verify()
     cls = family_of(options.pop("model", None) or checkpoint.config.backbone)
     if application is None:
-        is_decoder = checkpoint.config.is_decoder
+        is_decoder = cls.is_decoder(checkpoint.config)
         application = as_decoder(checkpoint, options) if is_decoder else cls.applications[0]
     ask_for_logits(application, options)
     if options.get("with_mlm"):
@@ -101,12 +101,12 @@ def give_tokenizer(model: keras.Model, config: TransformerConfig, tokenizer: Tok
             stacklevel=3,
         )
     start = getattr(tokenizer, "start_id", None)
-    if config.model == "gpt2" and model.backbone.application == "lm" and start is not None:
+    if model.backbone.bare_prompts and model.backbone.application == "lm" and start is not None:
         token = tokenizer.id_to_token(start)
         warnings.warn(
-            f"this GPT2 has a vocabulary with {token}, but a prompt is read without it. Models of UER were trained on "
-            f"texts that begin with it: for those say generate(..., start_id={start}), or write {token} before the "
-            "prompt",
+            f"this {config.model} has a vocabulary with {token}, but a prompt is read without it. Models of UER were "
+            f"trained on texts that begin with it: for those say generate(..., start_id={start}), or write {token} "
+            "before the prompt",
             stacklevel=3,
         )
 
@@ -156,9 +156,9 @@ def build_transformer_model(
         config = read_any_config(config_path, cls, options)
     else:
         raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
-    if given is None and config.is_decoder:
+    if given is None and cls.is_decoder(config):
         application = as_decoder(checkpoint, options)
-    if application in HEADED or family_name(cls) == "gpt2":
+    if application in HEADED or cls.causal:
         options.setdefault("with_mlm", True)
         options["with_mlm"] = options.pop("final_activation", options["with_mlm"])
     if checkpoint is not None:
@@ -211,7 +211,7 @@ def read_any_config(config_path, cls: type[Backbone], options: dict[str, Any]) -
     """The config of a model without weights; options fill in what the file lacks, and need not be repeated there."""
     data = dict(config_path) if isinstance(config_path, dict) else read_config_file(config_path) if config_path else {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
-    given = {name: value for name, value in renamed.items() if name in SPELLED}
-    config = from_json(data | given, family_name(cls), style_for("tf1", family_name(cls)))
+    given = {name: value for name, value in renamed.items() if name in cls.config_class.spelled()}
+    config = config_from(data | given, family_name(cls), "tf1")
     cls.check_fields(config, data)
     return config

@@ -173,7 +173,7 @@ class TransformerModel(keras.Model):
         config = dict(config)
         transformer, description = config.pop("transformer", None), config.pop("backbone", None)
         model = super().from_config(config, custom_objects=custom_objects)
-        model.config = TransformerConfig(**transformer) if transformer else None
+        model.config = config_of(transformer) if transformer else None
         if description and model.config:
             from bert4x.families import family_of
 
@@ -181,6 +181,13 @@ class TransformerModel(keras.Model):
             model.backbone = cls(model.config, description["application"], layers=layers, **description["options"])
             model.backbone.model = model
         return model
+
+
+def config_of(fields: dict) -> TransformerConfig:
+    """The config of these fields, of its family's class."""
+    from bert4x.families import family_of
+
+    return family_of(fields["model"]).config_class(**fields)
 
 
 def take_names(call: Callable) -> Callable:

@@ -4,7 +4,7 @@ from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.weights import Weights
 from bert4x.errors import ConfigError
-from bert4x.families import family_name
+from bert4x.families import family_name, family_of
 from bert4x.layers import weights_from
 
 
@@ -50,6 +50,6 @@ def initial(variable, weights: Weights):
 
 def check_family(checkpoint: Checkpoint, asked: str) -> None:
     """Raises: ConfigError when a checkpoint of one family is asked to be another."""
-    found, compatible = checkpoint.config.model, {("albert", "albert_unshared")}
-    if found != asked and (found, asked) not in compatible:
+    found = checkpoint.config.model
+    if found not in (asked, family_of(asked).written_as):
         raise ConfigError(f"{checkpoint.files.path} is a {found} checkpoint; it cannot be loaded as model={asked!r}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bert4x.config import SPELLED, TransformerConfig
+from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownOptionError, nearest
 from bert4x.models.backbone import Backbone
 
@@ -30,9 +30,10 @@ def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, di
     Raises: UnknownOptionError naming the nearest valid one.
     """
     changes, build, loading = {}, {}, {}
+    fields = cls.config_class.spelled()
     for name, value in options.items():
         name = ALIASES.get(name, name)
-        if name in SPELLED:
+        if name in fields:
             if value is not None or name == "pad_token_id":  # None: no id is padding
                 changes[name] = value
         elif name in cls.options:
@@ -43,7 +44,7 @@ def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, di
             if value != Backbone.options[name]:
                 raise UnknownOptionError(f"a {cls.model_name} has no {name}; leave it out")
         else:
-            raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*SPELLED, *cls.options, *LOADING_OPTIONS])}")
+            raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*fields, *cls.options, *LOADING_OPTIONS])}")
     return changes, build, loading
 
 

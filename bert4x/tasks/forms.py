@@ -40,8 +40,17 @@ class Form:
 
 
 def form_of(task: str) -> Form:
-    """The form of a task by its name. Raises: ConfigError for a task without one."""
+    """The form of a task by its name; of a user's that of the task it derives from, or its own (`form`).
+
+    Raises: ConfigError for a task without one.
+    """
     if task not in FORMS:
+        from bert4x.tasks.pipelines import task_class
+
+        cls = task_class(task)
+        for known in [getattr(cls, "form", None), *(FORMS.get(vars(parent).get("name")) for parent in cls.__mro__)]:
+            if known is not None:
+                return known
         raise ConfigError(f"a run for {task!r} takes no file; those for {', '.join(FORMS)} do")
     return FORMS[task]
 

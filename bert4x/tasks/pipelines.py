@@ -2,8 +2,10 @@
 
 import importlib
 import os
+from collections.abc import Callable
+from importlib import metadata
 
-from bert4x.errors import CheckpointNotFoundError, UnknownOptionError, nearest
+from bert4x.errors import CheckpointNotFoundError, ConfigError, UnknownOptionError, nearest
 from bert4x.hub.names import local
 from bert4x.tasks.heads import read_task
 
@@ -32,6 +34,34 @@ OTHER_NAMES = {
 }
 
 
+GROUP = "bert4x.tasks"  # the entry points by which packages of users name their tasks
+_REGISTERED: dict[str, type] = {}  # tasks of users
+
+
+def task(name: str):
+    """Class decorator: gives a subclass of `bert4x.tasks.task.Task` a name by which `pipeline`, the folders that it
+    saves and the command know it. A package of yours names it as an entry point of the group "bert4x.tasks" instead,
+    `sentiment = "package.module:Class"`, and is then imported when the task is asked for.
+
+    Raises: ConfigError for the name of a task of this package.
+    """
+    if name in (*TASKS, *PRETRAINED, *OTHER_NAMES):
+        raise ConfigError(f"{name!r} is the name of a task of bert4x; expected another")
+
+    def decorate(cls: type) -> type:
+        cls.name = name
+        _REGISTERED[name] = cls
+        return cls
+
+    return decorate
+
+
+def users_tasks() -> dict[str, Callable[[], type]]:
+    """Names of users' tasks -> what gives their class."""
+    points = {point.name: point.load for point in metadata.entry_points(group=GROUP)}
+    return points | {name: lambda cls=cls: cls for name, cls in _REGISTERED.items()}
+
+
 def pipeline(task: str, folder: str | os.PathLike | None = None, **options):
     """A task, to be called on a text or a list of texts: `pipeline("triple-extraction", "runs/ske")(text)`.
 
@@ -52,18 +82,26 @@ def pipeline(task: str, folder: str | os.PathLike | None = None, **options):
 
         home, defaults = PRETRAINED[task]
         return named_class(home)(load(folder, **defaults | options))
-    if task not in TASKS:
-        raise UnknownOptionError(f"no task {task!r}; {nearest(str(task), [*TASKS, *PRETRAINED, *OTHER_NAMES])}")
+    cls = None if task in ALIASES else task_class(task)
     if folder is None:
         raise CheckpointNotFoundError(f"{task} needs the folder of a trained one: pipeline({task!r}, folder)")
     folder = local(folder)
     found, _ = read_task(folder, options.get("config"))
-    return task_class(found if found in ALIASES.get(task, ()) else task).load(folder, **options)
+    cls = cls or task_class(found if found in ALIASES[task] else task)
+    return cls.load(folder, **options)
 
 
 def task_class(name: str) -> type:
-    """The class of a task."""
-    return named_class(TASKS[name])
+    """The class of a task. Raises: UnknownOptionError"""
+    if name in TASKS:
+        return named_class(TASKS[name])
+    users = users_tasks()
+    if name not in users:
+        known = [*TASKS, *users, *PRETRAINED, *OTHER_NAMES]
+        raise UnknownOptionError(f"no task {name!r}; {nearest(str(name), known)}")
+    cls = users[name]()
+    cls.name = name
+    return cls
 
 
 def named_class(home: str) -> type:

@@ -10,6 +10,7 @@ from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, InputError, nearest
+from bert4x.families import family_of
 from bert4x.tasks.readers.table import is_missing
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import batches_by_length, check_texts
@@ -100,8 +101,8 @@ class TextClassification(Task):
         least = 1 if problem_type in ("regression", "multi_label_classification") else 2
         if len(labels) < least or len(set(labels)) < len(labels):
             raise ConfigError(f"labels {labels}; expected {'one' if least == 1 else 'two'} or more, each of them once")
-        if backbone.config.model == "gpt2":
-            raise ConfigError("the first token of a gpt2 sees no other; expected an encoder, such as bert or albert")
+        if family_of(backbone.config.model).causal:
+            raise ConfigError(f"the first token of a {backbone.config.model} sees no other; expected an encoder")
         pooled = isinstance(backbone.output, keras.KerasTensor) and len(backbone.output.shape) == 2
         if pooler is not None and pooler != pooled:
             raise ConfigError(f"pooler = {pooler}, but the model was loaded with with_pool={pooled}")

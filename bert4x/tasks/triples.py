@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert4x.errors import ConfigError, DataError, nearest
+from bert4x.families import family_of
 from bert4x.metrics.spans import count_triples
 from bert4x.tasks.readers.json_rows import field, json_lines
 from bert4x.tasks.readers.labelled import not_empty
@@ -111,7 +112,7 @@ class TripleTask(Task):
     settings = ("schema",)
 
     def __init__(self, backbone, schema: Sequence[str | dict[str, str]], maxlen: int = 128, **settings):
-        if backbone.config.model in ("gpt2", "transformer"):
+        if family_of(backbone.config.model).causal:
             raise ConfigError(
                 f"in a {backbone.config.model}, a token does not see what follows it, such as the rest of a name; "
                 "expected an encoder, such as bert or albert"
