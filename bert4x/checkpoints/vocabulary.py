@@ -56,7 +56,7 @@ def with_pad_id(checkpoint: Checkpoint, tokenizer, given: bool = False) -> Trans
             f"id {config.pad_token_id} counts as padding, {said} does not. Some published configs are right and some "
             f"are wrong; say which with pad_token_id={said} or pad_token_id={config.pad_token_id}, or put the "
             "vocabulary beside the weights",
-            stacklevel=4,
+            stacklevel=3,
         )
     return config if pad is None else config.replace(pad_token_id=pad)
 
@@ -117,7 +117,7 @@ def complete(checkpoint: Checkpoint, target: Path, format: str) -> None:
         warnings.warn(
             f"the vocabulary in {checkpoint.folder} is a tokenizer.json that no vocab.txt can stand for: bert4x and "
             "transformers read it, bert4keras and Google's code do not",
-            stacklevel=4,
+            stacklevel=3,
         )
     if format == "hf" and "tokenizer_config.json" not in has:
         tokenizer.save(target)
