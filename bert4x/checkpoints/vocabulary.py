@@ -117,7 +117,7 @@ def complete(checkpoint: Checkpoint, target: Path, format: str) -> None:
         warnings.warn(
             f"the vocabulary in {checkpoint.folder} is a tokenizer.json that no vocab.txt can stand for: bert4x and "
             "transformers read it, bert4keras and Google's code do not",
-            stacklevel=3,
+            stacklevel=4,
         )
     if format == "hf" and "tokenizer_config.json" not in has:
         tokenizer.save(target)
