@@ -4,6 +4,8 @@ import numpy as np
 
 DEFAULTS = {
     "gpt2": {"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None},
+    "roformer": {"attention_head_size": 6},
+    "nezha": {"attention_head_size": 6, "max_relative_position": 4},
     "transformer": {"hidden_act": "relu", "layer_norm_eps": 1e-6, "segment_vocab_size": 0, "num_decoder_layers": 2},
 }
 
@@ -65,7 +67,8 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         for i in range(c["num_decoder_layers"] or c["num_hidden_layers"]):
             block(f"Decoder-Transformer-{i}", ("Self", "Cross"))
         return shapes
-    shapes["Embedding-Position/embeddings"] = (c["max_position"], embedding)
+    if c["model"] not in ("roformer", "nezha"):
+        shapes["Embedding-Position/embeddings"] = (c["max_position"], embedding)
     if c["segment_vocab_size"]:
         shapes["Embedding-Segment/embeddings"] = (c["segment_vocab_size"], embedding)
     if c["model"] != "gpt2":

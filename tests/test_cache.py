@@ -13,7 +13,7 @@ SOURCE, LENGTH = 4, 9
 
 @pytest.mark.parametrize("application", ["lm", "unilm"])
 @pytest.mark.parametrize("options", [{}, {"residual_attention_scores": True}], ids=["plain", "residual"])
-@pytest.mark.parametrize("family", ["bert", "albert", "albert_unshared", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", "albert", "albert_unshared", "roformer", "nezha", "gpt2"])
 def test_cached_equals_uncached(family, options, application):
     config = tiny_config(family, initializer_range=0.3) | options
     backbone = build_transformer_model(

@@ -9,7 +9,7 @@ import pytest
 from documents import ROOT, blocks, run_python, runnable, without_comments
 
 import bert4x
-from bert4x import errors
+from bert4x import errors, families
 from bert4x.models.backbone import Backbone
 from bert4x.models.options import LOADING_OPTIONS
 
@@ -25,6 +25,9 @@ def pages_with(language):
 def folder(stand_ins, tmp_path, monkeypatch):
     shutil.copytree(stand_ins, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    families.families()  # imports them
+    ours = {name: cls for name, cls in families._CLASSES.items() if cls.__module__.startswith("bert4x.families.")}
+    monkeypatch.setattr(families, "_CLASSES", ours)  # a page may register a family; it is gone after the page
     return tmp_path
 
 

@@ -616,8 +616,8 @@ def test_names_that_mean_nothing(server):
         bert4x.load("chinese_L-12_H-768")
     with pytest.raises(CheckpointNotFoundError, match=r"hfl/chinese-macbert-base"):
         bert4x.load("hfl/chinese-macbert-bas")
-    with pytest.raises(UnknownArchitectureError, match=r"Planned: .*nezha"):
-        bert4x.load("sijunhe/nezha-cn-base")
+    with pytest.raises(UnknownArchitectureError, match=r"Planned: .*roformer_v2"):
+        bert4x.load("junnyu/roformer_v2_chinese_char_base")
     with pytest.raises(CheckpointNotFoundError, match="does not exist"):
         bert4x.load("./models/bert")
     with pytest.raises(HubError, match="modelscope"):

@@ -46,6 +46,19 @@ class TestAlbertUnshared(TestBert):
     layer_names = ("Embedding-Mapping", "Transformer-0-MultiHeadSelfAttention", "Transformer-2-FeedForward-Norm")
 
 
+class TestRoformer(TestBert):
+    model = "roformer"
+    variants = {name: TestBert.variants[name] for name in ("factorised embeddings", "head and key sizes")}  # noqa: RUF012
+    layer_names = ("Embedding-Token-Segment", "Transformer-0-MultiHeadSelfAttention", "MLM-Norm")
+    test_hierarchical_positions = None  # it has no table of positions
+    test_conditional_layer_norm = test_precision_policy = test_dropout = test_every_weight_learns = None  # as BERT's
+    test_lists_and_missing_inputs = test_bad_inputs = test_explicit_padding_mask = None
+
+
+class TestNezha(TestRoformer):
+    model = "nezha"
+
+
 class TestGpt2(FamilyBattery):
     model = "gpt2"
     oracle = staticmethod(gpt2.forward)

@@ -10,7 +10,7 @@ from bert4x.checkpoints.others import ALTERED, HOLLOW, OBJECTS, OTHERS
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import published, writer
 from bert4x.checkpoints.tensors import Tensors
-from bert4x.checkpoints.wrappers import holds_model, known, known_names, unnumbered
+from bert4x.checkpoints.wrappers import holds_model, known, known_names, lacking, unnumbered
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import families, family_name, family_of
@@ -21,8 +21,8 @@ NO_NAME = ("architectures", "library")  # labels of config files that name no fa
 
 
 def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
-    """The table of the family whose names the tensors have. Where they fit several families, the config decides, and
-    where that says nothing, `model`.
+    """The table of the family whose names the tensors have. Where they fit several families, the config decides, then
+    `model`, then the word with which names begin, then which family has all of its tensors there.
 
     Raises: UnknownFormatError when no family fits, several do, or a known but different model is recognised.
     """
@@ -36,18 +36,25 @@ def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
     tables = sorted(tables, key=scores.get)  # of several of a family the last, which knows most
     fitting = {table.family: table for table in tables if table.family in named and holds_model(table, tensors)}
     fitting = fitting or {table.family: table for table in reversed(published()) if scores.get(table) == best}
-    rooted = {family: table for family, table in fitting.items() if is_rooted(table, tensors)}
-    fitting = rooted or fitting  # a family whose tensors begin with its own word, not with that of another
-    table = fitting[decided(fitting, named, model, files)]
+    looks = (rooted(fitting, tensors), most_whole(fitting, tensors)) if len(fitting) > 1 else ()
+    table = fitting[decided(fitting, files, named, asked_for(model), *looks)]
     if table.format == "hf" and any(tensor.shape == (0,) for tensor in tensors.values()):
         raise UnknownFormatError(f"{files.path}: {HOLLOW}")
     return table
 
 
-def is_rooted(table: Table, tensors: Tensors) -> bool:
-    """Whether some names have the word with which those of a table's model begin."""
-    look = known(table)
-    return any(look.separator + look.root in look.separator + name for name in tensors)
+def rooted(fitting: dict[str, Table], tensors: Tensors) -> set[str]:
+    """The families with whose own word some names begin, not with that of another family."""
+    looks = {family: known(table) for family, table in fitting.items()}
+    return {
+        family for family, x in looks.items() if any(x.separator + x.root in x.separator + name for name in tensors)
+    }
+
+
+def most_whole(fitting: dict[str, Table], tensors: Tensors) -> set[str]:
+    """The families of which the fewest tensors are missing."""
+    absent = {family: lacking(table, tensors) for family, table in fitting.items()}
+    return {family for family in absent if absent[family] == min(absent.values())}
 
 
 def own_family(files: Files, layers: Collection[str], said: dict, model=None) -> str:
@@ -64,23 +71,28 @@ def own_family(files: Files, layers: Collection[str], said: dict, model=None) ->
     named = named_families(said)
     if not named.intersection(fitting):
         fitting = [name for name in fitting if not family_of(name).written_as] or fitting
-    return decided(fitting, named, model, files)
+    return decided(fitting, files, named, asked_for(model))
 
 
-def decided(fitting: Collection[str], named: set[str], model, files: Files) -> str:
-    """The one of several families that the config names, or else `model`.
+def asked_for(model) -> set[str]:
+    """The family of a model that the user named."""
+    return set() if model is None else {family_name(family_of(model))}
 
-    Raises: UnknownFormatError naming all of them when neither does.
+
+def decided(fitting: Collection[str], files: Files, *preferred: set[str]) -> str:
+    """The one of several families that is left when each set of preferred ones, in turn, rules out the others.
+
+    Raises: UnknownFormatError naming all that are left.
     """
-    for said in (named, {family_name(family_of(model))} if model is not None else set()):
+    for some in preferred:
         if len(fitting) > 1:
-            fitting = [name for name in fitting if name in said] or fitting
+            fitting = [name for name in fitting if name in some] or fitting
     if len(fitting) == 1:
         return next(iter(fitting))
     names = sorted(fitting)
     raise UnknownFormatError(
         f"{files.path}: its tensors have the names of {' and of '.join(names)}, and no config says which it is; "
-        f"say it, with model={names[0]!r}"
+        f"say it, with {' or '.join(f'model={name!r}' for name in names)}"
     )
 
 

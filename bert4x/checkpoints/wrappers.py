@@ -73,6 +73,12 @@ def known_names(table: Table, tensors: Tensors) -> int:
     return max((len(names) for names in models.values()), default=0)
 
 
+def lacking(table: Table, tensors: Tensors) -> int:
+    """How many names of a table's model, numbers aside, no tensor of a checkpoint has."""
+    models = found_models(table, tensors)[1].values()
+    return len(known(table).inner) - len(set(map(unnumbered, max(models, key=len, default=()))))
+
+
 def holds_model(table: Table, tensors: Tensors) -> bool:
     """Whether a whole model of a table is among the tensors of a checkpoint, whatever stands before their names."""
     if table.sharded:

@@ -1,4 +1,6 @@
-"""BERT (Devlin et al. 2018, arXiv 1810.04805) and ALBERT (Lan et al. 2019, arXiv 1909.11942)."""
+"""BERT (Devlin et al. 2018, arXiv 1810.04805) and ALBERT (Lan et al. 2019, arXiv 1909.11942); RoFormer and NEZHA, where
+there is no position table (see `parts.attend`).
+"""
 
 import numpy as np
 
@@ -40,7 +42,9 @@ def forward(
     def norm(path, x):
         return w.norm(path, x, config["layer_norm_eps"], condition, condition_act)
 
-    x = w["Embedding-Token/embeddings"][token_ids] + positions(config, w, position_ids, *token_ids.shape)
+    x = w["Embedding-Token/embeddings"][token_ids]
+    if "Embedding-Position/embeddings" in w:
+        x = x + positions(config, w, position_ids, *token_ids.shape)
     if config.get("segment_vocab_size", 2):
         x = x + w["Embedding-Segment/embeddings"][segments]
     x = norm("Embedding-Norm", x)
@@ -53,7 +57,7 @@ def forward(
         layer = f"Transformer-{i}" if numbered else "Transformer"
         mha, ffn = f"{layer}-MultiHeadSelfAttention", f"{layer}-FeedForward"
         previous = scores if config.get("residual_attention_scores") else None
-        y, scores = attention(w, mha, x, config, application, segments, valid, previous, lookahead)
+        y, scores = attention(w, mha, x, config, application, segments, valid, previous, lookahead, position_ids)
         x = norm(f"{mha}-Norm", x + y)
         x = norm(f"{ffn}-Norm", x + feed_forward(w, ffn, x, config["hidden_act"]))
 

@@ -104,7 +104,7 @@ def is_seen_ahead(application, q, k, segments, others, valid):
     return 1 <= others[: k + 1].sum() <= segments[: q + 1].sum()
 
 
-def attention(w, path, x, config, application, segments, valid, previous, lookahead=None):
+def attention(w, path, x, config, application, segments, valid, previous, lookahead=None, position_ids=None):
     """Multi-head scaled dot-product self-attention (Vaswani et al. 2017) of x (B, T, D).
 
     Returns the output (B, T, D) and the scores before the softmax (B, A, T, T); `previous`, when given, is added to
@@ -118,20 +118,21 @@ def attention(w, path, x, config, application, segments, valid, previous, lookah
     heads = config["num_attention_heads"]
     query, key, value = (w.dense(f"{path}/{name}", x) for name in ("query", "key", "value"))
     batch, length, _ = x.shape
+    places = np.tile(np.arange(length), (batch, 1)) if position_ids is None else np.asarray(position_ids)
     scores, mixed = [], []
     for b in range(batch):
         seen = [
             [k for k in range(length) if is_visible(application, q, k, segments[b], valid[b])] for q in range(length)
         ]
         before = [None, None] if previous is None else previous[b] if lookahead else [previous[b]]
-        values, score = attend(query[b], key[b], value[b], heads, seen, before[0])
+        values, score = attend(query[b], key[b], value[b], heads, seen, before[0], config, places[b])
         if lookahead:
             o = (b + batch // 2) % batch
             seen = [
                 [k for k in range(length) if is_seen_ahead(application, q, k, segments[b], segments[o], valid[o])]
                 for q in range(length)
             ]
-            others, other_score = attend(query[b], key[o], value[o], heads, seen, before[1])
+            others, other_score = attend(query[b], key[o], value[o], heads, seen, before[1], config, places[b])
             values, score = values + lookahead * np.tanh(others), [score, other_score]
         mixed.append(values)
         scores.append(score)
@@ -149,23 +150,53 @@ def cross_attention(w, path, x, source, config, valid):
     return w.dense(f"{path}/output", np.array(mixed))
 
 
-def attend(query, key, value, heads, seen, previous=None):
+def attend(query, key, value, heads, seen, previous=None, config=None, places=None):
     """One row: queries (T, A * d_k), keys and values (S, ...), and for each query the list of keys it sees.
+
+    `places` (T,) are positions. RoFormer (Su et al. 2021, arXiv 2104.09864, equation 34) turns queries and keys by
+    them; NEZHA (Wei et al. 2019, arXiv 1909.00204, equations 3 to 5) adds a fixed vector of the distance between query
+    and key to the key, and to its value.
 
     Returns the mixed values (T, A * d_v) and the scores (A, T, S).
     """
     key_size, value_size = key.shape[-1] // heads, value.shape[-1] // heads
     scores = np.zeros((heads, len(query), len(key)))
-    mixed = np.zeros((len(query), heads * value_size))
+    mixed, kind = np.zeros((len(query), heads * value_size)), config and config["model"]
     for a in range(heads):
         ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
-        scores[a] = query[:, ks] @ key[:, ks].T / math.sqrt(key_size)
+        q_head, k_head = query[:, ks], key[:, ks]
+        if kind == "roformer":
+            q_head, k_head = rotated(q_head, places), rotated(k_head, places)
+        scores[a] = q_head @ k_head.T / math.sqrt(key_size)
+        if kind == "nezha":
+            vectors = distance_vectors(places, key_size, config)
+            scores[a] += np.einsum("td,tsd->ts", q_head, vectors) / math.sqrt(key_size)
         if previous is not None:
             scores[a] += previous[a]
         for q, keys in enumerate(seen):
             if len(keys):  # a padded query may see nothing: its row is meaningless and nobody looks at it
-                mixed[q, vs] = softmax(scores[a, q, keys]) @ value[keys, vs]
+                weights, values = softmax(scores[a, q, keys]), value[keys, vs]
+                if kind == "nezha":
+                    values = values + distance_vectors(places, value_size, config)[q, keys]
+                mixed[q, vs] = weights @ values
     return mixed, scores
+
+
+def rotated(x, places):
+    """Features 2 i and 2 i + 1 of x (T, d), as a complex number, turned by the angle position / 10000^(2 i / d)."""
+    angles = places[:, None] / 10000.0 ** (np.arange(0, x.shape[1], 2) / x.shape[1])
+    z = (x[:, ::2] + 1j * x[:, 1::2]) * np.exp(1j * angles)
+    return np.stack([z.real, z.imag], -1).reshape(x.shape)
+
+
+def distance_vectors(places, size, config):
+    """Sinusoids (T, T, size) of the distances from each query to each key, cut off on both sides and counted from 0."""
+    most = config["max_relative_position"]
+    rows = np.clip(places[None, :] - places[:, None], -most, most) + most
+    vectors = np.zeros((*rows.shape, size))
+    for i in range(0, size, 2):
+        vectors[..., i], vectors[..., i + 1] = (f(rows / 10000 ** (i / size)) for f in (np.sin, np.cos))
+    return vectors
 
 
 def feed_forward(w, path, x, activation):
