@@ -20,6 +20,7 @@ HEADS = ("with_pool", "with_nsp", "with_mlm")
 SIZES = {
     "vocab_size": 62,
     "hidden_size": 24,
+    "embedding_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 36,
