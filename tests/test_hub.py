@@ -41,7 +41,7 @@ from bert4x.errors import (
 from bert4x.hub import store, transfer, web
 from bert4x.hub.archives import extract
 from bert4x.hub.catalogue import catalogue, find, wanted
-from bert4x.hub.names import local
+from bert4x.hub.names import family_by_name, local
 from bert4x.hub.selection import choose
 from bert4x.hub.transfer import Remote, fetch
 from bert4x.hub.web import UnreachableError, new_session
@@ -661,6 +661,11 @@ def test_the_catalogue():
         assert entry.url is None or entry.url.startswith("https://")
         assert isinstance(entry.vocabulary, int | None)
     assert {"bert", "albert", "gpt2", "nezha", "roformer", "t5"} <= {entry.family for entry in entries.values()}
+
+
+def test_the_catalogue_says_which_family_has_names_that_two_have():
+    assert family_by_name("chinese_roformer_L-12_H-768_A-12") == "roformer"
+    assert [family_by_name(name) for name in ("./roformer", "junnyu/roformer_v2_chinese_char_base")] == [None, None]
 
 
 def test_commands(server, command, tmp_path):

@@ -21,7 +21,7 @@ from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_id
 from bert4x.checkpoints.write import Progress, write, write_config
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConversionError, nearest
-from bert4x.hub.names import local
+from bert4x.hub.names import family_by_name, local
 
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
 DROP = "Pass drop_head=True (--drop-head) to write the model without"
@@ -120,7 +120,7 @@ def convert(
         raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}")
     if shards is not None and (shards < 1 or format not in ("hf", "bert4x", "megatron")):
         raise ConversionError(f"shards={shards} does not go with format {format!r}")
-    checkpoint = open_checkpoint(local(source), config, model)
+    checkpoint = open_checkpoint(local(source), config, model or family_by_name(source))
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
     target = Path(target).expanduser()

@@ -11,7 +11,7 @@ from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.heads import HeldHead
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.vocabulary import find_tokenizer
-from bert4x.hub.names import local
+from bert4x.hub.names import family_by_name, local
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def inspect(source: str | os.PathLike, config=None, model: str | None = None) ->
 
     Raises: the errors of opening a checkpoint; what is wrong with its tensors is in the result instead.
     """
-    checkpoint = open_checkpoint(local(source), config, model)
+    checkpoint = open_checkpoint(local(source), config, model or family_by_name(source))
     parameters = sum(math.prod(shape) for shape, _ in checkpoint.variables.values())
     report = checkpoint.report
     return Inspection(

@@ -40,6 +40,16 @@ def is_name(source: Location | None) -> bool:
     return not (is_folder(path) or path.exists() or tf1_prefix(path))
 
 
+def family_by_name(source: Location) -> str | None:
+    """The family of a published checkpoint, known by its name: some families have the same names of tensors."""
+    if not is_name(source):
+        return None
+    from bert4x.hub.catalogue import find
+
+    entry = find(source)
+    return entry.family if entry is not None and entry.built else None
+
+
 def warn_of_head(source: Location) -> None:
     """Warns of a checkpoint, known by its name, whose head for masked tokens is not the trained one."""
     if not is_name(source):

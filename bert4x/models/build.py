@@ -15,7 +15,7 @@ from bert4x.checkpoints.weights import kept_pad_id, vocabulary_size
 from bert4x.config import TransformerConfig, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import family_name, family_of
-from bert4x.hub.names import Location, local, warn_of_head
+from bert4x.hub.names import Location, family_by_name, local, warn_of_head
 from bert4x.models.backbone import Backbone
 from bert4x.models.functional import TransformerModel
 from bert4x.models.loading import check_family, fill
@@ -57,7 +57,8 @@ def load(
     source = default_model() if source is None else source
     if str(source).endswith(".keras"):
         return load_keras(source, application, dtype, options if strict else options | {"strict": strict})
-    checkpoint = open_checkpoint(local(source), options.pop("config", None), options.get("model"))
+    family = options.get("model") or family_by_name(source)
+    checkpoint = open_checkpoint(local(source), options.pop("config", None), family)
     if options.pop("verify", False):
         checkpoint.verify()
     cls = family_of(options.pop("model", None) or checkpoint.config.backbone)
