@@ -14,7 +14,7 @@ from bert4x.errors import (
     UnknownOptionError,
     nearest,
 )
-from bert4x.json_files import read_json, shown
+from bert4x.json_files import ABSENT, looked_up, put, read_json, shown, without
 
 
 @dataclass(frozen=True)
@@ -231,36 +231,6 @@ def from_json(
             raise ConfigError(f"config says {key} = {shown(data[key])}; only {only!r} is supported here")
     known = {key for name in cls.spelled() for key in style.spellings(name)} | LABELS | style.composed.keys()
     return cls(model=model, **values, extra=without(data, known))
-
-
-ABSENT = object()
-
-
-def looked_up(data: dict[str, Any], key: str) -> Any:
-    """The value of a key, whose dots lead into objects; ABSENT where there is none."""
-    first, _, rest = key.partition(".")
-    if not isinstance(data, dict) or first not in data:
-        return ABSENT
-    return looked_up(data[first], rest) if rest else data[first]
-
-
-def without(data: dict[str, Any], keys: set[str]) -> dict[str, Any]:
-    """An object without these keys, and without objects that would be empty."""
-    rest = {key: value for key, value in data.items() if key not in keys}
-    for first in {key.partition(".")[0] for key in keys if "." in key} & rest.keys():
-        if isinstance(rest[first], dict):
-            rest[first] = without(rest[first], {key.partition(".")[2] for key in keys if key.startswith(f"{first}.")})
-    return {key: value for key, value in rest.items() if value != {} or data[key] == {}}
-
-
-def put(data: dict[str, Any], key: str, value: Any) -> None:
-    """Gives a key, whose dots lead into objects, a value."""
-    first, _, rest = key.partition(".")
-    if rest:
-        data[first] = dict(data.get(first) or {})  # not that of the config
-        put(data[first], rest, value)
-    else:
-        data[first] = value
 
 
 def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:

@@ -84,3 +84,33 @@ def check_kinds(data: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], 
 def shown(value) -> str:
     """A value of a file for a message about it: as Python writes it, but never long, however large the value is."""
     return _SHORT.repr(value)
+
+
+ABSENT = object()  # what `looked_up` gives where there is nothing: null is a value
+
+
+def looked_up(data: dict[str, Any], key: str) -> Any:
+    """The value of a key, whose dots lead into objects; ABSENT where there is none."""
+    first, _, rest = key.partition(".")
+    if not isinstance(data, dict) or first not in data:
+        return ABSENT
+    return looked_up(data[first], rest) if rest else data[first]
+
+
+def without(data: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    """An object without these keys, and without objects that would be empty."""
+    rest = {key: value for key, value in data.items() if key not in keys}
+    for first in {key.partition(".")[0] for key in keys if "." in key} & rest.keys():
+        if isinstance(rest[first], dict):
+            rest[first] = without(rest[first], {key.partition(".")[2] for key in keys if key.startswith(f"{first}.")})
+    return {key: value for key, value in rest.items() if value != {} or data[key] == {}}
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Gives a key, whose dots lead into objects, a value."""
+    first, _, rest = key.partition(".")
+    if rest:
+        data[first] = dict(data.get(first) or {})  # not that of the config
+        put(data[first], rest, value)
+    else:
+        data[first] = value

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from bert4x.checkpoints.tables import OWN_NAMES
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.errors import TensorMismatchError
 from bert4x.families import family_of
@@ -50,7 +51,8 @@ def by_paths(tensors: Tensors, paths: Iterable[str], where) -> Tensors:
     for name, tensor in tensors.items():
         name, _, slot = name.partition(" slot ")
         place, _, theirs = name.partition(" at ")
-        path = known.get(place) or of_object(place, theirs, layers) or theirs or place
+        unknown = place if re.match(OWN_NAMES, place) else theirs or place  # a layer too many is not one of a head
+        path = known.get(place) or of_object(place, theirs, layers) or unknown
         path = f"{path}/{slot}" if slot else path
         if path in result:
             raise TensorMismatchError(f"{where} holds variable {path!r} twice; expected each layer once")

@@ -23,6 +23,8 @@ SIZES = {
     "2": lambda c: 2,
 }
 
+OWN_NAMES = r"(Encoder-|Decoder-)?Transformer-|Embedding-"  # of layers that only models have, not their heads
+
 
 def published() -> tuple[Table, ...]:
     """The tables of all families, those of users among them."""
@@ -54,7 +56,7 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
 def own_table(format: str, config: TransformerConfig) -> Table:
     """The table of a format that is keyed by our variable paths."""
     rules = tuple(Rule(path, path) for path in variables(config))
-    return Table(format, config.model, rules, backbone=r"(Encoder-|Decoder-)?Transformer-|Embedding-")
+    return Table(format, config.model, rules, backbone=OWN_NAMES)
 
 
 def table_for(format: str, config: TransformerConfig) -> Table:

@@ -12,8 +12,9 @@ from bert4x.errors import ConfigError, GenerationError
 from bert4x.generation.batch import Prompt, read_prompts
 from bert4x.generation.beam import BeamSearch
 from bert4x.generation.detokenize import Detokenizer
-from bert4x.generation.engine import Engine, check_model, nothing_allowed
+from bert4x.generation.engine import Engine, check_model
 from bert4x.generation.options import GenerationOptions, read_options
+from bert4x.generation.output import nothing_allowed
 from bert4x.generation.prompt import stop_id
 from bert4x.generation.rules import NEVER
 from bert4x.generation.score import score_all

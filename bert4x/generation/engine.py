@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,32 +13,13 @@ from bert4x.generation.batch import Prompt, as_batch, bucket
 from bert4x.generation.beam import BeamSearch
 from bert4x.generation.compiled import Compiled
 from bert4x.generation.options import GenerationOptions
+from bert4x.generation.output import Output, Token, outputs, with_ended
 from bert4x.generation.sampling import uniforms
 from bert4x.generation.search import Sampling
 from bert4x.layers.embeddings import projecting_by
 
 TEMPERATURES = 1e-20, 1e6  # beyond, scores overflow, or what is forbidden (rules.NEVER) becomes possible
 CHUNK = 8  # steps between two looks at the text for stop strings
-
-
-class Output(NamedTuple):
-    """Decoded rows: new ids with -1 after the end, the log-probability of each row (of beams: the score that they
-    are compared by), and of each token.
-
-    Shape: (R, N) int32, (R,) float32, (R, N) float32
-    """
-
-    ids: np.ndarray
-    scores: np.ndarray
-    log_probabilities: np.ndarray
-
-
-class Token(NamedTuple):
-    """One token of a stream: its id, log-probability, and whether it ended the row."""
-
-    id: int
-    log_probability: float
-    is_stop: bool
 
 
 class Engine:
@@ -272,41 +253,6 @@ def check_model(model) -> None:
         )
     if not backbone.with_mlm:
         raise GenerationError("this model gives hidden states, not logits; load it with application='lm' or 'unilm'")
-
-
-def outputs(search, state, rows: int, options: GenerationOptions) -> Output:
-    """What a finished decoding gives back."""
-    if isinstance(search, BeamSearch):
-        wanted = options.num_return_sequences
-        values = state.ended, state.ended_ids, state.ended_log_probabilities, state.ended_scores
-        ended, ids, log_probabilities, scores = (ops.convert_to_numpy(x)[:rows, :wanted] for x in values)
-        if not ended.any(axis=1).all():
-            raise nothing_allowed(int(np.argmin(ended.any(axis=1))))
-        ids = np.where(ended[:, :, None], ids, -1).reshape(rows * wanted, -1)
-        log_probabilities = np.where(ended[:, :, None], log_probabilities, 0).reshape(rows * wanted, -1)
-        scores = np.where(ended, scores, -np.inf).astype("float32").reshape(-1)
-    else:
-        ids = ops.convert_to_numpy(state.ids)[:rows, -search.room :]
-        log_probabilities = ops.convert_to_numpy(state.log_probabilities)[:rows]
-        scores = log_probabilities.sum(axis=1)
-    longest = int((ids >= 0).sum(axis=1).max())
-    return Output(ids[:, :longest].astype("int32"), scores, log_probabilities[:, :longest])
-
-
-def nothing_allowed(prompt: int) -> GenerationError:
-    """The error about a prompt without a single sequence."""
-    return GenerationError(
-        f"prompt {prompt} has no continuation that the options allow: at some place all tokens are forbidden. Allow "
-        "more of them (suppress_ids, no_repeat_ngram_size, min_new_tokens), or ask for fewer new ones"
-    )
-
-
-def with_ended(state, room: int, ended: Callable, rows: int) -> np.ndarray:
-    """Which rows have ended, now that their ids were looked at."""
-    finished = np.array(ops.convert_to_numpy(state.finished))
-    ids = ops.convert_to_numpy(state.ids)[:rows, -room:]
-    finished[:rows] |= [ended(row, new) for row, new in enumerate(ids)]
-    return finished
 
 
 def as_scalar(value: int):

@@ -13,8 +13,9 @@ from keras import ops
 from bert4x.generation.batch import Prompt
 from bert4x.generation.compiled import Compiled
 from bert4x.generation.detokenize import Detokenizer
-from bert4x.generation.engine import Engine, Output, outputs
+from bert4x.generation.engine import Engine
 from bert4x.generation.options import GenerationOptions
+from bert4x.generation.output import Output, outputs
 from bert4x.generation.rules import possible
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt
-from bert4x.generation.engine import Engine, Output, Token
+from bert4x.generation.engine import Engine
 from bert4x.generation.options import GenerationOptions
+from bert4x.generation.output import Output, Token
 from bert4x.generation.sampling import uniforms
 
 
