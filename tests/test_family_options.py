@@ -116,3 +116,11 @@ def test_heads_that_do_not_divide_the_hidden_size(family, tmp_path):
             if family not in ("gpt2", "transformer"):  # whose outputs are logits here, probabilities above
                 close(loaded(inputs), expected, 1e-5)
     assert np.isfinite(expected).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_new_model_has_other_numbers_in_each_matrix(family):
+    """Two layers that share an initializer would start from the same random numbers."""
+    model = bert4x.build_transformer_model(model=family, **SIZES)
+    starts = [array(v).ravel()[:20].tobytes() for v in model.variables if v.path.endswith(("kernel", "embeddings"))]
+    assert len(starts) > 5 and len(set(starts)) == len(starts)

@@ -100,8 +100,11 @@ class MultiHeadAttention(Layer):
             "value": self.key_value_heads * self.head_size,
             "output": x_shape[-1],
         }
-        shared = {"use_bias": self.use_bias, "kernel_initializer": initializer(self.stddev), "dtype": self.dtype_policy}
-        projections = {name: Dense(size, name=name, **shared) for name, size in sizes.items()}
+        shared = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
+        projections = {  # an initializer each: one for all would give all the same numbers
+            name: Dense(size, name=name, kernel_initializer=initializer(self.stddev), **shared)
+            for name, size in sizes.items()
+        }
         self.query_dense, self.key_dense, self.value_dense, self.output_dense = projections.values()
         for name, dense in projections.items():
             dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)

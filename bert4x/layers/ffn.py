@@ -26,15 +26,13 @@ class FeedForward(Layer):
         self.recompute = recompute
 
     def build(self, x_shape):
-        shared = {
-            "use_bias": self.use_bias,
-            "kernel_initializer": initializer(self.stddev),
-            "dtype": self.dtype_policy,
-        }
-        self.intermediate_dense = Dense(
-            self.units, activation=activation(self.activation), name="intermediate", **shared
-        )
-        self.output_dense = Dense(x_shape[-1], name="output", **shared)
+        def dense(units, name, act=None):  # an initializer each: one for both would give both the same numbers
+            start = initializer(self.stddev)
+            shared = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
+            return Dense(units, name=name, activation=act, kernel_initializer=start, **shared)
+
+        self.intermediate_dense = dense(self.units, "intermediate", activation(self.activation))
+        self.output_dense = dense(x_shape[-1], "output")
         self.intermediate_dense.build(x_shape)
         self.output_dense.build((*x_shape[:-1], self.units))
 
