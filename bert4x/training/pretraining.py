@@ -63,14 +63,14 @@ class PretrainingInputs:
 
     def inputs(self):
         self.rank = keras.Input((None,), dtype="int32", name="Input-Rank")
-        self.positions = keras.Input((), dtype="int32", name="Input-Positions")
-        return super().inputs() | {"rank": self.rank, "positions": self.positions}
+        self.masked_positions = keras.Input((), dtype="int32", name="Input-Positions")
+        return super().inputs() | {"rank": self.rank, "positions": self.masked_positions}
 
-    def visibility(self, x, inputs, application):
+    def visibility(self, x, inputs, application, window=None, of_partner=False):
         return self.layer(RankVisibility, "Attention-Rank-Mask")(self.rank)
 
     def heads(self, h, last=False):
-        return super().heads(self.layer(GatherPositions, "Gather-Positions")(h, self.positions))
+        return super().heads(self.layer(GatherPositions, "Gather-Positions")(h, self.masked_positions))
 
 
 def pretraining_class(name: str) -> type:
