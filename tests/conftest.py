@@ -15,9 +15,9 @@ from bert4x.checkpoints.write import write, write_config
 from bert4x.cli import main
 from bert4x.config import TransformerConfig
 
-# XLA, of TensorFlow and JAX, compiles in three quarters of the time so; what it computes is the same. Tests compile
+# XLA, of TensorFlow and JAX, compiles in less time so; at level 0 some tests of accuracy fail. Tests compile
 # hundreds of functions and run most of them once.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = "床前明月光疑是地上霜今天天气很好我们去公园散步吧举头望低思故乡语言模型，。"
