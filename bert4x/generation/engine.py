@@ -228,7 +228,7 @@ class Engine:
 def engine_of(model) -> Engine:
     """The engine of a model; a new one when its variables are others than before (quantized, LoRA).
 
-    Raises: GenerationError for a model that does not write, or in two directions at once.
+    Raises: GenerationError for a model that cannot generate, or that decodes in two directions at once.
     """
     check_model(model)
     if model.backbone.bidirectional:
@@ -239,7 +239,7 @@ def engine_of(model) -> Engine:
 
 
 def check_model(model) -> None:
-    """Raises: GenerationError for a model that does not write."""
+    """Raises: GenerationError for a model that cannot generate: it has no head, or sees the whole text at once."""
     backbone = getattr(model, "backbone", None)
     if backbone is None or backbone.has_conditions:
         raise GenerationError(

@@ -18,7 +18,7 @@ def encode_prompt(tokenizer: TokenizerBase, application: str, bare: bool, text: 
     """
     if application not in ("lm", "unilm"):
         raise GenerationError(
-            f"application={application!r} reads but does not write; load the model with application='lm' or 'unilm'"
+            f"application={application!r} cannot generate text; load the model with application='lm' or 'unilm'"
         )
     if tokenizer is None:
         raise GenerationError("this model has no tokenizer; set model.tokenizer, or give ids to generate_ids")

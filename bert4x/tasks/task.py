@@ -140,7 +140,7 @@ class Task:
 
     def predict(self, model: keras.Model, arrays: Sequence[np.ndarray]):
         """The outputs of a model on arrays, as NumPy. Rows are filled up to a power of 2, so that few shapes are
-        compiled; lengths are the caller's affair (`padded_length`).
+        compiled; the caller pads them to few lengths (`padded_length`).
         """
         held, variables = self.compiled.get(id(model)), [id(variable) for variable in model.variables]
         if held is None or [id(variable) for variable in held[1].variables] != variables:  # adapters came or went
