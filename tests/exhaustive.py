@@ -11,6 +11,9 @@ STAY = {
     "test_adversarial.py::test_transformer_learns": r"FGM|VAT",
     "test_attentions.py::test_one_text": r"bert-encoder|gpt2-lm",
     "test_auto_regressive.py::test_last_token_of_our_models": r"\[(bert-unilm|gpt2-lm|albert-encoder)\]",
+    "test_auto_regressive.py::test_wide_beams_find_the_best_of_all_outputs": r"\[(1-1-None|4-2-3|3-1-None)\]",
+    "test_bidirectional.py::test_training": r"\[bert\]",
+    "test_conversion.py::test_outputs_are_equal_after_conversion": r"\[(bert|albert_unshared|gpt2)\]",
     "test_fit.py::test_every_task": r"text-classification|gplinker|seq2seq",
     "test_flash_attention.py::test_outputs_and_gradients_are_the_same": r"encoder|two sides-True",
     "test_generation.py::test_cached_equals_uncached": r"bert-unilm|albert-lm|gpt2-lm",
@@ -21,6 +24,7 @@ STAY = {
     "test_lora.py::test_same_outputs": r"True",
     "test_pointer.py::test_fit_learns_and_a_saved_model_is_the_same": r"\[EfficientGlobalPointer\]",
     "test_precision.py::test_gradients_are_those_of_float32": r"\[(crf|half pointers|seq2seq)\]",
+    "test_token_classification.py::test_learns_saves_and_finds": r"crf|efficient",
     "test_triple_extraction.py::test_low_precision": r"float16-GPLinker|bfloat16-TripleExtraction",
 }
 
