@@ -177,14 +177,15 @@ def test_on_every_backend(backend):
         pytest.skip(f"{backend} is the backend of this run")
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not every_backend", __file__]
+    some = "(equals_the_oracle or product or generation) and not albert"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", some, __file__]
     run = subprocess.run(
         command,
         env=os.environ | {"KERAS_BACKEND": backend},
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=3600,
         check=False,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
