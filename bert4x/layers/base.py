@@ -212,9 +212,9 @@ def check_int8(mode: str) -> None:
         raise ConfigError(f"cannot quantize to {mode!r}; expected 'int8'")
 
 
-def initializer(stddev: float) -> keras.initializers.Initializer:
+def initializer(stddev: float, seed: int | None = None) -> keras.initializers.Initializer:
     """BERT's initializer: a normal distribution truncated at two standard deviations."""
-    return keras.initializers.TruncatedNormal(stddev=stddev)
+    return keras.initializers.TruncatedNormal(stddev=stddev, seed=seed)
 
 
 def activation(name):

@@ -26,13 +26,15 @@ class FeedForward(Layer):
         self.recompute = recompute
 
     def build(self, x_shape):
-        def dense(units, name, act=None):  # an initializer each: one for both would give both the same numbers
-            start = initializer(self.stddev)
+        def dense(units, name, start, act=None):
             shared = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
             return Dense(units, name=name, activation=act, kernel_initializer=start, **shared)
 
-        self.intermediate_dense = dense(self.units, "intermediate", activation(self.activation))
-        self.output_dense = dense(x_shape[-1], "output")
+        # Numbers of their own; not a second seed of Keras', which would change what all later layers start with.
+        first = initializer(self.stddev)
+        second = initializer(self.stddev, seed=first.seed + 1)
+        self.intermediate_dense = dense(self.units, "intermediate", first, activation(self.activation))
+        self.output_dense = dense(x_shape[-1], "output", second)
         self.intermediate_dense.build(x_shape)
         self.output_dense.build((*x_shape[:-1], self.units))
 
