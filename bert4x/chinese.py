@@ -31,6 +31,7 @@ HELP = {
     "what is in a checkpoint: format, family, config, tensors, what is missing": "看权重里有什么：格式、模型、配置、张量、缺了什么",
     "a folder, a file, the prefix of a TensorFlow checkpoint, or a name": "文件夹、文件、TensorFlow 权重的前缀，或名字",
     "the config file, if it does not lie beside the weights": "配置文件，如果不在权重旁边",
+    "for weights whose names are those of several families": "权重的名字同时符合几种模型时，指定是哪一种",
     "everything, for machines": "以 JSON 输出全部内容，供程序读取",
     "write a checkpoint in another format, bit for bit": "把权重转成另一种格式，逐比特一致",
     "the folder to write": "要写的文件夹",
