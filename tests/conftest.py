@@ -32,9 +32,20 @@ STAND_INS = {
 }
 
 
+# They start processes of several GB, and workers grow to as much: together at the end they would fill 24 GB.
+OTHER_BACKENDS = ("test_backends.py", "test_generation_backends.py")
+
+
+def pytest_configure(config):
+    """pytest-xdist keeps the order of files, instead of taking those with the most tests first."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not ask for
 def pytest_collection_modifyitems(items):
-    """Marks the cases of long sweeps that only `-m exhaustive` tries."""
+    """Marks the cases of long sweeps that only `-m exhaustive` tries; runs on other backends come first."""
+    items.sort(key=lambda item: item.path.name not in OTHER_BACKENDS)
     for item in items:
         if not stays(item.path.name, getattr(item, "originalname", ""), item.name):
             item.add_marker(pytest.mark.exhaustive)
