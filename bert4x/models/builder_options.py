@@ -27,11 +27,10 @@ class Options:
     under the same dropout, instead of keeping it: a fraction of the memory.
     """
 
-    with_mlm: bool | str | Callable = (
-        False  # a language model's head, for masked tokens or the next: True, or an activation
-    )
-    with_nsp: bool | str | Callable = False  # the head for next sentences, likewise
-    with_pool: bool | str | Callable = False  # the pooled first token, likewise
+    # Heads: True, or an activation. Of a language model, for masked tokens or the next; for next sentences ...
+    with_mlm: bool | str | Callable = False
+    with_nsp: bool | str | Callable = False
+    with_pool: bool | str | Callable = False  # ... and the pooled first token
     return_attentions: bool = False
     custom_position_ids: bool = False  # another input: positions
     layer_norm_cond: "keras.KerasTensor | Sequence | None" = None  # the condition of conditional layer normalisation
