@@ -161,7 +161,7 @@ def attend(query, key, value, heads, seen, previous=None, config=None, places=No
     """
     key_size, value_size = key.shape[-1] // heads, value.shape[-1] // heads
     scores = np.zeros((heads, len(query), len(key)))
-    mixed, kind = np.zeros((len(query), heads * value_size)), config and config["model"]
+    mixed, kind = np.zeros((len(query), heads * value_size)), (config or {}).get("model")
     for a in range(heads):
         ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
         q_head, k_head = query[:, ks], key[:, ks]
