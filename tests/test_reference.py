@@ -34,7 +34,7 @@ def compare(ours, theirs, real, tolerance=1e-5):
 @pytest.mark.parametrize("act", ["gelu_erf", "gelu_tanh", "relu"])
 def test_bert_against_transformers(act):
     config = tiny_config("bert", hidden_act=act)
-    theirs = transformers_models.random_model(config)
+    theirs = transformers_models.random_model(config).double()
     weights = from_hf_bert(transformers_models.tensors(theirs), config["num_hidden_layers"])
     inputs = random_inputs(config)
     ours = bert.forward(weights, config, **inputs)
@@ -45,7 +45,7 @@ def test_bert_against_transformers(act):
 
 def test_albert_against_transformers():
     config = tiny_config("albert", hidden_act="gelu_tanh")
-    theirs = transformers_models.random_model(config)
+    theirs = transformers_models.random_model(config).double()
     weights = from_hf_albert(transformers_models.tensors(theirs))
     inputs = random_inputs(config)
     ours = bert.forward(weights, config, **inputs)
@@ -60,7 +60,7 @@ def test_albert_against_transformers():
 
 def test_gpt2_against_transformers():
     config = tiny_config("gpt2")
-    theirs = transformers_models.random_model(config)
+    theirs = transformers_models.random_model(config).double()
     weights = from_hf_gpt2(transformers_models.tensors(theirs), config["num_hidden_layers"])
     inputs = random_inputs(config)
     ours = gpt2.forward(weights, config, **inputs)
