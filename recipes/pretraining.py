@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import bert4x
 from bert4x import plots, recipe
 from bert4x.errors import RunError
-from bert4x.training.corpus import Source, cache_rows
+from bert4x.training.corpus import CorpusFile, cache_rows
 from bert4x.training.evaluation import held_out_rows, masked_accuracy, perplexity
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import Mix, Specials
@@ -64,9 +64,9 @@ class Arguments:
     smoke: bool = recipe.option(False, "toy text and a few steps: does it run?")
 
 
-def sources(args) -> list[Source]:
+def sources(args) -> list[CorpusFile]:
     """The files to read."""
-    return [Source.parse(text) for text in args.data or [str(TOY)]]
+    return [CorpusFile.parse(text) for text in args.data or [str(TOY)]]
 
 
 def make_model(args):

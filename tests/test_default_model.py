@@ -9,7 +9,7 @@ import pytest
 import bert4x
 from bert4x.checkpoints.formats.safetensors_file import read_safetensors
 from bert4x.tasks.fill_mask import FillMask
-from bert4x.training.corpus import Source
+from bert4x.training.corpus import CorpusFile
 from bert4x.training.evaluation import held_out_rows, masked_accuracy, perplexity
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -118,7 +118,7 @@ def test_the_figures_of_the_card(mlm, lm):
         pytest.skip("needs the corpora in ../shared/data, which are no part of the project")
     for genre in ("dialogue", "tang"):
         folder, ending = ("poems", "tsv") if genre == "tang" else ("corpus_clean", "txt")
-        rows = held_out_rows(Source(DATA / folder / f"{genre}.{ending}.xz"), mlm.tokenizer)
+        rows = held_out_rows(CorpusFile(DATA / folder / f"{genre}.{ending}.xz"), mlm.tokenizer)
         accuracy, confusion = figures()[genre]
         assert masked_accuracy(mlm, mlm.tokenizer, rows) == pytest.approx(accuracy, abs=0.01)
         assert perplexity(lm, mlm.tokenizer, rows) == pytest.approx(confusion, rel=0.03)

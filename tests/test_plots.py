@@ -140,7 +140,7 @@ def test_the_best_epoch_is_the_same_everywhere(scores, best):
 
     assert best_of(scores) == best
     kept = loop.Loop.__new__(loop.Loop)  # no training: only what it makes of scores
-    kept.schedule, kept.progress, kept.best, kept.updates = loop.Schedule(epochs=9), loop.Progress(), "accuracy", 99
+    kept.schedule, kept.progress, kept.best, kept.updates = loop.Schedule(epochs=9), loop.RunProgress(), "accuracy", 99
     kept.keep, kept.flush, kept.write = (lambda *args: None for _ in range(3))
     kept.trainer = type("Trainer", (), {"averaged": staticmethod(contextlib.nullcontext)})
     for score in scores:

@@ -12,7 +12,7 @@ from recipe_runs import load_recipe
 import bert4x
 from bert4x.errors import CheckpointNotFoundError, ConfigError, DataError, InputError, RunError
 from bert4x.recipe import parse
-from bert4x.training.corpus import BUCKETS, Packer, Source, cache_rows
+from bert4x.training.corpus import BUCKETS, CorpusFile, Packer, cache_rows
 from bert4x.training.loop import read_metrics
 from bert4x.training.mixture import Mixture
 from bert4x.training.objectives import OBJECTIVES, PADDING, Mix, Specials, make_batch, mask_tokens
@@ -44,7 +44,7 @@ def sources(tmp_path_factory):
     with lzma.open(folder / "poems.tsv.xz", "wt", encoding="utf-8") as file:
         for i in range(200):
             file.write(f"{TITLES[i % 2]}\t某人\t{''.join(LINES[i % 2 * 2 : i % 2 * 2 + 2])}\n")
-    return [Source(folder / "prose.txt", 2.0), Source(folder / "poems.tsv.xz", 0.5)]
+    return [CorpusFile(folder / "prose.txt", 2.0), CorpusFile(folder / "poems.tsv.xz", 0.5)]
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +54,20 @@ def files(sources, encode, tmp_path_factory):
 
 
 def test_a_source_on_the_command_line():
-    assert Source.parse("a/b.txt.xz") == Source(Path("a/b.txt.xz"))
-    assert Source.parse("b.txt:0.5:lines") == Source(Path("b.txt"), 0.5, True)
-    assert Source.parse("b.txt:lines").one_a_line
-    assert Source.parse("b.txt:3").weight == 3 and Source.parse("x/prose.txt.xz:3").name == "prose"
+    assert CorpusFile.parse("a/b.txt.xz") == CorpusFile(Path("a/b.txt.xz"))
+    assert CorpusFile.parse("b.txt:0.5:lines") == CorpusFile(Path("b.txt"), 0.5, True)
+    assert CorpusFile.parse("b.txt:lines").one_a_line
+    assert CorpusFile.parse("b.txt:3").weight == 3 and CorpusFile.parse("x/prose.txt.xz:3").name == "prose"
     with pytest.raises(InputError, match=r"1\.2\.3"):
-        Source.parse("b.txt:1.2.3")
+        CorpusFile.parse("b.txt:1.2.3")
     with pytest.raises(InputError, match="no text file"):
-        Source.parse("nowhere.txt").held_out_from()
+        CorpusFile.parse("nowhere.txt").held_out_from()
 
 
 def test_the_last_hundredth_of_the_lines_is_held_out(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_text("".join(f"第{i}行\n" for i in range(250)), encoding="utf-8")
-    source = Source(path, one_a_line=True)
+    source = CorpusFile(path, one_a_line=True)
     assert source.held_out_from() == 247  # 2.5 lines, rounded up
     assert [text for (text,) in source.training_documents()] == [f"第{i}行" for i in range(247)]
     assert [text for (text,) in source.held_out_documents()] == ["第247行", "第248行", "第249行"]
@@ -76,8 +76,8 @@ def test_the_last_hundredth_of_the_lines_is_held_out(tmp_path):
 def test_empty_lines_end_documents(tmp_path):
     path = tmp_path / "prose.txt"
     path.write_text("甲\n乙\n\n\n丙\n", encoding="utf-8")
-    assert list(Source(path).documents()) == [["甲", "乙"], ["丙"]]
-    assert list(Source(path, one_a_line=True).documents()) == [["甲"], ["乙"], ["丙"]]
+    assert list(CorpusFile(path).documents()) == [["甲", "乙"], ["丙"]]
+    assert list(CorpusFile(path, one_a_line=True).documents()) == [["甲"], ["乙"], ["丙"]]
 
 
 def test_packing_keeps_every_token_in_order(encode):
@@ -287,9 +287,9 @@ def test_losses_in_float16_are_scaled(files, tokenizer, tmp_path):
 def test_a_file_that_is_no_utf8(tmp_path):
     (tmp_path / "a.txt").write_bytes("今天天气很好。".encode("gbk"))
     with pytest.raises(DataError, match=r"a\.txt cannot be read.*expected text in UTF-8"):
-        list(Source(tmp_path / "a.txt").documents())
+        list(CorpusFile(tmp_path / "a.txt").documents())
     (tmp_path / "a.txt").write_bytes("\ufeff今天。\r\n\r\n明天。".encode())
-    assert list(Source(tmp_path / "a.txt").documents()) == [["今天。"], ["明天。"]]
+    assert list(CorpusFile(tmp_path / "a.txt").documents()) == [["今天。"], ["明天。"]]
 
 
 def test_resuming_from_nothing_or_another_model_is_refused(files, tokenizer, tmp_path):
@@ -320,7 +320,7 @@ def test_vocabulary_by_frequency(sources, tmp_path):
     base.write_text("\n".join([*TOKENS[:5], *"abc", "##a", "abc", "##bc", "cab", "春"]) + "\n", encoding="utf-8")
     text = tmp_path / "text.txt"
     text.write_text("Abc abc cab 霜 é □\n" * 200, encoding="utf-8")
-    vocabulary = corpus_vocabulary([Source(text), *sources], base, 109 + len(TOKENS) - 5 + 3)
+    vocabulary = corpus_vocabulary([CorpusFile(text), *sources], base, 109 + len(TOKENS) - 5 + 3)
     assert vocabulary[:5] == TOKENS[:5] and len(vocabulary) == len(set(vocabulary))
     assert {"霜", "abc", "cab", "a", "##z", "~"} <= set(vocabulary)  # 霜 is not in the large vocabulary
     assert not {"□", "é", "##bc"} & set(vocabulary) and set(LINES[0]) <= set(vocabulary)

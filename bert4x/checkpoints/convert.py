@@ -13,12 +13,12 @@ import numpy as np
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.heads import HeldHead, without_head
 from bert4x.checkpoints.opening import open_checkpoint
-from bert4x.checkpoints.staging import staging_folder
+from bert4x.checkpoints.staging import Progress, staging_folder
 from bert4x.checkpoints.tables import FORMATS, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
 from bert4x.checkpoints.vocabulary import copy_vocabulary, find_tokenizer, with_pad_id
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids, kept_pad_id
-from bert4x.checkpoints.write import Progress, write, write_config
+from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConversionError, nearest
 from bert4x.hub.names import family_by_name, local

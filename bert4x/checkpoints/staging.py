@@ -5,11 +5,12 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bert4x.locks import try_lock
 
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
 NAME = re.compile(r"\..*\.[0-9a-f]{8}\.lock")
 
 

@@ -12,6 +12,7 @@ from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, written
 from bert4x.checkpoints.spec import Table
+from bert4x.checkpoints.staging import Progress
 from bert4x.checkpoints.tables import OWN_FORMATS, style_for, table_for, variables, writer
 from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
@@ -20,7 +21,6 @@ from bert4x.errors import ConversionError
 from bert4x.families import family_of
 
 ITERATION = "1"
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 def write(

@@ -13,7 +13,7 @@ from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.write import write_config, write_json
 from bert4x.errors import ConversionError
-from bert4x.exporting.forward import Arrays, Forward, Source, difference, open_source
+from bert4x.exporting.forward import Arrays, Exportable, Forward, difference, open_source
 from bert4x.exporting.readme import readme
 from bert4x.exporting.targets import Run, check, check_weights, runner, write
 
@@ -107,7 +107,7 @@ def check_backend() -> None:
         )
 
 
-def needs_mask(source: Source) -> bool:
+def needs_mask(source: Exportable) -> bool:
     """Whether only a mask can tell padding, and it matters."""
     backbone = getattr(source.model, "backbone", None)
     return backbone is not None and backbone.application != "lm" and source.config.pad_token_id is None
@@ -164,7 +164,7 @@ def output_shapes(expected: list[Arrays]) -> dict[str, tuple]:
     return {name: tuple(s[0] if len(set(s)) == 1 else None for s in sizes) for name, sizes in shapes.items()}
 
 
-def add_companions(folder: Path, source: Source, forward: Forward, result: Export) -> None:
+def add_companions(folder: Path, source: Exportable, forward: Forward, result: Export) -> None:
     """Writes what belongs to a model: vocabulary, config, the task's settings, README.md."""
     if source.tokenizer is not None:
         source.tokenizer.save(folder)

@@ -37,7 +37,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Source:
+class Exportable:
     """A model to export, and what belongs to it."""
 
     model: keras.Model
@@ -47,7 +47,7 @@ class Source:
     task: Task | None = None
 
 
-def open_source(source, application: str | None = None, **options) -> Source:
+def open_source(source, application: str | None = None, **options) -> Exportable:
     """A model, a task, or what lies at a path.
 
     Raises: ConfigError, UnknownOptionError, ConversionError for what is no Keras model; the errors of `bert4x.load`.
@@ -62,16 +62,16 @@ def open_source(source, application: str | None = None, **options) -> Source:
         # What a seq2seq task trains predicts at given places; what it generates with does so everywhere.
         model = source.backbone if source.name == "seq2seq" else source.model
         names = TASK_OUTPUTS.get(source.name) or names_of_layers(model)
-        return Source(model, names, source.config, source.tokenizer, source)
+        return Exportable(model, names, source.config, source.tokenizer, source)
     if not isinstance(source, keras.Model) or not hasattr(source, "output_names"):
         raise ConversionError(
             f"a {type(source).__name__} cannot be exported; expected what bert4x.load gives, a Keras model over it, "
             "a task, or a path"
         )
-    return Source(source, output_names(source), getattr(source, "config", None), getattr(source, "tokenizer", None))
+    return Exportable(source, output_names(source), getattr(source, "config", None), getattr(source, "tokenizer", None))
 
 
-def open_path(path, application: str | None, options: dict) -> Source:
+def open_path(path, application: str | None, options: dict) -> Exportable:
     """A trained task's folder, or anything that `bert4x.load` takes."""
     from bert4x.models.build import load
     from bert4x.tasks.pipelines import pipeline
@@ -139,7 +139,7 @@ class Forward(keras.Model):
     Raises: ConversionError for a mask where the model takes none.
     """
 
-    def __init__(self, source: Source, padding_mask: bool):
+    def __init__(self, source: Exportable, padding_mask: bool):
         super().__init__()
         if padding_mask and not isinstance(source.model, TransformerModel):
             raise ConversionError("only what bert4x.load gives takes a padding mask; export this model without it")

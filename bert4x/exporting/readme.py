@@ -1,7 +1,7 @@
 """The README.md beside an exported model."""
 
 from bert4x.checkpoints.task_file import FILE
-from bert4x.exporting.forward import Source
+from bert4x.exporting.forward import Exportable
 
 SENTENCE = "今天天气很好，我们去公园散步吧。"
 IMPORTS = {"onnx": "import onnxruntime", "openvino": "import openvino", "savedmodel": "import tensorflow as tf"}
@@ -30,7 +30,7 @@ VALUES = {
 }
 
 
-def readme(source: Source, signature: dict, result) -> str:
+def readme(source: Exportable, signature: dict, result) -> str:
     """What the model takes and gives, how to run it, and how exact it is."""
     quantized = f", {result.quantize}" if result.quantize else ""
     rows = [f"| `{name}` | {spec.dtype} {shape_text(spec.shape)} | input |" for name, spec in signature.items()]
@@ -61,7 +61,7 @@ def shape_text(shape: tuple) -> str:
     return f"({', '.join(map(str, sizes))})"
 
 
-def notes(source: Source, result) -> list[str]:
+def notes(source: Exportable, result) -> list[str]:
     """What else must be known to use it."""
     pad_id = source.config.pad_token_id if source.config else None
     backbone = getattr(source.model, "backbone", None)
@@ -78,7 +78,7 @@ def notes(source: Source, result) -> list[str]:
     return found
 
 
-def snippet(source: Source, signature: dict, to: str) -> str:
+def snippet(source: Exportable, signature: dict, to: str) -> str:
     """Python that runs the export from within its folder."""
     lines = ["import numpy as np", IMPORTS[to], ""]
     if source.tokenizer is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 
 
-class Compiled:
+class CompiledByShape:
     """A function compiled once for every combination of shapes it is called with.
 
     Its tensors may be nested in tuples and dicts. Variables are looked up when it is called, so that new values are

@@ -11,7 +11,7 @@ from keras import ops
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt, as_batch, bucket
 from bert4x.generation.beam import BeamSearch
-from bert4x.generation.compiled import Compiled
+from bert4x.generation.compiled import CompiledByShape
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.output import Output, Token, outputs, with_ended
 from bert4x.generation.sampling import uniforms
@@ -37,18 +37,21 @@ class Engine:
         self.variables = list(model.variables)
         self.embedding = self.backbone.layers[self.backbone.prefix + "Embedding-Token"]
         self.head: tuple[Any, Any] = (None, None)  # the embedding table, and its transposed copy
-        self.compiled: dict[Any, tuple[Compiled, ...]] = {}
+        self.compiled: dict[Any, tuple[CompiledByShape, ...]] = {}
 
     @property
     def traces(self) -> int:
         """How many functions have been compiled so far."""
         return sum(function.traces for pair in self.compiled.values() for function in pair)
 
-    def functions(self, search) -> tuple[Compiled, Compiled]:
+    def functions(self, search) -> tuple[CompiledByShape, CompiledByShape]:
         """The compiled `start` and `advance` of a search."""
         if search not in self.compiled:
             start, advance = (functools.partial(function, search) for function in (self.start, self.advance))
-            self.compiled[search] = Compiled(start, self.variables), Compiled(advance, self.variables, donate=(0,))
+            self.compiled[search] = (
+                CompiledByShape(start, self.variables),
+                CompiledByShape(advance, self.variables, donate=(0,)),
+            )
         return self.compiled[search]
 
     # What is compiled.

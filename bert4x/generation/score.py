@@ -8,7 +8,7 @@ from keras import ops
 
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt, as_batch, bucket
-from bert4x.generation.compiled import Compiled
+from bert4x.generation.compiled import CompiledByShape
 from bert4x.generation.engine import Engine, engine_of, map_values
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.prompt import choice_ids
@@ -74,7 +74,7 @@ def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Seque
         map_values(ops.convert_to_tensor, values) for values in (as_batch(prompts, batch, engine.encodes), given)
     )
     if "score" not in engine.compiled:
-        engine.compiled["score"] = (Compiled(functools.partial(log_probabilities, engine), engine.variables),)
+        engine.compiled["score"] = (CompiledByShape(functools.partial(log_probabilities, engine), engine.variables),)
     return ops.convert_to_numpy(engine.compiled["score"][0](*tensors))[:count]
 
 

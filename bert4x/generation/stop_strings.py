@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from bert4x.generation.batch import Prompt
-from bert4x.generation.compiled import Compiled
+from bert4x.generation.compiled import CompiledByShape
 from bert4x.generation.detokenize import Detokenizer
 from bert4x.generation.engine import Engine
 from bert4x.generation.options import GenerationOptions
@@ -106,6 +106,6 @@ def steps(engine: Engine, search) -> tuple[Callable, ...]:
         def take(state, found, stopped, given):
             return search.take(state, found, given, stopped)
 
-        compiled = functools.partial(Compiled, variables=engine.variables)
+        compiled = functools.partial(CompiledByShape, variables=engine.variables)
         engine.compiled[key] = compiled(first), compiled(following, donate=(0,)), compiled(take, donate=(0,))
     return engine.compiled[key]

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import requests
 
+from bert4x.checkpoints.staging import Progress
 from bert4x.errors import ChecksumError, DownloadError, HubError, OfflineError, UnknownFormatError, UnknownModelError
 from bert4x.hub import catalogue, settings, store
 from bert4x.hub.archives import extract, is_archive
 from bert4x.hub.catalogue import Wanted
 from bert4x.hub.locks import locked
 from bert4x.hub.sources import Source
-from bert4x.hub.transfer import Progress, check_room, fetch
+from bert4x.hub.transfer import check_room, fetch
 from bert4x.hub.web import RefusedError, UnreachableError, new_session
 
 

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
 import urllib3
 
+from bert4x.checkpoints.staging import Progress
 from bert4x.errors import ChecksumError, DiskSpaceError, DownloadError
 from bert4x.hub.web import INTERRUPTIONS, Passing, UnreachableError, encoded, number, reason, request, validator
 
@@ -24,7 +24,6 @@ BACKOFF = 1.0  # seconds before the second attempt; doubles
 MAX_WAIT = 300  # seconds; a server that asks for more is given up
 MAX_UNDECLARED = 100 << 20  # bytes of a file whose size nobody says
 MARGIN = 64 << 20  # bytes of a disk to leave free
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusFile:
     """A text file, plain or `.xz`.
 
     An empty line ends a document. A `.tsv` file has one document a line, `title <tab> author <tab> text`.
@@ -45,7 +45,7 @@ class Source:
     one_a_line: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "Source":
+    def parse(cls, text: str) -> "CorpusFile":
         """A source as the command line gives it: `path`, `path:weight`, `path:lines` or `path:weight:lines`."""
         path, weight, lines = re.fullmatch(r"(.*?)(?::([0-9.]+))?(:lines)?", text, re.DOTALL).groups()
         try:
@@ -210,7 +210,7 @@ def pack(documents: Iterator[list[str]], packer: Packer, encode: Encode, chunk: 
 
 
 def cache_rows(
-    source: Source, folder: str | os.PathLike, encode: Encode, tokens: Sequence[str], *, seed: int = 0
+    source: CorpusFile, folder: str | os.PathLike, encode: Encode, tokens: Sequence[str], *, seed: int = 0
 ) -> Rows:
     """Tokenizes all but the last 1% of a file into `folder`, or maps what an earlier call left there.
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from bert4x.training.corpus import BUCKETS, Packer, Source, pack
+from bert4x.training.corpus import BUCKETS, CorpusFile, Packer, pack
 
 LENGTH = BUCKETS[2]
 
 
-def held_out_rows(source: Source, tokenizer, limit: int = 256, seed: int = 0) -> list[np.ndarray]:
+def held_out_rows(source: CorpusFile, tokenizer, limit: int = 256, seed: int = 0) -> list[np.ndarray]:
     """Up to `limit` rows, spread evenly over the last 1% of a file, of at most 125 tokens each."""
     tokens = tokenizer.ids_to_tokens(range(tokenizer.vocab_size))
     packer = Packer(tokens, np.random.default_rng(seed), pair=source.paired)

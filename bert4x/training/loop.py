@@ -64,7 +64,7 @@ class Schedule:
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run has come: all of its state that is no tensor."""
 
     update: int = 0  # of all epochs
@@ -115,11 +115,11 @@ class Loop:
         self.updates = schedule.epochs * per_epoch
         if schedule.max_steps:
             self.updates = min(self.updates, schedule.max_steps)
-        self.progress = Progress()
+        self.progress = RunProgress()
         self.losses: list[tuple[int, float, object]] = []
         self.interrupted = False
 
-    def run(self) -> Progress:
+    def run(self) -> RunProgress:
         """Trains to the end.
 
         Raises: KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is written; RunError when the loss is not
@@ -239,7 +239,7 @@ class Loop:
             raise ConfigError(f"{path} holds the state of another model or optimizer; resume with the arguments it had")
         for variable, value in zip(self.trainer.kept, found, strict=True):
             variable.assign(value)
-        self.progress = Progress(**progress)
+        self.progress = RunProgress(**progress)
         self.forget(self.progress.update)
         return True
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bert4x.training.corpus import Source
+from bert4x.training.corpus import CorpusFile
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LOST = "□"  # what a converter left where it lost a character: not worth a token
@@ -18,7 +18,7 @@ ASCII_PIECES = [p + c for p in ("", "##") for c in string.ascii_lowercase + stri
 WORD_WEIGHT = 0.2
 
 
-def corpus_vocabulary(sources: Sequence[Source], base_vocab: str | os.PathLike, size: int) -> list[str]:
+def corpus_vocabulary(sources: Sequence[CorpusFile], base_vocab: str | os.PathLike, size: int) -> list[str]:
     """A vocabulary of `size` tokens for weighted sources: their characters, and a large vocabulary's Latin pieces.
 
     Raises: TokenizerError when the large vocabulary cannot be read.
