@@ -7,7 +7,8 @@ Key k is visible to query q iff `valid[k] and rank[k] <= rank[q]`. What an appli
 - `unilm`: rank is the cumulative sum of the segment ids, so the source (segment 0) is bidirectional and each target
   token (segment 1) sees the source and the targets before it (Dong et al. 2019, arXiv 1905.03197).
 
-In a layer with a window w, keys w ranks or more before a query are not visible: 0 <= rank[q] - rank[k] < w.
+In a layer with a window w, keys w ranks or more before a query are not visible: 0 <= rank[q] - rank[k] < w. An encoder,
+whose ranks are all 0, counts tokens instead, in both directions: |q - k| < w.
 
 In synchronous bidirectional decoding (Zhou et al. 2019, arXiv 1905.04847) the rows of a batch are two directions: the
 first half writes its targets from left to right, the second half the same from right to left. Row r of R then also sees
@@ -29,13 +30,17 @@ def token_rank(application: str, token_ids, segment_ids=None):
     return ops.zeros_like(token_ids, dtype="int32")
 
 
-def visible(query_rank, key_rank, key_valid=None, window=None):
-    """Which keys each query may attend to; with a window w only those less than w ranks before it.
+def visible(query_rank, key_rank, key_valid=None, window=None, places=None):
+    """Which keys each query may attend to; with a window w only those less than w ranks before it, or with `places` of
+    the same tokens as queries and keys, those less than w places away.
 
-    Shape: (B, T), (B, S), (B, S) bool or None -> (B, 1, T, S) bool
+    Shape: (B, T), (B, S), (B, S) bool or None[, places (B, T), S = T] -> (B, 1, T, S) bool
     """
     query, key = query_rank[:, None, :, None], key_rank[:, None, None, :]
-    seen = key <= query if window is None else ops.logical_and(key <= query, key > query - window)
+    seen = key <= query
+    if window is not None:
+        distance = query - key if places is None else ops.abs(places[:, None, :, None] - places[:, None, None, :])
+        seen = ops.logical_and(seen, distance < window)
     return seen if key_valid is None else ops.logical_and(seen, key_valid[:, None, None, :])
 
 

@@ -130,6 +130,8 @@ def test_window():
     found = array(masks.visible(*map(ops.convert_to_tensor, (rank, rank)), window=2))[0, 0]
     behind = rank[0][:, None] - rank[0]
     assert np.array_equal(found, (behind >= 0) & (behind < 2))
+    found = array(L.Visibility("encoder", window=2)(ops.zeros((1, 5, 3)), ops.convert_to_tensor(rank)))[0, 0]
+    assert np.array_equal(found, np.abs(np.arange(5)[:, None] - np.arange(5)) < 2), "an encoder counts tokens"
 
 
 class Unembedded(Bert):

@@ -11,7 +11,8 @@ class Visibility(Layer):
     """The attention mask of an application (see `bert4x.masks`), from the embedded tokens, whose Keras mask tells
     padding, and their ids: the segment ids for `unilm`, any others elsewhere. The application `source` is what an
     encoder-decoder sees of its source, from anywhere: a single row for all queries. With `of_partner=True` it is the
-    mask of what queries of the other direction see. Keys `window` ranks or more before a query are not seen.
+    mask of what queries of the other direction see. Keys `window` ranks or more before a query are not seen, by an
+    encoder those `window` tokens or more away.
 
     Shape: (B, T, E), (B, T) -> (B, 1, T, T) bool; `source`: (B, 1, 1, T)
     """
@@ -30,7 +31,10 @@ class Visibility(Layer):
         rank = masks.token_rank(self.application, ids, ids)
         if self.of_partner:
             return masks.visible_to_partner(self.application, rank, rank, x_mask, self.window)
-        return masks.visible(rank[:, :1] if self.application == "source" else rank, rank, x_mask, self.window)
+        counts = self.window is not None and self.application == "encoder"
+        places = masks.token_rank("lm", ids) if counts else None
+        query_rank = rank[:, :1] if self.application == "source" else rank
+        return masks.visible(query_rank, rank, x_mask, self.window, places)
 
     def compute_mask(self, x, mask=None):
         return None
