@@ -14,9 +14,10 @@ from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.errors import TensorMismatchError
 from bert4x.families import family_of
 
-# bert4keras' names of layers inside layers; older ones of the feed-forward network are numbered.
+# bert4keras' names of layers inside layers; older ones of the feed-forward network are numbered. Of a gated one
+# `i0_dense` is the gate, and `i1_dense` the intermediate layer.
 INNER = {"q_dense": "query", "k_dense": "key", "v_dense": "value", "o_dense": "output"}
-INNER |= dict.fromkeys(("i0_dense", "i_dense", "dense_1"), "intermediate") | {"dense_2": "output"}
+INNER |= dict.fromkeys(("i0_dense", "i1_dense", "i_dense", "dense_1"), "intermediate") | {"dense_2": "output"}
 
 
 def class_of(layer: str, model: str) -> str:
@@ -102,7 +103,8 @@ def of_object(full_name: str, place: str, layers: dict[str, list[str]]) -> str |
         return None
     for layer in full_name.split("/")[:-1]:
         names = layers.get(layer, [])
-        name = f"{INNER[inner]}/{variable}" if inner in INNER else variable
+        inside = "gate" if inner == "i0_dense" and f"gate/{variable}" in names else INNER.get(inner)
+        name = f"{inside}/{variable}" if inside else variable
         name = names[0] if len(names) == 1 else name
         if name in names:
             return f"{layer}/{name}"

@@ -10,20 +10,26 @@ from bert4x.layers.recompute import recomputed
 class FeedForward(Layer):
     """Two dense layers with an activation between them (Vaswani et al. 2017, section 3.3).
 
+    With `gated=True` it is a gated linear unit (Shazeer 2020, arXiv 2002.05202): the activation is that of a third
+    layer, the gate, by which what the intermediate one gives is multiplied.
+
     With `recompute=True`, what it computes in training is not kept, but computed again in the backward pass.
 
     Shape: (B, T, D) -> (B, T, D)
     """
 
-    settings = ("units", "activation", "use_bias", "stddev", "recompute")
+    settings = ("units", "activation", "use_bias", "stddev", "recompute", "gated")
 
-    def __init__(self, units, activation="gelu_erf", use_bias=True, stddev=0.02, recompute=False, **kwargs):
+    def __init__(
+        self, units, activation="gelu_erf", use_bias=True, stddev=0.02, recompute=False, gated=False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.units = units
         self.activation = activation
         self.use_bias = use_bias
         self.stddev = stddev
         self.recompute = recompute
+        self.gated = gated
 
     def build(self, x_shape):
         def dense(units, name, start, act=None):
@@ -32,8 +38,12 @@ class FeedForward(Layer):
 
         # Numbers of their own; not a second seed of Keras', which would change what all later layers start with.
         first = initializer(self.stddev)
-        second = initializer(self.stddev, seed=first.seed + 1)
-        self.intermediate_dense = dense(self.units, "intermediate", first, activation(self.activation))
+        second, third = (initializer(self.stddev, seed=first.seed + i) for i in (1, 2))
+        act = activation(self.activation)
+        if self.gated:
+            self.gate_dense = dense(self.units, "gate", third, act)
+            self.gate_dense.build(x_shape)
+        self.intermediate_dense = dense(self.units, "intermediate", first, None if self.gated else act)
         self.output_dense = dense(x_shape[-1], "output", second)
         self.intermediate_dense.build(x_shape)
         self.output_dense.build((*x_shape[:-1], self.units))
@@ -43,7 +53,8 @@ class FeedForward(Layer):
 
     def transform(self, x):
         """Shape: (B, T, D) -> (B, T, D)"""
-        return self.output_dense(self.intermediate_dense(x))
+        inner = self.intermediate_dense(x)
+        return self.output_dense(self.gate_dense(x) * inner if self.gated else inner)
 
     def compute_output_spec(self, x, training=None):
         return self.symbolic(x.shape)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from bert4x.errors import ConfigError
 from bert4x.layers.base import Dense, Layer, activation
 
 
@@ -18,6 +19,7 @@ class LayerNorm(Layer):
     """
 
     settings = ("epsilon", "conditional", "hidden_units", "hidden_activation")
+    has_offset = True
 
     def __init__(self, epsilon=1e-12, conditional=False, hidden_units=None, hidden_activation="linear", **kwargs):
         super().__init__(**kwargs)
@@ -29,35 +31,42 @@ class LayerNorm(Layer):
     def build(self, x_shape, condition_shape=None):
         size = x_shape[-1]
         self.gamma = self.add_weight(shape=(size,), initializer="ones", name="gamma", autocast=False)
-        self.beta = self.add_weight(shape=(size,), initializer="zeros", name="beta", autocast=False)
+        if self.has_offset:
+            self.beta = self.add_weight(shape=(size,), initializer="zeros", name="beta", autocast=False)
         if self.conditional:
-            if self.hidden_units:
-                self.hidden_dense = Dense(
-                    self.hidden_units,
-                    activation=activation(self.hidden_activation),
-                    use_bias=False,
-                    name="hidden_dense",
-                    dtype=self.dtype_policy,
-                )
-                self.hidden_dense.build(condition_shape)
-                condition_shape = (*condition_shape[:-1], self.hidden_units)
-            make = {"use_bias": False, "kernel_initializer": "zeros", "dtype": self.dtype_policy}
-            self.gamma_dense, self.beta_dense = (
-                Dense(size, name="gamma_dense", **make),
-                Dense(size, name="beta_dense", **make),
+            self.build_condition(size, condition_shape)
+
+    def build_condition(self, size, condition_shape):
+        """The dense layers from the condition to scale and offset."""
+        if self.hidden_units:
+            self.hidden_dense = Dense(
+                self.hidden_units,
+                activation=activation(self.hidden_activation),
+                use_bias=False,
+                name="hidden_dense",
+                dtype=self.dtype_policy,
             )
-            self.gamma_dense.build(condition_shape)
+            self.hidden_dense.build(condition_shape)
+            condition_shape = (*condition_shape[:-1], self.hidden_units)
+        make = {"use_bias": False, "kernel_initializer": "zeros", "dtype": self.dtype_policy}
+        self.gamma_dense = Dense(size, name="gamma_dense", **make)
+        self.gamma_dense.build(condition_shape)
+        if self.has_offset:
+            self.beta_dense = Dense(size, name="beta_dense", **make)
             self.beta_dense.build(condition_shape)
+
+    def condition_of(self, x, condition):
+        """The condition as the dense layers read it. Shape: (B, C) or (B, T, C) -> (B, 1 or T, C)"""
+        if self.hidden_units:
+            condition = self.hidden_dense(condition)
+        return condition[:, None, :] if len(condition.shape) == len(x.shape) - 1 else condition
 
     def call(self, x, condition=None):
         gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
         if not self.conditional:
             normed = ops.layer_normalization(ops.cast(x, "float32"), gamma, beta, epsilon=self.epsilon)
             return ops.cast(normed, self.compute_dtype)
-        if self.hidden_units:
-            condition = self.hidden_dense(condition)
-        if len(condition.shape) == len(x.shape) - 1:
-            condition = condition[:, None, :]
+        condition = self.condition_of(x, condition)
         gamma = gamma + ops.cast(self.gamma_dense(condition), "float32")
         beta = beta + ops.cast(self.beta_dense(condition), "float32")
         normed = ops.layer_normalization(ops.cast(x, "float32"), epsilon=self.epsilon)
@@ -68,24 +77,29 @@ class LayerNorm(Layer):
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class RMSNorm(Layer):
-    """x / sqrt(mean(x^2) + epsilon) times a learned scale (Zhang and Sennrich 2019, arXiv 1910.07467), in float32.
+class RMSNorm(LayerNorm):
+    """x / sqrt(mean(x^2) + epsilon) times a learned scale (Zhang and Sennrich 2019, arXiv 1910.07467), in float32; with
+    `scale=False` it learns nothing. Conditional as `LayerNorm` is, but only the scale.
 
-    Shape: (..., D) -> (..., D)
+    Shape: (..., D)[, (B, C) or (B, T, C)] -> (..., D)
     """
 
-    settings = ("epsilon",)
+    settings = (*LayerNorm.settings, "scale")
+    has_offset = False
 
-    def __init__(self, epsilon=1e-6, **kwargs):
-        super().__init__(**kwargs)
-        self.epsilon = epsilon
+    def __init__(self, epsilon=1e-6, scale=True, **kwargs):
+        super().__init__(epsilon=epsilon, **kwargs)
+        self.scale = scale
+        if self.conditional and not scale:
+            raise ConfigError("scale=False leaves nothing that a condition could change; expected conditional=False")
 
-    def build(self, x_shape):
-        self.gamma = self.add_weight(shape=(x_shape[-1],), initializer="ones", name="gamma", autocast=False)
+    def build(self, x_shape, condition_shape=None):
+        if self.scale:
+            super().build(x_shape, condition_shape)
 
-    def call(self, x):
-        wide, gamma = ops.cast(x, "float32"), ops.cast(self.gamma, "float32")
-        return ops.cast(ops.rms_normalization(wide, gamma, epsilon=self.epsilon), self.compute_dtype)
-
-    def compute_output_spec(self, x):
-        return self.symbolic(x.shape)
+    def call(self, x, condition=None):
+        wide, gamma = ops.cast(x, "float32"), ops.cast(self.gamma, "float32") if self.scale else None
+        if not self.conditional:
+            return ops.cast(ops.rms_normalization(wide, gamma, epsilon=self.epsilon), self.compute_dtype)
+        gamma = gamma + ops.cast(self.gamma_dense(self.condition_of(x, condition)), "float32")
+        return ops.cast(ops.rms_normalization(wide, epsilon=self.epsilon) * gamma, self.compute_dtype)

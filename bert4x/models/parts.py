@@ -1,6 +1,6 @@
 """Layers by name, and the parts of models that architectures share."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bert4x import layers as L
 from bert4x.models.builder_options import Options
@@ -13,6 +13,7 @@ class Parts(Options):
     """Makes the layers of a model: each when it is first asked for by its name, with the sizes of the config."""
 
     config: "TransformerConfig"
+    norm_class: ClassVar[str] = "LayerNorm"  # the class of norms in `bert4x.layers`
 
     def __post_init__(self):
         super().__post_init__()
@@ -49,19 +50,23 @@ class Parts(Options):
         )
 
     def norm(self, name: str, x):
-        """Layer normalisation, conditional if the model is."""
+        """Normalisation, conditional if the model is."""
         condition = self.layer_norm_cond
         if isinstance(condition, list | tuple):
             condition = condition[0]
         layer = self.layer(
-            L.LayerNorm,
+            getattr(L, self.norm_class),
             name,
-            epsilon=self.config.layer_norm_eps,
             conditional=condition is not None,
             hidden_units=self.layer_norm_cond_hidden_size,
             hidden_activation=self.layer_norm_cond_hidden_act,
+            **self.norm_options(),
         )
         return layer(x) if condition is None else layer(x, condition)
+
+    def norm_options(self) -> dict[str, Any]:
+        """What norms are made with (see `norm_class`). A family may add to it."""
+        return {"epsilon": self.config.layer_norm_eps}
 
     def dropout(self, name: str, x):
         """Dropout at the config's rate."""
@@ -97,13 +102,13 @@ class Parts(Options):
 
     def feed_forward(self, name: str, x):
         """The feed-forward network."""
-        c = self.config
-        layer = self.layer(
-            L.FeedForward,
-            name,
-            units=c.intermediate_size,
-            activation=c.hidden_act,
-            stddev=c.initializer_range,
-            recompute=self.recompute,
-        )
-        return layer(x)
+        return self.layer(L.FeedForward, name, **self.feed_forward_options())(x)
+
+    def feed_forward_options(self) -> dict[str, Any]:
+        """What feed-forward layers are made with (see `FeedForward`). A family may add to it."""
+        return {
+            "units": self.config.intermediate_size,
+            "activation": self.config.hidden_act,
+            "stddev": self.config.initializer_range,
+            "recompute": self.recompute,
+        }
