@@ -288,7 +288,10 @@ def test_what_has_no_room(tmp_path, capsys):
         verify(run, tmp_path / "new")
     assert open_checkpoint(crf.save(tmp_path / "alone", "hf", drop_head=True)).head is None
     softmax_run = make(TokenClassification, "bert", ["人", "店"], method="softmax").save(tmp_path / "softmax")
-    hf = bert4x.convert(softmax_run, tmp_path / "softmax-hf", "hf")
+    with pytest.warns(
+        UserWarning, match=r"hf has no place for these settings of the token-classification task: .*maxlen"
+    ):
+        hf = bert4x.convert(softmax_run, tmp_path / "softmax-hf", "hf")
     said = json.loads((hf / "config.json").read_text("utf-8"))
     assert said["architectures"] == ["BertForTokenClassification"]
     assert list(said["id2label"].values()) == bio_tags(["人", "店"])

@@ -1,6 +1,7 @@
 """Heads of tasks: as a checkpoint holds one, and as another layout has room for it."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from bert4x.errors import ConfigError, ConversionError, TensorMismatchError
 PREFIX = "task/"  # before the names of a head's tensors in our own format, beside the model's
 LONGEST = 512  # tokens of a text, where the model has more positions and nobody says
 DECLARED = ("id2label", "label2id", "problem_type", "num_labels", "_num_labels")  # what configs say of a head
+DECLARED_AS = ("labels", "tags", "multi_label", "pooler", "method")  # settings that the head itself tells
 # The key of a config by which a head that has no pooler is told from one that has: see `on_pooler`.
 IDENTITY = "pooler_is_identity"
 POOLER = ("Pooler-Dense/kernel", "Pooler-Dense/bias")
@@ -191,7 +193,8 @@ def written(head: Head, held: HeldHead, config: TransformerConfig, ours: dict[st
             return entry.layout.save([tensor.read()])
 
         tensors.append(LazyTensor(entry.theirs, entry.layout.shape([tensor.shape]), tensor.dtype, read))
-    return Written(declared(head, held, config.replace(extra=extra)), ours, tuple(tensors), head.architecture)
+    config = declared(head, held, config.replace(extra=extra))
+    return Written(config, ours, tuple(tensors), head.architecture)
 
 
 def declared(head: Head, held: HeldHead, config: TransformerConfig) -> TransformerConfig:
@@ -211,6 +214,19 @@ def declared(head: Head, held: HeldHead, config: TransformerConfig) -> Transform
     if key and rate is not None and read["dropout"] != rate:
         extra[key] = rate
     return config.replace(extra=extra)
+
+
+def unwritten_settings(held: HeldHead, format: str, head: Head | None, config: TransformerConfig) -> None:
+    """Warns of a task's settings that a layout has no place for: whoever opens it gives them again."""
+    read = {} if head is None else head.settings | read_settings(head, config, len(held.labels) or 2)
+    lost = {k: v for k, v in held.settings.items() if v is not None and v != read.get(k) and k not in DECLARED_AS}
+    if lost:
+        warnings.warn(
+            f"{format} has no place for these settings of the {held.task} task: "
+            f"{', '.join(f'{key}={value!r}' for key, value in lost.items())}. Give them again where you open it, or "
+            "keep the run in the format 'bert4x', which holds them",
+            stacklevel=2,
+        )
 
 
 def without_head(config: TransformerConfig) -> TransformerConfig:

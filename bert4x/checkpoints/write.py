@@ -10,7 +10,7 @@ import numpy as np
 
 from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
-from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, written
+from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, unwritten_settings, written
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.staging import Progress
 from bert4x.checkpoints.tables import OWN_FORMATS, style_for, table_for, variables, writer
@@ -76,6 +76,8 @@ def with_head(
     Raises: ConversionError when it has no room for the head.
     """
     if head is None or (not head.tensors and format != "bert4x"):  # of a task whose head is the model's own
+        if head is not None:
+            unwritten_settings(head, format, None, config)
         return Written(config, ours, (), architecture_of(table, config, ours))
     if format == "bert4x":
         return Written(config, ours, tuple(replace(t, name=PREFIX + path) for path, t in head.tensors.items()), None)
@@ -87,7 +89,9 @@ def with_head(
             f"behind: {', '.join(head.tensors)}. The format 'bert4x' holds it; or pass drop_head=True (--drop-head) to "
             "write the model without"
         )
-    return written(room, head, config, ours)
+    whole = written(room, head, config, ours)
+    unwritten_settings(head, format, room, whole.config)
+    return whole
 
 
 def architecture_of(table: Table, config: TransformerConfig, ours: dict[str, LazyTensor]) -> str | None:
