@@ -12,6 +12,7 @@ from added_tokens import FORMS, GOLDEN, TOKENS, VOCAB, lines, settings, write_fo
 from text_samples import chinese_sentences, hostile_lines
 from tokenizers import AddedToken
 
+import bert4x
 from bert4x.errors import TokenizerError
 from bert4x.tokenizers import BpeTokenizer, Tokenizer, load_tokenizer, load_vocab
 
@@ -202,6 +203,14 @@ def test_saving_over_another_vocabulary(tmp_path):
         warnings.simplefilter("error")
         tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.token_dict == vocab and tokenizer.encode("x[MASK]")[0] == [3, 1, 2, 4]
+
+
+def test_a_model_saved_over_another_vocabulary(tmp_path, tiny):
+    write_folder(tmp_path / "old", "json", True)
+    model = bert4x.load(tiny())
+    again = bert4x.load(bert4x.save(model, tmp_path / "old", "hf"))
+    assert again.tokenizer.encode("今天天气")[0] == model.tokenizer.encode("今天天气")[0]
+    assert again.tokenizer.vocab_size == model.tokenizer.vocab_size
 
 
 def test_byte_level_vocabularies(tmp_path):

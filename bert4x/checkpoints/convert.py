@@ -16,7 +16,7 @@ from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.staging import Progress, staging_folder
 from bert4x.checkpoints.tables import FORMATS, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
-from bert4x.checkpoints.vocabulary import copy_vocabulary, find_tokenizer, with_pad_id
+from bert4x.checkpoints.vocabulary import copy_vocabulary, find_tokenizer, save_over, with_pad_id
 from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids, kept_pad_id
 from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
@@ -208,6 +208,31 @@ def save(
         raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
     if getattr(model, "backbone", None) is not None:
         model.backbone.check_name()
+    held = writable_variables(model, drop_head)
+    head = None if drop_head else head
+    report = getattr(model, "load_report", None)
+    if head is None and report is not None and report.head is not None:
+        config = without_head(config)
+        if not report.head_in_use:
+            warnings.warn(f"not loaded with this model, and not written with it: the {report.head}", stacklevel=2)
+    merged = merged_tensors(model)
+    known = [path for path in variables(config) if path in held]
+    ours = {path: of_variable(path, held[path], merged.get(held[path].path)) for path in known}
+    target = Path(folder).expanduser()
+    with staged(target) as folder:
+        whole = write(folder, format, config, ours, head=head, **options)
+        write_config(folder, format, whole.config, whole.ours, whole.architecture)
+        if model.tokenizer is not None:
+            save_over(target, model.tokenizer, folder)
+    return target
+
+
+def writable_variables(model, drop_head: bool) -> dict:
+    """The variables of a model by path, all of which a checkpoint of its family has.
+
+    Raises: ConversionError for int8 weights, and where some are missing, or would stay behind.
+    """
+    config = model.config
     table = "Embedding-Token/embeddings"
     prefix = next((v.path.removesuffix(table) for v in model.variables if v.path.endswith(table)), "")
     held = {variable.path.removeprefix(prefix): variable for variable in model.variables}
@@ -226,21 +251,7 @@ def save(
             f"{len(new)} variables of this model are of no {config.model}, and would stay behind: "
             f"{', '.join(new[:4])}. Keep all with model.save('model.keras'); or {DROP[0].lower()}{DROP[1:]}"
         )
-    head = None if drop_head else head
-    report = getattr(model, "load_report", None)
-    if head is None and report is not None and report.head is not None:
-        config = without_head(config)
-        if not report.head_in_use:
-            warnings.warn(f"not loaded with this model, and not written with it: the {report.head}", stacklevel=2)
-    merged = merged_tensors(model)
-    ours = {path: of_variable(path, held[path], merged.get(held[path].path)) for path in known if path in held}
-    target = Path(folder).expanduser()
-    with staged(target) as folder:
-        whole = write(folder, format, config, ours, head=head, **options)
-        write_config(folder, format, whole.config, whole.ours, whole.architecture)
-        if model.tokenizer is not None:
-            model.tokenizer.save(folder)
-    return target
+    return held
 
 
 def of_variable(path: str, variable, read: Callable[[], np.ndarray] | None = None) -> LazyTensor:

@@ -83,6 +83,16 @@ def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.
     complete(checkpoint, target, format)
 
 
+def save_over(target: Path, tokenizer, folder: Path) -> None:
+    """Writes a tokenizer into `folder`, whose files will move to `target`: it replaces what readers would find of a
+    vocabulary that is there already.
+    """
+    for name in TRIMMABLE:
+        if (target / name).is_file():
+            shutil.copyfile(target / name, folder / name)
+    tokenizer.save(folder)
+
+
 def copy_vocab_txt(source: Path, target: Path) -> None:
     """Copies a vocab.txt of any name, in the form that all readers know: one token a line, and nothing else."""
     from bert4x.tokenizers import load_vocab, save_vocab
