@@ -18,10 +18,10 @@ DATA, MODEL = "data", "model"
 PARTS = r".*-(?:MultiHead\w+|FeedForward)"
 # Paths of variables, and the axis of the device mesh that each of their axes is divided over. All others are whole.
 LAYOUT = {
-    PARTS + r"/(?:query|key|value|intermediate)/(?:lora_kernel_b|kernel)": (None, MODEL),
-    PARTS + r"/(?:query|key|value|intermediate)/bias": (MODEL,),
+    PARTS + r"/(?:query|key|value|gate|intermediate)/(?:lora_kernel_b|kernel)": (None, MODEL),
+    PARTS + r"/(?:query|key|value|gate|intermediate)/bias": (MODEL,),
     PARTS + r"/output/(?:lora_kernel_a|kernel)": (MODEL, None),
-    r".*Embedding-Token/(?:lora_embeddings_a|embeddings)": (MODEL, None),
+    r".*(?:Embedding-Token|LM-Head)/(?:lora_embeddings_a|embeddings)": (MODEL, None),
     r".*MLM-Bias/bias": (MODEL,),
 }
 

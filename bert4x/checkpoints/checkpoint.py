@@ -139,7 +139,7 @@ class Checkpoint:
                 continue
             self.entries.update(dict.fromkeys(entry.ours, entry))
         self._check_heads(shapes)
-        for name in self.table.tied:
+        for name in self.tied:
             left.pop(name, None)
         for name in left:
             if name.rpartition("/")[0] in self.renamed:  # an optimizer's slot is named after its variable
@@ -177,6 +177,12 @@ class Checkpoint:
             if path in entry.ours:
                 return entry.theirs
         return None
+
+    @property
+    def tied(self) -> list[str]:
+        """The tensors that are copies of the embedding table, as the output layer of a model of this config is it."""
+        own = {entry.theirs for entry in self.entries.values()}
+        return [name for name in self.table.tied if name not in own]
 
     def _is_backbone(self, name: str) -> bool:
         """Whether a left-over tensor claims to be part of the model itself, rather than of some task's head."""
@@ -216,13 +222,13 @@ class Checkpoint:
 
     def check_tied(self) -> None:
         """Raises: TensorMismatchError when a copy of the embedding table is not a copy."""
-        for name in self.table.tied:
+        for name in self.tied:
             if name in self.renamed and "Embedding-Token/embeddings" in self.entries:
                 table = self.renamed[self._names(self.entries["Embedding-Token/embeddings"])[0]]
                 if not same_values(self.renamed[name], table):
                     raise TensorMismatchError(
-                        f"{name} differs from the embedding table. bert4x has only tied output layers; this "
-                        "checkpoint was trained with separate ones and would give other outputs."
+                        f"{name} differs from the embedding table. By its config, this model has one matrix for both; "
+                        "the checkpoint was trained with separate ones and would give other outputs."
                     )
 
 

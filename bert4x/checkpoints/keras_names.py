@@ -28,7 +28,7 @@ def class_of(layer: str, model: str) -> str:
 
 def attribute_of(inner: str) -> str:
     """The attribute under which our layers hold layers."""
-    return f"{inner}_dense"
+    return inner if inner.endswith("_norm") else f"{inner}_dense"
 
 
 def words(tensors: Iterable[str]) -> set[str]:

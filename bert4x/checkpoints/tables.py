@@ -1,6 +1,7 @@
 """What the families say about checkpoints, for one config or one format."""
 
 import itertools
+import re
 
 from bert4x.checkpoints.spec import Rule, Table
 from bert4x.config import ConfigStyle, TransformerConfig, from_json
@@ -38,18 +39,15 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
     """
     family, found = family_of(config.model), {}
     sizes, config = SIZES | family.sizes, config.as_class(family.config_class)
-    absent = {
-        "Embedding-Segment": not config.segment_vocab_size,
-        "Embedding-Mapping": not config.embedding_mapping,
-    }
+    absent = [pattern for pattern, is_absent in family.absent.items() if is_absent(config)]
+    held = [row for row in family.variables if not any(re.match(pattern, row[0]) for pattern in absent)]
     depths = {"Encoder-": config.num_hidden_layers, "Decoder-": config.decoder_layers}
-    layered = itertools.groupby(family.variables, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
+    layered = itertools.groupby(held, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
     for (numbered, side), rows in layered:
         rows = list(rows)
         for i in range(depths.get(side, config.num_hidden_layers) if numbered else 1):
             for path, shape, head in rows:
-                if not absent.get(path.split("/")[0]):
-                    found[path.replace("{i}", str(i))] = tuple(sizes[letter](config) for letter in shape), head
+                found[path.replace("{i}", str(i))] = tuple(sizes[letter](config) for letter in shape), head
     return found
 
 

@@ -13,7 +13,7 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, NotFiniteError, TensorMismatchError
 from bert4x.families import family_of
 
-VOCABULARY_ROWS = ("Embedding-Token/embeddings", "MLM-Bias/bias")
+VOCABULARY_ROWS = ("Embedding-Token/embeddings", "LM-Head/embeddings", "MLM-Bias/bias")
 AHEAD = 4  # variables
 
 

@@ -20,6 +20,7 @@ class MultiHeadAttention(Layer):
         key_value_heads: K heads of keys and values, each for A / K heads of queries (Ainslie et al. 2023, arXiv
             2305.13245); default: as many as `heads`.
         key_size: of queries and keys; default: `head_size`, that of values.
+        output_bias: whether the output has a bias; default: as the others, by `use_bias`.
         scale: what products of queries and keys are multiplied by; default: key_size^-0.5.
         query_key_norm: the epsilon of an RMSNorm over each head of queries and keys (Qwen3); default: no norm.
         positions: how it knows the positions of tokens (`bert4x.layers.positions`); default: it does not.
@@ -50,6 +51,7 @@ class MultiHeadAttention(Layer):
     settings = (
         *("heads", "head_size", "key_size", "key_value_heads", "use_bias", "dropout", "stddev", "scale"),
         *("query_key_norm", "positions", "return_scores", "partner_dropout", "recompute", "flash_attention"),
+        "output_bias",
     )
 
     def __init__(
@@ -68,6 +70,7 @@ class MultiHeadAttention(Layer):
         scale=None,
         query_key_norm=None,
         positions=None,
+        output_bias=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -76,6 +79,7 @@ class MultiHeadAttention(Layer):
         self.key_size = key_size or head_size
         self.key_value_heads = key_value_heads or heads
         self.use_bias = use_bias
+        self.output_bias = use_bias if output_bias is None else output_bias
         self.dropout = dropout
         self.stddev = stddev
         self.scale = scale
@@ -100,11 +104,12 @@ class MultiHeadAttention(Layer):
             "value": self.key_value_heads * self.head_size,
             "output": x_shape[-1],
         }
-        shared = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        projections = {  # an initializer each: one for all would give all the same numbers
-            name: Dense(size, name=name, kernel_initializer=initializer(self.stddev), **shared)
-            for name, size in sizes.items()
-        }
+        projections = {}
+        for name, size in sizes.items():
+            use_bias = self.output_bias if name == "output" else self.use_bias
+            start = initializer(self.stddev)  # each its own: one for all would give all the same numbers
+            shared = {"use_bias": use_bias, "kernel_initializer": start, "dtype": self.dtype_policy}
+            projections[name] = Dense(size, name=name, **shared)
         self.query_dense, self.key_dense, self.value_dense, self.output_dense = projections.values()
         for name, dense in projections.items():
             dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)

@@ -34,6 +34,11 @@ class Backbone(Attention):
     aliases: ClassVar[tuple[str, ...]] = ()  # other names that users may give
     # (path, letters of `bert4x.checkpoints.tables.SIZES` for the shape, the head that published files may lack or None)
     variables: ClassVar[tuple[tuple[str, str, str | None], ...]]
+    # Patterns with which the paths of some of them begin -> whether a model of a config has these not.
+    absent: ClassVar[dict[str, Callable[[Any], bool]]] = {
+        "Embedding-Segment/": lambda c: not c.segment_vocab_size,
+        "Embedding-Mapping/": lambda c: not c.embedding_mapping,
+    }
     tables: ClassVar[tuple["Table", ...]] = ()  # published layouts; of several in one format the first is written
     styles: ClassVar[dict[str, ConfigStyle]] = {}  # how the config file of each format is spelled
     misnamed: ClassVar[tuple[str, ...]] = ()  # of config files beside tensors of this family, by their names
