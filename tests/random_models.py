@@ -2,8 +2,10 @@
 
 import numpy as np
 
+DECODER = {"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
 DEFAULTS = {
-    "gpt2": {"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None},
+    "gpt2": DECODER,
+    "gpt2_ml": DECODER | {"hidden_act": "gelu_erf"},
     "roformer": {"attention_head_size": 6},
     "nezha": {"attention_head_size": 6, "max_relative_position": 4},
     "transformer": {"hidden_act": "relu", "layer_norm_eps": 1e-6, "segment_vocab_size": 0, "num_decoder_layers": 2},
@@ -55,10 +57,15 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
             for name, width in (("query", keys), ("key", keys), ("value", values)):
                 dense(f"{attention}/{name}", hidden, width)
             dense(f"{attention}/output", values, hidden)
-            norm(f"{attention}-Norm", hidden)
+            if c["model"] != "gpt2_ml":
+                norm(f"{attention}-Norm", hidden)
         dense(f"{feed_forward}/intermediate", hidden, c["intermediate_size"])
         dense(f"{feed_forward}/output", c["intermediate_size"], hidden)
-        norm(f"{feed_forward}-Norm", hidden)
+        if c["model"] == "gpt2_ml":
+            norm(f"{feed_forward}-Norm-0", hidden)
+            norm(f"{feed_forward}-Norm-1", hidden)
+        else:
+            norm(f"{feed_forward}-Norm", hidden)
 
     shapes["Embedding-Token/embeddings"] = (c["vocab_size"], embedding)
     if c["model"] == "transformer":
@@ -79,7 +86,7 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         block("Transformer" if c["model"] == "albert" else f"Transformer-{i}")
     if c["model"] == "gpt2":
         norm("Output-Norm", hidden)
-    elif heads:
+    elif heads and not c["model"].startswith("gpt"):
         dense("Pooler-Dense", hidden, hidden)
         dense("NSP-Proba", hidden, 2)
         dense("MLM-Dense", hidden, embedding)

@@ -74,6 +74,14 @@ class TestGpt2(FamilyBattery):
     layer_names = ("Embedding-Position", "Transformer-0-MultiHeadSelfAttention-Norm", "Output-Norm", "LM-Activation")
 
 
+class TestGpt2Ml(TestGpt2):
+    model = "gpt2_ml"
+    variants = {name: TestGpt2.variants[name] for name in ("head and key sizes", "residual attention")}  # noqa: RUF012
+    layer_names = ("Embedding-Norm", "Transformer-0-FeedForward-Norm-0", "Transformer-2-FeedForward-Norm-1")
+    test_hierarchical_positions = test_precision_policy = test_dropout = test_explicit_padding_mask = None  # as GPT2's
+    test_lists_and_missing_inputs = test_bad_inputs = test_custom_position_ids = None
+
+
 class TestTransformer(FamilyBattery):
     model = "transformer"
     oracle = staticmethod(transformer.forward)

@@ -148,6 +148,7 @@ class Gpt2(Backbone):
     config_files: ClassVar = {"tf1": "hparams.json"}
     causal = True
     bare_prompts = True
+    start_differs = True
     pads_by_vocabulary = False
     options: ClassVar = {
         name: default for name, default in Backbone.options.items() if name not in ("with_nsp", "with_pool")
@@ -188,15 +189,23 @@ class Gpt2(Backbone):
         tokens = self.token_embedding(masks_padding=unilm)
         h = tokens(inputs["token_ids"])
         context = self.attend(h, inputs, "unilm" if unilm else "lm", cache, index)
-        h = self.dropout("Embedding-Dropout", self.position_embedding(h, inputs, index, cached=cache is not None))
+        h = self.embed(h, inputs, index, cached=cache is not None)
         for i in range(self.config.num_hidden_layers):
             h = self.block(f"Transformer-{i}", h, context)
-        h = self.norm("Output-Norm", h)
+        h = self.after_blocks(h)
         if self.with_mlm:
             activation = "softmax" if self.with_mlm is True else self.with_mlm
             h = h[:, -1:] if last else h
             h = self.layer(L.Activation, "LM-Activation", activation=L.activation(activation))(tokens(h, reverse=True))
         return context.result(h)
+
+    def embed(self, h, inputs, index, cached):
+        """What the first block reads, from the embeddings of tokens."""
+        return self.dropout("Embedding-Dropout", self.position_embedding(h, inputs, index, cached))
+
+    def after_blocks(self, h):
+        """The hidden states, from what the last block gives."""
+        return self.norm("Output-Norm", h)
 
     def block(self, name, h, context):
         """Attention, then the feed-forward network; each sees its input normalised and is added to it."""

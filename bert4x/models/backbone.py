@@ -47,7 +47,7 @@ class Backbone(Attention):
     layer_classes: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"Embedding-(Token|Segment)", "Embedding"),
         (r"Embedding-Position", "PositionEmbedding"),
-        (r".*-Norm", "LayerNorm"),
+        (r".*-Norm(-[01])?", "LayerNorm"),
         (r".*-MultiHeadSelfAttention", "MultiHeadAttention"),
         (r".*-MultiHeadCrossAttention", "CrossAttention"),
         (r".*-FeedForward", "FeedForward"),
@@ -62,6 +62,7 @@ class Backbone(Attention):
     decoder_key: ClassVar[str | None] = None  # the key of config files by which it reads from left to right only
     causal: ClassVar[bool] = False  # no token sees what follows it, whatever the application, but in a source
     bare_prompts: ClassVar[bool] = False  # trained on running text: prompts have no start and end tokens
+    start_differs: ClassVar[bool] = False  # some published models of it were trained on texts that have a start token
     pads_by_vocabulary: ClassVar[bool] = True  # the padding id is that of the vocabulary, not of the config
     applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
     options: ClassVar[dict[str, Any]] = OPTIONS  # those of `bert4x.models.builder_options` that it takes -> defaults

@@ -102,7 +102,7 @@ def give_tokenizer(model: keras.Model, config: TransformerConfig, tokenizer: Tok
             stacklevel=3,
         )
     start = getattr(tokenizer, "start_id", None)
-    if model.backbone.bare_prompts and model.backbone.application == "lm" and start is not None:
+    if model.backbone.start_differs and model.backbone.application == "lm" and start is not None:
         token = tokenizer.id_to_token(start)
         warnings.warn(
             f"this {config.model} has a vocabulary with {token}, but a prompt is read without it. Models of UER were "

@@ -36,7 +36,7 @@ class Parts(Options):
         `new=True`, of conditions, of adapters, or the state of dropout.
         """
         layer, _, rest = path.partition("/")
-        conditional = self.layer_norm_cond is not None and layer.endswith("-Norm") and "/" in rest
+        conditional = self.layer_norm_cond is not None and "-Norm" in layer and "/" in rest
         return layer in self.new_layers or conditional or rest.rpartition("/")[2].startswith(("lora_", "seed_"))
 
     def dense(self, name: str, units: int, activation="linear"):
