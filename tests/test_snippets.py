@@ -418,6 +418,76 @@ def test_bad_generators():
         iter(snippets.DataGenerator([1]))
 
 
+class Texts(snippets.DataGenerator):
+    """Batches as scripts for bert4keras write them: lists, texts as long as they are, a label for each."""
+
+    def __iter__(self, random=False):
+        batch = []
+        for is_end, ids in self.sample(random):
+            batch.append(ids)
+            if len(batch) == self.batch_size or is_end:
+                ids = snippets.sequence_padding(batch)
+                yield [ids, np.zeros_like(ids)], np.array([[x[0] % 2] for x in batch])
+                batch = []
+
+
+def test_batches_are_what_keras_takes():
+    import keras
+
+    texts = [[row + 1] * length for row, length in enumerate([5, 4, 5, 5, 2, 3, 9, 1])]
+    generator = Texts(texts, batch_size=2)
+    ids, segments = keras.Input((None,), dtype="int32"), keras.Input((None,), dtype="int32")
+    embedded = keras.layers.Embedding(10, 3)(ids) + keras.layers.Embedding(2, 3)(segments)
+    answers = keras.layers.Dense(2, activation="softmax")(keras.ops.mean(embedded, axis=1))
+    model = keras.Model([ids, segments], answers)
+    weights = model.get_weights()
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    expected = []
+    for batch in [*generator, *generator]:
+        model.reset_metrics()
+        expected.append(model.train_on_batch(*batch))
+    model.set_weights(weights)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    found = model.fit(generator.forfit(random=False), steps_per_epoch=len(generator), epochs=2, verbose=0)
+    np.testing.assert_allclose(found.history["loss"], np.reshape(expected, (2, 4)).mean(1), rtol=1e-6)
+    rows = model.predict(generator.fortest(), steps=4, verbose=0)
+    expected = np.concatenate([model.predict_on_batch(x) for x, _ in generator])
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "one, other, dtype, lengths, expected",
+    [
+        ((8, 90), (8, 90), "int64", set(), [None, None]),
+        ((8, 1), (8, 1), "int64", set(), [None, 1]),
+        ((8, 1), (8, 2), "int64", set(), [None, None]),
+        ((8, 119), (7, 119), "float64", set(), [None, None]),
+        ((8, 10, 4, 2), (8, 10, 4, 2), "int64", set(), [None, None, None, 2]),
+        ((8, 90, 49, 2), (8, 90, 49, 2), "float64", {90}, [None, None, 49, 2]),
+        ((8, 299, 299, 3), (7, 299, 299, 3), "float32", {17, 20}, [None, 299, 299, 3]),
+        ((8,), (5,), "int64", set(), [None]),
+    ],
+)
+def test_open_shapes(one, other, dtype, lengths, expected):
+    from bert4x.snippets.endless import open_shape
+
+    assert open_shape(np.zeros(one, dtype), np.zeros(other, dtype), lengths) == expected
+
+
+@pytest.mark.parametrize(
+    "batch, message",
+    [
+        (([np.zeros((2, 3)), None], None), "holds None"),
+        ((np.zeros((2, 3)), {"a": None}), "holds None"),
+    ],
+)
+def test_batches_without_arrays(batch, message):
+    generator = Batches([1], batch_size=1)
+    generator.__class__ = type("Odd", (Batches,), {"__iter__": lambda self, random=False: iter([batch])})
+    with pytest.raises(InputError, match=message):
+        next(iter(generator.forfit().get_jax_iterator()))
+
+
 class Samples(snippets.DataGenerator):
     def __iter__(self, random=False):
         for _, length in self.sample(random):
@@ -434,9 +504,9 @@ def test_datasets():
         generator.to_dataset(list(types), list(shapes), list(names), padded_batch=True),
     ):
         inputs, outputs = next(iter(dataset))
-        longest = int(tf.reduce_max(outputs["Probas"]))
+        longest = int(tf.reduce_max(outputs))
         assert inputs["Input-Token"].shape == inputs["Input-Segment"].shape == (2, longest)
-        assert inputs["Input-Segment"].numpy().sum(1).tolist() == outputs["Probas"].numpy()[:, 0].tolist()
+        assert inputs["Input-Segment"].numpy().sum(1).tolist() == outputs.numpy()[:, 0].tolist()
     single = Batches([1, 2, 3], batch_size=3)
     single.forfit = lambda: iter([(1, 2.0), (3, 4.0)])
     (first, second), *_ = single.to_dataset(("int32", "float32"), ((), ()))

@@ -1,11 +1,14 @@
 """Batches of one's own making, for `model.fit`."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bert4x.errors import InputError
+
+if TYPE_CHECKING:
+    from bert4x.snippets.endless import EndlessBatches
 
 
 class DataGenerator:
@@ -75,11 +78,23 @@ class DataGenerator:
     def __iter__(self, random: bool = False) -> Iterator[Any]:
         raise NotImplementedError(f"{type(self).__name__} does not define __iter__(self, random=False), its batches")
 
-    def forfit(self, random: bool = True) -> Iterator[Any]:
-        """Batches without end, pass after pass.
+    def forfit(self, random: bool = True) -> "EndlessBatches":
+        """Batches without end, pass after pass: an iterator that `fit` takes on every backend, with batches of any
+        lengths.
 
         Raises: InputError when a pass gives none, as with an iterator that has been used up.
         """
+        from bert4x.snippets.endless import EndlessBatches
+
+        return EndlessBatches(self._passes(random))
+
+    def fortest(self, random: bool = False) -> "EndlessBatches":
+        """The first member of each batch, what a model takes, without end, for `predict`. Raises as `forfit`."""
+        from bert4x.snippets.endless import EndlessBatches
+
+        return EndlessBatches((batch[0] for batch in self._passes(random)), inputs_only=True)
+
+    def _passes(self, random: bool) -> Iterator[Any]:
         while True:
             empty = True
             for batch in self.__iter__(random):
@@ -91,11 +106,6 @@ class DataGenerator:
                     "a list rather than an iterator"
                 )
 
-    def fortest(self, random: bool = False) -> Iterator[Any]:
-        """The first member of each batch, what a model takes, without end. Raises as `forfit`."""
-        for batch in self.forfit(random):
-            yield batch[0]
-
     def to_dataset(self, types: Any, shapes: Any, names: Any = None, padded_batch: bool = False) -> Any:
         """A tf.data.Dataset of batches, for a subclass whose `__iter__` gives samples; needs TensorFlow.
 
@@ -103,6 +113,7 @@ class DataGenerator:
             types: their dtypes, nested as the samples are.
             shapes: their shapes, nested in the same way; None is any length, as in [None].
             names: names of the inputs and outputs, nested in the same way or a tuple of names: samples become dicts.
+                The target of a single output does not, as Keras takes no dict for it.
             padded_batch: pads to the longest of a batch; otherwise all samples must have the same shape.
         """
         import tensorflow as tf
@@ -128,4 +139,5 @@ def _named(names: Any, values: Iterable[Any]) -> Any:
         return {names: values}
     if isinstance(names[0], str):
         return dict(zip(names, values, strict=True))
-    return tuple(dict(zip(keys, parts, strict=True)) for keys, parts in zip(names, values, strict=True))
+    pairs = [dict(zip(keys, parts, strict=True)) for keys, parts in zip(names, values, strict=True)]
+    return (pairs[0], *(next(iter(pair.values())) if len(pair) == 1 else pair for pair in pairs[1:]))
