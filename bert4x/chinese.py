@@ -44,6 +44,10 @@ HELP = {
     "run two checkpoints on the same inputs; or read one whole, checksums and all": "用相同输入运行两份权重；只给一份则完整读一遍，并核对校验和",
     "the largest difference allowed": "允许的最大差异",
     "of the random inputs": "随机输入的种子",
+    # port
+    "change a script written for bert4keras into one that runs here": "把为 bert4keras 写的脚本改成能在这里运行的",
+    "a Python file; it stays as it is": "Python 文件；原文件不动",
+    "write SCRIPT_bert4x.py beside it, instead of printing it": "在旁边写出 SCRIPT_bert4x.py，而不是打印出来",
     # models, download, cache
     "the catalogue of published Chinese checkpoints": "公开的中文权重目录",
     "only those in whose name or notes it occurs, with all that is known of them": "只列名字或说明里有这个词的，附上已知的全部信息",

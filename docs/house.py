@@ -14,6 +14,7 @@ WHAT = {
     "errors": "every error",
     "masks": "who sees whom",
     "devices": "what is divided",
+    "porting": "scripts as text",
     "metrics": "F1, ROUGE, BLEU",
     "layers": "attention, norms, CRF",
     "optimizers": "extensions, schedules",

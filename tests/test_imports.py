@@ -38,6 +38,7 @@ FORBIDDEN = [
 # by name when something is asked for, as the registry imports the families, are not seen here.
 ROOMS = (
     ("errors", "version", "locks", "quiet", "chinese"),
+    ("porting",),  # scripts as text
     ("masks", "devices", "metrics"),
     ("layers", "optimizers"),
     # files: containers, and where they lie
@@ -54,7 +55,7 @@ ROOMS = (
     ("training", "plots", "recipe"),
     ("tasks", "training.bidirectional"),
     ("exporting", "testing"),
-    ("cli", "__main__"),
+    ("cli", "__main__", "porting.__main__"),
 )
 BUILDERS = {"bert4x.models.build", "bert4x.models.loading"}  # the modules of models that read checkpoints
 COMPILERS_ONLY = "bert4x.generation.compiled"  # the one module of generation that speaks to a backend by name

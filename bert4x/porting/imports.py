@@ -1,0 +1,170 @@
+"""Imports of bert4keras, of Keras under TensorFlow, and of scripts beside, to those that run here."""
+
+import ast
+import builtins
+import functools
+from pathlib import Path
+
+from bert4x.porting.script import HAND, IMPORT, LOOK, RULE, Script
+
+PACKAGE = Path(__file__).parents[1]
+SUFFIX = "_bert4x"  # of the names of ported scripts
+MODULES = ("backend", "layers", "models", "optimizers", "snippets", "tokenizers")
+OLD_MODULES = {"tokenizer": "tokenizers", "bert": "models", "train": "optimizers", "utils": "snippets"}
+GONE = {"uniout"}  # Python 3 prints Chinese
+DATASETS = ("TrainingDatasetRoBERTa", "TrainingDatasetGPT", "TrainingDatasetUniLM")
+CORPORA = "bert4x.training.corpora"
+# What `from bert4keras.models import *` brought with it beside what models have.
+KERAS_LAYERS = {
+    "Activation", "Add", "Average", "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "Dense", "Dot",
+    "Dropout", "Flatten", "GRU", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Input", "LSTM", "Lambda", "Layer",
+    "Masking", "Multiply", "Permute", "RepeatVector", "Reshape", "Softmax", "Subtract", "TimeDistributed",
+}  # fmt: skip
+
+
+@functools.cache
+def exported(module: str) -> frozenset[str]:
+    """The names in a module's or package's `__all__`, read and not imported; none if there is no such module."""
+    base = PACKAGE.joinpath(*module.split(".")[1:])
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    if not path.is_file():
+        return frozenset()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
+def port_imports(script: Script) -> None:
+    """Changes every import that must change, and what depends on the names of modules."""
+    for node in script.nodes(ast.Import, ast.ImportFrom):
+        if isinstance(node, ast.Import):
+            _plain(script, node)
+        elif node.level == 0:
+            _from(script, node)
+    for node in script.nodes(ast.Name):
+        if node.id == "bert4keras":
+            script.replace(node, "bert4keras", "bert4x", IMPORT)
+    for node in script.nodes(ast.Assign):
+        if _is_environment(node.targets[0], "TF_KERAS"):
+            script.rewrite(node, "", IMPORT)
+            script.note(node, IMPORT, "there is one Keras")
+
+
+def _is_environment(target: ast.AST, variable: str) -> bool:
+    """Whether a target is os.environ[variable]."""
+    return (
+        isinstance(target, ast.Subscript)
+        and isinstance(target.value, ast.Attribute)
+        and target.value.attr == "environ"
+        and getattr(target.slice, "value", None) == variable
+    )
+
+
+def _plain(script: Script, node: ast.Import) -> None:
+    for alias in node.names:
+        root, *rest = alias.name.split(".")
+        if root == "bert4keras":
+            new = ".".join(["bert4x", *rest])
+            script.replace(alias, alias.name, new, IMPORT)
+            script.note(node, IMPORT, new)
+            if rest and not exported(new):
+                script.note(node, HAND, f"there is no module {new}")
+        elif alias.name in ("keras.backend", "tensorflow.keras.backend") and alias.asname and len(node.names) == 1:
+            _replace_import(script, node, f"from bert4x.backend import K{_as('K', alias.asname)}")
+        elif alias.name == "tensorflow.keras" and alias.asname and len(node.names) == 1:
+            _replace_import(script, node, f"import keras{_as('keras', alias.asname)}")
+        elif alias.name.startswith("tensorflow.keras"):
+            script.note(node, HAND, "Keras is not part of TensorFlow here: import keras")
+
+
+def _as(name: str, asname: str | None) -> str:
+    return f" as {asname}" if asname not in (None, name) else ""
+
+
+def _replace_import(script: Script, node: ast.AST, new: str) -> None:
+    script.rewrite(node, new, IMPORT)
+    script.note(node, IMPORT, new)
+
+
+def _from(script: Script, node: ast.ImportFrom) -> None:
+    root, _, rest = node.module.partition(".")
+    if root == "bert4keras":
+        _from_bert4keras(script, node, OLD_MODULES.get(rest, rest))
+    elif node.module == "tensorflow" and [alias.name for alias in node.names] == ["keras"]:
+        _replace_import(script, node, f"import keras{_as('keras', node.names[0].asname)}")
+    elif node.module in ("keras", "tensorflow.keras") and [alias.name for alias in node.names] == ["backend"]:
+        _replace_import(script, node, f"from bert4x.backend import K{_as('K', node.names[0].asname or 'backend')}")
+    elif node.module.startswith("tensorflow.keras"):
+        script.replace(node, node.module, node.module.removeprefix("tensorflow."), IMPORT)
+        script.note(node, IMPORT, node.module.removeprefix("tensorflow."))
+    elif node.module.startswith("keras.layers."):
+        script.replace(node, node.module, "keras.layers", IMPORT)
+        script.note(node, IMPORT, "keras.layers")
+    elif node.module.startswith(("keras.engine", "keras.legacy", "keras.backend.")):
+        script.note(node, HAND, f"Keras 3 has no {node.module}")
+    elif "." not in node.module:
+        _from_beside(script, node)
+
+
+def _from_bert4keras(script: Script, node: ast.ImportFrom, module: str) -> None:
+    """`from bert4keras.M import ...`, to `from bert4x.M import ...`; the text between stays as it is."""
+    home = f"bert4x.{module}" if module else "bert4x"
+    names = [alias.name for alias in node.names]
+    if module == "snippets" and set(names) <= GONE:
+        script.rewrite(node, "", IMPORT)
+        script.note(node, IMPORT, f"{', '.join(names)}: Python 3 prints Chinese by itself")
+        return
+    script.replace(node, node.module, home, IMPORT)
+    script.note(node, IMPORT, home)
+    if names == ["*"]:
+        _star(script, node, home)
+        return
+    for alias in node.names:
+        if alias.name in GONE:
+            _drop_name(script, node, alias)
+        elif module and alias.name not in exported(home):
+            script.note(node, HAND, f"{home} has no {alias.name}")
+        elif not module and alias.name not in (*MODULES, *exported(home)):
+            script.note(node, HAND, f"bert4x has no {alias.name}")
+
+
+def _drop_name(script: Script, node: ast.ImportFrom, gone: ast.alias) -> None:
+    """Takes one name out of several, with its comma."""
+    place = node.names.index(gone)
+    start, end = script.span(gone)
+    if place:
+        start = script.span(node.names[place - 1])[1]
+    else:
+        end = script.span(node.names[1])[0]
+    script.cut(start, end, node)
+
+
+def _star(script: Script, node: ast.ImportFrom, home: str) -> None:
+    """Names that `*` brought from other modules are imported by name."""
+    missing = script.read - script.bound - exported(home) - set(dir(builtins))
+    homes = {"bert4x.backend": {"K", "keras"} | exported("bert4x.backend")}
+    homes |= {"keras.layers": KERAS_LAYERS, "bert4x.layers": exported("bert4x.layers")}
+    homes |= {f"bert4x.{module}": exported(f"bert4x.{module}") for module in ("models", "snippets")}
+    lines = []
+    for module, known in homes.items():
+        found = sorted(missing & known) if module != home else []
+        missing -= set(found)
+        if found:
+            lines.append(f"from {module} import {', '.join(found)}")
+    if lines:
+        script.append(node, lines)
+        script.bound |= {name for line in lines for name in line.partition(" import ")[2].split(", ")}
+    script.note(node, LOOK, "* brings the names in bert4x' __all__, fewer than bert4keras' * brought")
+
+
+def _from_beside(script: Script, node: ast.ImportFrom) -> None:
+    """A script of bert4keras' that imports another one of them."""
+    used = [name for name in DATASETS if name in script.read or name in [alias.name for alias in node.names]]
+    if node.module == "data_utils" and used:
+        _replace_import(script, node, f"from {CORPORA} import {', '.join(used)}")
+        return
+    beside = (script.folder or Path()) / f"{node.module}.py"
+    if beside.is_file() and b"bert4keras" in beside.read_bytes():
+        script.replace(node, node.module, node.module + SUFFIX, IMPORT)
+        script.note(node, RULE, f"port {node.module}.py, too")

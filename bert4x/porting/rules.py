@@ -1,0 +1,165 @@
+"""Lines other than imports: what Keras 3 calls otherwise is changed by rule, what it lacks is named."""
+
+import ast
+import re
+
+from bert4x.porting.script import HAND, LOOK, RULE, Script
+
+RENAMED_METHODS = {"fit_generator": "fit", "predict_generator": "predict", "evaluate_generator": "evaluate"}
+WORKERS = ("workers", "use_multiprocessing", "max_queue_size", "max_q_size", "nb_worker", "pickle_safe")
+OPTIMIZER = re.compile(r"Adam|SGD|RMSprop|Adagrad|Adadelta|AdaFactor|Nadam|Lion|Optimizer")
+WEIGHTS = ".weights.h5"
+ADVERSARIES = ("adversarial_training", "virtual_adversarial_training")
+ADVERSARIES_HOME = "bert4x.training.adversarial"
+PRIVATE = ("_make_train_function", "train_function", "total_loss", "_feed_inputs", "_feed_targets", "metrics_tensors")
+TENSORFLOW = "TensorFlow's own functions, from here on: on the TensorFlow backend only"
+NO_MODELS = (".npy", ".npz", ".json", ".txt", ".png", ".xlsx", ".csv", ".keras")  # what other things save, or is right
+SESSIONS = ("Session", "ConfigProto", "get_session", "set_session", "global_variables_initializer", "placeholder")
+
+
+def port_rest(script: Script) -> None:
+    """Changes by rule and names by hand, in everything but imports."""
+    replaced = _adversaries(script)
+    for node in script.nodes(ast.Call):
+        if not any(node in inside for inside in replaced):
+            _call(script, node)
+    _file_names(script)
+    _scalar_losses(script)
+    for node in script.nodes(ast.Attribute):
+        if not any(node in inside for inside in replaced):
+            _attribute(script, node)
+
+
+def _adversaries(script: Script) -> list[set[ast.AST]]:
+    """bert4keras' scripts against adversaries carry a function that replaces Keras 2's own; here it is imported."""
+    gone = []
+    for node in script.nodes(ast.FunctionDef):
+        inside = set(ast.walk(node))
+        if node.name in ADVERSARIES and "train_function" in {getattr(inner, "attr", "") for inner in inside}:
+            script.rewrite(node, f"from {ADVERSARIES_HOME} import {node.name}")
+            script.note(node, RULE, f"{node.name} was Keras 2's train_function, here it is bert4x' own")
+            gone.append(inside)
+    return gone
+
+
+def _call(script: Script, node: ast.Call) -> None:
+    method = getattr(node.func, "attr", None)
+    name = method or getattr(node.func, "id", "")
+    keywords = {keyword.arg: keyword for keyword in node.keywords}
+    if method in RENAMED_METHODS:
+        _method(script, node, RENAMED_METHODS[method])
+        told = [keyword for keyword in WORKERS if keyword in keywords]
+        if told:
+            script.note(node, HAND, f"Keras 3's {RENAMED_METHODS[method]} takes no {', '.join(told)}: delete")
+    if "lr" in keywords and (OPTIMIZER.search(name) or name in _extended(script)):
+        script.replace(keywords["lr"], "lr", "learning_rate")
+        script.note(node, RULE, "lr is learning_rate")
+    if "decay" in keywords and OPTIMIZER.search(name):
+        script.note(node, HAND, "decay: give a schedule, such as extend_with_piecewise_linear_lr, instead")
+    if name == "multi_gpu_model":
+        script.note(node, HAND, "multi_gpu_model: see Several devices in the documentation, or tf.distribute")
+
+
+def _extended(script: Script) -> set[str]:
+    """Names of optimizers that the script made by extend_with_..."""
+    return {
+        target.id
+        for node in script.nodes(ast.Assign)
+        if isinstance(node.value, ast.Call) and "extend_with_" in script.text(node.value.func)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _method(script: Script, node: ast.Call, new: str) -> None:
+    old = node.func.attr
+    end = script.span(node.func)[1]
+    script.put(end - len(old), end, new, node)
+    script.note(node, RULE, f"{old} is {new}")
+
+
+def _file_names(script: Script) -> None:
+    """Keras 3 wants weights in files named *.weights.h5, and models in *.keras: such names are changed wherever they
+    occur.
+    """
+    saved, models = set(), set()
+    for node in script.nodes(ast.Call):
+        method, path = getattr(node.func, "attr", None), node.args[0] if node.args else None
+        if path is None or method not in ("save_weights", "load_weights", "save"):
+            continue
+        name = _text_of(script, path)
+        if method == "save":
+            models |= {name} if name and not name.endswith(NO_MODELS) else set()
+        elif name is None:
+            script.note(node, LOOK, f"the name of the file must end in {WEIGHTS}")
+        elif method == "save_weights":
+            saved.add(name)
+        elif name.endswith((".h5", ".hdf5")) and not name.endswith(WEIGHTS) and name not in saved:
+            script.note(node, LOOK, "a file that Keras 2 saved loads into the same model of bert4x")
+    for node in script.nodes(ast.Constant):
+        value = node.value
+        if not isinstance(value, str) or "\n" in value:
+            continue
+        if (value in saved or value.endswith(".weights")) and not value.endswith(WEIGHTS):
+            _rename(script, node, re.sub(r"(\.weights|\.h5|\.hdf5|\.ckpt)?$", WEIGHTS, value, count=1))
+        elif value in models and not value.endswith(".keras"):
+            _rename(script, node, re.sub(r"(\.model|\.h5|\.hdf5)?$", ".keras", value, count=1))
+
+
+def _text_of(script: Script, node: ast.AST) -> str | None:
+    """The text of a constant, or of a name to which one is assigned."""
+    if isinstance(node, ast.Name):
+        values = [found.value for found in script.nodes(ast.Assign) if node.id in map(script.text, found.targets)]
+        node = values[0] if len(values) == 1 else node
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _rename(script: Script, node: ast.Constant, new: str) -> None:
+    """Puts the new end of a file's name into a text."""
+    written, ending = script.text(node), WEIGHTS if new.endswith(WEIGHTS) else ".keras"
+    same = next((i for i, (a, b) in enumerate(zip(node.value, new, strict=False)) if a != b), len(node.value))
+    old = node.value[same:]
+    quotes = 3 if written.endswith(("'''", '"""')) else 1
+    if isinstance(script.parents.get(node), ast.JoinedStr) or not written[:-quotes].endswith(old):
+        script.note(node, HAND, f"the name of the file must end in {ending}")
+        return
+    stop = script.span(node)[1] - quotes
+    script.put(stop - len(old.encode()), stop, new[same:], node)
+    script.note(node, RULE, f"Keras 3 wants {ending}")
+
+
+def _scalar_losses(script: Script) -> None:
+    """Layers that compute a loss, under whose name a dict has what becomes of it: Keras 3 takes no scalars there."""
+    keys = {getattr(key, "value", None) for node in script.nodes(ast.Dict) for key in node.keys}
+    functions = {
+        node.args[0].id
+        for node in script.nodes(ast.Call)
+        if getattr(node.func, "id", getattr(node.func, "attr", None)) == "Lambda" and node.args
+        if isinstance(node.args[0], ast.Name)
+        if any(k.arg == "name" and getattr(k.value, "value", None) in keys for k in node.keywords)
+    }
+    for function in script.nodes(ast.FunctionDef):
+        for node in ast.walk(function) if function.name in functions and "K" in script.bound else ():
+            if isinstance(node, ast.Return) and node.value is not None:
+                script.rewrite(node.value, f"K.reshape({script.text(node.value)}, (1,))")
+                script.note(node, RULE, "Keras 3 wants an axis in the output of a layer whose name is that of a loss")
+
+
+def _attribute(script: Script, node: ast.Attribute) -> None:
+    root = getattr(node.value, "id", None)
+    if root == "tf" and node.attr == "keras":
+        if "keras" in script.bound:
+            script.rewrite(node, "keras")
+            script.note(node, RULE, "tf.keras is keras")
+        else:
+            script.note(node, HAND, "tf.keras: write keras, and import it")
+    elif node.attr in SESSIONS and root in ("tf", "K"):
+        script.note(node, HAND, f"{root}.{node.attr}: there are no sessions any more; delete")
+    elif root == "tf" and not any(note.text == TENSORFLOW for note in script.notes):
+        script.note(node, LOOK, TENSORFLOW)
+    elif root == "K" and node.attr in ("gradients", "function"):
+        script.note(node, LOOK, f"K.{node.attr} runs on the TensorFlow backend only")
+    elif node.attr in PRIVATE:
+        script.note(node, HAND, f"Keras 3 has no {node.attr}; see Training in the documentation")
+    elif node.attr == "get_output_at" and isinstance(script.parents.get(node), ast.Call):
+        script.note(node, LOOK, "get_output_at is there for layers of bert4x, not for those of Keras")
