@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bert4x.generation.options import GenerationOptions
     from bert4x.models.build import build_transformer_model, load
     from bert4x.tasks.comparison import verify
+    from bert4x.tasks.embedder import embedder
     from bert4x.tasks.fill_mask import fill_mask
     from bert4x.tasks.pipelines import pipeline, task
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
@@ -32,6 +33,7 @@ _HOME = {
     "load": "bert4x.models.build",
     "distribution": "bert4x.devices",
     "fill_mask": "bert4x.tasks.fill_mask",
+    "embedder": "bert4x.tasks.embedder",
     "pipeline": "bert4x.tasks.pipelines",
     "task": "bert4x.tasks.pipelines",
     "convert": "bert4x.checkpoints.convert",
@@ -67,6 +69,7 @@ __all__ = [
     "convert",
     "default_model",
     "distribution",
+    "embedder",
     "export",
     "fill_mask",
     "inspect",

@@ -183,6 +183,7 @@ def save(
     *,
     head: HeldHead | None = None,
     drop_head: bool = False,
+    beside: Callable[[Path], None] = lambda folder: None,
     **options,
 ) -> Path:
     """Writes a model made by `load` or `build_transformer_model`, or a task with its head, as a checkpoint of any
@@ -194,6 +195,7 @@ def save(
     Args:
         head: of a task, to be written beside the model.
         drop_head: leave behind what the format has no room for: a task's head, new variables of the model.
+        beside: writes more files into the folder.
     Raises: ConversionError when the format cannot express the model, or has no room for all of it; ConfigError for a
     subclass of a backbone without a name of its own.
     """
@@ -224,6 +226,7 @@ def save(
         write_config(folder, format, whole.config, whole.ours, whole.architecture)
         if model.tokenizer is not None:
             save_over(target, model.tokenizer, folder)
+        beside(folder)
     return target
 
 

@@ -8,14 +8,16 @@ from bert4x.json_files import check_kinds, read_json, shown
 
 FILE = "task.json"
 # What task.json may say: the kinds of its settings, and which of them may be null.
-NUMBERS = ("dropout", "lr_multiplier", "start_threshold", "end_threshold")
+NUMBERS = ("dropout", "lr_multiplier", "start_threshold", "end_threshold", "scale")
 INTEGERS = ("maxlen", "head_size", "stride", "longest_answer", "longest_question", "max_target", "num_beams")
 KINDS = {
-    **dict.fromkeys(("labels", "tags", "schema"), (list,)),
+    **dict.fromkeys(("labels", "tags", "schema", "steps", "dimensions"), (list,)),
     **dict.fromkeys(NUMBERS, (int, float)),
     **dict.fromkeys(INTEGERS, (int,)),
-    **dict.fromkeys(("multi_label", "pooler"), (bool,)),
-    **dict.fromkeys(("method", "long", "problem_type"), (str,)),
+    **dict.fromkeys(("multi_label", "pooler", "include_prompt", "lower_case"), (bool,)),
+    **dict.fromkeys(("method", "long", "problem_type", "default_prompt", "similarity_name"), (str,)),
+    "pooling": (str, list),
+    "prompts": (dict,),
 }
 NULLABLE = ("labels", "tags", "problem_type", "pooler", "stride")
 MAX_SETTING = 1 << 20

@@ -29,6 +29,7 @@ TASK_OUTPUTS = {
     "gplinker": ("entity_scores", "head_scores", "tail_scores"),
     "reading-comprehension": ("scores",),
     "seq2seq": ("logits",),
+    "sentence-embedding": ("sentence_embedding",),
 }
 SHAPES = ((1, 9), (3, 17), (2, 64), (2, 128))  # of the batches to compare on: rows, tokens
 HIDDEN = 1e4  # what is beyond stands for "never", as the scores of padding do
@@ -201,6 +202,8 @@ class Forward(keras.Model):
                 shape = (rows, *(length if size is None else size for size in tensor.shape[1:]))
                 if name == "segment_ids":
                     values = real & (np.arange(length) >= draw.integers(1, lengths + 1)[:, None]) & (segments > 1)
+                elif name == "pooling_mask":
+                    values = real
                 elif name == "position_ids":
                     values = np.broadcast_to(np.arange(length), shape)
                 elif name in ("token_ids", "target_ids"):

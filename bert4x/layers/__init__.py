@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bert4x.layers.ffn import FeedForward
     from bert4x.layers.norm import LayerNorm, RMSNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
+    from bert4x.layers.pooling import Pooling
     from bert4x.layers.positions import (
         DynamicRotary,
         LinearRotary,
@@ -41,6 +42,7 @@ _HOME = {
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.norm": "LayerNorm RMSNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
+    "bert4x.layers.pooling": "Pooling",
     "bert4x.layers.positions": "DynamicRotary LinearRotary Positions RelativeBias RelativeVectors Rotary YarnRotary",
     "bert4x.layers.visibility": "Visibility",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "LoadsWeights",
     "MaximumEntropyMarkovModel",
     "MultiHeadAttention",
+    "Pooling",
     "PositionEmbedding",
     "Positions",
     "RMSNorm",

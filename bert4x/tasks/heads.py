@@ -11,6 +11,7 @@ import numpy as np
 
 from bert4x.checkpoints.heads import HeldHead
 from bert4x.checkpoints.opening import open_checkpoint
+from bert4x.checkpoints.sentence_vectors import are_sentence_vectors, read_settings
 from bert4x.checkpoints.task_file import FILE, read_task_file
 from bert4x.checkpoints.weights import check_finite
 from bert4x.errors import Bert4xError, CheckpointNotFoundError, CorruptFileError, TensorMismatchError
@@ -24,6 +25,8 @@ def read_task(folder: str | os.PathLike, config=None) -> tuple[str, dict]:
     path = Path(folder).expanduser()
     if (path / FILE).is_file():
         return read_task_file(path / FILE)
+    if are_sentence_vectors(path):
+        return "sentence-embedding", read_settings(path)
     if path.is_dir() and not any(path.iterdir()):
         raise CheckpointNotFoundError(f"{path / FILE} does not exist; expected the folder of a trained task")
     head = open_checkpoint(folder, config).head

@@ -16,6 +16,7 @@ TASKS = {
     "gplinker": "gplinker.GPLinker",
     "reading-comprehension": "reading_comprehension.ReadingComprehension",
     "seq2seq": "seq2seq.Seq2Seq",
+    "sentence-embedding": "sentence_embedding.SentenceEmbedding",
 }
 # What pretraining is enough for: name -> class, and how its model is loaded.
 PRETRAINED = {

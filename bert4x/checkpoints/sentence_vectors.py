@@ -1,0 +1,222 @@
+"""What makes one vector of an encoder's hidden states, as a folder of sentence-transformers says it (versions 2 to 6).
+
+modules.json lists the steps, each with the folder of its settings; both spellings of these are read, the older one,
+which all versions read, is written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert4x.checkpoints.files import locate
+from bert4x.checkpoints.formats.safetensors_file import write_safetensors
+from bert4x.checkpoints.tensors import LazyTensor, atomic_write
+from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, UnknownOptionError, nearest
+from bert4x.json_files import check_kinds, parse_json, read_json, shown
+
+MODULES = "modules.json"
+POOLING = {  # ways to pool -> their older keys; several are joined in this order
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+ACTIVATIONS = {"torch.nn.modules.activation.Tanh": "tanh", "torch.nn.modules.linear.Identity": "linear"}
+ACTIVATIONS |= {"torch.nn.modules.activation.GELU": "gelu", "torch.nn.modules.activation.ReLU": "relu"}
+ACTIVATIONS |= {"torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.activation.Sigmoid": "sigmoid"}
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+TYPES = "sentence_transformers.models."
+LONGEST = 512  # tokens of a text, where the model takes more and nobody says
+
+
+def are_sentence_vectors(folder: Path) -> bool:
+    """Whether a folder is one of sentence-transformers."""
+    return (Path(folder) / MODULES).is_file()
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings of `bert4x.tasks.sentence_embedding.SentenceEmbedding` that a folder of sentence-transformers says.
+
+    Raises: CorruptFileError for files that say no settings, or other steps than an encoder, pooling, dense layers
+        and normalisation; CheckpointNotFoundError for a step whose folder is not there.
+    """
+    steps = modules(folder)
+    settings: dict[str, Any] = {"pooling": ["mean"], "steps": []}
+    for kind, place in steps[1:]:
+        if kind == "Pooling":
+            settings |= pooling(place)
+        elif kind == "Dense":
+            settings["steps"].append(dense(place))
+        elif kind == "Normalize":
+            settings["steps"].append({"kind": "normalize"})
+    said = first(folder, steps[0][1], "sentence_bert_config.json", {"max_seq_length": (int,), "do_lower_case": (bool,)})
+    if said.get("max_seq_length"):
+        settings["maxlen"] = said["max_seq_length"]
+    if said.get("do_lower_case"):
+        settings["lower_case"] = True
+    kinds = {"prompts": (dict,), "default_prompt_name": (str,), "similarity_fn_name": (str,)}
+    said = first(folder, folder, "config_sentence_transformers.json", kinds)
+    settings["prompts"] = {str(name): str(text) for name, text in (said.get("prompts") or {}).items()}
+    settings["default_prompt"] = said.get("default_prompt_name") or ""
+    settings["similarity_name"] = said.get("similarity_fn_name") or "cosine"
+    return settings
+
+
+def modules(folder: Path) -> list[tuple[str, Path]]:
+    """The steps, in order: the last word of each one's type, and its folder. Raises: see `read_settings`."""
+    path = folder / MODULES
+    listed = parse_json(b'{"modules":' + path.read_bytes() + b"}", str(path))["modules"]
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise CorruptFileError(f"{path} holds no list of modules")
+    found = []
+    for one in listed:
+        check_kinds(one, {"type": (str,), "path": (str,)}, str(path))
+        kind, place = str(one.get("type")).rpartition(".")[2], folder / (one.get("path") or "")
+        if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout") or (kind == "Transformer") == bool(
+            found
+        ):
+            raise CorruptFileError(
+                f"{path}: the step {shown(one.get('type'))} is not known here; expected a Transformer, then Pooling, "
+                "Dense or Normalize"
+            )
+        if not place.resolve().is_relative_to(folder.resolve()):
+            raise CorruptFileError(f"{path}: the folder {shown(one.get('path'))} lies outside")
+        if kind in ("Pooling", "Dense") and not place.is_dir():
+            raise CheckpointNotFoundError(f"{path} names the folder {one.get('path')!r}, which is not there")
+        found.append((kind, place))
+    if not found:
+        raise CorruptFileError(f"{path} lists no modules")
+    return found
+
+
+def first(folder: Path, other: Path, name: str, kinds: dict) -> dict[str, Any]:
+    """A JSON file of either folder, or nothing. Raises: CorruptFileError"""
+    for place in (other / name, folder / name):
+        if place.is_file():
+            said = read_json(place)
+            check_kinds(said, kinds, str(place))
+            return said
+    return {}
+
+
+def pooling(place: Path) -> dict[str, Any]:
+    """How hidden states are pooled, by a step's config.json. Raises: CorruptFileError"""
+    path = place / "config.json"
+    said = read_json(path)
+    given = said.get("pooling_mode")
+    ways = [given] if isinstance(given, str) else given
+    if ways is None:
+        unknown = [key for key in said if key.startswith("pooling_mode") and key not in POOLING.values() and said[key]]
+        if unknown:
+            raise CorruptFileError(f"{path} says {unknown[0]}, a way to pool that is not known here")
+        ways = [way for way, key in POOLING.items() if said.get(key)] or ["mean"]
+    try:
+        return {"pooling": checked_pooling(ways)} | (
+            {"include_prompt": False} if said.get("include_prompt") is False else {}
+        )
+    except UnknownOptionError as error:
+        raise CorruptFileError(f"{path}: {error}") from None
+
+
+def checked_pooling(ways: str | Sequence[str]) -> list[str]:
+    """Ways to pool, as a list. Raises: UnknownOptionError for one that is not known."""
+    ways = [ways] if isinstance(ways, str) else list(ways)
+    for way in ways:
+        if way not in POOLING:
+            raise UnknownOptionError(f"no pooling {way!r}; {nearest(str(way), POOLING)}")
+    if not ways:
+        raise UnknownOptionError(f"pooling names no way; expected some of {', '.join(POOLING)}")
+    return ways
+
+
+def dense(place: Path) -> dict[str, Any]:
+    """A dense layer after pooling, by its config.json. Raises: CorruptFileError"""
+    path = place / "config.json"
+    said = read_json(path)
+    check_kinds(said, {"in_features": (int,), "out_features": (int,), "bias": (bool,)}, str(path))
+    activation = said.get("activation_function") or "torch.nn.modules.activation.Tanh"
+    if activation not in ACTIVATIONS or said.get("use_residual") or type(said.get("out_features")) is not int:
+        raise CorruptFileError(
+            f"{path}: a layer of activation {shown(activation)}, out_features {shown(said.get('out_features'))}, "
+            f"use_residual {shown(said.get('use_residual'))}; expected one of {', '.join(ACTIVATIONS.values())}, "
+            "without residual"
+        )
+    bias = said.get("bias", True)
+    return {"kind": "dense", "units": said["out_features"], "bias": bias, "activation": ACTIVATIONS[activation]}
+
+
+def read_tensors(folder: Path) -> dict[str, LazyTensor]:
+    """The weights of the dense layers, by our paths: `Vector-Dense-0/kernel` ... Raises: the errors of reading."""
+    ours = {}
+    places = [place for kind, place in modules(folder) if kind == "Dense"]
+    for number, place in enumerate(places):
+        for name, tensor in locate(place).read().items():
+            path = f"Vector-Dense-{number}/{'kernel' if name == 'linear.weight' else name.removeprefix('linear.')}"
+            ours[path] = turned(tensor, path) if name == "linear.weight" else replace(tensor, name=path)
+    return ours
+
+
+def turned(tensor: LazyTensor, name: str) -> LazyTensor:
+    """A matrix with its axes exchanged."""
+    return LazyTensor(name, tensor.shape[::-1], tensor.dtype, lambda: np.ascontiguousarray(tensor.read().T))
+
+
+def write_settings(folder: Path, settings: dict[str, Any], tensors: dict[str, LazyTensor], size: int) -> None:
+    """Writes what `read_settings` and `read_tensors` read, beside an encoder of hidden states of `size` numbers.
+
+    Raises: ConversionError for an activation that sentence-transformers has no name for.
+    """
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    listed = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    ways = settings["pooling"]
+    put(folder / "1_Pooling" / "config.json", {
+        "word_embedding_dimension": size,
+        **{key: way in ways for way, key in POOLING.items()},
+        "include_prompt": settings.get("include_prompt", True),
+    })  # fmt: skip
+    if ways != [way for way in POOLING if way in ways]:
+        raise ConversionError(f"pooling {ways}; sentence-transformers joins these in the order {', '.join(POOLING)}")
+    size, dense_layers = size * len(ways), 0
+    for step in settings["steps"]:
+        place = f"{len(listed)}_{step['kind'].capitalize()}"
+        listed.append((step["kind"].capitalize(), place))
+        if step["kind"] == "normalize":
+            put(folder / place / "config.json", {})
+            continue
+        if step["activation"] not in names:
+            raise ConversionError(
+                f"sentence-transformers has no activation {step['activation']!r}; use format 'bert4x'"
+            )
+        said = {"in_features": size, "out_features": step["units"], "bias": step["bias"]}
+        put(folder / place / "config.json", said | {"activation_function": names[step["activation"]]})
+        prefix = f"Vector-Dense-{dense_layers}/"
+        held = {path.removeprefix(prefix): tensor for path, tensor in tensors.items() if path.startswith(prefix)}
+        theirs = [turned(held["kernel"], "linear.weight")]
+        theirs += [replace(held["bias"], name="linear.bias")] if "bias" in held else []
+        write_safetensors(folder / place / "model.safetensors", theirs)
+        size, dense_layers = step["units"], dense_layers + 1
+    put(folder / "sentence_bert_config.json", {
+        "max_seq_length": settings["maxlen"], "do_lower_case": bool(settings.get("lower_case")),
+    })  # fmt: skip
+    put(folder / "config_sentence_transformers.json", {
+        "prompts": settings["prompts"],
+        "default_prompt_name": settings["default_prompt"] or None,
+        "similarity_fn_name": settings["similarity_name"],
+    })  # fmt: skip
+    put(folder / MODULES, [
+        {"idx": i, "name": str(i), "path": place, "type": TYPES + kind} for i, (kind, place) in enumerate(listed)
+    ])  # fmt: skip
+
+
+def put(path: Path, value) -> None:
+    """Writes JSON into a file whose folder is made."""
+    import json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,68 @@
+"""One vector of a text's hidden states."""
+
+import keras
+from keras import ops
+
+from bert4x.layers.base import Layer
+
+LEAST = 1e-9  # of a sum that is divided by
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class Pooling(Layer):
+    """The hidden states of a text as one vector: of several ways, their vectors are joined.
+
+    Source: sentence-transformers (Reimers and Gurevych 2019, arXiv 1908.10084); the weighted mean, by 1, 2, 3 ..., is
+    that of Muennighoff 2022 (arXiv 2202.08904).
+
+    Args:
+        ways: of "cls" (the first token that counts), "max", "mean", "mean_sqrt_len_tokens" (the sum over the square
+            root of the length), "weightedmean" and "lasttoken".
+    Shape: hidden states (B, T, D), and which tokens count, (B, T) of 1 and 0 -> (B, D * ways), in float32
+    """
+
+    settings = ("ways",)
+
+    def __init__(self, ways=("mean",), **kwargs):
+        super().__init__(**kwargs)
+        self.ways = list(ways)
+
+    def call(self, inputs, mask=None):
+        hidden, counts = inputs
+        hidden, counts = ops.cast(hidden, "float32"), ops.cast(counts, "float32")
+        return ops.concatenate([getattr(self, way)(hidden, counts) for way in self.ways], axis=-1)
+
+    def cls(self, hidden, counts):
+        return at(hidden, ops.argmax(counts, axis=1))
+
+    def max(self, hidden, counts):
+        return ops.max(hidden - (1 - counts[..., None]) * 1e9, axis=1)
+
+    def mean(self, hidden, counts):
+        return weighted(hidden, counts) / ops.maximum(ops.sum(counts, axis=1, keepdims=True), LEAST)
+
+    def mean_sqrt_len_tokens(self, hidden, counts):
+        return weighted(hidden, counts) / ops.sqrt(ops.maximum(ops.sum(counts, axis=1, keepdims=True), LEAST))
+
+    def weightedmean(self, hidden, counts):
+        return self.mean(hidden, counts * ops.arange(1, ops.shape(counts)[1] + 1, dtype="float32"))
+
+    def lasttoken(self, hidden, counts):
+        return at(hidden, ops.argmax(counts * ops.arange(1, ops.shape(counts)[1] + 1, dtype="float32"), axis=1))
+
+    def compute_output_spec(self, inputs, mask=None):
+        hidden = inputs[0]
+        return self.symbolic((hidden.shape[0], hidden.shape[-1] * len(self.ways)), "float32")
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+def at(hidden, places):
+    """The vector of each row at its place. Shape: (B, T, D), (B,) -> (B, D)"""
+    return ops.take_along_axis(hidden, places[:, None, None], axis=1)[:, 0]
+
+
+def weighted(hidden, weights):
+    """The weighted sum over tokens. Shape: (B, T, D), (B, T) -> (B, D)"""
+    return ops.matmul(weights[:, None, :], hidden)[:, 0]

@@ -1,0 +1,82 @@
+"""How well sentence vectors agree with people: correlations of similarity with grades, and ranks of what is right."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bert4x.errors import InputError
+
+
+def sts(similarities: Sequence[float], grades: Sequence[float]) -> dict[str, float]:
+    """The correlations of similarities and grades: by ranks (Spearman, equal values at their mean rank), and Pearson's.
+
+    Shape: (N,), (N,)
+    Raises: InputError for two lengths, less than two pairs, or values that are all the same.
+    """
+    a, b = np.asarray(similarities, "float64"), np.asarray(grades, "float64")
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise InputError(
+            f"similarities of shape {a.shape}, grades of shape {b.shape}; expected (N,) twice, N at least 2"
+        )
+    if not np.isfinite(a).all() or not np.isfinite(b).all():
+        raise InputError("similarities or grades hold NaN or infinity")
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        raise InputError("all similarities, or all grades, are the same: there is no correlation")
+    return {"spearman": correlation(ranks(a), ranks(b)), "pearson": correlation(a, b)}
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's."""
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each, from 1; equal ones have their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def ranks_of_right(scores: np.ndarray) -> np.ndarray:
+    """The rank, from 1, of each row's right answer, which has the row's number; of equal scores it is the last.
+
+    Shape: (N, M) with M >= N -> (N,)
+    """
+    right = np.diagonal(scores)[:, None]
+    return (scores >= right).sum(axis=1)
+
+
+def retrieval(found: Sequence[Sequence], right: Sequence, k: int = 10) -> dict[str, float]:
+    """Means over queries of what a search of at least `k` texts found: recall@k, MRR@k (of the first right one), nDCG@k
+    (Järvelin and Kekäläinen 2002, with gains 2^grade - 1).
+
+    Args:
+        found: of each query, the names of texts, the nearest first.
+        right: of each query, the names of those that answer it; or a dict of grades, above 0 for those.
+    Raises: InputError for two lengths, and a query that nothing answers.
+    """
+    if len(found) != len(right) or not len(found):
+        raise InputError(f"{len(found)} queries, answers to {len(right)}; expected as many, at least one")
+    recalls, firsts, gains = [], [], []
+    for number, (names, answers) in enumerate(zip(found, right, strict=True)):
+        grades = dict(answers) if isinstance(answers, dict) else dict.fromkeys(answers, 1)
+        grades = {name: grade for name, grade in grades.items() if grade > 0}
+        if not grades:
+            raise InputError(f"query {number} has no right answer; leave it out")
+        names = list(dict.fromkeys(names))[:k]
+        hits = [rank for rank, name in enumerate(names, 1) if name in grades]
+        recalls.append(len(hits) / len(grades))
+        firsts.append(1 / hits[0] if hits else 0.0)
+        ideal = gain(sorted(grades.values(), reverse=True)[:k])
+        gains.append(gain([grades.get(name, 0) for name in names]) / ideal)
+    return {f"recall@{k}": mean(recalls), f"mrr@{k}": mean(firsts), f"ndcg@{k}": mean(gains)}
+
+
+def gain(grades: Sequence[float]) -> float:
+    """The discounted gain of grades in the order of ranks."""
+    return float(sum((2.0**grade - 1) / np.log2(rank + 1) for rank, grade in enumerate(grades, 1)))
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

@@ -1,0 +1,35 @@
+"""Whatever makes vectors of texts, by one name."""
+
+import os
+import warnings
+from pathlib import Path
+
+from bert4x.checkpoints import sentence_vectors
+from bert4x.checkpoints.task_file import FILE
+from bert4x.hub.names import local
+from bert4x.tasks.sentence_embedding import SentenceEmbedding
+
+
+def embedder(source: str | os.PathLike | None = None, **options) -> SentenceEmbedding:
+    """What makes vectors of texts: `embedder("BAAI/bge-small-zh-v1.5")(["今天天气很好", "..."])`, (N, D).
+
+    Args:
+        source: a folder of sentence-transformers, whose pooling, dense layers, normalisation, prompts and longest text
+            are obeyed; a run of ours; or any encoder, whose mean hidden state then is the vector, which is said. By
+            default the small model inside the package.
+        options: of `bert4x.load`, such as `dtype`, and settings of `SentenceEmbedding`, such as `pooling`.
+    Raises: the errors of `load`; CorruptFileError for settings that cannot be.
+    """
+    from bert4x.models.build import load
+
+    folder = None if source is None else Path(local(source)).expanduser()
+    if folder is not None and ((folder / FILE).is_file() or sentence_vectors.are_sentence_vectors(folder)):
+        return SentenceEmbedding.load(folder, **options)
+    settings = {name: options.pop(name) for name in ("maxlen", *SentenceEmbedding.settings) if name in options}
+    if "pooling" not in settings:
+        warnings.warn(
+            f"{source or 'the small model of the package'} says nothing of sentence vectors: the mean of its hidden "
+            "states is taken. Pass pooling= to say so, or another",
+            stacklevel=2,
+        )
+    return SentenceEmbedding(load(source, application="encoder", **options), **settings)
