@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert4x.errors import ConfigError
-from bert4x.tasks.readers import read_entities, read_labelled, read_pairs, read_squad, read_triples
+from bert4x.tasks.readers import read_compared, read_entities, read_labelled, read_pairs, read_squad, read_triples
 from bert4x.tasks.readers.columns import SOURCE, Column
 from bert4x.tasks.readers.files import Say, ending
 from bert4x.tasks.readers.json_rows import begins_with
@@ -121,5 +121,10 @@ FORMS = {
         ),
         sources,
         lambda source, target: {"source": source, "target": target},
+    ),
+    "sentence-embedding": Form(
+        lambda task, path, columns, say: read_compared(path, header=columns.header, say=say),
+        sources,
+        lambda text, vector: {"text": text, "vector": [round(float(x), 7) for x in vector]},
     ),
 }

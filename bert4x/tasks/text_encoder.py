@@ -46,6 +46,7 @@ class TextEncoder(Task):
         precision: str = "float32",
         ranges: np.ndarray | None = None,
         batch_tokens: int = BATCH_TOKENS,
+        batch_size: int | None = None,
         progress: bool = False,
     ) -> np.ndarray:
         """The vectors of texts, in their order; they are computed in that of their lengths.
@@ -55,7 +56,8 @@ class TextEncoder(Task):
             dimensions: only so many numbers of each, at length 1 again where the model normalises.
             precision: "float32", or a form that takes less room: "int8" (by `ranges`) or "binary"; see
                 `bert4x.tasks.vectors.packed`.
-            batch_tokens: how many are computed at a time, padding included: the memory that it takes.
+            batch_tokens: how many are computed at a time, padding included: the memory that it takes; `batch_size`: how
+                many texts at most.
             progress: show a bar.
 
         Shape: -> (N, D), of one text (D,)
@@ -71,7 +73,7 @@ class TextEncoder(Task):
         found = np.zeros((len(rows), self.size), "float32")
         bar, done = progress_bar(len(rows), what="encoding") if progress else None, 0
         try:
-            for places in self.batches([len(row) for row in rows], batch_tokens):
+            for places in self.batches([len(row) for row in rows], batch_tokens, batch_size):
                 found[places] = self.predict(self.model, self.arrays([rows[i] for i in places], skip=skip))
                 done += len(places)
                 if bar:
@@ -139,15 +141,16 @@ class TextEncoder(Task):
             )
         return [window.token_ids for window in windows]
 
-    def batches(self, lengths: Sequence[int], batch_tokens: int) -> Iterable[list[int]]:
-        """Which texts are computed together: those of similar length, as many as a number of tokens allows; the longest
-        first, so that too little memory is seen at once.
+    def batches(self, lengths: Sequence[int], batch_tokens: int, most: int | None = None) -> Iterable[list[int]]:
+        """Which texts are computed together: those of similar length, as many as a number of tokens allows, and at
+        `most` so many; the longest first, so that too little memory is seen at once.
         """
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         start = 0
         while start < len(order):
             width = padded_length(lengths[order[start]], self.config.max_position)
             count = 1 << (max(1, batch_tokens // width).bit_length() - 1)  # `predict` fills rows up to a power of 2
+            count = min(count, most or count)
             yield order[start : start + count]
             start += count
 

@@ -1,0 +1,93 @@
+"""The commands embed and similar: vectors of all texts of a file, and the texts that are nearest to one."""
+
+import itertools
+import sys
+from pathlib import Path
+
+from bert4x.errors import InputError
+
+PART = 4096  # texts that are read, sorted by length, and written together
+
+
+def add_commands(command) -> None:
+    """Adds them to a parser; `command(name, run, summary)` makes the parser of one."""
+    sub = command("embed", run_embed, "write the vectors of all texts of a file, as an array of NumPy")
+    sub.add_argument("input", metavar="IN", help="txt (a text a line), tsv, csv, jsonl or json")
+    sub.add_argument("output", metavar="OUT.npy", help="(N, D); is gone on with if it is there")
+    add_model(sub)
+    sub.add_argument("--prompt", metavar="NAME", help="the model's prompt to put before each text")
+    sub.add_argument("--dimensions", type=int, metavar="N", help="only the first N numbers of each vector")
+    sub.add_argument("--text-column", metavar="C", help="of the text (or source): its name, or number from 1")
+    sub = command("similar", run_similar, "the texts of a file that are nearest to a text")
+    sub.add_argument("text", metavar="TEXT", help='such as "怎么申请退款"')
+    sub.add_argument("corpus", metavar="CORPUS", help="txt (a text a line), tsv, csv, jsonl or json")
+    add_model(sub)
+    sub.add_argument("--vectors", metavar="FILE.npy", help="of the corpus, that embed wrote")
+    sub.add_argument("--top-k", type=int, default=5, metavar="N", help="how many (default: %(default)s)")
+
+
+def add_model(sub) -> None:
+    sub.add_argument("--model", metavar="MODEL", help="of sentence vectors, or an encoder: a folder or a name")
+    sub.add_argument(
+        "--batch-tokens", type=int, default=16384, metavar="N", help="computed at once (default: %(default)s)"
+    )
+
+
+def texts_of(path: str, column=None):
+    """The texts of a file, one after the other. Raises: DataError"""
+    from bert4x.tasks.readers.labelled import read_texts
+
+    say = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    return (text for (text,) in read_texts(path, text_column=column, say=say))
+
+
+def run_embed(options) -> int:
+    """Writes the vectors, in the order of the texts, a part at a time."""
+    from bert4x.cli.predict import progress
+    from bert4x.tasks.embedder import embedder
+    from bert4x.tasks.file_answers import alone, fingerprint
+    from bert4x.tasks.vector_files import VectorFile
+
+    path = Path(options.output)
+    if path.suffix != ".npy":
+        raise InputError(f"{path}: expected the name of a file that ends in .npy")
+    total = sum(1 for _ in texts_of(options.input, options.text_column))
+    if not total:
+        raise InputError(f"{options.input} holds no texts")
+    encode = embedder(options.model)
+    size = encode.beginning(options.dimensions)
+    made_of = {
+        "input": fingerprint(Path(options.input)),
+        "model": fingerprint(Path(options.model)) if options.model else "the small model",
+        "options": {"prompt": options.prompt, "dimensions": size, "text_column": options.text_column},
+    }
+    with alone(path), VectorFile(path, made_of, total, size) as file:
+        if 0 < file.done < total:
+            print(f"going on with {path} after {file.done:,} of {total:,} vectors", file=sys.stderr)
+        rest = itertools.islice(texts_of(options.input, options.text_column), file.done, None)
+        with progress(total, file.done) as observe:
+            while some := list(itertools.islice(rest, PART)):
+                file.add(encode(some, options.prompt, dimensions=size, batch_tokens=options.batch_tokens))
+                observe(len(some))
+    print(f"{total:,} vectors of {size} numbers in {path}", file=sys.stderr)
+    return 0
+
+
+def run_similar(options) -> int:
+    """Prints the nearest texts, each with how similar it is."""
+    import numpy as np
+
+    from bert4x.tasks.embedder import embedder
+
+    corpus = list(texts_of(options.corpus))
+    if not corpus:
+        raise InputError(f"{options.corpus} holds no texts")
+    encode = embedder(options.model)
+    vectors = corpus
+    if options.vectors:
+        vectors = np.load(options.vectors, mmap_mode="r", allow_pickle=False)
+        if len(vectors) != len(corpus):
+            raise InputError(f"{options.vectors} has {len(vectors)} vectors, {options.corpus} {len(corpus)} texts")
+    for index, score in encode.search(options.text, vectors, options.top_k, batch_tokens=options.batch_tokens):
+        print(f"{score:.4f}  {corpus[index]}")
+    return 0

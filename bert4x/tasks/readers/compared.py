@@ -1,0 +1,99 @@
+"""Texts that are compared with each other, for sentence vectors: with a grade, with an answer, or alone."""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+from bert4x.errors import DataError, InputError, nearest
+from bert4x.tasks.readers.files import Say
+from bert4x.tasks.readers.json_rows import is_json, json_objects
+from bert4x.tasks.readers.labelled import not_empty, read_labelled, read_texts
+from bert4x.tasks.readers.table import Source
+
+ENTAILED, CONTRADICTED = "entailment", "contradiction"
+
+
+def read_compared(
+    source: Source, kind: str = "grades", *, wrong: int = 0, header: bool | None = None, say: Say | None = None
+) -> list[tuple]:
+    """Rows for `bert4x.tasks.sentence_embedding.SentenceEmbedding`.
+
+    Args:
+        kind: "grades": (text, text, number), from columns; higher is nearer. "answers": (text, text that answers it,
+            wrong answers ...), from JSON lines {"query": text, "pos": [texts], "neg": [texts]}, from two columns of
+            text, or from pairs labelled entailment, neutral and contradiction. "texts": (text,), a text in each line.
+        wrong: of "answers", how many wrong ones each row has; rows with less are left out, which is said.
+    Raises: DataError, with file and row.
+    """
+    readers = {"grades": grades, "answers": answers, "texts": texts}
+    if kind not in readers:
+        raise InputError(f"no kind of rows {kind!r}; {nearest(str(kind), readers)}")
+    return not_empty(readers[kind](source, wrong, header, say), source)
+
+
+def grades(source, wrong, header, say) -> list[tuple]:
+    rows = read_labelled(source, texts=2, header=header, say=say)
+    return [(first, second, grade(value, f"{source}, row {i}")) for i, (first, second, value) in enumerate(rows, 1)]
+
+
+def grade(value: str, where: str) -> float:
+    """A grade as a number. Raises: DataError"""
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if number != number:
+        raise DataError(f"{where}: found the grade {value!r:.40}; expected a number: higher is nearer")
+    return number
+
+
+def texts(source, wrong, header, say) -> list[tuple]:
+    return list(read_texts(source, header=header, say=say))
+
+
+def answers(source, wrong, header, say) -> list[tuple]:
+    if isinstance(source, str | os.PathLike) and is_json(source):
+        return enough(json_answers(source, wrong), wrong, source, say)
+    pairs = list(read_texts(source, 2, header=header, say=say))
+    try:
+        labelled = read_labelled(source, texts=2, header=header, say=lambda text: None)
+    except DataError:
+        labelled = []
+    if labelled and {row[2] for row in labelled} >= {ENTAILED, CONTRADICTED}:
+        return enough(of_inference(labelled, wrong), wrong, source, say)
+    return enough(iter(pairs), wrong, source, say)
+
+
+def json_answers(source, wrong: int) -> Iterator[tuple]:
+    """A row for each right answer: (query, answer, wrong ones ...)."""
+    for where, row in json_objects(source):
+        query, right, others = row.get("query"), row.get("pos"), row.get("neg") or []
+        right, others = ([one] if isinstance(one, str) else one for one in (right, others))
+        said = [
+            query,
+            *(right if isinstance(right, list) else [None]),
+            *(others if isinstance(others, list) else [None]),
+        ]
+        if not all(isinstance(text, str) for text in said) or len(said) < 2:
+            raise DataError(f'{where}: expected {{"query": text, "pos": [texts], "neg": [texts]}}')
+        for answer in right:
+            yield (query, answer, *others[:wrong])
+
+
+def of_inference(rows: list[tuple], wrong: int) -> Iterator[tuple]:
+    """Of pairs of a premise and a hypothesis: what is entailed answers it, what contradicts it is wrong."""
+    for premise, some in itertools.groupby(rows, lambda row: row[0]):  # they stand together in the file
+        some = list(some)
+        right = [row[1] for row in some if row[2] == ENTAILED]
+        others = [row[1] for row in some if row[2] == CONTRADICTED]
+        for answer in right:
+            yield (premise, answer, *others[:wrong])
+
+
+def enough(rows: Iterator[tuple], wrong: int, source, say: Say | None) -> list[tuple]:
+    """The rows that have as many wrong answers as are wanted; how many have not, is said."""
+    rows = list(rows)
+    kept = [row for row in rows if len(row) == 2 + wrong]
+    if len(kept) < len(rows) and say:
+        say(f"{source}: {len(rows) - len(kept):,} of {len(rows):,} rows have less than {wrong} wrong answers; left out")
+    return kept

@@ -1,0 +1,355 @@
+"""Sentence vectors: as sentence-transformers gives them, from its folders and to them; search, losses, scores."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import write_tiny
+
+import bert4x
+from bert4x.cli import main
+from bert4x.errors import ConfigError, CorruptFileError, DataError, InputError, RunError, UnknownOptionError
+from bert4x.layers import Pooling
+from bert4x.metrics import retrieval, sts
+from bert4x.tasks import vectors as v
+from bert4x.tasks.readers import read_compared
+from bert4x.tasks.sentence_embedding import SentenceEmbedding
+from bert4x.training import contrastive
+
+TEXTS = ["今天天气很好。", "床前明月光", "我们去公园散步吧，低头思故乡", "a"]
+DENSE = {"kind": "dense", "units": 6, "bias": True, "activation": "tanh"}
+NORMALIZE = {"kind": "normalize"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("vectors") / "encoder")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder):
+    prompts = {"query": "我们", "passage": "a"}
+    return bert4x.embedder(folder, pooling=["cls", "mean"], steps=[DENSE, NORMALIZE], prompts=prompts, maxlen=16)
+
+
+def as_told(way, hidden, counts):
+    """One way to pool, written from sentence-transformers' description. Shape: (B, T, D), (B, T) -> (B, D)"""
+    rows = []
+    for states, real in zip(hidden, counts.astype(bool), strict=True):
+        places, states = 1 + np.flatnonzero(real), states[real]
+        rows.append({
+            "cls": states[0], "lasttoken": states[-1], "max": states.max(0), "mean": states.mean(0),
+            "mean_sqrt_len_tokens": states.sum(0) / len(states) ** 0.5,
+            "weightedmean": (places[:, None] * states).sum(0) / places.sum(),
+        }[way])  # fmt: skip
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("way", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
+def test_ways_to_pool(way):
+    hidden = np.random.default_rng(0).standard_normal((3, 5, 4)).astype("float32") - 3
+    counts = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 1, 0, 0]], "int32")
+    found = keras.ops.convert_to_numpy(Pooling([way, "mean"])([hidden, counts]))
+    np.testing.assert_allclose(found[:, :4], as_told(way, hidden, counts), atol=1e-6)
+    np.testing.assert_allclose(found[:, 4:], as_told("mean", hidden, counts), atol=1e-6)
+
+
+def test_there_and_back(encoder, folder, tmp_path):
+    """The folder that sentence-transformers opens, and our own: the same vectors, weights bit for bit."""
+    expected = encoder(TEXTS, "query")
+    assert expected.shape == (4, 6)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
+    for format in ("hf", "bert4x"):
+        saved = encoder.save(tmp_path / format, format)
+        for again in (bert4x.embedder(saved), bert4x.pipeline("sentence-embedding", saved)):
+            np.testing.assert_array_equal(again(TEXTS, "query"), expected)
+            assert (again.maxlen, again.prompts) == (16, encoder.prompts)
+    listed = json.loads((tmp_path / "hf" / "modules.json").read_text())
+    assert [one["type"].rpartition(".")[2] for one in listed] == ["Transformer", "Pooling", "Dense", "Normalize"]
+    alone = bert4x.load(tmp_path / "hf")
+    assert np.array_equal(alone.get_weights()[0], bert4x.load(folder).get_weights()[0])
+
+
+def test_the_library_itself(encoder, tmp_path):
+    library = pytest.importorskip("sentence_transformers", reason="compares with sentence-transformers")
+    theirs = library.SentenceTransformer(str(encoder.save(tmp_path / "saved")), device="cpu")
+    np.testing.assert_allclose(theirs.encode(TEXTS), encoder(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(theirs.encode(TEXTS, prompt_name="query"), encoder(TEXTS, "query"), atol=1e-5)
+
+
+def test_spellings_of_settings(encoder, tmp_path):
+    """Newer module paths and names; the encoder in a folder of its own."""
+    saved = encoder.save(tmp_path / "saved")
+    listed = json.loads((saved / "modules.json").read_text())
+    for one in listed:
+        one["type"] = one["type"].replace("models.", "sentence_transformer.modules.some.")
+    (saved / "modules.json").write_text(json.dumps(listed))
+    new = {"embedding_dimension": 8, "pooling_mode": ["cls", "mean"], "include_prompt": False}
+    (saved / "1_Pooling" / "config.json").write_text(json.dumps(new))
+    again = bert4x.embedder(saved)
+    assert again.pooling == ["cls", "mean"] and not again.include_prompt
+    np.testing.assert_array_equal(again(TEXTS), encoder(TEXTS))
+    assert np.abs(again(TEXTS, "query") - encoder(TEXTS, "query")).max() > 1e-3  # the prompt's tokens are read only
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "words"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": "middle"}, "no pooling 'middle'"),
+        ("1_Pooling/config.json", {"pooling_mode_odd": True}, "pooling_mode_odd"),
+        ("2_Dense/config.json", {"out_features": 6, "activation_function": "os.system"}, "os.system"),
+        ("modules.json", [{"type": "x.Transformer", "path": ""}, {"type": "x.CNN", "path": ""}], "x.CNN"),
+        ("modules.json", [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "gone"}], "gone"),
+        ("modules.json", [{"type": "x.Transformer", "path": "../other"}], "outside"),
+        ("modules.json", {"a": 1}, "no list"),
+        ("modules.json", [3], "no list"),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, "max_seq_length"),
+    ],
+)
+def test_damaged_folders(encoder, file, value, words, tmp_path):
+    saved = encoder.save(tmp_path / "saved")
+    (saved / file).write_text(json.dumps(value))
+    with pytest.raises(bert4x.Bert4xError, match=words):
+        bert4x.embedder(saved)
+
+
+def test_a_plain_encoder_is_averaged_and_says_so(folder):
+    with pytest.warns(UserWarning, match="mean of its hidden states"):
+        encoder = bert4x.embedder(folder)
+    hidden = keras.ops.convert_to_numpy(encoder.backbone(encoder.tokenizer.encode_batch(TEXTS[:1], padding=True)))
+    np.testing.assert_allclose(encoder(TEXTS[0]), hidden[0].mean(0), atol=1e-5)
+    with pytest.raises(ConfigError, match="hidden states"):
+        SentenceEmbedding(bert4x.load(folder, with_pool=True))
+
+
+def test_order_batches_and_cuts(encoder, monkeypatch):
+    many = [TEXTS[i % 3][: 1 + i % 7] for i in range(40)]
+    alone, seen, predict = np.stack([encoder(text) for text in many]), [], encoder.predict
+    monkeypatch.setattr(encoder, "predict", lambda model, arrays: seen.append(arrays[0].size) or predict(model, arrays))
+    for tokens in (1, 64, 10**6):
+        seen.clear()
+        np.testing.assert_allclose(encoder(many, batch_tokens=tokens), alone, atol=1e-6)
+        assert max(seen) <= max(tokens, 32) and (len(seen) == 40) == (tokens == 1)
+    with pytest.warns(UserWarning, match="1 of 2 texts have more than 16 tokens"):
+        long = encoder(["月" * 1_000_000, "光"])
+    np.testing.assert_allclose(long[0], encoder("月" * 14), atol=1e-6)
+    assert encoder([]).shape == (0, 6)
+
+
+def test_bad_input(encoder, folder):
+    for texts, words in (([" "], "text 0 of 1 is empty"), ([3], "expected a text"), (None, "expected a text")):
+        with pytest.raises(InputError, match=words):
+            encoder(texts)
+    with pytest.raises(UnknownOptionError, match="no prompt 'qury'"):
+        encoder("光", "qury")
+    with pytest.raises(ConfigError, match="can be 6 long"):
+        encoder("光", dimensions=7)
+    with pytest.warns(UserWarning, match="does not say that its vectors can be cut"):
+        assert np.linalg.norm(encoder("光", dimensions=3)) == pytest.approx(1)
+    trained = bert4x.embedder(folder, pooling="cls", dimensions=[2, 4])
+    assert trained("光", dimensions=2).shape == (2,)
+    with pytest.raises(ConfigError, match="can be 2, 4"):
+        trained("光", dimensions=3)
+    with pytest.raises(UnknownOptionError, match="no pooling 'meen'"):
+        bert4x.embedder(folder, pooling="meen")
+    with pytest.raises(UnknownOptionError, match="no similarity"):
+        bert4x.embedder(folder, pooling="mean", similarity_name="cosin")
+    for values in (encoder.model.get_weights(),):
+        encoder.model.set_weights([np.full_like(x, np.nan) for x in values])
+        with pytest.raises(InputError, match="row 0 holds NaN"):
+            encoder("光")
+        encoder.model.set_weights(values)
+
+
+def test_search(encoder, tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    queries, corpus = draw.standard_normal((3, 4)).astype("f4"), draw.standard_normal((50, 4)).astype("f4")
+    monkeypatch.setattr(v, "BLOCK", 4 * 7)  # of seven rows
+    for kind, score in {
+        "cosine": lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b),
+        "dot": lambda a, b: a @ b,
+        "euclidean": lambda a, b: -np.linalg.norm(a - b),
+        "manhattan": lambda a, b: -np.abs(a - b).sum(),
+    }.items():
+        expected = np.array([[score(a, b) for b in corpus] for a in queries])
+        np.testing.assert_allclose(v.similarity(queries, corpus, kind), expected, atol=1e-5)
+        for row, found in zip(expected, v.search(queries, corpus, 5, kind), strict=True):
+            assert [one.index for one in found] == np.argsort(-row)[:5].tolist()
+    assert [one.index for one in v.search(corpus[:1], np.repeat(corpus[:1], 9, 0), 3)[0]] == [0, 1, 2]
+    assert encoder.search("床前明月光", TEXTS, 1)[0].index in range(4)
+    assert encoder.search(["床前明月光", "a"], encoder(TEXTS), 9, query_prompt="")[1][0].index == 3
+    for bad, words in (
+        (lambda: v.search(queries, corpus[:, :3]), "another model"),
+        (lambda: v.search(queries, corpus, 0), "top_k"),
+        (lambda: v.similarity(queries, np.full((1, 4), np.nan)), "second vectors: row 0"),
+        (lambda: v.similarity(queries, "ab"), "expected .N, D. numbers"),
+    ):
+        with pytest.raises(InputError, match=words):
+            bad()
+
+
+def test_forms_that_take_less_room():
+    vectors = np.random.default_rng(0).standard_normal((9, 16)).astype("f4")
+    packed = v.packed(vectors, "int8")
+    assert packed.dtype == np.int8 and packed.min() == -128 and packed.max() == 127
+    steps = np.ptp(vectors, axis=0) / 255
+    assert (np.abs((packed + 128.5) * steps + vectors.min(0) - vectors) <= steps).all()
+    assert np.array_equal(np.unpackbits(v.packed(vectors, "binary"), axis=1), vectors > 0)
+    with pytest.raises(UnknownOptionError, match="no precision"):
+        v.packed(vectors, "int4")
+
+
+def drawn():
+    draw = np.random.default_rng(0)
+    return [draw.standard_normal((6, 8)) for _ in range(3)]
+
+
+def test_losses():
+    """The numbers of sentence-transformers 6.2 (CoSENTLoss, MultipleNegativesRankingLoss) in float64."""
+    first, second, third = (x.astype("float32") for x in drawn())
+    grades = np.array([5, 3, 3, 0, 1, 4], "float32")
+    assert float(contrastive.cosent(first, second, grades)) == pytest.approx(17.214003038005284, rel=1e-6)
+    assert float(contrastive.infonce(first, second)) == pytest.approx(7.583975650892803, rel=1e-6)
+    both = np.concatenate([second, third])
+    assert float(contrastive.infonce(first, both)) == pytest.approx(10.67955384188699, rel=1e-6)
+    names = np.arange(12)
+    assert float(contrastive.infonce(first, both, names)) == pytest.approx(10.67955384188699, rel=1e-6)
+    names[6:] = names[:6]  # what is right once more, elsewhere: it is not wrong there
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in drawn()[:2])
+    scores = np.exp(20 * a @ b.T)
+    expected = np.mean(np.log(2 * scores.sum(1) - np.diag(scores)) - np.log(np.diag(scores)))
+    twice = np.concatenate([second, second])
+    assert float(contrastive.infonce(first, twice, names)) == pytest.approx(expected, rel=1e-6)
+    sizes = contrastive.matryoshka(lambda x: contrastive.distance(x, np.zeros_like(x)), [2, 8])(first)
+    assert float(sizes) == pytest.approx((first[:, :2] ** 2).mean() + (first**2).mean(), rel=1e-6)
+
+
+def test_scores():
+    draw = np.random.default_rng(0)
+    for _ in range(3):
+        draw.standard_normal((6, 8))
+    x = draw.integers(0, 4, 30)
+    y = x + draw.standard_normal(30)
+    scores = sts(x, y)  # as scipy has them
+    assert scores == pytest.approx({"spearman": 0.755370661543942, "pearson": 0.7523506886302587})
+    found = retrieval([[3, 1, 2], [5, 6, 7]], [[1], {6: 2, 9: 1}], k=2)
+    ideal = 3 + 1 / np.log2(3)
+    assert found == pytest.approx({
+        "recall@2": 0.75, "mrr@2": 0.5, "ndcg@2": (1 / np.log2(3) + 3 / np.log2(3) / ideal) / 2
+    })  # fmt: skip
+    for bad in (([1], [1]), ([1, 2], [1, 2, 3]), ([1, 1], [1, 2]), ([1, np.nan], [1, 2])):
+        with pytest.raises(InputError):
+            sts(*bad)
+    with pytest.raises(InputError, match="query 0 has no right answer"):
+        retrieval([[1]], [[]])
+
+
+ROWS = {
+    "grades": [("今天天气很好", "天气", 5), ("明月", "散步", 0), ("公园", "去公园", 4), ("霜", "光", 1)] * 2,
+    "answers": [("今天天气很好", "天气", "霜"), ("明月", "月", "光"), ("公园", "去公园", "语言")] * 2,
+    "single texts": [("今天天气很好",), ("明月",), ("公园",), ("霜",)],
+}
+
+
+def loss_of(task, rows):
+    """Of all rows in one batch, without dropout."""
+    inputs, targets = task.batch(task.prepare(rows), 16, np.random.default_rng(0))
+    return float(keras.ops.convert_to_numpy(task.loss(task.model(inputs), targets)))
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_it_learns(folder, kind):
+    task = bert4x.embedder(folder, pooling="mean", maxlen=16, dimensions=[4] if kind == "answers" else [])
+    before = loss_of(task, ROWS[kind])
+    task.fit(ROWS[kind], epochs=10, batch_size=4, learning_rate=3e-3, verbose=False)
+    assert loss_of(task, ROWS[kind]) < 0.8 * before
+    if kind != "single texts":
+        assert set(task.evaluate(ROWS[kind])) == {"spearman", "pearson" if kind == "grades" else "recall@1"}
+
+
+def test_a_teacher(folder):
+    task = bert4x.embedder(folder, pooling="mean", maxlen=16)
+    rows = [(text, (task(text) * 0).tolist()) for text in TEXTS]
+    before = loss_of(task, rows)
+    task.fit(rows, epochs=5, batch_size=4, learning_rate=3e-3, verbose=False)
+    assert loss_of(task, rows) < 0.8 * before
+
+
+def test_rows_of_no_kind(encoder):
+    for rows, words in (
+        ([("a", 3)], "row 0: found"),
+        ([("a", "b", 1), ("a", "b")], "several kinds"),
+        ([("a", "b"), ("a", "b", "c")], "2 .row 0., 3 .row 1."),
+        ([("a", "b", float("nan"))], "row 0"),
+    ):
+        with pytest.raises(DataError, match=words):
+            encoder.prepare(rows)
+
+
+def test_files_of_rows(tmp_path):
+    def put(name, text):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    assert read_compared(put("a.tsv", "甲\t乙\t3\n丙\t丁\t0.5\n")) == [("甲", "乙", 3.0), ("丙", "丁", 0.5)]
+    assert read_compared(put("b.txt", "甲\n乙\n"), "texts") == [("甲",), ("乙",)]
+    assert read_compared(put("c.tsv", "甲\t乙\n丙\t丁\n"), "answers") == [("甲", "乙"), ("丙", "丁")]
+    lines = [{"query": "甲", "pos": ["乙", "丙"], "neg": ["丁"]}, {"query": "戊", "pos": "己"}]
+    path, said = put("d.jsonl", "\n".join(map(json.dumps, lines))), []
+    assert read_compared(path, "answers") == [("甲", "乙"), ("甲", "丙"), ("戊", "己")]
+    assert read_compared(path, "answers", wrong=1, say=said.append) == [("甲", "乙", "丁"), ("甲", "丙", "丁")]
+    assert "1 of 3 rows have less than 1 wrong answers" in said[0]
+    path = put("e.tsv", "甲\t乙\tcontradiction\n甲\t丙\tentailment\n甲\t丁\tneutral\n")
+    assert read_compared(path, "answers", wrong=1) == [("甲", "丙", "乙")]
+    for name, text, words in (("f.tsv", "甲\t乙\t好\n", "grade '好'"), ("g.jsonl", '{"query": "甲"}', "line 1")):
+        with pytest.raises(DataError, match=words):
+            read_compared(put(name, text), "answers" if name == "g.jsonl" else "grades")
+
+
+def test_commands(encoder, tmp_path, capsys, monkeypatch):
+    """A file is gone on with where it was left, and ends as it would have at once."""
+    from bert4x.cli import embed
+
+    model, texts, out = encoder.save(tmp_path / "m"), tmp_path / "in.txt", tmp_path / "out.npy"
+    texts.write_text("".join(f"{TEXTS[i % 3]}\n" for i in range(10)), encoding="utf-8")
+    monkeypatch.setattr(embed, "PART", 3)
+    monkeypatch.setattr(SentenceEmbedding, "__call__", failing(SentenceEmbedding.__call__, after=2))
+    with pytest.raises(KeyError):
+        main(["embed", str(texts), str(out), "--model", str(model)])
+    monkeypatch.undo()
+    monkeypatch.setattr(embed, "PART", 3)
+    assert main(["embed", str(texts), str(out), "--model", str(model)]) == 0
+    assert "after 6 of 10 vectors" in capsys.readouterr().err
+    np.testing.assert_allclose(np.load(out), encoder([TEXTS[i % 3] for i in range(10)]), atol=1e-6)
+    assert main(["embed", str(texts), str(out), "--model", str(model), "--prompt", "query"]) == 2
+    assert "another options" in capsys.readouterr().err
+    assert main(["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(out), "--top-k", "1"]) == 0
+    assert TEXTS[1] in capsys.readouterr().out
+    with pytest.raises(RunError, match="is there already"):
+        (tmp_path / "other.npy").write_bytes(b"x")
+        from bert4x.tasks.vector_files import VectorFile
+
+        VectorFile(tmp_path / "other.npy", {}, 3, 4)
+
+
+def failing(call, after: int):
+    """The function, which fails after so many calls."""
+    count = [0]
+
+    def run(*args, **kwargs):
+        count[0] += 1
+        if count[0] > after:
+            raise KeyError("killed")
+        return call(*args, **kwargs)
+
+    return run
+
+
+def test_damaged_task_file(encoder, tmp_path):
+    saved = encoder.save(tmp_path / "saved", "bert4x")
+    said = json.loads((saved / "task.json").read_text())
+    said["settings"]["pooling"] = ["middle"]
+    (saved / "task.json").write_text(json.dumps(said))
+    with pytest.raises((CorruptFileError, UnknownOptionError), match="middle"):
+        bert4x.embedder(saved)
