@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from bert4x.tasks.comparison import verify
     from bert4x.tasks.embedder import embedder
     from bert4x.tasks.fill_mask import fill_mask
+    from bert4x.tasks.negatives import mine_negatives
     from bert4x.tasks.pipelines import pipeline, task
+    from bert4x.tasks.reranker import reranker
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
 
 _HOME = {
@@ -34,6 +36,8 @@ _HOME = {
     "distribution": "bert4x.devices",
     "fill_mask": "bert4x.tasks.fill_mask",
     "embedder": "bert4x.tasks.embedder",
+    "mine_negatives": "bert4x.tasks.negatives",
+    "reranker": "bert4x.tasks.reranker",
     "pipeline": "bert4x.tasks.pipelines",
     "task": "bert4x.tasks.pipelines",
     "convert": "bert4x.checkpoints.convert",
@@ -76,8 +80,10 @@ __all__ = [
     "load",
     "load_tokenizer",
     "load_vocab",
+    "mine_negatives",
     "pipeline",
     "register_family",
+    "reranker",
     "save",
     "save_vocab",
     "task",

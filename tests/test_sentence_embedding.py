@@ -14,7 +14,9 @@ from bert4x.layers import Pooling
 from bert4x.metrics import retrieval, sts
 from bert4x.tasks import vectors as v
 from bert4x.tasks.readers import read_compared
+from bert4x.tasks.reranker import Reranker
 from bert4x.tasks.sentence_embedding import SentenceEmbedding
+from bert4x.tasks.text_classification import TextClassification
 from bert4x.training import contrastive
 
 TEXTS = ["今天天气很好。", "床前明月光", "我们去公园散步吧，低头思故乡", "a"]
@@ -200,6 +202,50 @@ def test_forms_that_take_less_room():
         v.packed(vectors, "int4")
 
 
+def test_whitening(encoder, tmp_path):
+    many = [TEXTS[2][i % 9 : i % 9 + 3 + i % 4] for i in range(60)]
+    white = encoder.whitened(many, 3)
+    found = white(many)
+    np.testing.assert_allclose(np.cov(found.T, bias=True), np.eye(3), atol=1e-3)
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-4)
+    np.testing.assert_array_equal(bert4x.embedder(white.save(tmp_path / "white"))(many), found)
+    for vectors, size, words in ((np.ones((4, 4)), 4, "4 vectors"), (np.ones((9, 4)), 5, "expected 1 to 4")):
+        with pytest.raises(InputError, match=words):
+            v.whitening(vectors, size)
+
+
+def test_wrong_answers(encoder):
+    rows = [("今天", "今天天气"), ("今天", "天气"), ("明月", "明月光"), ("公园", "去公园散步")]
+    found = bert4x.mine_negatives(encoder, rows, 2, corpus=["语言", "模型"], margin=10)
+    assert [row[:2] for row in found] == rows
+    assert all(not {"今天天气", "天气"} & set(row[2:]) for row in found[:2]) and all(
+        len(set(row)) == 4 for row in found
+    )
+    assert found == bert4x.mine_negatives(encoder, rows, 2, corpus=["语言", "模型"], margin=10)
+    assert bert4x.mine_negatives(encoder, rows, 1, margin=-1) == []
+    with pytest.raises(InputError, match="count = 0"):
+        bert4x.mine_negatives(encoder, rows, 0)
+
+
+def test_a_reranker(folder, tmp_path):
+    backbone = bert4x.load(folder)
+    task = TextClassification(backbone, ["score"], problem_type="multi_label_classification", maxlen=24)
+    judge = bert4x.reranker(task.save(tmp_path / "run"))
+    scores, order = judge("天气", TEXTS, top_k=2)
+    expected = [task(("天气", text)).probability for text in TEXTS]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert order == np.argsort(-np.array(expected))[:2].tolist()
+    two = Reranker(TextClassification(backbone, ["0", "1"], maxlen=24, long="first"))
+    np.testing.assert_allclose(
+        two("天气", TEXTS[:1]).scores, two.task(("天气", TEXTS[0])).probabilities["1"], atol=1e-6
+    )
+    for query, texts in (("", TEXTS), ("天气", []), ("天气", [3])):
+        with pytest.raises(InputError):
+            judge(query, texts)
+    with pytest.raises(ConfigError, match="3 labels"):
+        Reranker(TextClassification(backbone, ["a", "b", "c"], maxlen=24))
+
+
 def drawn():
     draw = np.random.default_rng(0)
     return [draw.standard_normal((6, 8)) for _ in range(3)]
@@ -324,7 +370,7 @@ def test_commands(encoder, tmp_path, capsys, monkeypatch):
     np.testing.assert_allclose(np.load(out), encoder([TEXTS[i % 3] for i in range(10)]), atol=1e-6)
     assert main(["embed", str(texts), str(out), "--model", str(model), "--prompt", "query"]) == 2
     assert "another options" in capsys.readouterr().err
-    assert main(["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(out), "--top-k", "1"]) == 0
+    assert main(["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(out), "--top-k", "10"]) == 0
     assert TEXTS[1] in capsys.readouterr().out
     with pytest.raises(RunError, match="is there already"):
         (tmp_path / "other.npy").write_bytes(b"x")

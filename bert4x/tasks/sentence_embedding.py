@@ -128,6 +128,20 @@ class SentenceEmbedding(TextEncoder):
             values = [values]
         return self(values, **options) if v.is_texts(values) else v.as_vectors(values)
 
+    def whitened(self, texts: Sequence[str], dimensions: int | None = None) -> "SentenceEmbedding":
+        """The same model with a dense layer more, after which the vectors of these texts are white noise
+        (`bert4x.tasks.vectors.whitening`): for encoders that were never trained for sentence vectors. It shares the
+        weights of this one.
+        """
+        kernel, bias = v.whitening(self(texts, ""), dimensions)
+        step = {"kind": "dense", "units": kernel.shape[1], "bias": True, "activation": "linear"}
+        settings = {name: getattr(self, name) for name in ("maxlen", *self.settings)}
+        white = type(self)(self.backbone, **settings | {"steps": [*self.steps, step], "dimensions": []})
+        for path, variable in white.head.items():
+            old = self.head.get(path)
+            variable.assign(old if old is not None else kernel if path.endswith("kernel") else bias)
+        return white
+
     # training
 
     def prepare(self, rows):

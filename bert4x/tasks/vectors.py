@@ -133,3 +133,24 @@ def is_texts(values) -> bool:
 def paired(first: np.ndarray, second: np.ndarray, kind: str) -> np.ndarray:
     """How similar each vector is to its partner. Shape: (N, D), (N, D) -> (N,)"""
     return np.array([similarity(a[None], b[None], kind)[0, 0] for a, b in zip(first, second, strict=True)])
+
+
+def whitening(vectors, dimensions: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix and a bias that make the numbers of vectors uncorrelated, of mean 0 and variance 1: x W + b. The first
+    columns are those of the largest variances, so that fewer may be kept.
+
+    Source: BERT-whitening, kexue.fm/archives/8069 (Su et al. 2021, arXiv 2103.15316).
+
+    Shape: (N, D) -> (D, K), (K,), in float32
+    Raises: InputError for less vectors than numbers that are kept, or more of these than there are.
+    """
+    vectors = finite(as_vectors(vectors), "vectors").astype("float64")
+    size = vectors.shape[1] if dimensions is None else dimensions
+    if type(size) is not int or not 0 < size <= vectors.shape[1]:
+        raise InputError(f"dimensions = {dimensions!r}; expected 1 to {vectors.shape[1]}")
+    if len(vectors) <= size:
+        raise InputError(f"{len(vectors)} vectors; expected more than the {size} numbers that are to be independent")
+    mean = vectors.mean(0)
+    axes, variances, _ = np.linalg.svd(np.cov((vectors - mean).T, bias=True).reshape(vectors.shape[1], -1))
+    kernel = (axes / np.sqrt(np.maximum(variances, 1e-12)))[:, :size]
+    return kernel.astype("float32"), (-mean @ kernel).astype("float32")

@@ -1,0 +1,57 @@
+"""Wrong answers that a model takes for right ones: what sentence vectors and rerankers learn most from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bert4x.errors import DataError, InputError
+
+
+def mine_negatives(
+    encoder,
+    rows: Sequence[tuple[str, str]],
+    count: int = 1,
+    corpus: Sequence[str] = (),
+    *,
+    skip: int = 0,
+    margin: float = 0.95,
+    top_k: int = 50,
+    seed: int = 0,
+    **options,
+) -> list[tuple]:
+    """Rows (question, answer) with `count` wrong answers each, drawn from the nearest texts that are not right.
+
+    Args:
+        encoder: what `bert4x.embedder` gives.
+        corpus: more texts to choose from, beside all answers.
+        skip: how many of the nearest are left out, as they may be right.
+        margin: what is nearer than this share of the right answer's similarity is left out, for the same reason
+            (Moreira et al. 2024, arXiv 2407.15831, have 0.95).
+        top_k: of how many of the nearest they are drawn.
+        options: of the encoder, such as `batch_tokens`.
+    Returns: (question, answer, wrong answers ...); rows without so many are left out.
+    Raises: DataError without rows, InputError for a count below 1.
+    """
+    if not rows:
+        raise DataError("no rows; expected (question, answer)")
+    if count < 1 or top_k < count:
+        raise InputError(f"count = {count}, top_k = {top_k}; expected at least 1, and top_k no less than count")
+    texts = list(dict.fromkeys([*(answer for _, answer in rows), *corpus]))
+    right: dict[str, set[str]] = {}
+    for question, answer in rows:
+        right.setdefault(question, {question}).add(answer)
+    questions, vectors = list(right), encoder(texts, **options)
+    number, draw = {text: i for i, text in enumerate(texts)}, np.random.default_rng(seed)
+    prompt = "query" if "query" in encoder.prompts else None
+    asked = encoder(questions, prompt, **options)
+    found = encoder.search(asked, vectors, skip + top_k + max(map(len, right.values())))
+    places, kept = {question: i for i, question in enumerate(questions)}, []
+    for question, answer in rows:
+        place = places[question]
+        limit = margin * float(encoder.similarity(asked[[place]], vectors[[number[answer]]])[0, 0])
+        wrong = [one for one in found[place][skip:] if texts[one.index] not in right[question]]
+        wrong = [texts[one.index] for one in wrong if one.score < limit][:top_k]
+        if len(wrong) >= count:
+            chosen = sorted(draw.choice(len(wrong), count, replace=False))
+            kept.append((question, answer, *(wrong[i] for i in chosen)))
+    return kept
