@@ -119,6 +119,18 @@ HELP = {
     "what stands between several labels": "几个标签之间的分隔符",
     "a comma": "逗号",
     "of a classifier, draw the confusion matrix": "画出分类的混淆矩阵",
+    # embed, similar
+    "write the vectors of all texts of a file, as an array of NumPy": "把文件里每个文本的向量写成 NumPy 数组",
+    "txt (a text a line), tsv, csv, jsonl or json": "txt（一行一个文本）、tsv、csv、jsonl 或 json",
+    "(N, D); is gone on with if it is there": "形状 (N, D)；已经存在就接着写",
+    "of sentence vectors, or an encoder: a folder or a name": "句向量模型，或任何编码器：文件夹或名字",
+    "computed at once": "一次计算多少",
+    "the model's prompt to put before each text": "加在每个文本前面的 prompt 的名字",
+    "only the first N numbers of each vector": "每个向量只要前 N 维",
+    "the texts of a file that are nearest to a text": "文件里与一个文本最接近的文本",
+    'such as "怎么申请退款"': "例如“怎么申请退款”",
+    "of the corpus, that embed wrote": "embed 写出的、这个文件的向量",
+    "how many": "几个",
     # export
     "write a model for ONNX Runtime, OpenVINO or TensorFlow, and compare outputs": "导出给 ONNX Runtime、OpenVINO 或 TensorFlow，并比对输出",
     "a checkpoint, its name, or the folder of a trained task": "权重、它的名字，或训练好的任务的文件夹",
