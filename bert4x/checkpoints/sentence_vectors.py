@@ -174,13 +174,10 @@ def write_settings(folder: Path, settings: dict[str, Any], tensors: dict[str, La
     names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     listed = [("Transformer", ""), ("Pooling", "1_Pooling")]
     ways = settings["pooling"]
-    put(folder / "1_Pooling" / "config.json", {
-        "word_embedding_dimension": size,
-        **{key: way in ways for way, key in POOLING.items()},
-        "include_prompt": settings.get("include_prompt", True),
-    })  # fmt: skip
-    if ways != [way for way in POOLING if way in ways]:
-        raise ConversionError(f"pooling {ways}; sentence-transformers joins these in the order {', '.join(POOLING)}")
+    said = {"word_embedding_dimension": size, **{key: way in ways for way, key in POOLING.items()}}
+    if ways != [way for way in POOLING if way in ways]:  # in another order than the older spelling joins them in
+        said = {"embedding_dimension": size, "pooling_mode": ways}
+    put(folder / "1_Pooling" / "config.json", said | {"include_prompt": settings.get("include_prompt", True)})
     size, dense_layers = size * len(ways), 0
     for step in settings["steps"]:
         place = f"{len(listed)}_{step['kind'].capitalize()}"

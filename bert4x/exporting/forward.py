@@ -12,6 +12,7 @@ from keras import ops
 
 from bert4x import layers as L
 from bert4x.checkpoints.opening import open_checkpoint
+from bert4x.checkpoints.sentence_vectors import are_sentence_vectors
 from bert4x.checkpoints.task_file import FILE
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, ConversionError, UnknownOptionError
@@ -91,7 +92,8 @@ def task_of(path, config=None) -> str | None:
     """The task whose head lies at a path, if there is one."""
     if path is None or str(path).endswith(".keras"):
         return None
-    if (Path(path).expanduser() / FILE).is_file():
+    folder = Path(path).expanduser()
+    if (folder / FILE).is_file() or are_sentence_vectors(folder):
         return read_task(path)[0]
     head = open_checkpoint(local(path), config).head
     return None if head is None else head.task

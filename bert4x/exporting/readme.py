@@ -26,6 +26,7 @@ VALUES = {
     "segment_ids": "[segment_ids]",
     "target_ids": "[token_ids]",
     "padding_mask": "[[1] * len(token_ids)]",
+    "pooling_mask": "[[1] * len(token_ids)]",
     "position_ids": "[range(len(token_ids))]",
 }
 

@@ -33,7 +33,7 @@ class Pooling(Layer):
         return ops.concatenate([getattr(self, way)(hidden, counts) for way in self.ways], axis=-1)
 
     def cls(self, hidden, counts):
-        return at(hidden, ops.argmax(counts, axis=1))
+        return weighted(hidden, counts * ops.cast(ops.cumsum(counts, axis=1) == 1, "float32"))
 
     def max(self, hidden, counts):
         return ops.max(hidden - (1 - counts[..., None]) * 1e9, axis=1)
@@ -48,7 +48,8 @@ class Pooling(Layer):
         return self.mean(hidden, counts * ops.arange(1, ops.shape(counts)[1] + 1, dtype="float32"))
 
     def lasttoken(self, hidden, counts):
-        return at(hidden, ops.argmax(counts * ops.arange(1, ops.shape(counts)[1] + 1, dtype="float32"), axis=1))
+        total = ops.sum(counts, axis=1, keepdims=True)
+        return weighted(hidden, counts * ops.cast(ops.cumsum(counts, axis=1) == total, "float32"))
 
     def compute_output_spec(self, inputs, mask=None):
         hidden = inputs[0]
@@ -56,11 +57,6 @@ class Pooling(Layer):
 
     def compute_mask(self, inputs, mask=None):
         return None
-
-
-def at(hidden, places):
-    """The vector of each row at its place. Shape: (B, T, D), (B,) -> (B, D)"""
-    return ops.take_along_axis(hidden, places[:, None, None], axis=1)[:, 0]
 
 
 def weighted(hidden, weights):
