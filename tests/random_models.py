@@ -8,6 +8,9 @@ DEFAULTS = {
     "gpt2_ml": DECODER | {"hidden_act": "gelu_erf"},
     "roformer": {"attention_head_size": 6},
     "nezha": {"attention_head_size": 6, "max_relative_position": 4},
+    "qwen3": {"hidden_act": "silu", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
+    | {"num_attention_heads": 6, "num_key_value_heads": 2, "attention_head_size": 8, "rope_theta": 100.0}
+    | {"dropout_rate": 0.0, "attention_dropout_rate": 0.0},
     "transformer": {"hidden_act": "relu", "layer_norm_eps": 1e-6, "segment_vocab_size": 0, "num_decoder_layers": 2},
 }
 
@@ -68,6 +71,8 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
             norm(f"{feed_forward}-Norm", hidden)
 
     shapes["Embedding-Token/embeddings"] = (c["vocab_size"], embedding)
+    if c["model"] == "qwen3":
+        return shapes | qwen3_shapes(c)
     if c["model"] == "transformer":
         for i in range(c["num_hidden_layers"]):
             block(f"Encoder-Transformer-{i}")
@@ -92,6 +97,27 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         dense("MLM-Dense", hidden, embedding)
         norm("MLM-Norm", embedding)
         shapes["MLM-Bias/bias"] = (c["vocab_size"],)
+    return shapes
+
+
+def qwen3_shapes(c):
+    """All but the embeddings."""
+    hidden, size = c["hidden_size"], c["attention_head_size"]
+    queries, keys = (c[f"num_{kind}_heads"] * size for kind in ("attention", "key_value"))
+    shapes = {"Output-Norm/gamma": (hidden,)}
+    if not c.get("tie_word_embeddings"):
+        shapes["LM-Head/embeddings"] = (c["vocab_size"], hidden)
+    for i in range(c["num_hidden_layers"]):
+        attention, ffn = f"Transformer-{i}-MultiHeadSelfAttention", f"Transformer-{i}-FeedForward"
+        shapes |= {f"{name}-Norm/gamma": (hidden,) for name in (attention, ffn)}
+        shapes |= {f"{attention}/{name}_norm/gamma": (size,) for name in ("query", "key")}
+        outputs = {"query": queries, "key": keys, "value": keys}
+        shapes |= {f"{attention}/{name}/kernel": (hidden, size) for name, size in outputs.items()}
+        shapes |= {f"{ffn}/{name}/kernel": (hidden, c["intermediate_size"]) for name in ("gate", "intermediate")}
+        shapes |= {
+            f"{attention}/output/kernel": (queries, hidden),
+            f"{ffn}/output/kernel": shapes[f"{ffn}/gate/kernel"][::-1],
+        }
     return shapes
 
 

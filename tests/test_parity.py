@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from battery import FamilyBattery
 from random_models import random_pairs
-from reference import bert, gpt2, transformer
+from reference import bert, gpt2, llama, transformer
 
 from bert4x.errors import ConfigError, InputError, UnknownArchitectureError
 
@@ -80,6 +80,17 @@ class TestGpt2Ml(TestGpt2):
     layer_names = ("Embedding-Norm", "Transformer-0-FeedForward-Norm-0", "Transformer-2-FeedForward-Norm-1")
     test_hierarchical_positions = test_precision_policy = test_dropout = test_explicit_padding_mask = None  # as GPT2's
     test_lists_and_missing_inputs = test_bad_inputs = test_custom_position_ids = None
+
+
+class TestQwen3(FamilyBattery):
+    model = "qwen3"
+    oracle = staticmethod(llama.forward)
+    outputs = (({}, ("hidden",)), ({"with_mlm": "linear"}, ("lm_logits",)))
+    applications = ("lm", "unilm")
+    variants = {"tied": {"tie_word_embeddings": True}, "epsilon": {"layer_norm_eps": 1e-2}}  # noqa: RUF012
+    layer_names = ("Embedding-Token", "Transformer-0-MultiHeadSelfAttention-Norm", "Output-Norm", "LM-Head")
+    test_hierarchical_positions = None  # it has no table of positions
+    test_conditional_layer_norm = test_dropout = test_explicit_padding_mask = None  # as GPT2's
 
 
 class TestTransformer(FamilyBattery):

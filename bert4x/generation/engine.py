@@ -35,8 +35,9 @@ class Engine:
         self.backbone = model.backbone if backbone is None else backbone
         self.encodes = self.backbone.application == "seq2seq"  # the prompt is a source, the new tokens a target
         self.variables = list(model.variables)
-        self.embedding = self.backbone.layers[self.backbone.prefix + "Embedding-Token"]
-        self.head: tuple[Any, Any] = (None, None)  # the embedding table, and its transposed copy
+        layers, prefix = self.backbone.layers, self.backbone.prefix
+        self.output = layers.get(f"{prefix}LM-Head", layers[f"{prefix}Embedding-Token"])  # tied, unless it is its own
+        self.head: tuple[Any, Any] = (None, None)  # the output layer's table, and its transposed copy
         self.compiled: dict[Any, tuple[CompiledByShape, ...]] = {}
 
     @property
@@ -183,14 +184,14 @@ class Engine:
         return search, to_tensors(arrays), to_tensors(given) | self.output_matrix(), len(rows)
 
     def output_matrix(self) -> dict[str, Any]:
-        """The transposed copy of the embedding table, on JAX, whose arrays never change: a variable with new values has
-        another one. Elsewhere nobody could tell that a copy is out of date, and it would gain less.
+        """The transposed copy of the output layer's table, on JAX, whose arrays never change: a variable with new
+        values has another one. Elsewhere nobody could tell that a copy is out of date, and it would gain less.
         """
         if keras.backend.backend() != "jax":
             return {}
-        table = self.embedding._embeddings.value
+        table = self.output._embeddings.value
         if self.head[0] is not table:
-            self.head = table, self.embedding.transposed()
+            self.head = table, self.output.transposed()
         return {} if self.head[1] is None else {"head": self.head[1]}
 
     def given(self, rows, batch: int, beams: int, room: int, options: GenerationOptions, random) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bert4x.layers.positions import (
         DynamicRotary,
         LinearRotary,
+        Llama3Rotary,
         Positions,
         RelativeBias,
         RelativeVectors,
@@ -43,7 +44,9 @@ _HOME = {
     "bert4x.layers.norm": "LayerNorm RMSNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
     "bert4x.layers.pooling": "Pooling",
-    "bert4x.layers.positions": "DynamicRotary LinearRotary Positions RelativeBias RelativeVectors Rotary YarnRotary",
+    "bert4x.layers.positions": (
+        "DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
+    ),
     "bert4x.layers.visibility": "Visibility",
 }
 
@@ -65,6 +68,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LinearRotary",
+    "Llama3Rotary",
     "LoadsWeights",
     "MaximumEntropyMarkovModel",
     "MultiHeadAttention",

@@ -151,6 +151,25 @@ class YarnRotary(Rotary):
         return 0.1 * math.log(self.factor) + 1 if self.factor > 1 else 1.0
 
 
+@keras.saving.register_keras_serializable("bert4x")
+@dataclass(frozen=True)
+class Llama3Rotary(Rotary):
+    """Pairs that turn more than `high_turns` times within the length in training stay, those that turn less than
+    `low_turns` times have positions divided by `factor`, with a ramp between (Llama 3.1, as in transformers).
+    """
+
+    factor: float = 8.0
+    trained_length: int = 8192
+    low_turns: float = 1.0
+    high_turns: float = 4.0
+
+    def frequencies(self, size: int, positions):
+        inverse = inverse_powers(self.theta, size)
+        turns = self.trained_length * inverse / (2 * math.pi)
+        kept = np.clip((turns - self.low_turns) / (self.high_turns - self.low_turns), 0, 1)
+        return (inverse * (kept + (1 - kept) / self.factor)).astype("float32")
+
+
 def inverse_powers(theta: float, size: int) -> np.ndarray:
     """1 / theta^(2 i / d). Shape: (d / 2,) float64"""
     return theta ** (-np.arange(0, size, 2) / size)

@@ -1,0 +1,117 @@
+"""Llama, Mistral, Qwen2 and Qwen3 beside transformers: their files, bit for bit, what they compute, what they write."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+from battery import array, close
+
+import bert4x
+from bert4x.checkpoints.checkpoint import bits
+from bert4x.checkpoints.formats.safetensors_file import read_safetensors
+from bert4x.errors import Bert4xError, ConfigError, TensorMismatchError
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 36,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 53,
+    "max_position_embeddings": 40,
+    "rms_norm_eps": 1e-5,
+    "pad_token_id": 0,
+    "eos_token_id": None,
+    "bos_token_id": None,
+}
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0}
+LLAMA3 |= {"original_max_position_embeddings": 20, "rope_theta": 50.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 10, "rope_theta": 100.0}
+KINDS = {
+    "llama": {"attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3, "head_dim": 10},
+    "mistral": {"sliding_window": 4, "tie_word_embeddings": True},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1, "tie_word_embeddings": True},
+    "qwen3": {"head_dim": 10, "rope_parameters": YARN},
+}
+PROMPTS = [[5, 6, 7, 8, 9], [11, 12]]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def published(request, tmp_path_factory):
+    """A random model of transformers, and the folder into which it was saved, in several files."""
+    torch = pytest.importorskip("torch", reason="compares with transformers on PyTorch")
+    transformers = pytest.importorskip("transformers", reason="compares with transformers")
+    kind = request.param
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SIZES, **KINDS[kind], attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for name, parameter in model.named_parameters():
+        parameter.data.normal_(0, 0.3)
+        if "norm" in name:
+            parameter.data += 1
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+    halved = copy.deepcopy(model).to(torch.bfloat16)  # which rounds what is computed from the config, too
+    halved.save_pretrained(folder := tmp_path_factory.mktemp(kind), max_shard_size="40KB")
+    return model, folder
+
+
+def test_equal_to_transformers(published):
+    theirs, folder = published
+    import torch
+
+    ours = bert4x.load(folder)
+    ids = np.random.default_rng(0).integers(1, 97, (2, 13))
+    real = np.arange(13) < np.array([[13], [9]])
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor(ids), attention_mask=torch.tensor(real * 1)).logits.numpy()
+    found = array(ours({"token_ids": ids, "padding_mask": real}))
+    assert expected.std() > 1
+    close(found[real], expected[real], 2e-5)
+    padded, mask = torch.tensor([PROMPTS[0], [0, 0, 0, *PROMPTS[1]]]), torch.ones(2, 5, dtype=torch.long)
+    mask[1, :3] = 0
+    new = theirs.generate(padded, attention_mask=mask, max_new_tokens=12, do_sample=False)[:, 5:].numpy()
+    assert ours.generate_ids(PROMPTS, max_new_tokens=12).tolist() == new.tolist()
+
+
+def tensors(folder):
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: (t.dtype, bits(t.read())) for file in files for name, t in read_safetensors(file).items()}
+
+
+def test_files_bit_for_bit(published, tmp_path):
+    _, folder = published
+    bert4x.convert(folder, tmp_path / "ours", "bert4x")
+    bert4x.convert(tmp_path / "ours", tmp_path / "theirs", "hf", shards=2)
+    held, written = tensors(folder), tensors(tmp_path / "theirs")
+    assert len({*folder.glob("*.safetensors")}) > 1
+    assert held.keys() == written.keys()
+    for name, (dtype, values) in held.items():
+        assert dtype == written[name][0] == "bfloat16"
+        assert np.array_equal(values, written[name][1]), name
+    assert bert4x.load(folder).config.replace(extra={}) == bert4x.load(tmp_path / "theirs").config.replace(extra={})
+    assert max(bert4x.verify(folder, tmp_path / "theirs").values()) == 0
+
+
+def test_what_is_refused(published, tmp_path):
+    """A config that asks for what is not computed, a head that is no copy of the table, another family's config."""
+    _, folder = published
+    said = json.loads((folder / "config.json").read_text())
+    yarn = {"rope_type": "yarn", "factor": 2.0}
+    for changes, message in (
+        ({"num_key_value_heads": 4}, "num_key_value_heads = 4, which 6"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "longrope.*expected rope_type linear"),
+        ({"rope_scaling": yarn | {"mscale": 1.0}}, "mscale = 1.0 in rope_scaling"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "without a factor"),
+        ({"tie_word_embeddings": "yes"}, "expected true or false"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            bert4x.load(folder, config=said | changes)
+    with pytest.raises(Bert4xError, match=r"gemma|say it, with model='llama'"):
+        bert4x.load(folder, config=said | {"model_type": "gemma"})
+    if said["tie_word_embeddings"]:
+        with pytest.raises(TensorMismatchError, match="LM-Head"):
+            bert4x.load(folder, config=said | {"tie_word_embeddings": False})
+    else:
+        with pytest.raises(TensorMismatchError, match=r"lm_head.weight differs from the embedding table"):
+            bert4x.load(folder, config=said | {"tie_word_embeddings": True})
