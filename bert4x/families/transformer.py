@@ -70,9 +70,9 @@ class Transformer(Backbone):
         super().__init__(config, application, **options)
         self.check_fields(config, ("embedding_size", "hierarchical_position"))  # which no table of weights shows
 
-    def inputs(self):
+    def new_inputs(self):
         target = L.Input((None,), dtype="int32", name=f"{self.prefix}Input-Target")
-        return super().inputs() | {"target_ids": target}
+        return super().new_inputs() | {"target_ids": target}
 
     def forward(self, inputs, cache=None, index=0, last=False):
         crossing = [] if self.return_attentions and cache is None else None

@@ -44,7 +44,7 @@ class LastToken:
         arrays = [np.asarray(values) for values in standardize(self._model, inputs)[0]]
         rows, length = arrays[0].shape
         more = min(-length % BUCKET, backbone.config.max_position - length)
-        for number, name in enumerate(backbone.inputs()):
+        for number, name in enumerate(backbone.new_inputs()):
             fill = int(name == "segment_ids" and backbone.application == "unilm")
             arrays[number] = np.pad(arrays[number], ((0, 0), (0, max(more, 0))), constant_values=fill)
         return self._compute.predict_on_batch([*arrays, np.full(rows, length - 1, "int32")])
@@ -57,6 +57,6 @@ class LastToken:
 def _logits(model, last: bool = False):
     """The language model's among the outputs: the last."""
     builder = model.backbone
-    outputs = builder.forward(dict(zip(builder.inputs(), model.inputs, strict=False)), last=last)
+    outputs = builder.forward(dict(zip(builder.new_inputs(), model.inputs, strict=False)), last=last)
     outputs = outputs[0] if builder.return_attentions else outputs
     return outputs[-1] if isinstance(outputs, list) else outputs

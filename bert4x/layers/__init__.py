@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bert4x.layers.cross_attention import CrossAttention
     from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
     from bert4x.layers.ffn import FeedForward
+    from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
     from bert4x.layers.pooling import Pooling
@@ -41,6 +42,7 @@ _HOME = {
     "bert4x.layers.cross_attention": "CrossAttention",
     "bert4x.layers.embeddings": "Bias Embedding FirstToken PositionEmbedding SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
+    "bert4x.layers.loss": "Loss",
     "bert4x.layers.norm": "LayerNorm RMSNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
     "bert4x.layers.pooling": "Pooling",
@@ -70,6 +72,7 @@ __all__ = [
     "LinearRotary",
     "Llama3Rotary",
     "LoadsWeights",
+    "Loss",
     "MaximumEntropyMarkovModel",
     "MultiHeadAttention",
     "Pooling",

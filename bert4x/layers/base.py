@@ -43,7 +43,24 @@ def weights_from(source: WeightSource) -> Iterator[None]:
         _source.reset(token)
 
 
-class LoadsWeights:
+class KnowsCalls:
+    """Mix-in for a Keras layer: what it was given and gave in each call on symbolic tensors, as Keras 2 has it."""
+
+    def get_input_at(self, node_index: int):
+        """The symbolic input of a call, by its number; of several a list."""
+        return one_or_list(self._inbound_nodes[node_index].input_tensors)
+
+    def get_output_at(self, node_index: int):
+        """The symbolic output of a call, by its number; of several a list."""
+        return one_or_list(self._inbound_nodes[node_index].output_tensors)
+
+
+def one_or_list(tensors):
+    """The only one of some tensors, or all of them as a list."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+class LoadsWeights(KnowsCalls):
     """Mix-in for a Keras layer: `add_weight` asks the enclosing `weights_from` first."""
 
     def add_weight(self, *args, shape=None, initializer=None, name=None, **kwargs):
@@ -183,7 +200,7 @@ class Layer(LoadsWeights, keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class Dropout(keras.layers.Dropout):
+class Dropout(KnowsCalls, keras.layers.Dropout):
     """Dropout (Srivastava et al. 2014) whose masks follow from a variable: a resumed run goes on as it would have.
 
     Where no seed is given, Keras has PyTorch draw them from its own generator, which no state of training holds. So one
@@ -197,7 +214,7 @@ class Dropout(keras.layers.Dropout):
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class Add(keras.layers.Add):
+class Add(KnowsCalls, keras.layers.Add):
     """A sum with the mask of the first input that has one, as in Keras 2: Keras 3 drops it if any other has none, and
     then nothing that follows (a CRF, a pointer, a mean over tokens) would know the padding.
     """

@@ -83,9 +83,7 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
         return ops.cast(ops.cast(ops.take(self._embeddings, inputs, axis=0), "float32") * scale, self.compute_dtype)
 
     def compute_mask(self, inputs, mask=None):
-        if keras.backend.is_float_dtype(inputs.dtype):
-            return None  # of logits: a loss of them goes by its labels
-        if mask is not None or self.pad_id is None:
+        if mask is not None or self.pad_id is None or keras.backend.is_float_dtype(inputs.dtype):  # hidden states
             return mask
         real = ops.not_equal(inputs, self.pad_id)
         return ops.concatenate([ops.ones_like(real[:, :1]), real[:, 1:]], axis=1)

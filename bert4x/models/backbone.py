@@ -1,6 +1,7 @@
 """The builder: one forward function over named layers, and the Functional model made by calling it on inputs.
 
-Its bases are its parts: `Options`, then `Parts`, the layers by name, then `Attention`.
+Its bases are its parts: `Options`, then `Parts`, the layers by name, then `Attention`, then `Hooks`, for bert4keras'
+scripts.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bert4x import layers as L
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError, nearest
-from bert4x.models.attention import Attention
 from bert4x.models.builder_options import OPTIONS
 from bert4x.models.cache import Cache
+from bert4x.models.hooks import Hooks
 
 if TYPE_CHECKING:
     from bert4x.checkpoints.spec import Table
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 APPLICATIONS = ("encoder", "lm", "unilm")  # of a single sequence; an encoder-decoder is "seq2seq"
 
 
-class Backbone(Attention):
+class Backbone(Hooks):
     """Base of all architectures: a builder of models, of which the Keras model that users hold is `.model`.
 
     A subclass writes `forward`, one function from inputs to outputs that gets its layers by name from `layer`. Calling
@@ -135,12 +136,11 @@ class Backbone(Attention):
         from bert4x.models.functional import TransformerModel
 
         devices.check(self.config, self.quantize)
-        inputs = self.inputs()
-        extra = self.additional_input_layers if self.additional_input_layers is not None else []
-        extra = [extra] if not isinstance(extra, list | tuple) else list(extra)
-        conditions = self.layer_norm_cond if self.layer_norm_cond is not None else []
-        extra += [conditions] if not isinstance(conditions, list | tuple) else list(conditions)
-        self.model = TransformerModel([*inputs.values(), *unique(extra)], self.forward(inputs), name=self.name)
+        inputs = self.new_inputs()
+        extra = as_list(self.additional_input_layers)
+        extra += [tensor for condition in as_list(self.layer_norm_cond) for tensor in inputs_of(condition)]
+        self.model_inputs = [*inputs.values(), *unique(extra)]
+        self.model = TransformerModel(self.model_inputs, self.forward(inputs), name=self.name)
         self.model.config, self.model.backbone = self.config, self
         return self
 
@@ -172,8 +172,8 @@ class Backbone(Attention):
                 f'@bert4x.register_family above the class, and model_name = "{kind.lower()}" in it'
             )
 
-    def inputs(self) -> dict[str, Any]:
-        """The symbolic inputs, by the names users give them."""
+    def new_inputs(self) -> dict[str, Any]:
+        """New symbolic inputs, by the names users give them."""
         names = {"token_ids": "Input-Token"}
         if self.needs_segments:
             names["segment_ids"] = "Input-Segment"
@@ -207,6 +207,18 @@ class Backbone(Attention):
         model's head sees only the last of the tokens: V numbers instead of T * V.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to compute")
+
+
+def as_list(given) -> list:
+    """One tensor, several or None, as a list."""
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+
+
+def inputs_of(tensor) -> list:
+    """The `keras.Input`s that a symbolic tensor is computed from; it may be one itself."""
+    operation, node, _ = tensor._keras_history
+    given = operation._inbound_nodes[node].input_tensors
+    return [one for tensor in given for one in inputs_of(tensor)] if given else [tensor]
 
 
 def unique(tensors):

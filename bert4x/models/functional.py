@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+from keras import ops
 from keras.src.models.functional import Functional
 
 from bert4x.config import TransformerConfig
 from bert4x.errors import InputError
 from bert4x.layers.embeddings import too_long
 from bert4x.layers.limits import concrete
-from bert4x.models.inputs import INPUT_NAMES, by_layer, check_shapes, standardize
+from bert4x.layers.loss import Loss
+from bert4x.models.inputs import INPUT_NAMES, as_arrays, by_layer, check_shapes, standardize
 
 
 def checks_arrays(name: str):
@@ -22,6 +24,7 @@ def checks_arrays(name: str):
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
+        x = as_arrays(self, x)
         if isinstance(x, np.ndarray | dict | list | tuple):
             self.check(x)
             if self.config is not None and np.shape(by_layer(self, x)[0][self.inputs[0].name])[0] == 0:
@@ -211,8 +214,47 @@ def take_names(call: Callable) -> Callable:
     return called
 
 
+def take_lists(predict: Callable) -> Callable:
+    """Keras' `predict` of a Functional model, which also takes nested Python lists, as that of Keras 2."""
+
+    @functools.wraps(predict)
+    def predicted(self, x, *args, **kwargs):
+        return predict(self, as_arrays(self, x), *args, **kwargs)
+
+    return predicted
+
+
+def by_labels(compute_loss: Callable) -> Callable:
+    """Keras' loss of a Functional model, where a loss that gives one number a row (`per_row`), as its labels say what
+    counts, sees outputs without their masks: Keras would take those, of tokens, for weights of the rows. And the time
+    to update the metrics of `Loss` layers.
+    """
+
+    @functools.wraps(compute_loss)
+    def computed(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        for layer in self._flatten_layers(include_self=False):
+            if isinstance(layer, Loss):
+                layer.update_metrics()
+        outputs, losses = keras.tree.flatten(y_pred), keras.tree.flatten(self.loss)
+        losses = losses if len(losses) == len(outputs) else losses * len(outputs)
+        if any(gives_rows(loss) for loss in losses):
+            pairs = zip(outputs, losses, strict=False)
+            bare = [ops.reshape(one, ops.shape(one)) if gives_rows(loss) else one for one, loss in pairs]
+            y_pred = keras.tree.pack_sequence_as(y_pred, bare)
+        return compute_loss(self, x, y, y_pred, sample_weight, training)
+
+    return computed
+
+
+def gives_rows(loss) -> bool:
+    """Whether a loss, or the one within a `functools.partial`, is marked `per_row`."""
+    return getattr(getattr(loss, "func", loss), "per_row", False)
+
+
 Functional.__call__ = take_names(Functional.__call__)
 Functional.call = take_names(Functional.call)  # which training and predicting on JAX call at once
+Functional.predict = take_lists(Functional.predict)
+Functional.compute_loss = by_labels(Functional.compute_loss)
 
 
 def unpickled(load: Callable, args: tuple, tokenizer):

@@ -35,6 +35,20 @@ def by_layer(model, inputs) -> tuple[dict, Any]:
     return found, padding_mask
 
 
+def as_arrays(model, x):
+    """Nested Python lists, one for each input of a model, as arrays, which Keras takes; all else as it is.
+
+    Raises: InputError for rows of different lengths.
+    """
+    lists = isinstance(x, list | tuple) and len(x) == len(model.inputs)
+    if not lists or not all(isinstance(one, list | tuple) and one for one in x):
+        return x
+    try:
+        return [np.asarray(one) for one in x]
+    except ValueError as error:
+        raise InputError("rows of different lengths; pad them to one") from error
+
+
 def standardize(model, inputs, mask=None) -> tuple[list, list | None]:
     """The list of inputs the graph takes, and the list of their Keras masks (or None).
 

@@ -1,8 +1,11 @@
 """A model's variables filled from an opened checkpoint."""
 
+import warnings
+
 from bert4x import devices
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.weights import Weights
+from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import family_name, family_of
 from bert4x.layers import weights_from
@@ -16,6 +19,7 @@ def fill(backbone, checkpoint: Checkpoint, strict: bool = True):
     from bert4x.training.lora import clear_adapters
 
     check_family(checkpoint, family_name(type(backbone)))
+    leave_segments_out(backbone.config, checkpoint)
     if strict and not backbone.loading.get("ignore_invalid_weights"):
         checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
@@ -37,6 +41,21 @@ def fill(backbone, checkpoint: Checkpoint, strict: bool = True):
         raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
     backbone.model.load_report = checkpoint.report
     return backbone
+
+
+def leave_segments_out(config: TransformerConfig, checkpoint: Checkpoint) -> None:
+    """With `segment_vocab_size=0` a file may lack the embeddings of segments; warns of those that it has."""
+    path = "Embedding-Segment/embeddings"
+    if config.segment_vocab_size or not checkpoint.config.segment_vocab_size:
+        return
+    name, report = checkpoint.table_name(path), checkpoint.report
+    report.missing = [line for line in report.missing if not line.startswith(f"{name}: ")]
+    if path in checkpoint.entries:
+        warnings.warn(
+            f"segment_vocab_size=0 leaves out {name}, which {checkpoint.files.path} has: what it adds to each token is "
+            "missing in the outputs",
+            stacklevel=2,
+        )
 
 
 def initial(variable, weights: Weights):

@@ -178,9 +178,9 @@ def predicting_at_places(builder):
     class AtPlaces(type(builder)):
         model_name = builder.model_name  # all that it decodes is the builder's
 
-        def inputs(self):
+        def new_inputs(self):
             self.places = keras.Input((None,), dtype="int32", name=f"{self.prefix}Input-Places")
-            return super().inputs() | {"places": self.places}
+            return super().new_inputs() | {"places": self.places}
 
         def heads(self, h, last=False):
             return super().heads(self.layer(TakePlaces, "Take-Places")(h, self.places))

@@ -44,6 +44,9 @@ def masked_crossentropy(y_true, y_pred, smoothing=0.0, from_logits=True):
     return token_mean(ops.reshape(loss, (batch, -1)), ops.reshape(real, (batch, -1)))
 
 
+masked_crossentropy.per_row = True  # its labels say what counts; see `bert4x.models.functional`
+
+
 def unilm_labels(token_ids, segment_ids):
     """What each place of a UniLM's text is to predict: the next token where that is of the target (segment 1), else -1.
 

@@ -61,10 +61,10 @@ class PretrainingInputs:
     `Input-Positions` only.
     """
 
-    def inputs(self):
+    def new_inputs(self):
         self.rank = keras.Input((None,), dtype="int32", name="Input-Rank")
         self.masked_positions = keras.Input((), dtype="int32", name="Input-Positions")
-        return super().inputs() | {"rank": self.rank, "positions": self.masked_positions}
+        return super().new_inputs() | {"rank": self.rank, "positions": self.masked_positions}
 
     def visibility(self, x, inputs, application, window=None, of_partner=False):
         return self.layer(RankVisibility, "Attention-Rank-Mask")(self.rank)
