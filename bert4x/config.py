@@ -1,8 +1,10 @@
 """The one description of a model, and how each published config file spells it."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,10 +186,29 @@ TANH_SPELLINGS = ("gelu_tanh", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "ge
 OTHER_SPELLINGS = {"gelu_python": "gelu_erf", "swish": "silu"}
 
 
+_scripts_gelu: list[str] = []  # the last is what `bert4x.backend.set_gelu` said
+_plain_gelu: ContextVar[str | None] = ContextVar("plain_gelu", default=None)
+
+
+def say_what_gelu_is(name: str) -> None:
+    """Sets what the plain word is within `gelu_as_told`: "gelu_erf" or "gelu_tanh"."""
+    _scripts_gelu[:] = [name]
+
+
+@contextlib.contextmanager
+def gelu_as_told() -> Iterator[None]:
+    """Within it the plain word is what a script for bert4keras said, if it did, whatever the style of a file says."""
+    token = _plain_gelu.set(next(iter(_scripts_gelu), None))
+    try:
+        yield
+    finally:
+        _plain_gelu.reset(token)
+
+
 def read_activation(name: str, style: ConfigStyle) -> str:
     """Our name of an activation: gelu is always told apart as `gelu_erf` or `gelu_tanh`."""
     if name == "gelu":
-        return style.gelu
+        return _plain_gelu.get() or style.gelu
     return "gelu_tanh" if name in TANH_SPELLINGS else OTHER_SPELLINGS.get(name, name)
 
 

@@ -52,7 +52,7 @@ ROOMS = (
     ("generation",),
     ("models", "snippets"),  # a model has `generate`
     ("families.",),
-    ("training", "plots", "recipe"),
+    ("training", "plots", "recipe", "backend"),
     ("tasks", "training.bidirectional"),
     ("exporting", "testing"),
     ("cli", "__main__", "porting.__main__"),

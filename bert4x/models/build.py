@@ -12,7 +12,7 @@ from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import config_from, style_for
 from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
 from bert4x.checkpoints.weights import kept_pad_id, vocabulary_size
-from bert4x.config import TransformerConfig, read_activation, read_config_file
+from bert4x.config import TransformerConfig, gelu_as_told, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import family_name, family_of
 from bert4x.hub.names import Location, family_by_name, local, warn_of_head
@@ -131,6 +131,7 @@ def load_keras(path: Location, application: str | None, dtype: str | None, optio
     return model
 
 
+@gelu_as_told()
 def build_transformer_model(
     config_path: Location | dict | None = None,
     checkpoint_path: Location | None = None,
