@@ -90,6 +90,11 @@ class TransformerConfig:
                 object.__setattr__(self, name, value_of(self))
 
     @property
+    def segment_rows(self) -> int:
+        """How many segment ids there are."""
+        return self.segment_vocab_size
+
+    @property
     def decoder_layers(self) -> int:
         """How many layers read what is decoded: those of the decoder, if there is one."""
         return self.num_decoder_layers or self.num_hidden_layers

@@ -5,6 +5,7 @@ import numpy as np
 DECODER = {"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
 DEFAULTS = {
     "gpt2": DECODER,
+    "gpt": DECODER,
     "gpt2_ml": DECODER | {"hidden_act": "gelu_erf"},
     "roformer": {"attention_head_size": 6},
     "nezha": {"attention_head_size": 6, "max_relative_position": 4},
@@ -81,9 +82,9 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         return shapes
     if c["model"] not in ("roformer", "nezha"):
         shapes["Embedding-Position/embeddings"] = (c["max_position"], embedding)
-    if c["segment_vocab_size"]:
+    if c["segment_vocab_size"] and not c.get("shared_segment_embeddings"):
         shapes["Embedding-Segment/embeddings"] = (c["segment_vocab_size"], embedding)
-    if c["model"] != "gpt2":
+    if c["model"] not in ("gpt", "gpt2"):
         norm("Embedding-Norm", embedding)
     if embedding != hidden or c["model"].startswith("albert"):
         dense("Embedding-Mapping", embedding, hidden)

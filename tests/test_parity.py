@@ -74,6 +74,17 @@ class TestGpt2(FamilyBattery):
     layer_names = ("Embedding-Position", "Transformer-0-MultiHeadSelfAttention-Norm", "Output-Norm", "LM-Activation")
 
 
+class TestGpt(TestGpt2):
+    model = "gpt"
+    variants = {"of tokens": {"shared_segment_embeddings": True}, "segments": {"segment_vocab_size": 3}}  # noqa: RUF012
+    layer_names = ("Transformer-0-FeedForward-Norm", "LM-Activation")
+    test_hierarchical_positions = test_precision_policy = test_dropout = test_explicit_padding_mask = None  # as GPT2's
+    test_lists_and_missing_inputs = test_bad_inputs = test_custom_position_ids = test_conditional_layer_norm = None
+
+    def test_variant(self, variant):
+        self.check(self.config(**self.variants[variant]), "lm")
+
+
 class TestGpt2Ml(TestGpt2):
     model = "gpt2_ml"
     variants = {name: TestGpt2.variants[name] for name in ("head and key sizes", "residual attention")}  # noqa: RUF012

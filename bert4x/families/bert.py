@@ -173,14 +173,7 @@ class Bert(Backbone):
         """Token + segment + position embeddings, normalised, at the hidden size; and what attention shares."""
         h = tokens = self.token_embedding(masks_padding=True)(inputs["token_ids"])
         if self.config.segment_vocab_size:
-            segments = self.layer(
-                L.Embedding,
-                "Embedding-Segment",
-                input_dim=self.config.segment_vocab_size,
-                output_dim=self.config.embedding_size,
-                embeddings_initializer=L.initializer(self.config.initializer_range),
-            )
-            h = self.add("Embedding-Token-Segment", h, segments(inputs["segment_ids"]))
+            h = self.add("Embedding-Token-Segment", h, self.segment_embedding()(inputs["segment_ids"]))
         h = self.position_embedding(h, inputs, index, cached=cache is not None)
         h = self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", h))
         if self.config.embedding_mapping:

@@ -198,7 +198,7 @@ def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, wr
 def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> None:
     """Raises: GenerationError for ids and lengths that the model does not have."""
     config = engine.backbone.config
-    sizes = {"id": config.vocab_size, "segment id": config.segment_vocab_size or 2}
+    sizes = {"id": config.vocab_size, "segment id": config.segment_rows or 2}
     options.check_ids(config.vocab_size)
     if engine.encodes and any(prompt.start is None for prompt in prompts):
         raise GenerationError("start_id is missing: the token that the targets of this encoder-decoder begin with")

@@ -139,7 +139,7 @@ class TransformerModel(keras.Model):
         positions = c.max_position**2 if c.hierarchical_position else c.max_position
         limits = {
             "token": c.vocab_size,
-            "segment": c.segment_vocab_size,
+            "segment": c.segment_rows,
             "position": positions,
             "target": c.vocab_size,
         }

@@ -87,6 +87,16 @@ class Parts(Options):
             embeddings_initializer=L.initializer(self.config.initializer_range),
         )
 
+    def segment_embedding(self):
+        """The embedding table of segments."""
+        return self.layer(
+            L.Embedding,
+            "Embedding-Segment",
+            input_dim=self.config.segment_vocab_size,
+            output_dim=self.config.embedding_size,
+            embeddings_initializer=L.initializer(self.config.initializer_range),
+        )
+
     def position_embedding(self, x, inputs, index=0, cached=False):
         """Adds the position embedding; with a cache, the first token is at position `index`."""
         layer = self.layer(

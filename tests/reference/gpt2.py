@@ -38,9 +38,9 @@ def forward(
 
     kind = config.get("model", "gpt2")
     x = w["Embedding-Token/embeddings"][token_ids] + positions(config, w, position_ids, *token_ids.shape)
-    if config.get("segment_vocab_size"):
-        table = "Token" if config.get("shared_segment_embeddings") else "Segment"
-        x = x + w[f"Embedding-{table}/embeddings"][segments]
+    shared = config.get("shared_segment_embeddings")
+    if shared or config.get("segment_vocab_size"):
+        x = x + w["Embedding-Token/embeddings" if shared else "Embedding-Segment/embeddings"][segments]
     x = norm("Embedding-Norm", x) if kind == "gpt2_ml" else x
     scores = None
     for i in range(config["num_hidden_layers"]):

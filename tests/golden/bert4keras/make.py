@@ -41,7 +41,8 @@ def make(family):
         names |= {name: list(w.shape) for name, w in zip(mapping[layer], weights, strict=True)}
     ids = draw.integers(1, 31, (2, 9))
     ids[1, 6:] = 0
-    segments = (np.arange(9)[None] >= 4) * (ids > 0) * (7 if family == "gpt" else 1)
+    segments = (np.arange(9)[None] >= 4) * (ids > 0)
+    segments = np.where(ids > 0, segments + 5, 0) if family == "gpt" else segments  # tokens, of which 0 is padding
     inputs = [ids, segments][: len(model.inputs)]
     outputs = model.predict(inputs, verbose=0)
     data = {"config": SIZES | more, "token_ids": ids.tolist(), "segment_ids": segments.tolist(), "names": names}
