@@ -89,6 +89,10 @@ HELP = {
     "forget the oldest tokens when the model has no more positions": "位置用完时忘掉最早的 token",
     "talk with a model; lines are read from the terminal or standard input": "与模型对话；从终端或标准输入逐行读取",
     r"one turn up to the answer; \n is a line break": r"一轮对话中回答之前的部分；\n 表示换行",
+    "the model's chat template, else 问 and 答": "模型自带的对话模板；没有则用“问”和“答”",
+    "the same as --model": "同 --model",
+    "what the model is told first, by a chat template": "开头交代给模型的话（system），由对话模板写入",
+    "whether a model that can think before it answers does": "能先思考再回答的模型，是否先思考",
     # few-shot
     "answer by the examples of a file": "按文件里的例子作答",
     "JSON, JSON lines, or tab-separated with the fields' names first": "JSON、JSON lines，或第一行是字段名、以制表符分隔的文件",

@@ -19,6 +19,7 @@ VOCABULARY_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe"),
 )
+CHAT_FILES = ("chat_template.jinja", "generation_config.json")  # which name ids, too
 RENAMED_VOCABULARY = {
     "hf": {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"},
     "tf1": {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
@@ -76,7 +77,7 @@ def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.
         return
     if format == "hf" and len(pieces) == 1:
         renamed = renamed | {pieces[0]: "spiece.model"}
-    for name in [*names, *pieces]:
+    for name in [*names, *pieces, *(name for name in CHAT_FILES if (source / name).is_file())]:
         with atomic_write(target / renamed.get(name, name)) as path:
             shutil.copyfile(source / name, path)
     copy_vocab_txt(source, target)

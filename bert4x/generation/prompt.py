@@ -74,15 +74,21 @@ def _without_word_start(tokenizer: SpTokenizer, ids: list[int]) -> list[int]:
 
 
 def default_stop_ids(tokenizer: TokenizerBase | None) -> tuple[int, ...]:
-    """The tokens a model ends a text with: [SEP], CPM-LM's <eod>, GPT2's <|endoftext|>; () when there is none."""
+    """The tokens a model ends a text with: those of its generation_config.json, else [SEP], CPM-LM's <eod>, GPT2's
+    <|endoftext|>, what the files call eos_token; () when there is none.
+    """
     if isinstance(tokenizer, CpmTokenizer):
         return (tokenizer.eod_id,)
+    if tokenizer is not None and tokenizer.stop_ids:
+        return tokenizer.stop_ids
     end = getattr(tokenizer, "end_id", None)
     if end is None and isinstance(tokenizer, BpeTokenizer):
         end = tokenizer.eos_id
     if end is None and isinstance(tokenizer, SpTokenizer):
         eos = tokenizer.sp_model.eos_id()
         end = eos if eos >= 0 else None
+    if end is None and tokenizer is not None:
+        end = tokenizer.token_dict.get(tokenizer.special_names.get("eos_token"))
     return () if end is None else (end,)
 
 

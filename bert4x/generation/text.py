@@ -58,7 +58,7 @@ def generate(model, text: str | Sequence[str], **options) -> str | list:
     return groups[0] if isinstance(text, str) else groups
 
 
-def continuations(model, texts: Sequence[str], **options) -> list[list[Continuation]]:
+def continuations(model, texts: Sequence[str | Prompt], **options) -> list[list[Continuation]]:
     """What `generate` gives, and all that is known of it: for every prompt `num_return_sequences` continuations; of
     beams fewer, where the options allow no more.
 
@@ -100,7 +100,7 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
     return (new, scores) if return_scores else new
 
 
-def stream(model, text: str, **options) -> Iterator[Piece]:
+def stream(model, text: str | Prompt, **options) -> Iterator[Piece]:
     """The text with which a model continues a prompt, as it comes; `model.stream`.
 
     Together the pieces are what `generate` gives for the same options. It may be left at any time.
@@ -157,8 +157,10 @@ def only_tokens(model, options: GenerationOptions) -> GenerationOptions:
     return dataclasses.replace(options, suppress_ids=(*options.suppress_ids, *empty)) if empty else options
 
 
-def encode(model, text: str) -> Prompt:
-    """The prompt of a text. Raises: GenerationError."""
+def encode(model, text: str | Prompt) -> Prompt:
+    """The prompt of a text; one that is made stays. Raises: GenerationError."""
+    if isinstance(text, Prompt):
+        return text
     backbone = model.backbone
     application = {"seq2seq": "unilm", "encoder": "lm"}.get(backbone.application, backbone.application)
     ids = np.array(encode_prompt(model.tokenizer, application, backbone.bare_prompts, text), "int32")

@@ -100,6 +100,17 @@ class TransformerModel(keras.Model):
 
         return stream(self, text, **options)
 
+    def chat(self, messages: Sequence[dict], variables: dict | None = None, stream: bool = False, **options):
+        """The answer to messages, `{"role": "user", "content": "..."}`, of a model that was trained for dialogue; with
+        `stream=True` an iterator over its pieces. `variables` are those of the chat template beside its vocabulary,
+        such as `{"enable_thinking": False}`; the options are those of `generate`.
+
+        Raises: TokenizerError without a chat template, and for messages that it refuses; GenerationError.
+        """
+        from bert4x.generation.chat import chat, stream_chat
+
+        return (stream_chat if stream else chat)(self, messages, variables, **options)
+
     def score(self, prompts: str | Sequence[str], choices: Sequence[str], normalize: bool = False) -> np.ndarray:
         """The log-probability of each choice as the continuation of each prompt; of its mean token if normalized.
 

@@ -9,6 +9,7 @@ import tokenizers
 
 from ..errors import TokenizerError
 from .base import TokenizerBase, as_id, without_surrogates, write_tokenizer_config
+from .chat import write_chat
 from .reading import reading
 from .settings import TokenizerSettings
 
@@ -50,6 +51,7 @@ class BackendTokenizer(TokenizerBase):
     def save(self, folder: str | os.PathLike) -> None:
         (Path(folder) / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         names = {KEYS[name]: token for name, token in self.names.items() if token is not None}
+        names = write_chat(self, folder) | names
         write_tokenizer_config(folder, tokenizer_class="PreTrainedTokenizerFast", **names)
 
     def _encode(self, text: str) -> tokenizers.Encoding:

@@ -35,6 +35,9 @@ class TokenizerBase:
     vocab_size: int
     token_dict: dict[str, int]
     kind: str = "tokens"  # what `print` says that the vocabulary is
+    chat_templates: dict[str, str] = {}  # noqa: RUF012  of a model for dialogue, by name; the usual one is "default"
+    special_names: dict[str, str] = {}  # noqa: RUF012  "eos_token" and so on, as chat templates call them
+    stop_ids: tuple[int, ...] = ()  # that end what its model generates, where a file says them
 
     def __init__(
         self,
@@ -124,6 +127,30 @@ class TokenizerBase:
 
     def _tokens(self, text: str) -> list[str]:
         return [self._token_translate.get(token, token) for token in self._tokenize(text)]
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[dict],
+        add_generation_prompt: bool = False,
+        tokenize: bool = False,
+        tools: Sequence[dict] | None = None,
+        template: str | None = None,
+        **variables,
+    ) -> str | list[int]:
+        """The text of messages, `{"role": "user", "content": "..."}`, as the model was trained on it; with
+        `add_generation_prompt` up to where its answer begins, with `tokenize` as ids.
+
+        `tools` are JSON schemas of what it may call; `template` is a name of `chat_templates`, or a template;
+        `variables` are those of the template, such as Qwen3's `enable_thinking=False`.
+
+        Raises: TokenizerError without a template, for one that is wrong, and for messages that it refuses.
+        """
+        from .chat import chosen, render
+
+        program = chosen(self.chat_templates, template, tools)
+        given = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        text = render(program, messages, **self.special_names | given | variables)
+        return self._text_ids([text])[0] if tokenize else text
 
     def encode(
         self,

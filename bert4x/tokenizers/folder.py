@@ -15,6 +15,7 @@ from ..json_files import shown
 from .backend import from_tokenizer_json, read_backend
 from .base import TokenizerBase
 from .bpe import BpeTokenizer
+from .chat import read_chat
 from .reading import reading
 from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
 from .settings import GENERIC, TokenizerSettings, read_object, read_settings
@@ -55,6 +56,7 @@ def load_tokenizer(folder: str | os.PathLike | None = None, config: dict | None 
     for place in places(folder):
         tokenizer = _load_from(place, config)
         if tokenizer is not None:
+            read_chat(tokenizer, place)
             return tokenizer
     return None
 
