@@ -142,7 +142,8 @@ def inputs_of(model, config: TransformerConfig, rows: int = 3, length: int = 9, 
     real = np.arange(length)[None, :] < np.array([length, length - 2, length - 4])[:rows, None]
     inputs = {"token_ids": np.where(real, ids, 0), "padding_mask": real}
     if model.backbone.needs_segments:
-        inputs["segment_ids"] = (np.arange(length)[None, :] >= np.array([4, 3, 2])[:rows, None]).astype(int)
+        several = config.segment_vocab_size != 1
+        inputs["segment_ids"] = (np.arange(length)[None, :] >= np.array([4, 3, 2])[:rows, None]) * int(several)
     if model.backbone.application == "seq2seq":
         inputs["target_ids"] = draw.integers(1, config.vocab_size, (rows, length - 3))
     return inputs

@@ -122,14 +122,14 @@ class FamilyBattery:
 
     def test_custom_position_ids(self):
         config = self.config()
-        inputs = random_inputs(config)
+        inputs = self.inputs(config)
         positions = np.random.default_rng(3).integers(0, config["max_position"], inputs["token_ids"].shape)
         self.check(config, inputs=inputs | {"position_ids": positions}, options={"custom_position_ids": True})
 
     def test_hierarchical_positions(self):
         for alpha in (True, 0.3):
             config = self.config(hierarchical_position=alpha)
-            self.check(config, inputs=random_inputs(config, length=2 * config["max_position"] + 3))
+            self.check(config, inputs=self.inputs(config, length=2 * config["max_position"] + 3))
 
     def test_conditional_layer_norm(self):
         config = self.config()

@@ -7,6 +7,7 @@ DEFAULTS = {
     "gpt2": DECODER,
     "gpt": DECODER,
     "gpt2_ml": DECODER | {"hidden_act": "gelu_erf"},
+    "xlm_roberta": {"segment_vocab_size": 1, "pad_token_id": 1},
     "roformer": {"attention_head_size": 6},
     "nezha": {"attention_head_size": 6, "max_relative_position": 4},
     "qwen3": {"hidden_act": "silu", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
@@ -81,7 +82,8 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
             block(f"Decoder-Transformer-{i}", ("Self", "Cross"))
         return shapes
     if c["model"] not in ("roformer", "nezha"):
-        shapes["Embedding-Position/embeddings"] = (c["max_position"], embedding)
+        unused = 2 if c["model"] == "xlm_roberta" else 0
+        shapes["Embedding-Position/embeddings"] = (c["max_position"] + unused, embedding)
     if c["segment_vocab_size"] and not c.get("shared_segment_embeddings"):
         shapes["Embedding-Segment/embeddings"] = (c["segment_vocab_size"], embedding)
     if c["model"] not in ("gpt", "gpt2"):
@@ -94,7 +96,8 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         norm("Output-Norm", hidden)
     elif heads and not c["model"].startswith("gpt"):
         dense("Pooler-Dense", hidden, hidden)
-        dense("NSP-Proba", hidden, 2)
+        if c["model"] != "xlm_roberta":
+            dense("NSP-Proba", hidden, 2)
         dense("MLM-Dense", hidden, embedding)
         norm("MLM-Norm", embedding)
         shapes["MLM-Bias/bias"] = (c["vocab_size"],)

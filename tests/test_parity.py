@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from battery import FamilyBattery
-from random_models import random_pairs
+from random_models import random_inputs, random_pairs
 from reference import bert, gpt2, llama, transformer
 
 from bert4x.errors import ConfigError, InputError, UnknownArchitectureError
@@ -57,6 +57,21 @@ class TestRoformer(TestBert):
 
 class TestNezha(TestRoformer):
     model = "nezha"
+
+
+class TestXlmRoberta(TestRoformer):
+    model = "xlm_roberta"
+    outputs = (({"with_pool": True}, ("pooled",)), ({"with_mlm": "linear"}, ("mlm_logits",)), ({}, ("hidden",)))
+    applications = ("encoder", "lm")
+    variants = {"no segments": {"segment_vocab_size": 0}}  # noqa: RUF012
+    layer_names = ("Embedding-Position", "Embedding-Position-Ids", "Transformer-2-FeedForward-Norm")
+    test_hierarchical_positions = FamilyBattery.test_hierarchical_positions
+
+    def inputs(self, config, **sizes):
+        """All of one segment, and padding amid the first row."""
+        inputs = random_inputs(config, **sizes)
+        inputs["padding_mask"][0, 4], inputs["token_ids"][0, 4] = False, config["pad_token_id"]
+        return inputs | {"segment_ids": np.zeros_like(inputs["segment_ids"])}
 
 
 class TestGpt2(FamilyBattery):

@@ -176,7 +176,7 @@ def test_old_and_other_names(hf):
 
 
 def test_real_roberta_is_refused_by_name(tmp_path):
-    """Its tensors fit; its position ids do not."""
+    """Its tensors fit; its position ids do not. It is loaded where the config says what it is."""
     folder = write_checkpoint(tmp_path / "a", "hf", config_of())
     arrays = {t.name: np.array(t.read()) for t in open_checkpoint(folder).tensors.values()}
     named = [from_array(name.replace("bert.", "roberta."), x) for name, x in arrays.items()]

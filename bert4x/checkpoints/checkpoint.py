@@ -68,8 +68,13 @@ class Checkpoint:
         architectures: Sequence[str] = (),
     ):
         """`names` maps the names of the tensors to those without what wrappers put before them."""
-        self.files, self.table, self.config, self.tensors = files, table, config, tensors
+        self.files, self.config, self.tensors = files, config, tensors
         self.names: dict[str, str] = names or {}
+        held = self.names.values()
+        with_pooler = (head for head in table.heads if head.pooler)
+        self.table = table.holding(
+            next((head for head in with_pooler if all(rule.theirs in held for rule in head.pooler)), None)
+        )
         self.ranks = 1 + max((int(name.split("/")[0]) for name in tensors), default=0) if table.sharded else 1
         self.report = Report()
         self.renamed = self._rename()

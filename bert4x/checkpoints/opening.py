@@ -10,7 +10,7 @@ from bert4x.checkpoints.recognition import of_one_rank, own_family, recognise
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import config_from, own_table, variables, writer
 from bert4x.checkpoints.tensors import Tensors
-from bert4x.checkpoints.wrappers import known, unwrapped
+from bert4x.checkpoints.wrappers import is_rooted, unwrapped
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import family_of
@@ -73,7 +73,7 @@ def published_config(files: Files, table: Table, tensors: Tensors, said: Said) -
     if said is None:
         raise missing_config(files)
     kind = said.get("model_type")
-    if kind in family.misnamed and any(f".{known(table).root}" in f".{name}" for name in tensors):
+    if kind in family.misnamed and is_rooted(table, tensors):
         said = {key: value for key, value in said.items() if key != "model_type"}
     return config_from(said, table.family, table.format)
 

@@ -10,7 +10,7 @@ from bert4x.checkpoints.others import ALTERED, HOLLOW, OBJECTS, OTHERS
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import published, writer
 from bert4x.checkpoints.tensors import Tensors
-from bert4x.checkpoints.wrappers import holds_model, known, known_names, lacking, unnumbered
+from bert4x.checkpoints.wrappers import holds_model, is_rooted, known_names, lacking, unnumbered
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import families, family_name, family_of
@@ -27,7 +27,7 @@ def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
     Raises: UnknownFormatError when no family fits, several do, or a known but different model is recognised.
     """
     tables = [table for table in published() if table.format == FORMATS.get(files.container)]
-    named = named_families(said)
+    named = misnamed_families(said, tables, tensors) or named_families(said)
     refuse(files, tensors, [table for table in tables if not named or table.family in named])
     scores = {table: known_names(table, tensors) for table in tables}
     best = max(scores.values(), default=0)
@@ -45,10 +45,7 @@ def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
 
 def rooted(fitting: dict[str, Table], tensors: Tensors) -> set[str]:
     """The families with whose own word some names begin, not with that of another family."""
-    looks = {family: known(table) for family, table in fitting.items()}
-    return {
-        family for family, x in looks.items() if any(x.separator + x.root in x.separator + name for name in tensors)
-    }
+    return {family for family, table in fitting.items() if is_rooted(table, tensors)}
 
 
 def most_whole(fitting: dict[str, Table], tensors: Tensors) -> set[str]:
@@ -107,6 +104,12 @@ def named_families(said: Said) -> set[str]:
             if labels and all(said.get(key) == value for key, value in labels.items()):
                 found.add(name)
     return found
+
+
+def misnamed_families(said: Said, tables: list[Table], tensors: Tensors) -> set[str]:
+    """The families whose own word begins the names of tensors, and which config files call by the name of another."""
+    kind = said.get("model_type") if isinstance(said, dict) else None
+    return {table.family for table in tables if kind in family_of(table.family).misnamed and is_rooted(table, tensors)}
 
 
 def refuse(files: Files, tensors: Tensors, tables: list[Table]) -> None:

@@ -141,6 +141,7 @@ class Head:
     their tensors. `architecture` is what such config files call the model with this head, where they say it.
     `settings` are those of the task that such a head always means; `labels` is the setting that `id2label` spells, and
     `dropout` the key of the config that says its rate, and the rate where it is not there (None: the model's own).
+    `pooler` are the rules of the model's pooler where files with this head name it otherwise.
     """
 
     task: str
@@ -150,6 +151,7 @@ class Head:
     settings: dict[str, Any] = field(default_factory=dict)
     labels: str | None = None
     dropout: tuple[str | None, float | None] = (None, 0.0)
+    pooler: tuple[Rule, ...] = ()
 
     def entries(self) -> list[Entry]:
         """All rules, written out."""
@@ -225,6 +227,15 @@ class Table:
             heads=tuple(replace(head, architecture=begun(head.architecture, classes)) for head in self.heads),
             architectures=tuple((heads, begun(name, classes)) for heads, name in self.architectures),
         )
+
+    def holding(self, head: Head | None) -> "Table":
+        """This table for files with a head, by which their pooler may be named; one of the usual name is a remnant."""
+        if head is None or not head.pooler:
+            return self
+        ours = {rule.ours for rule in head.pooler}
+        others = tuple(rule for rule in self.rules if rule.ours not in ours)
+        usual = tuple(f"^{re.escape(rule.theirs)}$" for rule in self.rules if rule.ours in ours)
+        return replace(self, rules=(*others, *head.pooler), ignored=(*self.ignored, *usual))
 
     @functools.cached_property
     def _alias_patterns(self):

@@ -47,6 +47,7 @@ def known(table: Table) -> Known:
     inner = {name.removeprefix(root): ours for ours, name in entries if name.startswith(root)}
     heads = {name for _, name in entries if not name.startswith(root)}
     of_tasks = {entry.theirs for head in table.heads for entry in head.entries()}
+    of_tasks |= {rule.theirs for head in table.heads for rule in head.pooler}
     return Known(
         separator,
         root,
@@ -62,6 +63,12 @@ def known(table: Table) -> Known:
 def unnumbered(name: str) -> str:
     """A name with # for every number, as `known` writes names."""
     return re.sub(r"\d+", "#", name)
+
+
+def is_rooted(table: Table, tensors: Tensors) -> bool:
+    """Whether some names of a checkpoint begin with a family's own word, behind whatever prefix."""
+    look = known(table)
+    return any(look.separator + look.root in look.separator + name for name in tensors)
 
 
 def known_names(table: Table, tensors: Tensors) -> int:

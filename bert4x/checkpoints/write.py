@@ -42,6 +42,7 @@ def write(
     if family_of(config.model).written_as and format not in OWN_FORMATS:
         config, ours = as_written(config, ours)
     table = table_for(format, config)
+    table = table.holding(room_for(head, table) if head is not None and head.tensors else None)
     whole = with_head(format, table, head, config, ours)
     config, ours, others = whole.config, whole.ours, whole.tensors
     ranks = shards or 1 if table.sharded else 1

@@ -119,7 +119,8 @@ HF = Table(
         (
             r"(?:^|\.)roberta\.embeddings\.",
             "this is a RoBERTa as fairseq built it: its positions begin after the padding id, and its head is another. "
-            "(The Chinese models called RoBERTa-wwm are BERTs, and load)",
+            'Its config.json must say "model_type": "roberta", or "xlm-roberta". (The models called RoBERTa-wwm '
+            "are BERTs, and load)",
         ),
     ),
     heads=hf_heads("Bert", DROPOUT),

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from bert4x.layers.base import Add, Dense, Dropout, Layer, LoadsWeights, activation, initializer, weights_from
     from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
     from bert4x.layers.cross_attention import CrossAttention
-    from bert4x.layers.embeddings import Bias, Embedding, FirstToken, PositionEmbedding, SinusoidalPosition
+    from bert4x.layers.embeddings import (
+        Bias,
+        Embedding,
+        FirstToken,
+        PositionEmbedding,
+        RealPositions,
+        SinusoidalPosition,
+    )
     from bert4x.layers.ffn import FeedForward
     from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm
@@ -40,7 +47,7 @@ _HOME = {
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
-    "bert4x.layers.embeddings": "Bias Embedding FirstToken PositionEmbedding SinusoidalPosition",
+    "bert4x.layers.embeddings": "Bias Embedding FirstToken PositionEmbedding RealPositions SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.loss": "Loss",
     "bert4x.layers.norm": "LayerNorm RMSNorm",
@@ -79,6 +86,7 @@ __all__ = [
     "PositionEmbedding",
     "Positions",
     "RMSNorm",
+    "RealPositions",
     "RelativeBias",
     "RelativeVectors",
     "Rotary",

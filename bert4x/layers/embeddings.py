@@ -109,20 +109,23 @@ class PositionEmbedding(Layer):
     positions: row i * P + j is alpha * u_i + (1 - alpha) * u_j with u = (p - alpha * p_0) / (1 - alpha)
     (Su, kexue.fm/archives/7947).
 
+    `first` is the row of position 0; the rows before it are not used.
+
     Shape: (B, T, E)[, (B, T) position ids] -> (B, T, E)
     Raises: InputError when the sequence is longer than the table, and for a position without a row.
     """
 
-    settings = ("max_position", "stddev", "hierarchical")
+    settings = ("max_position", "stddev", "hierarchical", "first")
 
-    def __init__(self, max_position, stddev=0.02, hierarchical=False, **kwargs):
+    def __init__(self, max_position, stddev=0.02, hierarchical=False, first=0, **kwargs):
         super().__init__(**kwargs)
         self.max_position = max_position
         self.stddev = stddev
         self.hierarchical = hierarchical
+        self.first = first
 
     def build(self, x_shape, position_ids_shape=None):
-        shape = (self.max_position, x_shape[-1])
+        shape = (self.max_position + self.first, x_shape[-1])
         start = initializer(self.stddev)
         self.embeddings = self.add_weight(shape=shape, initializer=start, name="embeddings", autocast=False)
 
@@ -134,21 +137,40 @@ class PositionEmbedding(Layer):
                 raise InputError(too_long(length, limit))
             position_ids = ops.arange(ops.shape(x)[1])
             if not self.hierarchical:
-                return x + ops.cast(ops.take(self.embeddings, position_ids, axis=0), x.dtype)
+                return x + ops.cast(ops.take(self.embeddings, position_ids + self.first, axis=0), x.dtype)
         return x + ops.cast(self.lookup(position_ids), x.dtype)
 
     def lookup(self, position_ids):
         rows = self.max_position**2 if self.hierarchical else self.max_position
         check_numbers(position_ids, rows, f"{self.name}: position")
         if not self.hierarchical:
-            return ops.take(self.embeddings, position_ids, axis=0)
+            return ops.take(self.embeddings, position_ids + self.first, axis=0)
         alpha = 0.4 if self.hierarchical is True else self.hierarchical
-        table = (self.embeddings - alpha * self.embeddings[:1]) / (1 - alpha)
+        table = self.embeddings[self.first :] if self.first else self.embeddings
+        table = (table - alpha * table[:1]) / (1 - alpha)
         major = ops.take(table, position_ids // self.max_position, axis=0)
         return alpha * major + (1 - alpha) * ops.take(table, position_ids % self.max_position, axis=0)
 
     def compute_output_spec(self, x, position_ids=None):
         return self.symbolic(x.shape)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class RealPositions(Layer):
+    """The positions of tokens where padding has none, wherever it stands: how many real ones come before.
+
+    Shape: (B, T, E), whose Keras mask tells padding, (B, T) ids -> (B, T) int32
+    """
+
+    def call(self, x, ids, x_mask=None):  # two tensors, as in `Visibility`
+        real = ops.ones_like(ids, dtype="int32") if x_mask is None else ops.cast(x_mask, "int32")
+        return ops.maximum(ops.cumsum(real, axis=1) - 1, 0)
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+    def compute_output_spec(self, x, ids, x_mask=None):
+        return self.symbolic(x.shape[:2], "int32")
 
 
 @keras.saving.register_keras_serializable("bert4x")

@@ -13,6 +13,7 @@ class Parts(Options):
     """Makes the layers of a model: each when it is first asked for by its name, with the sizes of the config."""
 
     config: "TransformerConfig"
+    first_position: ClassVar[int] = 0  # the row of position 0 in the table of positions
     norm_class: ClassVar[str] = "LayerNorm"  # the class of norms in `bert4x.layers`
 
     def __post_init__(self):
@@ -105,6 +106,7 @@ class Parts(Options):
             max_position=self.config.max_position,
             stddev=self.config.initializer_range,
             hierarchical=self.config.hierarchical_position,
+            first=self.first_position,
         )
         if self.custom_position_ids or "position_ids" in inputs:
             return layer(x, inputs["position_ids"])

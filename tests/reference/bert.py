@@ -1,5 +1,5 @@
 """BERT (Devlin et al. 2018, arXiv 1810.04805) and ALBERT (Lan et al. 2019, arXiv 1909.11942); RoFormer and NEZHA, where
-there is no position table (see `parts.attend`).
+there is no position table (see `parts.attend`); XLM-R (Conneau et al. 2019, arXiv 1911.02116; see `parts.positions`).
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def forward(
 
     x = w["Embedding-Token/embeddings"][token_ids]
     if "Embedding-Position/embeddings" in w:
-        x = x + positions(config, w, position_ids, *token_ids.shape)
+        x = x + positions(config, w, position_ids, *token_ids.shape, valid)
     if config.get("segment_vocab_size", 2):
         x = x + w["Embedding-Segment/embeddings"][segments]
     x = norm("Embedding-Norm", x)

@@ -216,10 +216,15 @@ def position_vectors(table, position_ids, alpha=None):
     return alpha * u[position_ids // size] + (1 - alpha) * u[position_ids % size]
 
 
-def positions(config, w, position_ids, batch, length):
+def positions(config, w, position_ids, batch, length, valid=None):
+    """The vectors of positions (B, T, E). fairseq's models count those of real tokens, from the row after that of the
+    padding id, which is 1.
+    """
+    table = w["Embedding-Position/embeddings"]
     if position_ids is None:
         position_ids = np.tile(np.arange(length), (batch, 1))
+        if config.get("model") == "xlm_roberta":
+            position_ids = np.array([[row[:i].sum() for i in range(length)] for row in valid])
+    table = table[2:] if config.get("model") == "xlm_roberta" else table
     alpha = config.get("hierarchical_position")
-    return position_vectors(
-        w["Embedding-Position/embeddings"], np.asarray(position_ids), 0.4 if alpha is True else alpha
-    )
+    return position_vectors(table, np.asarray(position_ids), 0.4 if alpha is True else alpha)
