@@ -221,7 +221,7 @@ class Run:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return Trainer(
             task.model, task.loss, optimizer, adversary=adversary, ema=args.ema, divergence=task.divergence,
-            gathers=args.gradient_accumulation > 1,
+            gathers=args.gradient_accumulation > 1, join=getattr(task, "join", None),
         )  # fmt: skip
 
     def summarize(self, task, report: Report, trained: int, scored: int) -> None:

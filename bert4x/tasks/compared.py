@@ -1,9 +1,11 @@
 """Rows of texts that are compared with each other: what sentence vectors learn from."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from keras import ops
 
 from bert4x.errors import DataError
 
@@ -65,10 +67,15 @@ def example(row: tuple, kind: str, rows: Sequence[Sequence[int]]) -> Example:
 
 def targets(examples: Sequence[Example], kind: str) -> np.ndarray:
     """What the loss takes: grades (B,), vectors (B, D), or a number for each text after the first, (N,), the same for
-    the same text.
+    the same text in whatever batch.
     """
     if kind in ("grades", "vectors"):
         return np.stack([example.target for example in examples])
-    known: dict[tuple, int] = {}
     texts = [ids for column in zip(*(example.rows[1:] for example in examples), strict=True) for ids in column]
-    return np.array([known.setdefault(ids, len(known)) for ids in texts], "int32")
+    return np.array([zlib.crc32(np.array(ids, "int32")) >> 1 for ids in texts], "int32")
+
+
+def joined(batches: Sequence, columns: int):
+    """Arrays whose rows stand column by column, as one: the first columns of all, then the second ones ..."""
+    parts = [ops.split(batch, columns) for batch in batches]
+    return ops.concatenate([part[column] for column in range(columns) for part in parts])

@@ -148,6 +148,7 @@ class SentenceEmbedding(TextEncoder):
         rows = compared.checked(rows)
         self.objective = compared.kind_of(rows[0], 0)
         texts = compared.texts_of(rows[0])
+        self.columns = 2 if self.objective == "single texts" else texts
         encoded = self.encoded([text for row in rows for text in row[:texts]])
         return [
             compared.example(row, self.objective, encoded[number * texts : (number + 1) * texts])
@@ -161,6 +162,12 @@ class SentenceEmbedding(TextEncoder):
     def loss(self, outputs, targets):
         loss = functools.partial(contrastive.LOSSES[self.objective], targets=targets[0], scale=self.scale)
         return contrastive.matryoshka(loss, self.dimensions)(outputs)
+
+    def join(self, outputs, targets):
+        """Batches as one: their rows stand text by text, first texts first. See `bert4x.training.trainer.Trainer`."""
+        targets = [one for (one,) in targets]
+        named = self.objective in ("answers", "single texts")
+        return compared.joined(outputs, self.columns), (compared.joined(targets, self.columns - 1 if named else 1),)
 
     @watched
     def evaluate(self, rows, batch_size: int = 32):

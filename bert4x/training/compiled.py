@@ -138,6 +138,28 @@ def gradients_on_torch(function, variables, state, differentiable):
     return (value, others), list(found)
 
 
+def gradients_of(function: Callable, tensors: list) -> tuple:
+    """The value of a function of tensors, a scalar, and its gradients by each of them."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(*tensors)
+        return value, tape.gradient(value, tensors)
+    if backend == "jax":
+        import jax
+
+        return jax.value_and_grad(function, argnums=tuple(range(len(tensors))))(*tensors)
+    import torch
+
+    with torch.enable_grad():
+        tensors = [tensor.detach().requires_grad_() for tensor in tensors]
+        value = function(*tensors)
+        return value.detach(), torch.autograd.grad(value, tensors)
+
+
 def apply_gradients(optimizer, gradients: Gradients, variables: list) -> None:
     """One update. On JAX by Keras' stateless form: what an optimizer assigns within a condition is lost there."""
     with no_gradient():

@@ -8,8 +8,10 @@ import numpy as np
 from keras import ops
 
 from bert4x.devices import layout
+from bert4x.errors import ConfigError
 from bert4x.layers.means import counting, dividing_by
-from bert4x.training.compiled import Compiled, Gradients, apply_gradients, divided, value_and_gradients
+from bert4x.training import compiled
+from bert4x.training.compiled import Compiled, Gradients, apply_gradients, divided, no_gradient
 from bert4x.training.ema import ExponentialMovingAverage
 
 
@@ -25,6 +27,11 @@ class Trainer:
         gathers: whether an update may be made of several batches, as if they were one. What a loss takes a mean of is
             then counted first, over all of them: of rows, and in `bert4x.layers.means.token_mean`, which the losses of
             bert4x use, of the places that count.
+        join: (outputs of batches, targets of batches) -> (outputs, targets) as of one batch, for a loss that compares
+            rows with each other, of which there are no shares. Such batches are computed twice: for their outputs, by
+            which the loss of all is differentiated, and for the gradients from there on (Gao et al. 2021, arXiv
+            2101.06983), so that no more is held than one batch and all outputs.
+    Raises: ConfigError for an adversary where batches are joined.
     """
 
     def __init__(
@@ -37,7 +44,13 @@ class Trainer:
         ema: float | None = None,
         divergence: Callable | None = None,
         gathers: bool = False,
+        join: Callable | None = None,
     ):
+        if gathers and join and adversary:
+            raise ConfigError(
+                "the loss of this task compares all rows of an update, in several batches: leave out the adversary"
+            )
+        self.join = join
         self.model, self.criterion, self.optimizer, self.adversary = model, loss, optimizer, adversary
         self.divergence = divergence
         self.variables = list(model.trainable_variables)
@@ -55,6 +68,9 @@ class Trainer:
         self._count = Compiled(self.count_once, model.variables, assigns=False)
         self._gather = Compiled(self.gather_once, self.state)
         self._update = Compiled(self.update_gathered, self.state)
+        self._outputs = Compiled(self.outputs_once, self.state)
+        self._joined = Compiled(self.joined_once, self.state)
+        self._gather_from = Compiled(self.gather_from, self.state)
         self.counts = gathers  # until the loss turns out to take no mean but that over rows
         self.denominators: list | None = None  # of the means over places, while gradients are gathered
 
@@ -67,6 +83,8 @@ class Trainer:
         if not self.sums:
             (batch,) = micro_batches
             return self._learn(*batch)
+        if self.join:
+            return self.learn_joined(micro_batches)
         shares = self.shares(micro_batches)
         losses = [
             self._gather(*batch, share, denominators)
@@ -74,6 +92,22 @@ class Trainer:
         ]
         self._update()
         return sum(losses)
+
+    def learn_joined(self, micro_batches: list):
+        """One update from the loss of all batches joined; what dropout drops is the same both times."""
+        seeds = [variable for variable in self.model.variables if "seed_generator" in variable.path]
+        outputs, before = [], []
+        for inputs, _ in micro_batches:
+            before.append([np.array(ops.convert_to_numpy(seed.value)) for seed in seeds])
+            outputs.append(self._outputs(inputs))
+        after = [np.array(ops.convert_to_numpy(seed.value)) for seed in seeds]
+        loss, gradients = self._joined(outputs, [targets for _, targets in micro_batches])
+        for (inputs, _), gradient, states in zip(micro_batches, gradients, before, strict=True):
+            assign_all(seeds, states)
+            self._gather_from(inputs, gradient)
+        assign_all(seeds, after)
+        self._update()
+        return loss
 
     def shares(self, micro_batches: list) -> list[tuple]:
         """What each batch counts for: its share of all rows, and what each `token_mean` of its loss is to divide by,
@@ -106,7 +140,7 @@ class Trainer:
             value = function()
             return self.optimizer.scale_loss(value), value
 
-        (_, value), gradients = value_and_gradients(scaled, self.variables, self.state, differentiable)
+        (_, value), gradients = compiled.value_and_gradients(scaled, self.variables, self.state, differentiable)
         return value, gradients
 
     def gradients(self, inputs, targets) -> tuple:
@@ -145,7 +179,37 @@ class Trainer:
             total.assign(total.value + ops.cast(share, gradient.dtype) * gradient)
         return share * loss
 
+    def outputs_once(self, inputs):
+        with no_gradient():
+            return self.model(list(inputs), training=True)
+
+    def joined_once(self, outputs, targets):
+        """The loss of all batches, and its gradients by the outputs of each, scaled as the optimizer wants them."""
+
+        def loss(*outputs):
+            return self.optimizer.scale_loss(self.criterion(*self.join(outputs, targets)))
+
+        _, gradients = compiled.gradients_of(loss, outputs)
+        return self.criterion(*self.join(outputs, targets)), gradients
+
+    def gather_from(self, inputs, gradient):
+        """Adds up the gradients of a batch, by that of its outputs."""
+
+        def value():
+            outputs = self.model(list(inputs), training=True)
+            return ops.sum(ops.cast(outputs, "float32") * gradient), ()
+
+        _, gradients = compiled.value_and_gradients(value, self.variables, self.state)
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            total.assign(total.value + gradient)
+
     def update_gathered(self):
         self.update([total.value for total in self.sums])
         for total in self.sums:
             total.assign(ops.zeros_like(total.value))
+
+
+def assign_all(variables: list, values: list) -> None:
+    """Gives each variable its value."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
