@@ -11,7 +11,7 @@ CONFIGS = r"(bert_|albert_|model_)?config\.json|hparams\.json"
 OTHER_CONFIGS = r"(?!tokenizer|generation|sentence)\w+_config[\w.-]*\.json"  # only where there is none of those
 VOCABULARIES = (
     r"[\w.-]*vocab[\w.-]*\.(txt|json|bpe)|merges\.txt|encoder\.json|tokenizer(_config)?\.json"
-    r"|(special_tokens_map|added_tokens)\.json|[\w.-]+\.model"
+    r"|(special_tokens_map|added_tokens)\.json|[\w.-]+\.model|chat_template\.jinja|generation_config\.json"
 )
 OTHER_PICKLES = r"(?!training_args|optimizer|scheduler|rng_state)[\w.-]+\.(bin|pt|pth)"
 # Formats of weights, best first: what must be there, and what belongs to it.
