@@ -67,7 +67,9 @@ def values(shape, path: str) -> np.ndarray:
     return (drawn + path.endswith("gamma")).astype("float32")
 
 
-def write_model(folder: Path, family: str, config_name: str, checkpoint_name: str, root="", drop=(), **sizes) -> None:
+def write_model(
+    folder: Path, family: str, config_name: str, checkpoint_name: str, root="", drop=(), act="gelu", **sizes
+) -> None:
     """A TensorFlow checkpoint in the layout whose names begin with `root`, with the names that a script has."""
     config = config_of(family, **(SIZES | sizes))
     weights = {path: from_array(path, values(shape, path)) for path, (shape, _) in variables(config).items()}
@@ -83,7 +85,7 @@ def write_model(folder: Path, family: str, config_name: str, checkpoint_name: st
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "intermediate_size": config.intermediate_size,
-        "hidden_act": "gelu",
+        "hidden_act": act,
         "max_position_embeddings": config.max_position,
         "type_vocab_size": 2,
         "initializer_range": 0.02,
@@ -117,7 +119,32 @@ def make_models(root: Path) -> None:
     cpm.mkdir()
     make_pieces(cpm / "chinese_vocab.model", {"pad_id": 5, "user_defined_symbols": ["<cls>", "<sep>", "<mask>"]})
     size = pieces(cpm / "chinese_vocab.model")
-    write_model(cpm, "gpt2", "config.json", "model.ckpt", root="gpt/", vocab_size=size, max_position=512)
+    write_model(
+        cpm, "gpt2", "config.json", "model.ckpt", root="gpt/", act="gelu_tanh", vocab_size=size, max_position=512
+    )
+
+
+def make_small(folder: Path) -> None:
+    """Checkpoints of the patterns of scripts (bert4keras_patterns.py), all with one small vocabulary."""
+    tokens = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰馀成岁律吕调",
+    ]
+    sizes = {"vocab_size": len(tokens), "max_position": 32, "hidden_size": 24, "intermediate_size": 40}
+    kinds = {
+        "bert": ("bert", {}),
+        "unsegmented": ("bert", {"drop": ["Embedding-Segment"]}),
+        "albert": ("albert", {"embedding_size": 12}),
+        "gpt2": ("gpt2", {"root": "gpt/", "act": "gelu_tanh"}),
+        "gpt2_ml": ("gpt2_ml", {}),
+    }
+    for name, (family, options) in kinds.items():
+        write_model(folder / name, family, "config.json", "model.ckpt", **sizes, **options)
+        (folder / name / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
 
 
 def make_pieces(path: Path, options: dict, size: int = 320) -> None:

@@ -1,12 +1,19 @@
 """What happens around a script of bert4keras' that tests/bert4keras_scripts.py runs: order, first weights, records."""
 
-import atexit
+import contextlib
+import importlib
 import importlib.util
 import json
 import os
 import runpy
 import sys
+import threading
+import time
+import traceback
 import types
+import urllib.error
+import urllib.parse
+import urllib.request
 import zlib
 from pathlib import Path
 
@@ -29,15 +36,44 @@ GRAPHS = ("adversarial", "gradient", "web_serving")  # scripts that need the gra
 PREFIXES = ("Predecessor-", "Successor-")
 
 
-def run(script: str, results: Path, original: bool) -> None:
-    """Runs the script as the main program."""
+def run(jobs: list[str], original: bool) -> None:
+    """Runs scripts as the main program, one after the other; each writes result.json and log.txt beside itself."""
     if original:
-        use_tf_keras(graphs=any(part in script for part in GRAPHS))
-    replace_missing_modules()
-    np.random.seed(0)
-    record(results, original)
-    sys.argv = [script]
-    runpy.run_path(script, run_name="__main__")
+        use_tf_keras(graphs=any(part in job for part in GRAPHS for job in jobs))
+    found = record(original)
+    for job in map(Path, jobs):
+        found.update(losses=[], predicted=[])
+        os.chdir(job.parent)
+        sys.path.insert(0, str(job.parent))
+        sys.argv = [job.name]
+        replace_missing_modules(job.read_text(encoding="utf-8"))
+        np.random.seed(0)
+        with (
+            open("log.txt", "w", encoding="utf-8") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            try:
+                runpy.run_path(job.name, run_name="__main__")
+            except Exception as error:
+                traceback.print_exc()
+                found["error"] = f"{type(error).__name__}: {error}"[:300]
+        job.with_name("result.json").write_text(json.dumps(found))
+        found.pop("error", None)
+        sys.path.remove(str(job.parent))
+        clean(original)
+
+
+def clean(original: bool) -> None:
+    """What a script has set for all models is taken back."""
+    import keras
+
+    keras.backend.clear_session()
+    if original:
+        from bert4keras.backend import set_gelu
+    else:
+        from bert4x.backend import set_gelu
+    set_gelu("erf")
 
 
 def use_tf_keras(graphs: bool) -> None:
@@ -54,8 +90,8 @@ def use_tf_keras(graphs: bool) -> None:
         sys.modules[f"keras.{name}"] = getattr(tf_keras, name)
 
 
-def replace_missing_modules() -> None:
-    """Stands in for modules that scripts import and that are not installed."""
+def replace_missing_modules(source: str) -> None:
+    """Stands in for modules that a script imports and that are not installed."""
 
     def fake(name, **members):
         module = types.ModuleType(name)
@@ -63,7 +99,7 @@ def replace_missing_modules() -> None:
         sys.modules[name] = module
 
     def missing(name):
-        return importlib.util.find_spec(name) is None
+        return name in source and name not in sys.modules and importlib.util.find_spec(name) is None
 
     if missing("cv2"):
         fake(
@@ -83,7 +119,7 @@ def replace_missing_modules() -> None:
         smoothing = types.SimpleNamespace(method1=None)
         fake("nltk.translate.bleu_score", sentence_bleu=lambda **options: 0.5, SmoothingFunction=lambda: smoothing)
     for name, members in {
-        "pandas": {},
+        "pandas": {"Series": (), "DataFrame": ()},
         "sympy": {"Integer": int},
         "rouge": {},
         "jieba_fast": {"initialize": lambda: None, "lcut": list},
@@ -92,12 +128,11 @@ def replace_missing_modules() -> None:
             fake(name, **members)
 
 
-def record(results: Path, original: bool) -> None:
+def record(original: bool) -> dict:
     """Data in order, first weights by rule, and a record of losses and of what is predicted."""
     import keras
 
     found = {"losses": [], "predicted": []}
-    atexit.register(lambda: results.write_text(json.dumps(found)))
     if original:
         from bert4keras.snippets import DataGenerator
     else:
@@ -109,7 +144,16 @@ def record(results: Path, original: bool) -> None:
         def on_train_batch_end(self, batch, logs=None):
             found["losses"].append(float(np.mean(logs["loss"])))
 
-    model_class = keras.models.Model
+    forfit = DataGenerator.forfit
+
+    def tuples(self, random=True):
+        """Keras 2 takes a list of inputs without targets for inputs, targets and weights."""
+        for batch in forfit(self, random):
+            yield tuple(tuple(x) if isinstance(x, list) and isinstance(x[0], np.ndarray) else x for x in batch)
+
+    if original:
+        DataGenerator.forfit = tuples
+    model_class = model_class_of(original)
     compile_, fit, predict = model_class.compile, model_class.fit, model_class.predict
 
     def compiled(self, *args, **options):
@@ -129,6 +173,56 @@ def record(results: Path, original: bool) -> None:
     model_class.compile, model_class.fit, model_class.predict = compiled, fitted, predicted
     image_model = keras.applications.mobilenet_v2.MobileNetV2
     keras.applications.mobilenet_v2.MobileNetV2 = lambda **options: image_model(**options, weights=None)
+    serve_once(original)
+    return found
+
+
+def serve_once(original: bool) -> None:
+    """A server that answers one request and goes on: bert4keras' own needs TensorFlow 1, and is asked as a function."""
+    snippets = importlib.import_module("bert4keras.snippets" if original else "bert4x.snippets")
+    if original:
+
+        class WebServing:
+            def __init__(self, **options):
+                self.functions = {}
+
+            def route(self, path, function, arguments, method="GET"):
+                self.functions[path] = function
+
+            def start(self):
+                print([function("苹果多少钱一斤", 2, 1) for function in self.functions.values()])
+
+        snippets.module.WebServing = WebServing
+    elif hasattr(snippets, "WebServing"):
+        start = snippets.WebServing.start
+
+        def ask(self):
+            threading.Thread(target=start, args=(self,), daemon=True).start()
+            address = f"http://127.0.0.1:{self.port}/gen_synonyms?n=2&k=1&text=" + urllib.parse.quote("苹果多少钱一斤")
+            for _ in range(50):
+                try:
+                    print(urllib.request.urlopen(address, timeout=60).read().decode())
+                    return
+                except ConnectionError as error:
+                    last = error
+                except urllib.error.URLError as error:
+                    last = error
+                time.sleep(0.1)
+            raise last
+
+        snippets.WebServing.start = ask
+
+
+def model_class_of(original: bool):
+    """The class whose methods models have: in the graphs of TensorFlow 1 another one."""
+    import keras
+
+    if original:
+        import tensorflow as tf
+        from tf_keras.src.engine import training_v1
+
+        return keras.models.Model if tf.executing_eagerly() else training_v1.Model
+    return keras.models.Model
 
 
 def layers_of(layer):
@@ -151,7 +245,7 @@ def first_weights(model, original: bool) -> None:
             name = name.removeprefix(prefix)
         weights = layer.weights
         if name.startswith(NAMED):
-            weights = [weight for weight in weights if "hidden_dense" in getattr(weight, "path", weight.name)]
+            weights = weights if name.endswith("-Norm") else []  # conditions of norms are new
         for weight in weights:
             old = np.asarray(keras.backend.get_value(weight) if original else keras.ops.convert_to_numpy(weight))
             if old.ndim > 1 and np.any(old != old.flat[0]):

@@ -3,15 +3,16 @@
     BERT4KERAS=CHECKOUT python tests/bert4keras_scripts.py [NAME ...]              # here, changed by `bert4x port`
     BERT4KERAS=CHECKOUT python tests/bert4keras_scripts.py --original [NAME ...]   # with bert4keras, on tf_keras
 
-CHECKOUT is a checkout of github.com/bojone/bert4keras. Each script runs in a process of its own, from a folder of its
-own. Changed in a script are its imports and what else `bert4x port` changes by rule, paths (/root becomes a folder of
-ours), and numbers in assignments of sizes: `maxlen = 256`, `epochs=50`. Outside the script, data come in order, new
-layers begin with numbers that depend on their shape only, and modules that are not installed are replaced by what a
-script needs of them. The first losses, or else a digest of what the model predicts, go to results-KIND.json in --work;
-after both kinds `--table` prints them side by side, as in docs/bert4keras.md.
+CHECKOUT is a checkout of github.com/bojone/bert4keras. Each script runs in a process of its own, or with --together all
+in one, and from a folder of its own. Changed in a script are its imports and what else `bert4x port` changes by rule,
+paths (/root becomes a folder of ours), and numbers in assignments of sizes: `maxlen = 256`, `epochs=50`. Outside the
+script, data come in order, new layers begin with numbers that depend on their shape only, and modules that are not
+installed are replaced by what a script needs of them. The first losses, or else a digest of what the model predicts, go
+to results-KIND.json in --work; after both kinds `--table` prints them side by side, as in docs/bert4keras.md.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -52,52 +53,36 @@ def prepare(source: str, name: str, work: Path) -> str:
     return source.replace("minlen, maxlen = 8, 32", "minlen, maxlen = 4, 16").replace("range(10)", "range(1)")
 
 
-def run(name: str, path: Path, work: Path, original: bool, timeout: int) -> dict:
-    """One script, in a new process; what it gave, and the lines that were changed beyond imports."""
-    folder = (
-        work / "runs" / ("original" if original else os.environ.get("KERAS_BACKEND", "tensorflow")) / name / "examples"
-    )
+def prepared(name: str, path: Path, work: Path, kind: str) -> tuple[Path, dict]:
+    """The script to run, in a folder of its own, and what was changed in it beyond imports."""
+    folder = work / "runs" / kind / name / "examples"
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "datasets").symlink_to(work / "examples" / "datasets")
     (folder.parent / "corpus_tfrecord").symlink_to(work / "corpus_tfrecord")
-    result = {}
+    changed = {}
     for stem in [*NEEDS.get(name, []), name]:
         source = prepare((path.parent / f"{stem}.py").read_text(encoding="utf-8"), stem, work)
         target = folder / f"{stem}.py"
         target.write_text(source, encoding="utf-8")
-        if not original:
+        if kind != "original":
             from bert4x.porting import HAND, port_file, target_of
 
             ported = port_file(target, write=True)
-            result = {"rules": ported.rules, "by hand": [n.text for n in ported.notes if n.kind == HAND]}
+            changed = {"rules": ported.rules, "by hand": [n.text for n in ported.notes if n.kind == HAND]}
             target = target_of(target)
-    done = folder / "result.json"
-    command = [sys.executable, __file__, "--child", target.name, str(done), *(["--original"] if original else [])]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(folder), str(HERE), os.environ.get("PYTHONPATH", "")])
-    }
+    return target, changed
+
+
+def run(targets: list[Path], checkout: Path, work: Path, original: bool, timeout: int) -> None:
+    """Scripts in one new process; results lie beside them."""
+    command = [sys.executable, __file__, "--child", *(["--original"] if original else []), *map(str, targets)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
     if original:
-        environment |= {
-            "TF_KERAS": "1",
-            "TF_USE_LEGACY_KERAS": "1",
-            "BERT4KERAS_PATCHED": str(patched(path.parents[1], work)),
-        }
-    try:
-        ran = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
-        log, ok = ran.stdout + ran.stderr, ran.returncode == 0
-    except subprocess.TimeoutExpired as error:
-        log, ok = f"{error}", False
-    (folder / "log.txt").write_text(log, encoding="utf-8")
-    result |= json.loads(done.read_text()) if done.exists() else {}
-    if not ok:
-        result["error"] = next(
-            (line for line in reversed(log.splitlines()) if re.match(r"\w[\w.]*(Error|Exception)|assert", line)),
-            log[-300:],
-        )
-    return result
+        home = str(patched(checkout, work))
+        environment |= {"TF_KERAS": "1", "TF_USE_LEGACY_KERAS": "1", "BERT4KERAS_PATCHED": home}
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(command, cwd=work, env=environment, timeout=timeout * len(targets), check=False)
 
 
 def patched(checkout: Path, work: Path) -> Path:
@@ -130,13 +115,14 @@ def main() -> None:
     parser.add_argument("--original", action="store_true")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "bert4keras_scripts")
     parser.add_argument("--timeout", type=int, default=600)
+    parser.add_argument("--together", action="store_true", help="all in one process: quicker")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         import bert4keras_prologue
 
-        bert4keras_prologue.run(options.names[0], Path(options.names[1]), options.original)
+        bert4keras_prologue.run(options.names, options.original)
         return
     if options.table:
         table(options.work)
@@ -152,11 +138,18 @@ def main() -> None:
     kind = "original" if options.original else os.environ.get("KERAS_BACKEND", "tensorflow")
     results = work / f"results-{kind}.json"
     known = json.loads(results.read_text()) if results.exists() else {}
+    jobs = {}
     for name, path in scripts(checkout).items():
-        if options.names and name not in options.names:
-            continue
-        known[name] = run(name, path, work, options.original, options.timeout)
-        print(name, json.dumps(known[name], ensure_ascii=False), flush=True)
+        if (not options.names or name in options.names) and (kind in ("original", "tensorflow") or name not in TF_ONLY):
+            jobs[name] = prepared(name, path, work, kind)
+    groups = [[*jobs]] if options.together else [[name] for name in jobs]
+    for group in groups:
+        run([jobs[name][0] for name in group], checkout, work, options.original, options.timeout)
+        for name in group:
+            target, changed = jobs[name]
+            done = target.with_name("result.json")
+            known[name] = changed | (json.loads(done.read_text()) if done.exists() else {"error": "did not end"})
+            print(name, json.dumps(known[name], ensure_ascii=False), flush=True)
         results.write_text(json.dumps(known, ensure_ascii=False, indent=1))
 
 

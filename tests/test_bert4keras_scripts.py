@@ -1,0 +1,42 @@
+"""What bert4keras' example scripts do, with the numbers that bert4keras 0.11.5 gives for it.
+
+The patterns and how their numbers were recorded: bert4keras_patterns.py. The scripts themselves, from a checkout:
+bert4keras_scripts.py.
+"""
+
+import json
+
+import bert4keras_data
+import bert4keras_patterns
+import keras
+import numpy as np
+import pytest
+
+GOLDEN = json.loads(bert4keras_patterns.GOLDEN.read_text())
+PATTERNS = dict.fromkeys(bert4keras_patterns.PATTERNS.values())
+LATER = {"masked_language_model", "theseus", "chinese_chess", "relation_extraction"}  # need names that are not here yet
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The checkpoints of all patterns."""
+    found = tmp_path_factory.mktemp("checkpoints")
+    bert4keras_data.make_small(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "pattern", [p for p in PATTERNS if p.__name__ not in LATER], ids=lambda pattern: pattern.__name__
+)
+def test_numbers_are_those_of_bert4keras(pattern, folder):
+    """The first loss to 1e-6 of it; what follows an update, and single numbers, to what float32 leaves."""
+    if pattern in bert4keras_patterns.TENSORFLOW_ONLY and keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow's own calls")
+    found, expected = pattern(bert4keras_patterns.library("bert4x"), folder), GOLDEN[pattern.__name__]
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found[:1], expected[:1], rtol=1e-6)
+    np.testing.assert_allclose(found[1:], expected[1:], rtol=5e-5)
+
+
+def test_every_pattern_is_recorded():
+    assert set(GOLDEN) == {pattern.__name__ for pattern in PATTERNS}
