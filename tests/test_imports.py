@@ -119,7 +119,8 @@ def imports_within() -> dict[str, dict[str, int]]:
         for name, _, line in imported(module, path):
             target = direct = next((m for m in (name, name.rpartition(".")[0]) if m in known), None)
             while target and target != "bert4x":  # importing a module runs the packages above it, too
-                if not within(module, target) and (target == direct or imported(target, known[target])):
+                runs = any(now and within(to, "bert4x") for to, now, _ in imported(target, known[target]))
+                if not within(module, target) and (target == direct or runs):
                     found[module].setdefault(target, line)
                 target = target.rpartition(".")[0]
     return found
