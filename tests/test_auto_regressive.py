@@ -257,7 +257,7 @@ def test_filters_are_those_of_the_engine(topk, topp):
 
 def test_the_whole_distribution_is_kept_at_topp_1():
     probabilities = np.full((1, 10), 0.1)
-    for topp in (1, 1 - 1e-16, 0.9999999999999999):
+    for topp in (1, 5, 1 - 1e-16, 0.9999999999999999):
         assert (filtered(probabilities, None, topp) > 0).all()
 
 
@@ -277,6 +277,8 @@ def test_refused():
         decoder.random_sample([], 1, topp=0)
     with pytest.raises(GenerationError, match="topk=0"):
         decoder.random_sample([], 1, topk=0)
+    with pytest.raises(GenerationError, match="topp=nan"):
+        decoder.random_sample([], 1, topp=float("nan"))
     for temperature in (0, -1, float("nan")):
         with pytest.raises(GenerationError, match="temperature"):
             decoder.beam_search([], 1, temperature=temperature)

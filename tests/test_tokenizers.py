@@ -364,7 +364,6 @@ def test_bad_vocabularies(tmp_path):
     with pytest.raises(TokenizerError, match="no vocabulary file"):
         Tokenizer(tmp_path)
     for token_dict, message in (
-        ({"[CLS]": 0, "[SEP]": 1}, r"lacks \[UNK\]"),
         ({}, r"lacks \[UNK\]"),
         ({"[UNK]": 0}, r"token_start='\[CLS\]'"),
         ({"[UNK]": 0, "a": 0}, "share an id"),
@@ -373,6 +372,9 @@ def test_bad_vocabularies(tmp_path):
     ):
         with pytest.raises(TokenizerError, match=message):
             Tokenizer(token_dict)
+    with pytest.raises(TokenizerError, match=r"lacks \[UNK\]"):
+        Tokenizer(write(tmp_path / "vocab.txt", "[CLS]\n[SEP]\n"))
+    (tmp_path / "vocab.txt").unlink()
     for token_dict in ({"a": 1}, {"a": 0, "b": 0}, {"a b": 0}, {"\n": 0}):
         with pytest.raises(TokenizerError):
             save_vocab(tmp_path / "vocab.txt", token_dict)
@@ -554,3 +556,49 @@ def test_too_short_for_two_texts_says_what_was_given(maxlen):
     tokens = {token: i for i, token in enumerate(["[UNK]", "[CLS]", "[SEP]", "床"])}
     with pytest.raises(TokenizerError, match=f"; {maxlen} given"):
         Tokenizer(tokens).encode("床床", "床床", maxlen=maxlen)
+
+
+def test_a_dict_without_unknown():
+    """As a script makes one of the characters of a game."""
+    tokenizer = Tokenizer({token: i for i, token in enumerate(["[PAD]", *"0123ab"])})
+    assert "no start, end, unknown, mask token" in repr(tokenizer)
+    for refused in (tokenizer.encode, tokenizer.tokenize, tokenizer.token_to_id, lambda x: tokenizer.rematch(x, [])):
+        with pytest.raises(TokenizerError, match="_token_unk_id = 0"):
+            refused("a")
+    tokenizer._token_unk_id = 0
+    assert tokenizer.encode("a 1 x b 京 2") == ([0, 5, 2, 0, 6, 0, 3, 0], [0] * 8)
+    assert tokenizer.encode("a 1 x b", maxlen=4)[0] == [0, 5, 2, 0]
+    assert tokenizer.tokenize("a x [PAD]") == ["[CLS]", "a", "x", "[PAD]", "[SEP]"]
+    assert tokenizer.decode([5, 2, 0]) == "a 1"
+    assert tokenizer._token_start_id == tokenizer.unk_id == 0
+    assert pickle.loads(pickle.dumps(tokenizer)).encode("a ?") == ([0, 5, 0, 0], [0] * 4)
+
+
+def test_another_unknown(tiny):
+    tiny._token_unk_id = 25
+    assert tiny.encode("我 zzz 。")[0] == [2, 5, 25, TINY.index("。"), 3]
+    assert tiny.encode("[UNK] 猫")[0] == [2, 1, 25, 3]
+
+
+def test_names_of_scripts(tiny):
+    assert (tiny._vocab_size, tiny._do_lower_case, tiny._word_maxlen) == (len(TINY), True, 100)
+    assert tiny._token_dict_inv[5] == "我"
+    assert tiny._token_dict["我"] == 5
+    assert (tiny._token_pad, tiny._token_unk, tiny._token_mask) == ("[PAD]", "[UNK]", "[MASK]")
+    assert [Tokenizer.stem(token) for token in ("##ld", "#", "wor")] == ["ld", "#", "wor"]
+    kinds = [Tokenizer._is_punctuation, Tokenizer._is_cjk_character, Tokenizer._is_control, Tokenizer._is_space]
+    found = {char: [kind(char) for kind in kinds].index(True) for char in "，$^京\x07\u3000"}
+    assert found == {"，": 0, "$": 0, "^": 0, "京": 1, "\x07": 2, "\u3000": 3}
+    assert [Tokenizer._is_special(token) for token in ("[MASK]", "[x", "")] == [True, False, False]
+    assert [Tokenizer._is_redundant(token) for token in ("##京", "京", "[unused1]", "ab")] == [True, False, True, False]
+    assert len(set(Tokenizer._cjk_punctuation())) == 81
+    tiny._token_pad_id = 7
+    assert tiny.pad_id == 7
+
+
+def test_own_cutting_is_not_passed_over():
+    class Characters(Tokenizer):
+        def _tokenize(self, text):
+            return list(text)
+
+    assert Characters({"[UNK]": 0, "a": 1, "b": 2}, token_start=None, token_end=None).encode("abx")[0] == [1, 2, 0]

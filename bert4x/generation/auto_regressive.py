@@ -136,15 +136,16 @@ class AutoRegressiveDecoder:
         min_ends: int = 1,
     ) -> list[np.ndarray]:
         """`n` outputs drawn at random, from the `topk` likeliest tokens, or from those that have probability `topp`
-        together (of the `topk`, when both are given). `np.random.seed` makes them come out the same.
+        together (of the `topk`, when both are given); 1 or more leaves none out. `np.random.seed` makes them come out
+        the same.
 
         Shape: any list of arrays -> n times (T,) ids
         """
         _check_count("n", n)
         if topk is not None:
             _check_count("topk", topk)
-        if topp is not None and not 0 < topp <= 1:
-            raise GenerationError(f"topp={topp}; expected a number above 0 and at most 1")
+        if topp is not None and not topp > 0:
+            raise GenerationError(f"topp={topp}; expected a number above 0")
         inputs, outputs = _one_row(inputs), np.array(self.first_output_ids)
         results: list[np.ndarray] = [outputs[0]] * n
         numbers = np.arange(n)  # of the samples that go on

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import TokenizerError
+from .scripts import special_id
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -53,7 +54,7 @@ class TokenizerBase:
         self._token_translate_inv = {new: old for old, new in self._token_translate.items()}
 
     def _set_specials(self, ids: dict[str, int | None]) -> None:
-        """Takes the ids of pad, unk, mask, start and end, under the names bert4keras gives them as well."""
+        """Takes the ids of pad, unk, mask, start and end."""
         for name in ("start", "end"):
             token = getattr(self, f"_token_{name}")
             if token is not None and ids[name] is None:
@@ -62,15 +63,22 @@ class TokenizerBase:
                 )
         self.pad_id, self.unk_id = ids["pad"], ids["unk"]
         self.mask_id, self.start_id, self.end_id = ids["mask"], ids["start"], ids["end"]
-        self._token_pad_id, self._token_unk_id = self.pad_id, self.unk_id
-        self._token_mask_id, self._token_start_id, self._token_end_id = self.mask_id, self.start_id, self.end_id
+
+    # bert4keras' names
+    _token_pad_id, _token_mask_id = special_id("pad_id"), special_id("mask_id")
+    _token_unk_id = special_id("unk_id")
+    _token_start_id, _token_end_id = special_id("start_id"), special_id("end_id")
+
+    @property
+    def _vocab_size(self) -> int:
+        return self.vocab_size
 
     def __repr__(self) -> str:
         """Kind and size of the vocabulary, its special tokens with their ids, and whether it lower-cases."""
         roles = {"start": self.start_id, "end": self.end_id, "padding": self.pad_id}
         roles |= {"unknown": self.unk_id, "mask": self.mask_id}
-        specials = [f"{role} {self.id_to_token(i)!r} {i}" for role, i in roles.items() if i is not None]
-        absent = [role for role, i in roles.items() if i is None]
+        specials = [f"{role} {self.id_to_token(i)!r} {i}" for role, i in roles.items() if i is not None and i >= 0]
+        absent = [role for role, i in roles.items() if i is None or i < 0]
         specials += [f"no {', '.join(absent)} token"] if absent else []
         case = {True: ", lower-cased", False: ", cased"}.get(getattr(self, "do_lower_case", None), "")
         return f"<{type(self).__name__}: {self.kind}, {self.vocab_size} tokens{case}; {', '.join(specials)}>"

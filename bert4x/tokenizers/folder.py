@@ -157,7 +157,9 @@ def _wordpiece(vocab: dict[str, int], settings: TokenizerSettings, lower: bool |
         "strip_accents": settings.switch("strip_accents"),
         "tokenize_chinese_chars": settings.switch("tokenize_chinese_chars", True),
     }
-    return Tokenizer(vocab, lower, added_tokens=added, **(names | usual | options))
+    tokenizer = Tokenizer(vocab, lower, added_tokens=added, **(names | usual | options))
+    tokenizer.check_unknown()
+    return tokenizer
 
 
 def _from_tokenizer_json(

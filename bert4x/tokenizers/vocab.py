@@ -115,11 +115,12 @@ def simplify_vocab(token_dict: dict[str, int], startswith: Iterable[str] | None 
     if absent := [token for token in first if token not in token_dict]:
         raise TokenizerError(f"startswith names tokens that the vocabulary lacks: {', '.join(map(repr, absent))}")
     rest = sorted(token_dict.keys() - set(first), key=token_dict.__getitem__)
-    tokens = first + [token for token in rest if not _is_redundant(token)]
+    tokens = first + [token for token in rest if not is_redundant(token)]
     return {token: i for i, token in enumerate(tokens)}, [token_dict[token] for token in tokens]
 
 
-def _is_redundant(token: str) -> bool:
+def is_redundant(token: str) -> bool:
+    """Whether BERT's tokenizer can never produce this token: several characters with one that it splits at."""
     return len(token) > 1 and any(is_cjk(char) or is_punctuation(char) for char in stem(token))
 
 

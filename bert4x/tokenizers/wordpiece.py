@@ -15,17 +15,20 @@ import tokenizers
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
-from .base import TokenizerBase, without_surrogates
+from .base import TokenizerBase, as_id, without_surrogates
 from .characters import RUN, Folding, char_table, chunks
 from .decoding import join_wordpieces
 from .offsets import Offsets
 from .saving import save_wordpiece
+from .scripts import ScriptNames
 from .vocab import load_vocab
 
+NOT_SAID = -1  # the id of a start or end token while it is not known what is unknown
+UNWRITTEN = "\0"  # a token that no text has, as this character is removed
 _CHUNK = 1 << 20  # characters tokenized at once, and characters of runs remembered
 
 
-class Tokenizer(Offsets, TokenizerBase):
+class Tokenizer(Offsets, ScriptNames, TokenizerBase):
     """BERT's tokenizer, with bert4keras' interface and the ids of Hugging Face's BertTokenizerFast.
 
     `token_dict` is a dict from token to id or the path of a vocab.txt. With `do_lower_case`, text is lower-cased and
@@ -39,7 +42,8 @@ class Tokenizer(Offsets, TokenizerBase):
     their `normalized`, `lstrip`, `rstrip` and `single_word`; the id that `token_dict` gives to one of them comes first.
 
     Source: Devlin et al. 2018 (arXiv 1810.04805); greedy longest match: Wu et al. 2016 (arXiv 1609.08144).
-    Raises TokenizerError for a vocabulary without its unknown, start or end token.
+    Raises TokenizerError for a vocabulary without its unknown, start or end token; but a dict may lack them, as in
+    scripts for bert4keras, which then say what is unknown before they encode: `tokenizer._token_unk_id = 0`.
     """
 
     kind = "WordPiece"
@@ -69,7 +73,6 @@ class Tokenizer(Offsets, TokenizerBase):
         added_tokens = dict(added_tokens or {})
         added = {one.content: token_id for token_id, one in added_tokens.items()}
         self.token_dict = self.vocab | {token: added[token] for token in added if token not in self.vocab}
-        self._token_dict = self.token_dict  # the name bert4keras' scripts reach for
         for token, token_id in self.token_dict.items():
             if not isinstance(token, str) or not isinstance(token_id, int) or not 0 <= token_id < 2**31:
                 raise TokenizerError(f"token_dict maps tokens to ids from 0 on; found {token!r}: {token_id!r}")
@@ -77,32 +80,72 @@ class Tokenizer(Offsets, TokenizerBase):
         if len(self._tokens_by_id) < len(self.vocab):
             raise TokenizerError("two tokens of token_dict share an id; every token needs its own")
         self._tokens_by_id |= {token_id: one.content for token_id, one in added_tokens.items()}
-        if token_unk not in self.token_dict:
-            raise TokenizerError(
-                f"the vocabulary of {len(self.token_dict)} tokens lacks {token_unk}, for words it cannot spell"
-            )
-        self.vocab_size = max(self._tokens_by_id) + 1
         self.names = {"pad": token_pad, "unk": token_unk, "mask": token_mask, "start": token_start, "end": token_end}
-        self._set_specials({name: self.token_dict.get(token) for name, token in self.names.items()})
+        if not isinstance(token_dict, dict) or not token_dict:
+            self.check_unknown()
+        self.vocab_size = max(self._tokens_by_id) + 1
+        self.word_maxlen = word_maxlen
+        ids = {name: self.token_dict.get(token) for name, token in self.names.items()}
+        if ids["unk"] is None:  # what a script makes of a few tokens; it says what is unknown before it encodes
+            ids |= {name: NOT_SAID for name in ("start", "end") if self.names[name] and ids[name] is None}
+        self._set_specials(ids)
+        named = (*self.names.values(), token_start or "[CLS]", token_end or "[SEP]", *special_tokens)
+        self._specials = {token: AddedToken(token, special=True) for token in named if token in self.token_dict}
+        self._given_tokens = added_tokens
+        if self.unk_id is not None:
+            self._prepare()
 
+    def check_unknown(self) -> None:
+        """Raises: TokenizerError for a vocabulary without its unknown token."""
+        if self.names["unk"] not in self.token_dict:
+            raise TokenizerError(
+                f"the vocabulary of {len(self.token_dict)} tokens lacks {self.names['unk']}, for words it cannot spell"
+            )
+
+    @property
+    def _token_unk_id(self) -> int | None:
+        return self.unk_id
+
+    @_token_unk_id.setter
+    def _token_unk_id(self, value: int) -> None:
+        """Makes this the id of what is unknown: of words, and of start and end tokens that the vocabulary lacks."""
+        self.unk_id = as_id(value)
+        self.start_id, self.end_id = (
+            None if token is None else self.token_dict.get(token, self.unk_id)
+            for token in (self._token_start, self._token_end)
+        )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Makes what tokenizes, for the unknown id that there is."""
+        unknown = self.names["unk"] if self.token_dict.get(self.names["unk"]) == self.unk_id else UNWRITTEN
         self._backend = tokenizers.Tokenizer(
             models.WordPiece(
-                self.vocab | {token_unk: self.unk_id}, unk_token=token_unk, max_input_chars_per_word=word_maxlen
+                self.vocab | {unknown: self.unk_id}, unk_token=unknown, max_input_chars_per_word=self.word_maxlen
             )
         )
         self._backend.normalizer = normalizers.BertNormalizer(
             clean_text=True,
-            handle_chinese_chars=tokenize_chinese_chars,
-            strip_accents=strip_accents,
-            lowercase=do_lower_case,
+            handle_chinese_chars=self.tokenize_chinese_chars,
+            strip_accents=self.strip_accents,
+            lowercase=self.do_lower_case,
         )
         self._backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        named = (*self.names.values(), token_start or "[CLS]", token_end or "[SEP]", *special_tokens)
-        self._add({token: AddedToken(token, special=True) for token in named if token in self.token_dict}, added_tokens)
-        self._table = char_table(self.vocab, self.unk_id, tokenize_chinese_chars)
+        self._add(self._specials, self._given_tokens)
+        self._table = char_table(self.vocab, self.unk_id, self.tokenize_chinese_chars)
         self._runs: dict[str, list[int]] = {}
         self._runs_length = 0
         self._normalized_chars: dict[str, str] = {}
+
+    def __getattr__(self, name: str):
+        if name in ("_backend", "_context_sensitive"):  # what `_prepare` makes, and is asked for first
+            raise self._nothing_unknown()
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _nothing_unknown(self) -> TokenizerError:
+        return TokenizerError(
+            f"the vocabulary lacks {self.names['unk']}; say which id unknown words have: tokenizer._token_unk_id = 0"
+        )
 
     def _add(self, specials: dict[str, AddedToken], added_tokens: dict[int, AddedToken]) -> None:
         """Gives special and added tokens to `tokenizers`, and sorts them by how they are found."""
@@ -129,6 +172,8 @@ class Tokenizer(Offsets, TokenizerBase):
         self._folding: Folding | None = None
 
     def token_to_id(self, token: str) -> int:
+        if self.unk_id is None:
+            raise self._nothing_unknown()
         return self.token_dict.get(token, self.unk_id)
 
     def id_to_token(self, token_id: int) -> str:
@@ -157,7 +202,7 @@ class Tokenizer(Offsets, TokenizerBase):
     # ids of a batch
 
     def _text_ids(self, texts: list[str]) -> list[list[int]]:
-        if self._pre_tokenize or self._token_translate:
+        if self._pre_tokenize or self._token_translate or type(self)._tokenize is not Offsets._tokenize:
             return super()._text_ids(texts)
         return list(chain.from_iterable(self._chunk_ids(chunk) for chunk in chunks(texts, _CHUNK)))
 
