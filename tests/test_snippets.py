@@ -10,6 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -826,3 +829,67 @@ def test_workers_end_when_the_main_process_is_killed(sleepers):
     run, _ = sleepers(0.1)
     run.kill()
     run.communicate(timeout=60)  # returns when the last process that can write has ended
+
+
+# --- a web server
+
+
+@pytest.fixture
+def web():
+    """The address of a server with two functions."""
+    web = snippets.WebServing(port=0)
+    web.route("/repeat", lambda text, n=2: {"texts": [text] * n, "length": np.int64(len(text))}, TWO)
+    web.route("/half", lambda n: n / (n - 1), {"n": (int, True)}, "post")
+    web.route("/odd", lambda: {1, 2}, {})
+    server = web.listen()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://{web.host}:{web.port}"
+    web.stop()
+    thread.join()
+    server.server_close()
+
+
+TWO = {"text": (None, True), "n": (int, False)}
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "found"),
+    [
+        ("/repeat?text=苹果&n=3", None, 0, {"texts": ["苹果"] * 3, "length": 2}),
+        ("/repeat?text=", None, 0, {"texts": ["", ""], "length": 0}),
+        ("/repeat?n=3", None, 1, 'lack of "text" argument'),
+        ("/repeat?text=a&n=x", None, 1, 'argument "n": invalid literal'),
+        ("/half", (FORM, "n=3"), 0, 1.5),
+        ("/half", ("application/json", '{"n": 3}'), 0, 1.5),
+        ("/half", (FORM, "n=1"), 2, "ZeroDivisionError: division by zero"),
+        ("/half", ("application/json", "[3]"), 1, "the body is a list"),
+        ("/half", ("application/json", "{"), 1, "Expecting property name"),
+        ("/half?n=3", None, 1, "no GET /half"),
+        ("/odd", None, 2, "nothing that JSON holds: a set"),
+    ],
+)
+def test_web(web, path, body, code, found):
+    address = web + urllib.parse.quote(path, safe="/?&=")
+    request = urllib.request.Request(address)
+    if body:
+        request = urllib.request.Request(address, body[1].encode(), {"Content-Type": body[0]})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            answer = json.load(reply)
+    except urllib.error.HTTPError as error:
+        answer = json.load(error)
+    assert answer["code"] == code
+    if code:
+        assert found in answer["desc"]
+    else:
+        assert answer == {"code": 0, "desc": "succeeded", "data": found}
+
+
+def test_web_says_what_it_cannot():
+    web = snippets.WebServing()
+    assert web.host == "127.0.0.1"
+    for path, method in (("repeat", "GET"), ("/repeat", "PUT")):
+        with pytest.raises(InputError, match="expected GET or POST"):
+            web.route(path, len, {}, method)

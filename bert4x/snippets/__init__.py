@@ -20,11 +20,13 @@ from bert4x.snippets.strings import (
     text_segmentate,
 )
 from bert4x.snippets.viterbi import ViterbiDecoder
+from bert4x.snippets.web import WebServing
 
 __all__ = [
     "AutoRegressiveDecoder",
     "DataGenerator",
     "ViterbiDecoder",
+    "WebServing",
     "delete_arguments",
     "insert_arguments",
     "is_string",
