@@ -40,14 +40,15 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
     family, found = family_of(config.model), {}
     sizes, config = SIZES | family.sizes, config.as_class(family.config_class)
     absent = [pattern for pattern, is_absent in family.absent.items() if is_absent(config)]
-    held = [row for row in family.variables if not any(re.match(pattern, row[0]) for pattern in absent)]
     depths = {"Encoder-": config.num_hidden_layers, "Decoder-": config.decoder_layers}
-    layered = itertools.groupby(held, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
+    layered = itertools.groupby(family.variables, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
     for (numbered, side), rows in layered:
         rows = list(rows)
         for i in range(depths.get(side, config.num_hidden_layers) if numbered else 1):
             for path, shape, head in rows:
-                found[path.replace("{i}", str(i))] = tuple(sizes[letter](config) for letter in shape), head
+                path = path.replace("{i}", str(i))
+                if not any(re.match(pattern, path) for pattern in absent):
+                    found[path] = tuple(sizes[letter](config) for letter in shape), head
     return found
 
 

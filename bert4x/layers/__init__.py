@@ -19,13 +19,14 @@ if TYPE_CHECKING:
         Bias,
         Embedding,
         FirstToken,
+        MeanOfTokens,
         PositionEmbedding,
         RealPositions,
         SinusoidalPosition,
     )
     from bert4x.layers.ffn import FeedForward
     from bert4x.layers.loss import Loss
-    from bert4x.layers.norm import LayerNorm, RMSNorm
+    from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
     from bert4x.layers.pooling import Pooling
     from bert4x.layers.positions import (
@@ -47,10 +48,11 @@ _HOME = {
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
-    "bert4x.layers.embeddings": "Bias Embedding FirstToken PositionEmbedding RealPositions SinusoidalPosition",
+    "bert4x.layers.embeddings": "Bias Embedding FirstToken MeanOfTokens PositionEmbedding RealPositions "
+    "SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.loss": "Loss",
-    "bert4x.layers.norm": "LayerNorm RMSNorm",
+    "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
     "bert4x.layers.pooling": "Pooling",
     "bert4x.layers.positions": (
@@ -81,6 +83,7 @@ __all__ = [
     "LoadsWeights",
     "Loss",
     "MaximumEntropyMarkovModel",
+    "MeanOfTokens",
     "MultiHeadAttention",
     "Pooling",
     "PositionEmbedding",
@@ -90,6 +93,7 @@ __all__ = [
     "RelativeBias",
     "RelativeVectors",
     "Rotary",
+    "ScaleNorm",
     "SinusoidalPosition",
     "Visibility",
     "YarnRotary",

@@ -62,18 +62,27 @@ class LayerNorm(Layer):
         return condition[:, None, :] if len(condition.shape) == len(x.shape) - 1 else condition
 
     def call(self, x, condition=None):
-        gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
+        gamma = ops.cast(self.gamma, "float32")
+        beta = ops.cast(self.beta, "float32") if self.has_offset else None
         if not self.conditional:
             normed = ops.layer_normalization(ops.cast(x, "float32"), gamma, beta, epsilon=self.epsilon)
             return ops.cast(normed, self.compute_dtype)
         condition = self.condition_of(x, condition)
         gamma = gamma + ops.cast(self.gamma_dense(condition), "float32")
-        beta = beta + ops.cast(self.beta_dense(condition), "float32")
-        normed = ops.layer_normalization(ops.cast(x, "float32"), epsilon=self.epsilon)
-        return ops.cast(normed * gamma + beta, self.compute_dtype)
+        normed = ops.layer_normalization(ops.cast(x, "float32"), epsilon=self.epsilon) * gamma
+        if self.has_offset:
+            normed = normed + (beta + ops.cast(self.beta_dense(condition), "float32"))
+        return ops.cast(normed, self.compute_dtype)
 
     def compute_output_spec(self, x, condition=None):
         return self.symbolic(x.shape)
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class ScaleNorm(LayerNorm):
+    """Layer normalisation with a scale alone, without an offset."""
+
+    has_offset = False
 
 
 @keras.saving.register_keras_serializable("bert4x")
