@@ -52,6 +52,8 @@ def test_a_tokenizer_json_of_another_kind(tmp_path):
     assert tokenizer.encode("hello", "你") == ([0, 8, 2, 2, 4, 5, 2], [0] * 7)
     assert tokenizer.encode("hello", "你好你好", maxlen=8)[0] == [0, 8, 2, 2, 4, 5, 6, 2]
     assert tokenizer.encode_with_offsets("hello你")[1] == [(0, 0), (0, 5), (5, 6), (0, 0)]
+    assert tokenizer.rematch("hello你犇", tokenizer.tokenize("hello你犇")) == [[], [0, 1, 2, 3, 4], [5], [6], []]
+    assert tokenizer.rematch("hello你", ["absent", "你"]) == [[], [5]]
     assert tokenizer.encode("hello <mask>")[0] == [0, 8, 11, 2] and tokenizer.mask_id == 11
     assert tokenizer.decode([0, 8, 5, 11, 2, 1]) == "hello你"
     writer = Detokenizer(tokenizer)

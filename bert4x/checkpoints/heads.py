@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bert4x.checkpoints.spec import Head, Table
-from bert4x.checkpoints.tables import SIZES
+from bert4x.checkpoints.tables import SIZES, variables
 from bert4x.checkpoints.task_file import FILE, read_task_file
 from bert4x.checkpoints.tensors import LazyTensor, from_array
 from bert4x.config import TransformerConfig
@@ -243,8 +243,13 @@ def on_pooler(
     W is the identity times 2^-n, b is 0, and the head's kernel is multiplied by 2^n. As h comes from a norm, n can be
     chosen such that the tanh of h W is h W in float32, so that the scores are the same.
 
-    Raises: ConversionError for a dtype that cannot hold 2^-n or the kernel.
+    Raises: ConversionError for a pooler that is none such, and for a dtype that cannot hold 2^-n or the kernel.
     """
+    if not all(path in variables(config) for path in POOLER):
+        raise ConversionError(
+            f"the head for {held.task} of a {config.model} lies on its pooler in this layout, and this one on the first "
+            "token: load the model with with_pool=True for the task, or write it as 'bert4x'"
+        )
     gamma, beta = (
         next(t for path, t in reversed(ours.items()) if path.endswith(f"-FeedForward-Norm/{name}"))
         for name in ("gamma", "beta")

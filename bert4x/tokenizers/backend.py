@@ -88,6 +88,17 @@ class BackendTokenizer(TokenizerBase):
         """`(start, end)` in `text` of each token of `tokenize(text)`."""
         return self.encode_with_offsets(text)[1]
 
+    def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
+        """For each token the indices of its characters in `text`; empty for one that does not stand in it. `tokens`
+        come from `tokenize(text)` or are a part of it.
+        """
+        whole, offsets, place, mapping = self.tokenize(text), self.offsets(text), 0, []
+        for token in tokens:
+            found = next((i for i in range(place, len(whole)) if whole[i] == token), None)
+            mapping.append([] if found is None else list(range(*offsets[found])))
+            place = place if found is None else found + 1
+        return mapping
+
     def token_to_id(self, token: str) -> int:
         token_id = self.token_dict.get(token, self.unk_id)
         if token_id is None:

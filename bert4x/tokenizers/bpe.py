@@ -4,14 +4,17 @@ import os
 from collections.abc import Mapping
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from ..errors import TokenizerError
 from ..json_files import check_kinds, parse_json
-from .backend import BackendTokenizer
+from .backend import KEYS, BackendTokenizer
 from .reading import reading
+from .settings import TokenizerSettings
+from .unigram import with_added
 from .vocab import read_bounded
 
+ROBERTA = {"pad": "<pad>", "unk": "<unk>", "mask": "<mask>", "start": "<s>", "end": "</s>"}
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -76,3 +79,21 @@ class BpeTokenizer(BackendTokenizer):
         self._backend.model.save(str(folder))
         if self._backend.get_added_tokens_decoder().keys() - {self.eos_id}:
             super().save(folder)
+
+
+def roberta(vocab: str | os.PathLike, merges: str | os.PathLike, settings: TokenizerSettings) -> BackendTokenizer:
+    """RoBERTa's tokenizer of a vocab.json and merges.txt: GPT2's, with `<s> a </s></s> b </s>`. `<mask>` takes the
+    spaces before it. Source: Liu et al. 2019 (arXiv 1907.11692).
+
+    Raises: TokenizerError
+    """
+    with reading(f"{vocab} with {merges}"):
+        backend = tokenizers.Tokenizer(models.BPE(_read_vocab(vocab), _read_merges(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    names = {name: settings.name(KEYS[name], token) for name, token in ROBERTA.items()}
+    mask = [] if "mask_token" in settings.names else [AddedToken(names["mask"], lstrip=True, special=True)]
+    tokenizer = with_added(backend, names, settings, mask, second_start=[names["end"]], second_segment=0)
+    ends = ((names[name], tokenizer.token_to_id(names[name])) for name in ("end", "start"))
+    backend.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
+    return tokenizer

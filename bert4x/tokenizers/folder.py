@@ -12,14 +12,14 @@ from ..checkpoints.files import default_model, places
 from ..errors import TokenizerError
 from ..hub.names import local
 from ..json_files import shown
-from .backend import from_tokenizer_json, read_backend
+from .backend import around, from_tokenizer_json, read_backend
 from .base import TokenizerBase
-from .bpe import BpeTokenizer
+from .bpe import BpeTokenizer, roberta
 from .chat import read_chat
 from .reading import reading
 from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
 from .settings import GENERIC, TokenizerSettings, read_object, read_settings
-from .unigram import albert, albert_normalizer, xlm_roberta
+from .unigram import albert, albert_normalizer, xlm_roberta, xlm_roberta_parts
 from .vocab import load_vocab
 from .wordpiece import Tokenizer
 
@@ -86,7 +86,9 @@ def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
             return _wordpiece(tokens, settings)
     for names in _BPE_NAMES:
         if all((folder / name).is_file() for name in names):
-            paths = (folder / name for name in names)
+            paths = [folder / name for name in names]
+            if settings.kind == "RobertaTokenizer":
+                return roberta(*paths, settings)
             return BpeTokenizer(*paths, added_tokens=_with_numbers(settings), token_pad=settings.name("pad_token"))
     return None
 
@@ -182,13 +184,17 @@ def _from_tokenizer_json(
         unsaid = dataclasses.replace(settings, switches={})
         return _wordpiece(base, unsaid, lower=bool(normalizer.get("lowercase")), **options)
     if kinds == ("BPE", None, "ByteLevel") and not splitter.get("add_prefix_space"):
-        read_backend(content, str(path))
+        backend = read_backend(content, str(path))
+        if any(around(backend)[:2]):  # RoBERTa's, which stands between <s> and </s>
+            return from_tokenizer_json(backend, settings, str(path))
         merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
         added = _with_numbers(settings, model["vocab"])
         return BpeTokenizer(model["vocab"], merges, added_tokens=added, token_pad=settings.name("pad_token"))
     if kind in ("WordPiece", "BPE", "Unigram"):
         if settings.kind == "AlbertTokenizer" and settings.configured:
             content = content | {"normalizer": albert_normalizer(normalizer, settings)}
+        if settings.kind == "XLMRobertaTokenizer" and settings.configured and kind == "Unigram":
+            content = content | xlm_roberta_parts(normalizer)
         return from_tokenizer_json(read_backend(content, str(path)), settings, str(path))
     read_backend(content, str(path))
     warnings.warn(f"{path} describes a tokenizer that bert4x does not read: {kinds}", stacklevel=4)

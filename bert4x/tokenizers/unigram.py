@@ -104,10 +104,8 @@ def albert_steps(settings: TokenizerSettings) -> list[normalizers.Normalizer]:
 
 def albert_normalizer(normalizer: dict, settings: TokenizerSettings) -> dict:
     """The normalizer of an ALBERT's tokenizer.json, as tokenizer_config.json wants it: transformers obeys that one."""
-    parts = normalizer.get("normalizers") if normalizer.get("type") == "Sequence" else [normalizer]
-    maps = [part for part in parts or [] if isinstance(part, dict) and part.get("type") == "Precompiled"]
     steps = json.loads(normalizers.Sequence(albert_steps(settings)).__getstate__())["normalizers"]
-    return {"type": "Sequence", "normalizers": [*steps, *maps]}
+    return {"type": "Sequence", "normalizers": [*steps, *maps_of(normalizer)]}
 
 
 def ends_in_digit_and_comma(piece: str) -> bool:
@@ -124,6 +122,25 @@ def xlm_roberta(path: str | os.PathLike, settings: TokenizerSettings) -> Backend
     pieces = specials + [(piece, score) for piece, score, _ in model.pieces[3:]] + [("<mask>", 0.0)]
     names = {"pad": "<pad>", "unk": "<unk>", "mask": "<mask>", "start": "<s>", "end": "</s>"}
     return unigram(path, model, pieces, 3, [], names, settings, second_start=["</s>"], second_segment=0)
+
+
+def xlm_roberta_parts(normalizer: dict) -> dict:
+    """What surrounds the pieces of an XLM-R's tokenizer.json in transformers 5, whatever that file says: of its
+    normalizer the map of characters alone, of which that of every published model consists.
+    """
+    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    maps = maps_of(normalizer)
+    return {
+        "normalizer": maps[0] if maps else None,
+        "pre_tokenizer": json.loads(words.__getstate__()),
+        "decoder": json.loads(decoders.Metaspace().__getstate__()),
+    }
+
+
+def maps_of(normalizer: dict) -> list[dict]:
+    """The maps of characters in the normalizer of a tokenizer.json."""
+    parts = normalizer.get("normalizers") if normalizer.get("type") == "Sequence" else [normalizer]
+    return [part for part in parts or [] if isinstance(part, dict) and part.get("type") == "Precompiled"]
 
 
 def unigram(path, model: SpModel, pieces, unk_id: int, steps, names, settings: TokenizerSettings, **pairs):
