@@ -247,7 +247,7 @@ def on_pooler(
     """
     if not all(path in variables(config) for path in POOLER):
         raise ConversionError(
-            f"the head for {held.task} of a {config.model} lies on its pooler in this layout, and this one on the first "
+            f"the head for {held.task} of a {config.model} lies on its pooler in this layout, this one on the first "
             "token: load the model with with_pool=True for the task, or write it as 'bert4x'"
         )
     gamma, beta = (
