@@ -7,9 +7,20 @@ from keras import ops
 from random_models import tiny_config
 
 from bert4x import build_transformer_model
-from bert4x.errors import ConfigError
+from bert4x.errors import ConfigError, InputError
+from bert4x.layers import BinaryRandomChoice
 from bert4x.training import adversarial
-from bert4x.training.adversarial import FGM, PGD, VAT, GradientPenalty, adversarial_training, read_adversary
+from bert4x.training.adversarial import (
+    FGM,
+    PGD,
+    VAT,
+    GradientPenalty,
+    adversarial_training,
+    gradient_penalty,
+    read_adversary,
+    virtual_adversarial_training,
+)
+from bert4x.training.attribution import integrated_gradients
 from bert4x.training.trainer import Trainer
 
 IDS = np.array([[1, 2, 2], [4, 0, 5]], "int32")
@@ -57,7 +68,7 @@ class Linear:
 
 
 def values(variable):
-    return np.asarray(ops.convert_to_numpy(variable.value))
+    return np.asarray(ops.convert_to_numpy(getattr(variable, "value", variable)))
 
 
 def unit(x):
@@ -301,9 +312,94 @@ class TestFit:
         losses = model.fit(IDS, Y, batch_size=2, epochs=4, verbose=0).history["loss"]
         assert losses[-1] < losses[0]
 
+    def test_loss_of_a_layer(self):
+        """As scripts for bert4keras have it: the model computes its loss by itself."""
+
+        class Squares(keras.layers.Layer):
+            def call(self, x):
+                self.add_loss(ops.mean(ops.square(x)))
+                return x
+
+        model, plain = linear_model(), linear_model()
+        model = keras.Model(model.inputs, Squares()(model.output))
+        model.compile(keras.optimizers.SGD(RATE))
+        plain.compile(keras.optimizers.SGD(RATE), "mse")
+        losses = []
+        for one, targets in ((model, None), (plain, np.zeros((2, 1)))):
+            adversarial_training(one, epsilon=0.5)
+            losses.append(one.fit(IDS, targets, batch_size=2, epochs=3, verbose=0).history["loss"])
+        np.testing.assert_allclose(*losses, rtol=1e-6)
+        assert losses[0][2] < losses[0][0]
+
+    def test_gradient_penalty_counts_each_token(self):
+        """A token stands twice in a row; in the gradient by the table it would be one row, with twice the slope."""
+        model, epsilon = linear_model(), 0.7
+        expected = Linear(model)
+        x, kernel = expected.table[IDS].reshape(2, 12), expected.kernel[:, 0]
+        errors, square = x @ kernel - Y[:, 0], kernel @ kernel  # dL/dx of a row is its error times the kernel
+        model.compile(keras.optimizers.SGD(0.01), "mse")
+        gradient_penalty(model, "Embedding-Token", epsilon)
+        loss = model.fit(IDS, Y, batch_size=2, verbose=0).history["loss"][0]
+        assert loss == pytest.approx(np.mean(errors**2) + epsilon / 2 * (errors**2).sum() * square, rel=1e-5)
+        slope = errors @ x + epsilon * (errors @ x * square + (errors**2).sum() * kernel)
+        np.testing.assert_allclose(values(model.weights[1])[:, 0], kernel - 0.01 * slope, atol=1e-5)
+        table = expected.table.copy()
+        np.add.at(table, IDS, -0.01 * (errors[:, None] * kernel * (1 + epsilon * square)).reshape(2, 3, 4))
+        np.testing.assert_allclose(values(model.weights[0]), table, atol=1e-5)
+
+    def test_vat_without_labels(self):
+        """See TestFormulas.test_vat: here nothing but the move of the output counts."""
+        model, ids = linear_model(), IDS[:1]
+        expected, direction = Linear(model), np.zeros((7, 4))
+        np.add.at(direction, ids[0], expected.kernel.reshape(3, 4))
+        delta, x = 0.3 * unit(direction)[ids[0]].reshape(12), expected.table[ids[0]].reshape(12)
+        move = delta @ expected.kernel[:, 0]
+        model.compile(keras.optimizers.SGD(RATE), "mse")
+        virtual_adversarial_training(model, epsilon=0.3)
+        assert float(model.train_on_batch(ids, np.full((1, 1), 99.0))) == pytest.approx(move**2, rel=1e-4)
+        found = values(model.weights[1])[:, 0]
+        after = [expected.kernel[:, 0] - RATE * 2 * sign * move * (x + sign * delta) for sign in (1, -1)]
+        assert min(np.abs(found - kernel).max() for kernel in after) < 1e-5
+
     def test_needs_an_optimizer(self):
         with pytest.raises(ConfigError, match=r"after model\.compile"):
             adversarial_training(linear_model())
+
+
+class TestIntegratedGradients:
+    def test_of_a_linear_model(self):
+        model = linear_model()
+        expected = Linear(model)
+        before = values(model.weights[0]).copy()
+        found = integrated_gradients(model, IDS, steps=3)
+        np.testing.assert_allclose(found, expected.table[IDS] * expected.kernel.reshape(3, 4), atol=1e-5)
+        assert (values(model.weights[0]) == before).all()
+
+    def test_they_sum_to_what_the_score_differs_by(self):
+        inner = linear_model()
+        inner.weights[0].assign(inner.weights[0] * 0.2)
+        scores = keras.layers.Dense(3, activation="softmax")(keras.layers.Activation("tanh")(inner.output))
+        model = keras.Model(inner.inputs, scores)
+        given = values(model(IDS))
+        found = integrated_gradients(model, IDS, [2, 0], steps=20)
+        model.get_layer("Embedding-Token").set_weights([np.zeros((7, 4))])
+        differences = (given - values(model(IDS)))[[0, 1], [2, 0]]
+        np.testing.assert_allclose(found.sum((1, 2)), differences, atol=1e-3)
+        assert np.abs(differences).max() > 0.02
+
+    def test_refused(self):
+        with pytest.raises(InputError, match=r"labels \[3\]; expected 2 from 0 to 0"):
+            integrated_gradients(linear_model(), IDS, [3])
+
+
+def test_theseus_chooses_for_the_batch():
+    first, second = keras.Input((2,)), keras.Input((2,))
+    model = keras.Model([first, second], BinaryRandomChoice(0.75)([first, second]))
+    batch = [np.ones((5, 2)), np.zeros((5, 2))]
+    drawn = np.stack([values(model(batch, training=True)) for _ in range(100)])
+    assert set(drawn.mean((1, 2))) == {0, 1}
+    assert 0.55 < drawn.mean() < 0.95
+    assert (values(model(batch, training=False)) == 0).all()
 
 
 class TestTable:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Rotary,
         YarnRotary,
     )
+    from bert4x.layers.theseus import BinaryRandomChoice
     from bert4x.layers.visibility import Visibility
 
 _HOME = {
@@ -58,6 +59,7 @@ _HOME = {
     "bert4x.layers.positions": (
         "DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
     ),
+    "bert4x.layers.theseus": "BinaryRandomChoice",
     "bert4x.layers.visibility": "Visibility",
 }
 
@@ -65,6 +67,7 @@ __all__ = [
     "Activation",
     "Add",
     "Bias",
+    "BinaryRandomChoice",
     "ConditionalRandomField",
     "CrossAttention",
     "Dense",

@@ -14,15 +14,17 @@ import keras
 from keras import ops
 
 from bert4x.errors import ConfigError, nearest
-from bert4x.training.compiled import Gradients, apply_gradients, no_gradient, value_and_gradients
+from bert4x.training.compiled import Gradients, no_gradient
+from bert4x.training.keras_step import train_against
 from bert4x.training.perturbation import (
     TABLE,
     all_layers,
-    differentiable_table,
     embedding_table,
+    layer_named,
     perturbed,
     table_gradient,
     unit,
+    vectors_gradient,
 )
 
 
@@ -105,20 +107,33 @@ class GradientPenalty(Adversary):
     layer: str = TABLE
 
     def __call__(self, step, inputs, targets):
-        table = embedding_table(step.model, self.layer)
-        if keras.backend.backend() == "tensorflow" and any(
-            getattr(x, "recompute", False) for x in all_layers(step.model)
-        ):
+        self.check(step.model)
+
+        def penalized():
+            loss, slope = self.slope(step, lambda: step.loss(inputs, targets))
+            return loss + self.epsilon / 2 * ops.sum(ops.square(slope))
+
+        return step.value_and_gradients(penalized)
+
+    def slope(self, step, loss: Callable) -> tuple:
+        """The loss, and its gradient by the table, which can be differentiated again."""
+        return table_gradient(step, loss, embedding_table(step.model, self.layer), differentiable=True)
+
+    def check(self, model):
+        if keras.backend.backend() == "tensorflow" and any(getattr(x, "recompute", False) for x in all_layers(model)):
             raise ConfigError(
                 "TensorFlow has no gradient penalty for a model loaded with recompute=True; load it without, or take "
                 "another adversary: the fast gradient method ('fgm') does about the same"
             )
 
-        def penalized():
-            loss, slope = table_gradient(step, lambda: step.loss(inputs, targets), table, differentiable=True)
-            return loss + self.epsilon / 2 * ops.sum(ops.square(slope))
 
-        return step.value_and_gradients(penalized)
+@dataclass(frozen=True)
+class TokenGradientPenalty(GradientPenalty):
+    """The same with the gradient by the vectors of the tokens of a batch, as bert4keras' script has it."""
+
+    def slope(self, step, loss):
+        """The loss, and its gradient by what the embedding layer gives. Shape: (B, T, E)"""
+        return vectors_gradient(step, loss, layer_named(step.model, self.layer))
 
 
 @dataclass(frozen=True)
@@ -142,25 +157,40 @@ class VAT(Adversary):
         return [self.seeds.state]
 
     def __call__(self, step, inputs, targets):
+        divergence, worst = self.worst(step, inputs)
+        loss, gradients = step.value_and_gradients(lambda: step.loss(inputs, targets))
+        with worst:
+            moved, others = step.value_and_gradients(divergence)
+        return loss + moved, [ours + theirs for ours, theirs in zip(gradients, others, strict=True)]
+
+    def worst(self, step, inputs):
+        """How far the outputs are from what they are now, as a function, and a block in which the table is moved so
+        that they move most.
+        """
         table = embedding_table(step.model, self.layer)
-
-        def outputs():
-            return step.model(list(inputs), training=False)
-
         with no_gradient():
-            clean = keras.tree.map_structure(ops.stop_gradient, outputs())
+            clean = keras.tree.map_structure(ops.stop_gradient, step.predictions(inputs, training=False))
 
-        def divergence():
-            return step.divergence(clean, outputs())
+        def divergence(training=False):
+            return step.divergence(clean, step.predictions(inputs, training))
 
         direction = unit(keras.random.normal(table.shape, seed=self.seeds))
         for _ in range(self.steps):
             with perturbed(table, self.xi * direction):
                 direction = unit(table_gradient(step, divergence, table)[1])
-        loss, gradients = step.value_and_gradients(lambda: step.loss(inputs, targets))
-        with perturbed(table, self.epsilon * direction):
-            moved, others = step.value_and_gradients(divergence)
-        return loss + moved, [ours + theirs for ours, theirs in zip(gradients, others, strict=True)]
+        return divergence, perturbed(table, self.epsilon * direction)
+
+
+@dataclass(frozen=True)
+class UnlabelledVAT(VAT):
+    """The divergence alone, with dropout in the pass that is learned from: an update from texts without labels, as in
+    bert4keras' script.
+    """
+
+    def __call__(self, step, inputs, targets):
+        divergence, worst = self.worst(step, inputs)
+        with worst:
+            return step.value_and_gradients(lambda: divergence(training=True))
 
 
 ADVERSARIES = {"fgm": FGM, "pgd": PGD, "gradient-penalty": GradientPenalty, "vat": VAT}
@@ -195,46 +225,33 @@ def adversarial_training(model: keras.Model, embedding_name: str = TABLE, epsilo
     """Makes `fit` of a compiled Keras model train by the fast gradient method; the function of this name that scripts
     for bert4keras carry (Su, kexue.fm/archives/7234). Loss and metrics are those at the perturbed point, as there.
 
-    It holds until it is called again with another epsilon, also for another `compile`.
+    It holds until another adversary is called for, also for another `compile`.
 
     Raises: ConfigError when the model is not compiled, or has no such embeddings.
     """
-    if getattr(model, "optimizer", None) is None:
-        raise ConfigError("this model has no optimizer; call adversarial_training after model.compile(...)")
-    table, method = embedding_table(model, embedding_name), FGM(epsilon)
+    train_against(model, FGM(epsilon, embedding_name))
 
-    def learn(data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        optimizer, variables = model.optimizer, model.trainable_variables
-        state = [*model.variables, *optimizer.variables, *model.metrics_variables]
 
-        def loss():
-            outputs = model(x, training=True)
-            value = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
-            return optimizer.scale_loss(value), (value, outputs)
+def gradient_penalty(model: keras.Model, embedding_name: str = TABLE, epsilon: float = 1.0) -> None:
+    """Makes `fit` of a compiled Keras model add epsilon / 2 * |dL/dx|^2 to its loss L, x being the vectors that the
+    embedding layer gives, one for each token of the batch: the loss of bert4keras' script (Su, kexue.fm/archives/7234),
+    in which, unlike `GradientPenalty`, a token that stands twice counts twice. It is part of the loss that is shown.
 
-        with differentiable_table(table):
-            _, (gradient,) = value_and_gradients(loss, [table], state)
-        with perturbed(table, method.epsilon * unit(gradient)):
-            (_, (value, outputs)), gradients = value_and_gradients(loss, variables, state)
-        apply_gradients(optimizer, gradients, variables)
-        mean = next(metric for metric in model.metrics if metric.name == "loss")
-        mean.update_state(value, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
-        return model.compute_metrics(x, y, outputs, sample_weight)
+    Raises: ConfigError as `adversarial_training`.
+    """
+    train_against(model, TokenGradientPenalty(epsilon, embedding_name))
 
-    def learn_stateless(state, data):
-        groups = [
-            *(model.trainable_variables, model.non_trainable_variables),
-            *(model.optimizer.variables, model.metrics_variables),
-        ]
-        pairs = [pair for group, values in zip(groups, state, strict=True) for pair in zip(group, values, strict=True)]
-        with keras.StatelessScope(pairs) as scope:
-            logs = learn(data)
-        return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
 
-    model.optimizer.build(model.trainable_variables)
-    model.train_step = learn_stateless if keras.backend.backend() == "jax" else learn
-    model.train_function = None  # one that is compiled already trains otherwise
+def virtual_adversarial_training(
+    model: keras.Model, embedding_name: str = TABLE, epsilon: float = 1.0, xi: float = 10.0, iters: int = 1
+) -> None:
+    """Makes `fit` and `train_on_batch` of a compiled Keras model learn from texts without labels: its loss compares
+    what it gives under the worst perturbation with what it gives without (Su, kexue.fm/archives/7466). Compile it with
+    a loss between distributions, "kld" for example; labels are not looked at.
+
+    Raises: ConfigError as `adversarial_training`.
+    """
+    train_against(model, UnlabelledVAT(epsilon, xi, iters, embedding_name))
 
 
 def numbers(adversary) -> dict[str, float]:

@@ -115,7 +115,8 @@ def gradients_on_jax(function, variables, state, differentiable):
 
     def pure(values):
         now = {id(v): v.value for v in state} | {id(v): x for v, x in zip(variables, values, strict=True)}
-        with keras.StatelessScope((v, now[id(v)]) for v in unique([*state, *variables])) as scope:
+        pairs = ((v, now[id(v)]) for v in unique([*state, *variables]))
+        with keras.StatelessScope(pairs, collect_losses=True) as scope:  # of layers that add a loss
             value, others = function()
         return value, (others, [scope.get_current_value(v) for v in state])
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from bert4x.errors import ConfigError, nearest
 from bert4x.training.compiled import no_gradient, value_and_gradients
+from bert4x.training.outputs import value_and_gradient_by_output
 
 TABLE = "Embedding-Token"
 
@@ -18,15 +19,24 @@ def embedding_table(model: keras.Model, name: str = TABLE) -> keras.Variable:
     Shape: (V, E)
     Raises: ConfigError
     """
-    found = {layer.name: layer for layer in all_layers(model)}
-    if name not in found:
-        held = [n for n, layer in found.items() if isinstance(layer, keras.layers.Embedding)]
-        raise ConfigError(f"no layer {name!r} in the model {model.name!r}; {nearest(name, held or found)}")
-    table = next((variable for variable in found[name].weights if variable.name == "embeddings"), None)
+    layer = layer_named(model, name)
+    table = next((variable for variable in layer.weights if variable.name == "embeddings"), None)
     if table is None or table.dtype == "int8":
         what = "has no embeddings" if table is None else "has embeddings of int8; load the model without quantize"
         raise ConfigError(f"the layer {name!r} {what}; expected a table of floats that can be perturbed")
     return table
+
+
+def layer_named(model: keras.Model, name: str = TABLE) -> keras.layers.Layer:
+    """The layer of this name, wherever in the model it is.
+
+    Raises: ConfigError
+    """
+    found = {layer.name: layer for layer in all_layers(model)}
+    if name not in found:
+        held = [n for n, layer in found.items() if isinstance(layer, keras.layers.Embedding)]
+        raise ConfigError(f"no layer {name!r} in the model {model.name!r}; {nearest(name, held or found)}")
+    return found[name]
 
 
 def all_layers(model) -> Iterator:
@@ -45,10 +55,24 @@ def table_gradient(step, function: Callable, table, differentiable: bool = False
 
     def scaled():
         value = function()
-        return step.optimizer.scale_loss(value), value
+        return step.optimizer.scale_loss(value), (value, step.outputs)
 
     with differentiable_table(table):
-        (_, value), (gradient,) = value_and_gradients(scaled, [table], step.state, differentiable)
+        (_, (value, step.outputs)), (gradient,) = value_and_gradients(scaled, [table], step.state, differentiable)
+    return value, ops.cast(gradient, "float32") / step.optimizer.scale_loss(ops.ones(()))
+
+
+def vectors_gradient(step, function: Callable, layer: keras.layers.Layer) -> tuple:
+    """The same by what an embedding layer gives for the tokens of a batch; it can be differentiated again.
+
+    Shape: scalar, (B, T, E) float32
+    """
+
+    def scaled():
+        value = function()
+        return step.optimizer.scale_loss(value), (value, step.outputs)
+
+    (_, (value, step.outputs)), gradient = value_and_gradient_by_output(scaled, layer, step.state)
     return value, ops.cast(gradient, "float32") / step.optimizer.scale_loss(ops.ones(()))
 
 

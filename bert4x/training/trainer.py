@@ -53,6 +53,7 @@ class Trainer:
         self.join = join
         self.model, self.criterion, self.optimizer, self.adversary = model, loss, optimizer, adversary
         self.divergence = divergence
+        self.outputs = None  # for adversaries: only `KerasStep` keeps them
         self.variables = list(model.trainable_variables)
         optimizer.build(self.variables)
         self.ema = ExponentialMovingAverage(self.variables, ema) if ema else None
@@ -125,9 +126,13 @@ class Trainer:
         """A block in which the model has the averaged weights, if there are any."""
         return self.ema.swapped_in() if self.ema else contextlib.nullcontext()
 
+    def predictions(self, inputs, training: bool):
+        """What the model gives for a batch."""
+        return self.model(list(inputs), training=training)
+
     def loss(self, inputs, targets):
         """The loss of a batch, in training: with dropout."""
-        outputs = self.model(list(inputs), training=True)
+        outputs = self.predictions(inputs, training=True)
         with dividing_by(self.denominators):
             return self.criterion(outputs, targets)
 
