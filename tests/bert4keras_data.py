@@ -115,6 +115,7 @@ def make_models(root: Path) -> None:
         checkpoint_name="gpt.ckpt",
         drop=["Embedding-Segment"],
     )
+    bert("gpt2_ml", "gpt2_ml", "config.json", "model.ckpt-100000")
     cpm = home / "CPM_LM_2.6B_TF"
     cpm.mkdir()
     make_pieces(cpm / "chinese_vocab.model", {"pad_id": 5, "user_defined_symbols": ["<cls>", "<sep>", "<mask>"]})

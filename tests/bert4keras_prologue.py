@@ -33,6 +33,7 @@ NAMED = (
     "Decoder-",
 )
 GRAPHS = ("adversarial", "gradient", "web_serving")  # scripts that need the graphs of TensorFlow 1
+STEPS = 3  # of a call of fit at most
 PREFIXES = ("Predecessor-", "Successor-")
 
 
@@ -160,17 +161,29 @@ def record(original: bool) -> dict:
         first_weights(self, original)
         return compile_(self, *args, **options)
 
-    def fitted(self, *args, callbacks=(), **options):
+    def fitted(self, *args, callbacks=(), steps_per_epoch=STEPS, **options):
         np.random.seed(1)
+        options["steps_per_epoch"] = min(STEPS, steps_per_epoch)
         return fit(self, *args, callbacks=[Recorder(), *callbacks], **options)
 
     def predicted(self, inputs, *args, **options):
         outputs = predict(self, inputs, *args, **({"verbose": 0} | options))
         first = outputs[0] if isinstance(outputs, list) else outputs
-        found["predicted"].append(float(np.sqrt(np.mean(first[np.isfinite(first)] ** 2))))
+        found["predicted"].append(digest(first))
         return outputs
 
     model_class.compile, model_class.fit, model_class.predict = compiled, fitted, predicted
+    if not original:  # where bert4keras builds a Keras model
+        from bert4x.generation.last_token import LastToken
+
+        last = LastToken.predict
+
+        def last_predicted(self, inputs):
+            outputs = last(self, inputs)
+            found["predicted"].append(digest(outputs))
+            return outputs
+
+        LastToken.predict = last_predicted
     image_model = keras.applications.mobilenet_v2.MobileNetV2
     keras.applications.mobilenet_v2.MobileNetV2 = lambda **options: image_model(**options, weights=None)
     serve_once(original)
@@ -211,6 +224,11 @@ def serve_once(original: bool) -> None:
             raise last
 
         snippets.WebServing.start = ask
+
+
+def digest(values) -> float:
+    """The root mean square of what is finite."""
+    return float(np.sqrt(np.mean(values[np.isfinite(values)] ** 2)))
 
 
 def model_class_of(original: bool):

@@ -53,14 +53,14 @@ def prepare(source: str, name: str, work: Path) -> str:
     return source.replace("minlen, maxlen = 8, 32", "minlen, maxlen = 4, 16").replace("range(10)", "range(1)")
 
 
-def prepared(name: str, path: Path, work: Path, kind: str) -> tuple[Path, dict]:
-    """The script to run, in a folder of its own, and what was changed in it beyond imports."""
+def prepared(name: str, path: Path, work: Path, kind: str) -> tuple[list[Path], dict]:
+    """The script to run, after what it needs, in a folder of its own; what was changed in it beyond imports."""
     folder = work / "runs" / kind / name / "examples"
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "datasets").symlink_to(work / "examples" / "datasets")
     (folder.parent / "corpus_tfrecord").symlink_to(work / "corpus_tfrecord")
-    changed = {}
+    targets, changed = [], {}
     for stem in [*NEEDS.get(name, []), name]:
         source = prepare((path.parent / f"{stem}.py").read_text(encoding="utf-8"), stem, work)
         target = folder / f"{stem}.py"
@@ -71,7 +71,8 @@ def prepared(name: str, path: Path, work: Path, kind: str) -> tuple[Path, dict]:
             ported = port_file(target, write=True)
             changed = {"rules": ported.rules, "by hand": [n.text for n in ported.notes if n.kind == HAND]}
             target = target_of(target)
-    return target, changed
+        targets.append(target)
+    return targets, changed
 
 
 def run(targets: list[Path], checkout: Path, work: Path, original: bool, timeout: int) -> None:
@@ -142,12 +143,16 @@ def main() -> None:
     for name, path in scripts(checkout).items():
         if (not options.names or name in options.names) and (kind in ("original", "tensorflow") or name not in TF_ONLY):
             jobs[name] = prepared(name, path, work, kind)
-    groups = [[*jobs]] if options.together else [[name] for name in jobs]
+    from bert4keras_prologue import GRAPHS
+
+    graphs = [name for name in jobs if options.original and any(part in name for part in GRAPHS)]
+    together = [[name for name in jobs if name not in graphs], graphs]
+    groups = [group for group in together if group] if options.together else [[name] for name in jobs]
     for group in groups:
-        run([jobs[name][0] for name in group], checkout, work, options.original, options.timeout)
+        run([target for name in group for target in jobs[name][0]], checkout, work, options.original, options.timeout)
         for name in group:
-            target, changed = jobs[name]
-            done = target.with_name("result.json")
+            targets, changed = jobs[name]
+            done = targets[-1].with_name("result.json")
             known[name] = changed | (json.loads(done.read_text()) if done.exists() else {"error": "did not end"})
             print(name, json.dumps(known[name], ensure_ascii=False), flush=True)
         results.write_text(json.dumps(known, ensure_ascii=False, indent=1))

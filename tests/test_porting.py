@@ -90,13 +90,14 @@ def test_notes_stand_above_whole_statements():
 
 def test_a_function_that_replaces_the_training_of_keras_2_is_imported():
     source = (
-        "def adversarial_training(model, name, e=1):\n    old = model.train_function\n    model.train_function = 1"
+        "def adversarial_training(model, name, epsilon=1):\n    model.train_function = model.train_function"
         "\n\n\nadversarial_training(model, 'Embedding-Token', 0.5)\n"
     )
     text = ported(source)
     home = next(line for line in text.splitlines() if line.startswith("from "))
     assert "train_function" not in text.replace("Keras 2's train_function", "")
     assert text.endswith("\n\nadversarial_training(model, 'Embedding-Token', 0.5)\n")
+    assert "adversarial_training(m, 'E', epsilon=1)\n" in ported(f"{source}adversarial_training(m, 'E')\n")
     scope = {}
     exec(home, scope)
     assert callable(scope["adversarial_training"])
@@ -105,6 +106,12 @@ def test_a_function_that_replaces_the_training_of_keras_2_is_imported():
 def test_star_brings_names_of_other_modules():
     text = ported("from bert4keras.snippets import *\nx = Dense(3)\nto_array([1])\nlen(x)\n")
     assert "from bert4x.snippets import *\nfrom keras.layers import Dense\nx" in text
+
+
+def test_losses_look_for_layers_in_their_model():
+    source = "def f(y_true, y_pred):\n    return search_layer(y_pred, 'E')\nm.compile(loss=f)\n"
+    assert "    return m.get_layer('E')\n" in ported(source)
+    assert ported("search_layer(m.output, 'E')\n") == "search_layer(m.output, 'E')\n"
 
 
 def test_losses_that_are_layers_have_an_axis():

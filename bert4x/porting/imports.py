@@ -23,13 +23,22 @@ KERAS_LAYERS = {
 
 
 @functools.cache
-def exported(module: str) -> frozenset[str]:
-    """The names in a module's or package's `__all__`, read and not imported; none if there is no such module."""
+def statements(module: str) -> list[ast.stmt]:
+    """Those of a module or package of bert4x, read and not imported; none if there is no such module."""
     base = PACKAGE.joinpath(*module.split(".")[1:])
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-    if not path.is_file():
-        return frozenset()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    return ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []
+
+
+def functions(module: str) -> set[str]:
+    """The names of a module's functions."""
+    return {node.name for node in statements(module) if isinstance(node, ast.FunctionDef)}
+
+
+@functools.cache
+def exported(module: str) -> frozenset[str]:
+    """The names in the `__all__` of a module or package; none if there is no such module."""
+    for node in statements(module):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             return frozenset(ast.literal_eval(node.value))
     return frozenset()

@@ -3,13 +3,13 @@
 import ast
 import re
 
+from bert4x.porting.imports import functions
 from bert4x.porting.script import HAND, LOOK, RULE, Script
 
 RENAMED_METHODS = {"fit_generator": "fit", "predict_generator": "predict", "evaluate_generator": "evaluate"}
 WORKERS = ("workers", "use_multiprocessing", "max_queue_size", "max_q_size", "nb_worker", "pickle_safe")
 OPTIMIZER = re.compile(r"Adam|SGD|RMSprop|Adagrad|Adadelta|AdaFactor|Nadam|Lion|Optimizer")
 WEIGHTS = ".weights.h5"
-ADVERSARIES = ("adversarial_training", "virtual_adversarial_training")
 ADVERSARIES_HOME = "bert4x.training.adversarial"
 PRIVATE = ("_make_train_function", "train_function", "total_loss", "_feed_inputs", "_feed_targets", "metrics_tensors")
 TENSORFLOW = "TensorFlow's own functions, from here on: on the TensorFlow backend only"
@@ -25,6 +25,7 @@ def port_rest(script: Script) -> None:
             _call(script, node)
     _file_names(script)
     _scalar_losses(script)
+    _layers_of_losses(script)
     for node in script.nodes(ast.Attribute):
         if not any(node in inside for inside in replaced):
             _attribute(script, node)
@@ -32,14 +33,29 @@ def port_rest(script: Script) -> None:
 
 def _adversaries(script: Script) -> list[set[ast.AST]]:
     """bert4keras' scripts against adversaries carry a function that replaces Keras 2's own; here it is imported."""
-    gone = []
+    gone, here = [], functions(ADVERSARIES_HOME)
     for node in script.nodes(ast.FunctionDef):
         inside = set(ast.walk(node))
-        if node.name in ADVERSARIES and "train_function" in {getattr(inner, "attr", "") for inner in inside}:
+        if node.name in here and "train_function" in {getattr(inner, "attr", "") for inner in inside}:
             script.rewrite(node, f"from {ADVERSARIES_HOME} import {node.name}")
             script.note(node, RULE, f"{node.name} was Keras 2's train_function, here it is bert4x' own")
             gone.append(inside)
+            _keep_epsilon(script, node)
     return gone
+
+
+def _keep_epsilon(script: Script, function: ast.FunctionDef) -> None:
+    """Calls that left epsilon to the function that is gone say what it was."""
+    names = [argument.arg for argument in function.args.args]
+    defaults = dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
+    if "epsilon" not in defaults:
+        return
+    for node in script.nodes(ast.Call):
+        given = names[: len(node.args)] + [keyword.arg for keyword in node.keywords]
+        if getattr(node.func, "id", None) == function.name and "epsilon" not in given:
+            end = script.span(node)[1] - 1
+            script.put(end, end, f", epsilon={script.text(defaults['epsilon'])}", node)
+            script.note(node, RULE, "epsilon as in the function that was here")
 
 
 def _call(script: Script, node: ast.Call) -> None:
@@ -143,6 +159,26 @@ def _scalar_losses(script: Script) -> None:
             if isinstance(node, ast.Return) and node.value is not None:
                 script.rewrite(node.value, f"K.reshape({script.text(node.value)}, (1,))")
                 script.note(node, RULE, "Keras 3 wants an axis in the output of a layer whose name is that of a loss")
+
+
+def _layers_of_losses(script: Script) -> None:
+    """A loss that looks for a layer behind `y_pred`: with Keras 3 that is a tensor, which remembers no layers."""
+    models = {
+        keyword.value.id: script.text(node.func.value)
+        for node in script.nodes(ast.Call)
+        if getattr(node.func, "attr", None) == "compile"
+        for keyword in node.keywords
+        if keyword.arg == "loss" and isinstance(keyword.value, ast.Name)
+    }
+    for function in script.nodes(ast.FunctionDef):
+        parameters = {argument.arg for argument in function.args.args}
+        calls = [
+            node for node in ast.walk(function) if getattr(getattr(node, "func", None), "id", None) == "search_layer"
+        ]
+        for node in calls if function.name in models else ():
+            if len(node.args) == 2 and getattr(node.args[0], "id", None) in parameters:
+                script.rewrite(node, f"{models[function.name]}.get_layer({script.text(node.args[1])})")
+                script.note(node, RULE, "the tensors of a loss remember no layers; the model has them")
 
 
 def _attribute(script: Script, node: ast.Attribute) -> None:
