@@ -11,6 +11,7 @@ import bert4x
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.formats.safetensors_file import read_safetensors
 from bert4x.errors import Bert4xError, ConfigError, TensorMismatchError
+from bert4x.tasks.text_classification import TextClassification
 
 SIZES = {
     "vocab_size": 97,
@@ -115,3 +116,29 @@ def test_what_is_refused(published, tmp_path):
     else:
         with pytest.raises(TensorMismatchError, match=r"lm_head.weight differs from the embedding table"):
             bert4x.load(folder, config=said | {"tie_word_embeddings": True})
+
+
+def test_classes_of_texts(published, tmp_path):
+    """The scores of the last token, as transformers' ForSequenceClassification gives them, read and written."""
+    theirs, _ = published
+    import torch
+    import transformers
+
+    config = copy.deepcopy(theirs.config)
+    config.id2label = {0: "好", 1: "坏", 2: "平"}
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    model.model.load_state_dict(theirs.model.state_dict())
+    model.score.weight.data.normal_(0, 0.3)
+    model.save_pretrained(tmp_path / "theirs")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + 92))]
+    (tmp_path / "theirs" / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+    ids, task = [[5, 6, 7, 8, 0, 0], [9, 8, 7, 6, 5, 4]], TextClassification.load(tmp_path / "theirs")
+    with torch.no_grad():
+        expected = model(torch.tensor(ids)).logits.numpy()
+    close(task.model(np.array(ids)), expected, 2e-5)
+    task.save(tmp_path / "ours", "hf")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    again.config.pad_token_id = 0
+    with torch.no_grad():
+        close(again(torch.tensor(ids)).logits.numpy(), expected, 2e-5)
+    assert again.config.id2label == config.id2label

@@ -102,8 +102,8 @@ def bound(head: Head, tensors: dict[str, LazyTensor], config: TransformerConfig)
     """A head with its tensors, in our layout."""
     entries = {entry.ours[0]: entry for entry in head.entries()}
     sizes = {letter: size_of(config) for letter, size_of in SIZES.items()}
-    counted = next(path for path, letters in head.variables if len(letters) == 1)
-    sizes["L"] = count = math.prod(tensors[entries[counted].theirs].shape)
+    counted = min(head.variables, key=lambda row: len(row[1]))[0]  # the bias, or (labels, H) of a head without
+    sizes["L"] = count = (*tensors[entries[counted].theirs].shape, 1)[0]
     settings = read_settings(head, config, count)
     problems, ours = [], {}
     for path, letters in head.variables:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bert4x import layers as L
-from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table, alternatives
+from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table, alternatives
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
@@ -100,6 +100,15 @@ def table(family: str, *rules: Rule) -> Table:
         backbone=r"model\.",
         ignored=(r"rotary_emb\.inv_freq$", TRAINING),
         tied=("lm_head.weight",),
+        heads=(
+            Head(
+                "text-classification",
+                (("Label-Scores/kernel", "HL"),),
+                (Rule("Label-Scores/kernel", "score.weight", TRANSPOSED),),
+                f"{family.capitalize()}ForSequenceClassification",
+                labels="labels",
+            ),
+        ),
     )
 
 

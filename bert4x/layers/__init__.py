@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
-    from bert4x.layers.pooling import Pooling
+    from bert4x.layers.pooling import LastToken, Pooling
     from bert4x.layers.positions import (
         DynamicRotary,
         LinearRotary,
@@ -55,7 +55,7 @@ _HOME = {
     "bert4x.layers.loss": "Loss",
     "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
-    "bert4x.layers.pooling": "Pooling",
+    "bert4x.layers.pooling": "LastToken Pooling",
     "bert4x.layers.positions": (
         "DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
     ),
@@ -79,6 +79,7 @@ __all__ = [
     "FirstToken",
     "GlobalPointer",
     "Input",
+    "LastToken",
     "Layer",
     "LayerNorm",
     "LinearRotary",

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from bert4x.errors import ConfigError
 from bert4x.layers.base import Layer
 
 LEAST = 1e-9  # of a sum that is divided by
@@ -54,6 +55,35 @@ class Pooling(Layer):
     def compute_output_spec(self, inputs, mask=None):
         hidden = inputs[0]
         return self.symbolic((hidden.shape[0], hidden.shape[-1] * len(self.ways)), "float32")
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class LastToken(Layer):
+    """The hidden state of the last token that is not `pad_id`, which has seen the whole text in a causal model.
+
+    Shape: hidden states (B, T, D), ids (B, T) -> (B, D), in float32
+    Raises: ConfigError without an id for padding.
+    """
+
+    settings = ("pad_id",)
+
+    def __init__(self, pad_id, **kwargs):
+        super().__init__(**kwargs)
+        self.pad_id = pad_id
+        if pad_id is None:
+            raise ConfigError("the last token of a text is told from padding, and this vocabulary has no padding token")
+
+    def call(self, inputs, mask=None):
+        hidden, ids = inputs
+        places = ops.arange(ops.shape(ids)[1], dtype="int32")
+        last = ops.max(places * ops.cast(ops.not_equal(ids, self.pad_id), "int32"), axis=1, keepdims=True)
+        return weighted(ops.cast(hidden, "float32"), ops.cast(ops.equal(places, last), "float32"))
+
+    def compute_output_spec(self, inputs, mask=None):
+        return self.symbolic((inputs[0].shape[0], inputs[0].shape[-1]), "float32")
 
     def compute_mask(self, inputs, mask=None):
         return None

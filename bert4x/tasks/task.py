@@ -170,7 +170,13 @@ class Task:
     @property
     def pad_id(self) -> int:
         """What rows of ids are filled up with."""
-        return self.config.pad_token_id or 0
+        return self.known_pad_id or 0
+
+    @property
+    def known_pad_id(self) -> int | None:
+        """The padding id of the model, or of the vocabulary: a causal model need not know it."""
+        pad_id = self.config.pad_token_id
+        return getattr(self.tokenizer, "pad_id", None) if pad_id is None else pad_id
 
     def __reduce__(self):
         """Pickled and copied as one model: Keras' copies of backbone and model would share no weights."""

@@ -53,7 +53,8 @@ class Example:
 
 
 class TextClassification(Task):
-    """A dense layer on the first token's hidden state, as in BERT (Devlin et al. 2018, section 4.1), without pooler.
+    """A dense layer on the first token's hidden state, as in BERT (Devlin et al. 2018, section 4.1), without pooler; of
+    a causal model on the last one's, without bias.
 
     With `multi_label=True` a text has any number of labels, by the loss of kexue.fm/archives/7359: one is given where
     its score is above 0.
@@ -101,8 +102,7 @@ class TextClassification(Task):
         least = 1 if problem_type in ("regression", "multi_label_classification") else 2
         if len(labels) < least or len(set(labels)) < len(labels):
             raise ConfigError(f"labels {labels}; expected {'one' if least == 1 else 'two'} or more, each of them once")
-        if family_of(backbone.config.model).causal:
-            raise ConfigError(f"the first token of a {backbone.config.model} sees no other; expected an encoder")
+        self.causal = family_of(backbone.config.model).causal
         pooled = isinstance(backbone.output, keras.KerasTensor) and len(backbone.output.shape) == 2
         if pooler is not None and pooler != pooled:
             raise ConfigError(f"pooler = {pooler}, but the model was loaded with with_pool={pooled}")
@@ -121,14 +121,15 @@ class TextClassification(Task):
         return {"with_pool": True} if settings.get("pooler") else {}
 
     def build(self):
-        first = h = self.backbone.output
-        if not self.pooler:
-            first = L.FirstToken(name="Label-First-Token", dtype="float32")(h)
+        first, inputs = self.backbone.output, self.backbone.inputs
+        if self.causal:
+            first = L.LastToken(self.known_pad_id, name="Label-Last-Token", dtype="float32")([first, inputs[0]])
+        elif not self.pooler:
+            first = L.FirstToken(name="Label-First-Token", dtype="float32")(first)
         first = L.Dropout(self.dropout, name="Label-Dropout", dtype="float32")(first)
-        scores = L.Dense(
-            len(self.labels), kernel_initializer=L.initializer(0.02), name="Label-Scores", dtype="float32"
-        )(first)
-        return keras.Model(self.backbone.inputs, scores)
+        start, use_bias = L.initializer(0.02), not self.causal
+        scores = L.Dense(len(self.labels), None, use_bias, start, name="Label-Scores", dtype="float32")(first)
+        return keras.Model(inputs, scores)
 
     def prepare(self, rows):
         numbers = {label: i for i, label in enumerate(self.labels)}
