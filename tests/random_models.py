@@ -94,6 +94,12 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         block("Transformer" if c["model"] == "albert" else f"Transformer-{i}")
     if c["model"] == "gpt2":
         norm("Output-Norm", hidden)
+    elif c["model"] == "electra":
+        dense("MLM-Dense", hidden, embedding)
+        norm("MLM-Norm", embedding)
+        shapes["MLM-Bias/bias"] = (c["vocab_size"],)
+        dense("Discriminator-Dense", hidden, hidden)
+        dense("Discriminator-Prediction", hidden, 1)
     elif heads and not c["model"].startswith("gpt"):
         dense("Pooler-Dense", hidden, hidden)
         if c["model"] != "xlm_roberta":

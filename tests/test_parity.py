@@ -74,6 +74,12 @@ class TestXlmRoberta(TestRoformer):
         return inputs | {"segment_ids": np.zeros_like(inputs["segment_ids"])}
 
 
+class TestElectra(TestRoformer):
+    model = "electra"
+    outputs = (({"with_discriminator": "linear", "with_mlm": "linear"}, ("discriminator_logits", "mlm_logits")),)
+    layer_names = ("Embedding-Position", "Discriminator-Dense", "Discriminator-Prediction", "MLM-Activation")
+
+
 class TestGpt2(FamilyBattery):
     model = "gpt2"
     oracle = staticmethod(gpt2.forward)

@@ -34,7 +34,6 @@ OTHERS = (
         "convert_bert_from_uer_to_huggingface.py or convert_bert_from_tencentpretrain_to_huggingface.py for a BERT; "
         "most of UER's models are on Hugging Face's hub, converted, under uer/",
     ),
-    (r"(^|[./])(electra|generator)[./]", "This is an ELECTRA"),
     (r"(^|\.)encoder\.layers\.\d+\.self_attn\.(q|k|v)_proj\.", "These are the names of BART, or of PaddleNLP's BERT"),
     (r"(^|\.)encoder\.block\.\d+\.layer\.", "This is a T5"),
     (r"(^|\.)layers\.\d+\.self_attn\.q_proj\.", "This is a Llama, or a model built like it"),

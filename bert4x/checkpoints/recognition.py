@@ -36,7 +36,7 @@ def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
     tables = sorted(tables, key=scores.get)  # of several of a family the last, which knows most
     fitting = {table.family: table for table in tables if table.family in named and holds_model(table, tensors)}
     fitting = fitting or {table.family: table for table in reversed(published()) if scores.get(table) == best}
-    looks = (rooted(fitting, tensors), most_whole(fitting, tensors)) if len(fitting) > 1 else ()
+    looks = (rooted(fitting, tensors), most_whole(fitting, tensors), plainest(fitting)) if len(fitting) > 1 else ()
     table = fitting[decided(fitting, files, named, asked_for(model), *looks)]
     if table.format == "hf" and any(tensor.shape == (0,) for tensor in tensors.values()):
         raise UnknownFormatError(f"{files.path}: {HOLLOW}")
@@ -54,6 +54,15 @@ def most_whole(fitting: dict[str, Table], tensors: Tensors) -> set[str]:
     return {family for family in absent if absent[family] == min(absent.values())}
 
 
+def plainest(fitting: Collection[str]) -> set[str]:
+    """The families that are no variation of another of them."""
+    return {
+        name
+        for name in fitting
+        if not any(issubclass(family_of(name), family_of(other)) for other in fitting if other != name)
+    }
+
+
 def own_family(files: Files, layers: Collection[str], said: dict, model=None) -> str:
     """The family whose layers, by our names, are among these, for weights beside a published config."""
     theirs, held = set(map(unnumbered, layers)), {}
@@ -68,7 +77,7 @@ def own_family(files: Files, layers: Collection[str], said: dict, model=None) ->
     named = named_families(said)
     if not named.intersection(fitting):
         fitting = [name for name in fitting if not family_of(name).written_as] or fitting
-    return decided(fitting, files, named, asked_for(model))
+    return decided(fitting, files, named, asked_for(model), plainest(fitting))
 
 
 def asked_for(model) -> set[str]:

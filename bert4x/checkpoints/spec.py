@@ -173,7 +173,8 @@ class Table:
     `foreign` are patterns of models that look like this family and are not, each with what to tell the user. `heads`
     are those of tasks that the layout has room for; `architectures` are the classes of models without one, by the heads
     of the model itself that they have, the first that fits. `remnants` are patterns of tensors that published files
-    hold, and that no model uses: converting may leave them behind.
+    hold, and that no model uses: converting may leave them behind. `lacks` are heads of the model itself that the
+    layout has no room for.
     """
 
     format: str
@@ -188,6 +189,7 @@ class Table:
     heads: tuple[Head, ...] = field(default=(), hash=False)
     architectures: tuple[tuple[frozenset[str], str], ...] = ()
     remnants: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
     def entries(self, num_layers: int) -> list[Entry]:
         """All rules, written out."""

@@ -13,6 +13,7 @@ from bert4x.checkpoints.checkpoint import same_values
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import TensorMismatchError
+from bert4x.families import family_of
 
 # What wrappers of single layers leave amid the names: torch.compile, FSDP, activation checkpointing, DeepSpeed.
 INSERTED = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
@@ -24,7 +25,8 @@ class Known:
     """The names of a table, every number in them written as #.
 
     `root` stands before those of the model itself ("bert."); `inner` are these without it, at most `depth` parts long,
-    and `first` their first parts; `heads` are the others. A whole model has the `token` embedding and some of `blocks`.
+    and `first` their first parts; `heads` are the others. A whole model has the `token` embedding and some of `blocks`;
+    `always` are the inner names that none lacks.
     """
 
     separator: str
@@ -35,6 +37,7 @@ class Known:
     heads: frozenset[str]
     token: str
     blocks: frozenset[str]
+    always: frozenset[str]
 
 
 @functools.cache
@@ -46,6 +49,8 @@ def known(table: Table) -> Known:
     root = token.partition(separator)[0] + separator
     inner = {name.removeprefix(root): ours for ours, name in entries if name.startswith(root)}
     heads = {name for _, name in entries if not name.startswith(root)}
+    family = family_of(table.family)
+    always = {path for path, _, head in family.variables if head is None and not path.startswith(tuple(family.absent))}
     of_tasks = {entry.theirs for head in table.heads for entry in head.entries()}
     of_tasks |= {rule.theirs for head in table.heads for rule in head.pooler}
     return Known(
@@ -57,6 +62,7 @@ def known(table: Table) -> Known:
         frozenset(heads | of_tasks | set(table.tied)),
         token.removeprefix(root),
         frozenset(name for name, ours in inner.items() if "Transformer-" in ours[0]),
+        frozenset(name for name, ours in inner.items() if ours[0].replace("-0-", "-{i}-") in always),
     )
 
 
@@ -81,9 +87,9 @@ def known_names(table: Table, tensors: Tensors) -> int:
 
 
 def lacking(table: Table, tensors: Tensors) -> int:
-    """How many names of a table's model, numbers aside, no tensor of a checkpoint has."""
+    """How many names that a table's model always has, numbers aside, no tensor of a checkpoint has."""
     models = found_models(table, tensors)[1].values()
-    return len(known(table).inner) - len(set(map(unnumbered, max(models, key=len, default=()))))
+    return len(known(table).always - set(map(unnumbered, max(models, key=len, default=()))))
 
 
 def holds_model(table: Table, tensors: Tensors) -> bool:

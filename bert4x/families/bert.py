@@ -205,13 +205,17 @@ class Bert(Backbone):
                 pooled = self.dense("NSP-Proba", 2, activation)(pooled)
             outputs.append(pooled)
         if self.with_mlm:
-            activation = "softmax" if self.with_mlm is True else self.with_mlm
-            m = h[:, -1:] if last else h
-            m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(m)
-            m = self.norm("MLM-Norm", m)
-            m = self.token_embedding(masks_padding=True)(m, reverse=True)
-            m = self.layer(L.Bias, "MLM-Bias")(m)
-            outputs.append(self.layer(L.Activation, "MLM-Activation", activation=L.activation(activation))(m))
+            outputs.append(self.masked_language_model(h, last))
         if not outputs:
             return h
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def masked_language_model(self, h, last=False):
+        """Shape: (B, T, D) -> (B, T or 1, V)"""
+        activation = "softmax" if self.with_mlm is True else self.with_mlm
+        m = h[:, -1:] if last else h
+        m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(m)
+        m = self.norm("MLM-Norm", m)
+        m = self.token_embedding(masks_padding=True)(m, reverse=True)
+        m = self.layer(L.Bias, "MLM-Bias")(m)
+        return self.layer(L.Activation, "MLM-Activation", activation=L.activation(activation))(m)

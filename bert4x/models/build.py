@@ -85,7 +85,7 @@ def ask_for_logits(application: str, options: dict[str, Any]) -> None:
     """The options of heads as `load` means them: raw logits, and a language model with its head."""
     if application in HEADED:
         options.setdefault("with_mlm", True)
-    for head in ("with_mlm", "with_nsp"):
+    for head in ("with_mlm", "with_nsp", "with_discriminator"):
         if options.get(head) is True:
             options[head] = "linear"
 

@@ -66,6 +66,9 @@ def forward(
         outputs["pooled"] = np.tanh(w.dense("Pooler-Dense", x[:, 0]))
     if "NSP-Proba/kernel" in w:
         outputs["nsp_logits"] = w.dense("NSP-Proba", outputs["pooled"])
+    if "Discriminator-Dense/kernel" in w:  # ELECTRA's (Clark et al. 2020, arXiv 2003.10555)
+        y = ACTIVATIONS[config["hidden_act"]](w.dense("Discriminator-Dense", x))
+        outputs["discriminator_logits"] = w.dense("Discriminator-Prediction", y)
     if "MLM-Dense/kernel" in w:
         y = norm("MLM-Norm", ACTIVATIONS[config["hidden_act"]](w.dense("MLM-Dense", x)))
         outputs["mlm_logits"] = y @ w["Embedding-Token/embeddings"].T + w["MLM-Bias/bias"]
