@@ -9,6 +9,7 @@ DEFAULTS = {
     "gpt2_ml": DECODER | {"hidden_act": "gelu_erf"},
     "xlm_roberta": {"segment_vocab_size": 1, "pad_token_id": 1},
     "roformer": {"attention_head_size": 6},
+    "roformer_v2": {"attention_head_size": 6, "hidden_act": "relu"},
     "nezha": {"attention_head_size": 6, "max_relative_position": 4},
     "qwen3": {"hidden_act": "silu", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
     | {"num_attention_heads": 6, "num_key_value_heads": 2, "attention_head_size": 8, "rope_theta": 100.0}
@@ -81,7 +82,7 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         for i in range(c["num_decoder_layers"] or c["num_hidden_layers"]):
             block(f"Decoder-Transformer-{i}", ("Self", "Cross"))
         return shapes
-    if c["model"] not in ("roformer", "nezha"):
+    if c["model"] not in ("roformer", "roformer_v2", "nezha"):
         unused = 2 if c["model"] == "xlm_roberta" else 0
         shapes["Embedding-Position/embeddings"] = (c["max_position"] + unused, embedding)
     if c["segment_vocab_size"] and not c.get("shared_segment_embeddings"):
@@ -94,6 +95,8 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         block("Transformer" if c["model"] == "albert" else f"Transformer-{i}")
     if c["model"] == "gpt2":
         norm("Output-Norm", hidden)
+    elif c["model"] == "roformer_v2":
+        return {path: shape for path, shape in shapes.items() if path.endswith(("/kernel", "/embeddings"))}
     elif c["model"] == "electra":
         dense("MLM-Dense", hidden, embedding)
         norm("MLM-Norm", embedding)

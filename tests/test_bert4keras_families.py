@@ -16,6 +16,7 @@ OPTIONS = {  # what bert4keras' own defaults are
     "electra": {"with_discriminator": "linear"},
     "gpt": {"with_mlm": "linear", "hidden_act": "gelu_erf", "layer_norm_eps": 1e-12},
     "gpt2_ml": {"with_mlm": "linear"},
+    "roformer_v2": {"with_mlm": "linear"},
 }
 
 

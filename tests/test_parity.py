@@ -55,6 +55,13 @@ class TestRoformer(TestBert):
     test_lists_and_missing_inputs = test_bad_inputs = test_explicit_padding_mask = None
 
 
+class TestRoformerV2(TestRoformer):
+    model = "roformer_v2"
+    outputs = (({}, ("hidden",)), ({"with_mlm": "linear"}, ("mlm_logits",)))
+    variants = {"key sizes": {"attention_key_size": 4}, "no segments": {"segment_vocab_size": 0}}  # noqa: RUF012
+    layer_names = ("Embedding-Token-Segment", "Transformer-0-FeedForward-Norm", "Output-MLM-Activation")
+
+
 class TestNezha(TestRoformer):
     model = "nezha"
 

@@ -176,10 +176,14 @@ class Bert(Backbone):
         if self.config.segment_vocab_size:
             h = self.add("Embedding-Token-Segment", h, self.segment_embedding()(inputs["segment_ids"]))
         h = self.position_embedding(h, inputs, index, cached=cache is not None)
-        h = self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", h))
+        h = self.norm_embeddings(h)
         if self.config.embedding_mapping:
             h = self.dense("Embedding-Mapping", self.config.hidden_size)(h)
         return h, self.attend(tokens, inputs, self.application, cache, index)
+
+    def norm_embeddings(self, h):
+        """The sum of the embeddings, normalised, after dropout."""
+        return self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", h))
 
     def block(self, name, h, context):
         """Attention, then the feed-forward network; each is added to its input, then normalised."""

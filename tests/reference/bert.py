@@ -40,6 +40,8 @@ def forward(
     valid = padding(config, token_ids, padding_mask)
 
     def norm(path, x):
+        if config.get("model") == "roformer_v2":  # (Su 2022, kexue 8998): by the root mean square, nothing is learned
+            return x / np.sqrt((x**2).mean(-1, keepdims=True) + config["layer_norm_eps"])
         return w.norm(path, x, config["layer_norm_eps"], condition, condition_act)
 
     x = w["Embedding-Token/embeddings"][token_ids]
@@ -62,6 +64,8 @@ def forward(
         x = norm(f"{ffn}-Norm", x + feed_forward(w, ffn, x, config["hidden_act"]))
 
     outputs = {"hidden": x}
+    if config.get("model") == "roformer_v2":
+        outputs["mlm_logits"] = x @ w["Embedding-Token/embeddings"].T
     if "Pooler-Dense/kernel" in w:
         outputs["pooled"] = np.tanh(w.dense("Pooler-Dense", x[:, 0]))
     if "NSP-Proba/kernel" in w:

@@ -165,7 +165,7 @@ def attend(query, key, value, heads, seen, previous=None, config=None, places=No
     for a in range(heads):
         ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
         q_head, k_head = query[:, ks], key[:, ks]
-        if kind == "roformer":
+        if kind in ("roformer", "roformer_v2"):
             q_head, k_head = rotated(q_head, places), rotated(k_head, places)
         scores[a] = q_head @ k_head.T / math.sqrt(key_size)
         if kind == "nezha":
