@@ -10,6 +10,7 @@ DEFAULTS = {
     "xlm_roberta": {"segment_vocab_size": 1, "pad_token_id": 1},
     "roformer": {"attention_head_size": 6},
     "roformer_v2": {"attention_head_size": 6, "hidden_act": "relu"},
+    "gau": {"num_attention_heads": 1, "hidden_size": 14, "attention_key_size": 6, "hidden_act": "silu"},
     "nezha": {"attention_head_size": 6, "max_relative_position": 4},
     "qwen3": {"hidden_act": "silu", "layer_norm_eps": 1e-5, "segment_vocab_size": 0, "pad_token_id": None}
     | {"num_attention_heads": 6, "num_key_value_heads": 2, "attention_head_size": 8, "rope_theta": 100.0}
@@ -82,7 +83,7 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         for i in range(c["num_decoder_layers"] or c["num_hidden_layers"]):
             block(f"Decoder-Transformer-{i}", ("Self", "Cross"))
         return shapes
-    if c["model"] not in ("roformer", "roformer_v2", "nezha"):
+    if c["model"] not in ("roformer", "roformer_v2", "gau", "nezha"):
         unused = 2 if c["model"] == "xlm_roberta" else 0
         shapes["Embedding-Position/embeddings"] = (c["max_position"] + unused, embedding)
     if c["segment_vocab_size"] and not c.get("shared_segment_embeddings"):
@@ -95,6 +96,12 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         block("Transformer" if c["model"] == "albert" else f"Transformer-{i}")
     if c["model"] == "gpt2":
         norm("Output-Norm", hidden)
+    elif c["model"] == "gau":
+        shapes = {path: shape for path, shape in shapes.items() if path.endswith("/embeddings")}
+        for name in (f"Transformer-{i}-GatedAttentionUnit" for i in range(c["num_hidden_layers"])):
+            shapes[f"{name}/intermediate/kernel"] = (hidden, 2 * c["intermediate_size"] + c["attention_key_size"])
+            shapes[f"{name}/query_scale"] = shapes[f"{name}/key_scale"] = (c["attention_key_size"],)
+            shapes[f"{name}/output/kernel"] = (c["intermediate_size"], hidden)
     elif c["model"] == "roformer_v2":
         return {path: shape for path, shape in shapes.items() if path.endswith(("/kernel", "/embeddings"))}
     elif c["model"] == "electra":
@@ -142,7 +149,7 @@ def random_weights(config, heads=True, seed=0, **conditions):
         x = generator.standard_normal(shape)
         if path.endswith("/kernel"):
             return x / np.sqrt(shape[0])
-        if path.endswith("/gamma"):
+        if path.endswith(("/gamma", "_scale")):
             return 1 + 0.2 * x
         return (0.4 if path.endswith("/embeddings") else 0.2) * x
 

@@ -14,6 +14,7 @@ from bert4x.checkpoints.opening import open_checkpoint
 GOLDEN = Path(__file__).parent / "golden" / "bert4keras"
 OPTIONS = {  # what bert4keras' own defaults are
     "electra": {"with_discriminator": "linear"},
+    "gau": {"with_mlm": "linear"},
     "gpt": {"with_mlm": "linear", "hidden_act": "gelu_erf", "layer_norm_eps": 1e-12},
     "gpt2_ml": {"with_mlm": "linear"},
     "roformer_v2": {"with_mlm": "linear"},

@@ -616,8 +616,8 @@ def test_names_that_mean_nothing(server):
         bert4x.load("chinese_L-12_H-768")
     with pytest.raises(CheckpointNotFoundError, match=r"hfl/chinese-macbert-base"):
         bert4x.load("hfl/chinese-macbert-bas")
-    with pytest.raises(UnknownArchitectureError, match=r"Planned: .*roformer_v2"):
-        bert4x.load("junnyu/roformer_v2_chinese_char_base")
+    with pytest.raises(UnknownArchitectureError, match=r"Planned: .*deberta_v2"):
+        bert4x.load("IDEA-CCNL/Erlangshen-DeBERTa-v2-97M-Chinese")
     with pytest.raises(CheckpointNotFoundError, match="does not exist"):
         bert4x.load("./models/bert")
     with pytest.raises(HubError, match="modelscope"):
@@ -665,7 +665,10 @@ def test_the_catalogue():
 
 def test_the_catalogue_says_which_family_has_names_that_two_have():
     assert family_by_name("chinese_roformer_L-12_H-768_A-12") == "roformer"
-    assert [family_by_name(name) for name in ("./roformer", "junnyu/roformer_v2_chinese_char_base")] == [None, None]
+    assert [family_by_name(name) for name in ("./roformer", "IDEA-CCNL/Erlangshen-DeBERTa-v2-97M-Chinese")] == [
+        None,
+        None,
+    ]
 
 
 def test_commands(server, command, tmp_path):

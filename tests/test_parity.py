@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from battery import FamilyBattery
 from random_models import random_inputs, random_pairs
-from reference import bert, gpt2, llama, transformer
+from reference import bert, gau, gpt2, llama, transformer
 
 from bert4x.errors import ConfigError, InputError, UnknownArchitectureError
 
@@ -60,6 +60,12 @@ class TestRoformerV2(TestRoformer):
     outputs = (({}, ("hidden",)), ({"with_mlm": "linear"}, ("mlm_logits",)))
     variants = {"key sizes": {"attention_key_size": 4}, "no segments": {"segment_vocab_size": 0}}  # noqa: RUF012
     layer_names = ("Embedding-Token-Segment", "Transformer-0-FeedForward-Norm", "Output-MLM-Activation")
+
+
+class TestGau(TestRoformerV2):
+    model = "gau"
+    oracle = staticmethod(gau.forward)
+    layer_names = ("Transformer-0-GatedAttentionUnit", "Transformer-2-GatedAttentionUnit-Norm", "Output-MLM-Activation")
 
 
 class TestNezha(TestRoformer):

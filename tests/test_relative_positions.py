@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from make_checkpoints import assert_same_bits, config_of, draw, read_all, write_checkpoint
@@ -34,6 +35,16 @@ def test_roformer(tmp_path):
     assert np.array_equal(again, expected)
     found, real = testing.arrays_of(ours(inputs))[0], inputs["padding_mask"]
     np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=2e-5)
+
+
+def test_the_linear_pooler_of_roformer_sim(tmp_path):
+    """Its config says it; its pooler is outside of what transformers' RoFormer has."""
+    folder = write_checkpoint(tmp_path, "hf", config_of("roformer"))
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {"pooler_activation": "linear"}))
+    inputs = random_inputs({"vocab_size": 97, "pad_token_id": 0})
+    by_config, by_name = (bert4x.load(folder, with_pool=pool)(inputs) for pool in (True, "linear"))
+    assert testing.difference(by_config, by_name) == 0 < testing.difference(by_config, keras.ops.tanh(by_config))
 
 
 @pytest.mark.parametrize("model", ["roformer", "nezha"])

@@ -47,6 +47,8 @@ def known(table: Table) -> Known:
     entries = [(entry.ours, unnumbered(entry.theirs)) for entry in table.entries(1)]
     token = next(name for ours, name in entries if ours == ("Embedding-Token/embeddings",))
     root = token.partition(separator)[0] + separator
+    if not any(name.startswith(root) for ours, name in entries if "Transformer-" in ours[0]):
+        root = ""  # embeddings and blocks have no word in common
     inner = {name.removeprefix(root): ours for ours, name in entries if name.startswith(root)}
     heads = {name for _, name in entries if not name.startswith(root)}
     family = family_of(table.family)

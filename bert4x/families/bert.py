@@ -202,7 +202,8 @@ class Bert(Backbone):
         outputs = []
         if self.with_pool or self.with_nsp:
             pooled = self.layer(L.FirstToken, "Pooler")(h)
-            activation = "tanh" if self.with_pool in (True, False) else self.with_pool
+            usual = self.config.extra.get("pooler_activation", "tanh")  # "linear" in configs of RoFormer-Sim
+            activation = usual if self.with_pool in (True, False) else self.with_pool
             pooled = self.dense("Pooler-Dense", self.config.hidden_size, activation)(pooled)
             if self.with_nsp:
                 activation = "softmax" if self.with_nsp is True else self.with_nsp

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SinusoidalPosition,
     )
     from bert4x.layers.ffn import FeedForward
+    from bert4x.layers.gau import GatedAttentionUnit
     from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
@@ -53,6 +54,7 @@ _HOME = {
     "SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.loss": "Loss",
+    "bert4x.layers.gau": "GatedAttentionUnit",
     "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
     "bert4x.layers.pooling": "LastToken Pooling",
@@ -77,6 +79,7 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "FirstToken",
+    "GatedAttentionUnit",
     "GlobalPointer",
     "Input",
     "LastToken",

@@ -166,9 +166,13 @@ class MultiHeadAttention(Layer):
         else:
             both = query, query_positions, visible, *partner, self.fusion_dropout, training
             mixed, scores, weights = attend_in_both(look, *both)
-        out = self.output_dense(self.join_heads(mixed))
+        out = self.output_of(mixed, x)
         out = self.outputs(out, scores, weights if return_weights else None, None if past is None else (key, value))
         return out[0] if len(out) == 1 else tuple(out)
+
+    def output_of(self, mixed, x):
+        """What a token gets of the values mixed for it. Shape: (B, A, T, d_v), (B, T, D) -> (B, T, D)"""
+        return self.output_dense(self.join_heads(mixed))
 
     def outputs(self, out, scores, weights, keys_values) -> list:
         """What a call returns: all of it that there is, scores where they are asked for."""

@@ -1,6 +1,6 @@
 """Self-attention of a model: what its layers share in one pass, and how they are made and called."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from bert4x import layers as L
 from bert4x.models.cache import AttentionContext, Cache, new_cache
@@ -11,6 +11,8 @@ MASK_NAMES = {"encoder": "", "lm": "LM-", "unilm": "UniLM-", "source": "Source-"
 
 class Attention(Parts):
     """Masks, positions, the cache, and the attention layers that read them."""
+
+    attention_class: ClassVar[str] = "MultiHeadAttention"  # the class of self-attention in `bert4x.layers`
 
     def attend(self, tokens, inputs, application: str, cache: Cache | None, index) -> AttentionContext:
         """What the attention layers of this pass share."""
@@ -70,7 +72,7 @@ class Attention(Parts):
             options["partner_dropout"] = self.bidirectional_dropout
             given |= {"visible_to_partner": visible_to_partner, "partner_weight": self.bidirectional_weight}
         options = {"positions": self.positions(), "return_scores": residual} | options
-        layer = self.attention_layer(L.MultiHeadAttention, name, **options)
+        layer = self.attention_layer(getattr(L, self.attention_class), name, **options)
         if layer.positions is not None:
             given |= {"positions": context.query_positions, "key_positions": context.key_positions}
         if context.cache is not None:

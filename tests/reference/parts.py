@@ -21,6 +21,7 @@ ACTIVATIONS = {
     "gelu_erf": gelu_erf,
     "gelu_tanh": gelu_tanh,
     "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1 + np.exp(-x)),
     "tanh": np.tanh,
     "linear": lambda x: x,
     None: lambda x: x,

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from bert4keras.models import build_transformer_model
+from bert4keras.layers import Add, Dropout, GatedAttentionUnit, LayerNormalization
+from bert4keras.models import RoFormerV2, build_transformer_model
 
 HERE = Path(__file__).parent
 SIZES = {
@@ -20,8 +21,35 @@ FAMILIES = {  # what its config says beside the sizes, and options
     "gpt2_ml": ({"type_vocab_size": 0}, {}),
     "gpt": ({"type_vocab_size": 31, "shared_segment_embeddings": True}, {}),
     "electra": ({"type_vocab_size": 2, "embedding_size": 8}, {"with_discriminator": "linear"}),
+    "gau": (
+        {"type_vocab_size": 2, "hidden_act": "swish", "num_attention_heads": 1, "attention_key_size": 6},
+        {"with_mlm": "linear"},
+    ),
     "roformer_v2": ({"type_vocab_size": 2, "hidden_act": "relu"}, {"with_mlm": "linear"}),
 }
+
+
+class GauAlpha(RoFormerV2):
+    """GAU-alpha over bert4keras' layer, as its authors publish it."""
+
+    def apply_main_layers(self, inputs, index):
+        name = f"Transformer-{index}-GatedAttentionUnit"
+        unit = {"units": self.intermediate_size, "key_size": self.attention_key_size, "activation": self.hidden_act}
+        unit |= {"use_bias": False, "normalization": "softmax_plus", "arguments": {"p_bias": "rotary"}}
+        x = self.apply([inputs, self.compute_position_bias(inputs)], GatedAttentionUnit, name=name, **unit)
+        x = self.apply(x, Dropout, rate=self.dropout_rate, name=f"{name}-Dropout")
+        x = self.apply([inputs, x], Add, name=f"{name}-Add")
+        norm = {"zero_mean": False, "scale": False, "offset": False}
+        return self.apply(x, LayerNormalization, name=f"{name}-Norm", **norm)
+
+    def variable_mapping(self):
+        word = {"Embedding-Token": ["bert/embeddings/word_embeddings"]}
+        mapping = word | {"Embedding-Segment": ["bert/embeddings/token_type_embeddings"]}
+        for i in range(self.num_hidden_layers):
+            names = ("i_dense/kernel", "q_scaleoffset/gamma", "k_scaleoffset/gamma", "o_dense/kernel")
+            names = [f"GAU_alpha/encoder/layer_{i}/gau/{name}" for name in names]
+            mapping[f"Transformer-{i}-GatedAttentionUnit"] = names
+        return mapping
 
 
 def make(family):
@@ -29,7 +57,8 @@ def make(family):
     (HERE / "config.json").write_text(json.dumps(SIZES | more))
     if family.startswith("gpt"):
         options = options | {"final_activation": "linear"}
-    builder = build_transformer_model(str(HERE / "config.json"), model=family, return_keras_model=False, **options)
+    kind = GauAlpha if family == "gau" else family
+    builder = build_transformer_model(str(HERE / "config.json"), model=kind, return_keras_model=False, **options)
     (HERE / "config.json").unlink()
     draw = np.random.default_rng(0)
     model = builder.model

@@ -1,0 +1,72 @@
+"""The gated attention unit."""
+
+import math
+
+import keras
+from keras import ops
+
+from bert4x.layers.attention import MultiHeadAttention
+from bert4x.layers.base import Dense, Dropout, activation, initializer
+
+TRAINED_LENGTH, SHORTEST = 512, 16  # of log n, in tokens
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class GatedAttentionUnit(MultiHeadAttention):
+    """Attention of one head and a feed-forward network in one layer (Hua et al. 2022, arXiv 2202.10447; Su,
+    kexue.fm/archives/9052): o((gate * attention(query, key, value))), where one dense layer with an activation gives
+    the gate, the values, and what queries and keys are, each with a scale of its own. It has no biases.
+
+    Its softmax is that of scores times log(n) / log(512), where n keys are visible, at least 16 (Su,
+    kexue.fm/archives/8823).
+
+    Settings are those of `MultiHeadAttention`; `head_size`, that of values, is the size within. Arguments of a call are
+    the same, too, with A = K = 1.
+
+    Shape: x (B, T, D), visible (B, 1, T, S) bool -> (B, T, D) ...
+    """
+
+    settings = (*(name for name in MultiHeadAttention.settings if name not in ("heads", "use_bias")), "activation")
+
+    def __init__(self, head_size, activation="silu", **kwargs):
+        super().__init__(heads=1, head_size=head_size, use_bias=False, **kwargs)
+        self.activation = activation
+
+    def build(self, x_shape):
+        def dense(size, name, act=None):
+            start = initializer(self.stddev)  # each its own
+            shared = {"use_bias": False, "kernel_initializer": start, "dtype": self.dtype_policy}
+            return Dense(size, name=name, activation=act, **shared)
+
+        def scale(name):
+            return self.add_weight(shape=(self.key_size,), initializer="ones", name=name)
+
+        self.intermediate_dense = dense(2 * self.head_size + self.key_size, "intermediate", activation(self.activation))
+        self.intermediate_dense.build(x_shape)
+        self.query_scale, self.key_scale = scale("query_scale"), scale("key_scale")
+        self.output_dense = dense(x_shape[-1], "output")
+        self.output_dense.build((*x_shape[:-1], self.head_size))
+        self.attention_dropout = Dropout(self.dropout, dtype=self.compute_dtype)
+        self.fusion_dropout = Dropout(self.partner_dropout, dtype=self.compute_dtype)
+
+    def attend(self, x, *others):
+        """As in `MultiHeadAttention`, which reads x as (B, T, 2 * head_size + key_size): gate, values, shared."""
+        return super().attend(self.intermediate_dense(x), *others)
+
+    def queries(self, x):
+        return (x[..., 2 * self.head_size :] * self.query_scale)[:, None]
+
+    def keys_values(self, x):
+        key = x[..., 2 * self.head_size :] * self.key_scale
+        return key[:, None], x[:, None, :, self.head_size : 2 * self.head_size]
+
+    def output_of(self, mixed, x):
+        return self.output_dense(x[..., : self.head_size] * self.join_heads(mixed))
+
+    def weights_of(self, scores, visible):
+        count = ops.sum(ops.cast(visible, "float32"), axis=-1, keepdims=True)
+        scores = scores * (ops.log(ops.maximum(count, float(SHORTEST))) / math.log(TRAINED_LENGTH))
+        return super().weights_of(scores, visible)
+
+    def uses_flash(self, training, *unknown) -> bool:
+        return False  # it knows no log n
