@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import TokenizerError
+from . import chat
 from .scripts import special_id
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -147,17 +148,12 @@ class TokenizerBase:
     ) -> str | list[int]:
         """The text of messages, `{"role": "user", "content": "..."}`, as the model was trained on it; with
         `add_generation_prompt` up to where its answer begins, with `tokenize` as ids.
-
         `tools` are JSON schemas of what it may call; `template` is a name of `chat_templates`, or a template;
         `variables` are those of the template, such as Qwen3's `enable_thinking=False`.
-
         Raises: TokenizerError without a template, for one that is wrong, and for messages that it refuses.
         """
-        from .chat import chosen, render
-
-        program = chosen(self.chat_templates, template, tools)
-        given = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
-        text = render(program, messages, **self.special_names | given | variables)
+        given = {"tools": tools, "add_generation_prompt": add_generation_prompt} | variables
+        text = chat.render_for(self, messages, template, given)
         return self._text_ids([text])[0] if tokenize else text
 
     def encode(

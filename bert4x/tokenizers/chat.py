@@ -20,6 +20,12 @@ TEMPLATE_FILE, GENERATION_FILE = "chat_template.jinja", "generation_config.json"
 TOOLS = "tool_use"  # the name of the template for tools, where there are several
 
 
+def render_for(tokenizer, messages: Sequence[dict], template: str | None, given: dict[str, Any]) -> str:
+    """The text of messages by a tokenizer's template. Raises: TokenizerError."""
+    program = chosen(tokenizer.chat_templates, template, given["tools"])
+    return render(program, messages, **tokenizer.special_names | {"documents": None} | given)
+
+
 def render(template: str, messages: Sequence[dict], **variables: Any) -> str:
     """The text of messages by a template, with the functions that templates of transformers may call.
 
