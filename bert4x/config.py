@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bert4x.errors import (
     ConfigError,
@@ -52,6 +52,7 @@ class TransformerConfig:
     hierarchical_position: bool | float = False
     num_decoder_layers: int | None = None  # of an encoder-decoder; default: as many as num_hidden_layers
     extra: dict[str, Any] = field(default_factory=dict)  # keys of the file that mean nothing to the model
+    token_ids: ClassVar[tuple[str, ...]] = ("pad_token_id",)  # the fields that are ids of tokens
 
     def __post_init__(self):
         for name in SIZES:
@@ -277,9 +278,10 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
         if value is None and name != "pad_token_id":
             continue
         usual = name in (*REQUIRED, *style.keys, "intermediate_size", "hidden_act", "initializer_range")
-        derived = name in DERIVED and name not in style.defaults and value == DERIVED[name](config)
-        derived = derived and name != "intermediate_size"
-        if spellings and not derived and (usual or value != getattr(plain, name)):
+        follows = name in DERIVED and name not in style.defaults  # where readers find nothing, from other fields
+        derived = follows and value == DERIVED[name](config)
+        other = value != getattr(plain, name) or (follows and not derived)
+        if spellings and (usual or other) and (not derived or name == "intermediate_size"):
             put(data, spellings[0], write_activation(value, style) if name == "hidden_act" else value)
     for key, (_, write) in style.composed.items():
         if (value := write(config)) is not None:

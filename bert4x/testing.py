@@ -10,7 +10,7 @@ import numpy as np
 import bert4x
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.opening import open_checkpoint
-from bert4x.checkpoints.tables import OWN_FORMATS, variables, writer
+from bert4x.checkpoints.tables import OWN_FORMATS, most_layers, variables, writer
 from bert4x.config import TransformerConfig
 from bert4x.families import family_name, family_of
 
@@ -42,7 +42,8 @@ def check_family(
         model: the name of the family.
         oracle: an independent model, such as one in NumPy: of the config, the weights by path, and the inputs
             ("token_ids" (B, T), "padding_mask" (B, T), maybe "segment_ids") it gives the hidden states (B, T, D) of the
-            family's first application, which ours must equal within 2e-5 wherever the mask is True.
+            family's first application, which ours must equal within 2e-5 wherever the mask is True. An encoder-decoder
+            is given "target_ids" (B, U), too, and the states are (B, U, D).
         applications: those of which decoding is tried, where the family has them.
         fields: of the config; by default a model of two small layers.
     Raises: AssertionError, which says what is wrong.
@@ -118,7 +119,9 @@ def check_tables(cls, config: TransformerConfig) -> None:
     config = config.replace(model=family.model_name)
     weights = random_weights(config)
     for table in family.tables:
-        entries = table.entries(config.num_hidden_layers)
+        if table.fits is not None and not table.fits(config):
+            continue
+        entries = table.entries(most_layers(config))
         held = {path for path, (_, head) in variables(config).items() if head not in table.lacks}
         covered = [path for entry in entries for path in entry.ours if path in weights]
         name = f"the {table.format} table of {family.model_name}"
@@ -168,7 +171,8 @@ def check_oracle(cls, config: TransformerConfig, oracle: Callable) -> None:
     model = build(cls, config, weights)
     inputs = inputs_of(model, config)
     found, expected = arrays_of(model(inputs))[0], np.asarray(oracle(config, weights, inputs))
-    worst = float(np.abs(found - expected)[inputs["padding_mask"]].max())
+    real = inputs.get("target_ids", inputs["padding_mask"]) != 0
+    worst = float(np.abs(found - expected)[real].max())
     expect(worst <= 2e-5, f"hidden states differ from the oracle's by {worst:.2g}; expected at most 2e-5")
 
 
@@ -212,12 +216,15 @@ def check_decoding(cls, config: TransformerConfig, application: str, steps: int 
     """Greedy decoding with a cache writes what whole texts give, from prompts of two lengths at once."""
     model = build(cls, config, random_weights(config), application, with_mlm="linear")
     prompts = [[5, 6, 7, 8], [9, 10]]
-    found = model.generate_ids(prompts, max_new_tokens=steps)
+    start = {"start_id": 3} if application == "seq2seq" else {}
+    found = model.generate_ids(prompts, max_new_tokens=steps, **start)
     for prompt, new in zip(prompts, found, strict=True):
-        ids = list(prompt)
+        ids = [3] if start else list(prompt)
         for _ in range(steps):
             inputs = {"token_ids": np.array([ids]), "padding_mask": np.ones((1, len(ids)), bool)}
             inputs["segment_ids"] = (np.arange(len(ids))[None, :] >= len(prompt)) * (application == "unilm")
+            if start:
+                inputs = {"token_ids": np.array([prompt]), "target_ids": np.array([ids])}
             ids.append(int(arrays_of(model(inputs))[0][0, -1].argmax()))
-        whole = ids[len(prompt) :]
+        whole = ids[-steps:]
         expect(list(new) == whole, f"{application}: after {prompt} the cache gives {list(new)}, whole texts {whole}")

@@ -16,6 +16,17 @@ DEFAULTS = {
     | {"num_attention_heads": 6, "num_key_value_heads": 2, "attention_head_size": 8, "rope_theta": 100.0}
     | {"dropout_rate": 0.0, "attention_dropout_rate": 0.0},
     "transformer": {"hidden_act": "relu", "layer_norm_eps": 1e-6, "segment_vocab_size": 0, "num_decoder_layers": 2},
+    "t5": {
+        "hidden_act": "gelu_tanh",
+        "layer_norm_eps": 1e-6,
+        "segment_vocab_size": 0,
+        "num_decoder_layers": 2,
+        "attention_head_size": 6,
+        "gated": True,
+        "tied_output": False,
+        "relative_buckets": 8,
+        "relative_max_distance": 11,
+    },
 }
 
 
@@ -77,6 +88,8 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
     shapes["Embedding-Token/embeddings"] = (c["vocab_size"], embedding)
     if c["model"] == "qwen3":
         return shapes | qwen3_shapes(c)
+    if c["model"] == "t5":
+        return shapes | t5_shapes(c, condition_size, condition_hidden_size)
     if c["model"] == "transformer":
         for i in range(c["num_hidden_layers"]):
             block(f"Encoder-Transformer-{i}")
@@ -141,6 +154,35 @@ def qwen3_shapes(c):
     return shapes
 
 
+def t5_shapes(c, condition_size=None, condition_hidden_size=None):
+    """Those of both sides of a T5 and of its output layer: no biases, norms have a scale alone."""
+    hidden, inner, shapes = c["hidden_size"], (c["hidden_size"], c["intermediate_size"]), {}
+    keys, values = (c["num_attention_heads"] * c[f"attention_{size}_size"] for size in ("key", "head"))
+    attention = {"query": (hidden, keys), "key": (hidden, keys), "value": (hidden, values), "output": (values, hidden)}
+    feed_forward = {"gate": inner} if c["gated"] else {}
+    feed_forward |= {"intermediate": inner, "output": inner[::-1]}
+
+    def sublayer(path, matrices):
+        shapes[f"{path}-Norm/gamma"] = (hidden,)
+        if condition_size:
+            shapes[f"{path}-Norm/hidden_dense/kernel"] = (condition_size, condition_hidden_size)
+            shapes[f"{path}-Norm/gamma_dense/kernel"] = (condition_hidden_size, hidden)
+        shapes.update({f"{path}/{name}/kernel": shape for name, shape in matrices.items()})
+
+    for side, depth in (("Encoder", c["num_hidden_layers"]), ("Decoder", c["num_decoder_layers"])):
+        table = c["relative_buckets"], c["num_attention_heads"]
+        shapes[f"{side}-Embedding-Relative-Position/embeddings"] = table
+        for i in range(depth):
+            sublayer(f"{side}-Transformer-{i}-MultiHeadSelfAttention", attention)
+            if side == "Decoder":
+                sublayer(f"{side}-Transformer-{i}-MultiHeadCrossAttention", attention)
+            sublayer(f"{side}-Transformer-{i}-FeedForward", feed_forward)
+        sublayer(f"{side}-Output", {})
+    if not c["tied_output"]:
+        shapes["Decoder-Output-LM/kernel"] = (hidden, c["vocab_size"])
+    return shapes
+
+
 def random_weights(config, heads=True, seed=0, **conditions):
     """Canonical path -> float32 array; no bias is zero and no gamma one, so that none can be forgotten unnoticed."""
     generator = np.random.default_rng(seed)
@@ -148,7 +190,8 @@ def random_weights(config, heads=True, seed=0, **conditions):
     def draw(path, shape):
         x = generator.standard_normal(shape)
         if path.endswith("/kernel"):
-            return x / np.sqrt(shape[0])
+            divided = config["model"] == "t5" and path.endswith("/query/kernel")  # T5 does so here, not in the scores
+            return x / np.sqrt(shape[0] * (config["attention_key_size"] if divided else 1))
         if path.endswith(("/gamma", "_scale")):
             return 1 + 0.2 * x
         return (0.4 if path.endswith("/embeddings") else 0.2) * x

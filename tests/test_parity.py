@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from battery import FamilyBattery
 from random_models import random_inputs, random_pairs
-from reference import bert, gau, gpt2, llama, transformer
+from reference import bert, gau, gpt2, llama, t5, transformer
 
 from bert4x.errors import ConfigError, InputError, UnknownArchitectureError
 
@@ -193,3 +193,20 @@ class TestTransformer(FamilyBattery):
         for application in ("lm", "unilm", "encoder"):
             with pytest.raises(UnknownArchitectureError, match="seq2seq"):
                 self.encode(self.config(), application=application)
+
+
+class TestT5(TestTransformer):
+    model = "t5"
+    oracle = staticmethod(t5.forward)
+    variants = {  # noqa: RUF012
+        "1.0": {"gated": False, "tied_output": True, "hidden_act": "relu"},
+        "T5-PEGASUS": {"scale_output": True, "cross_position_bias": True, "hidden_act": "gelu_erf"},
+    }
+    layer_names = (
+        "Encoder-Embedding-Relative-Position",
+        "Encoder-Output-Norm",
+        "Decoder-Transformer-1-MultiHeadCrossAttention-Norm",
+        "Decoder-Output-LM",
+    )
+    test_build_transformer_model = test_precision_policy = test_serialization = None  # tests/test_t5.py has these
+    test_bad_inputs = test_what_it_cannot_be = test_dropout = test_lists_and_missing_inputs = None

@@ -121,7 +121,6 @@ def test_weights_that_were_changed(tmp_path):
         ("embedding.word.embedding.weight", "UER-py and TencentPretrain"),
         ("bert.encoder.layers.0.self_attn.q_proj.weight", "PaddleNLP"),
         ("model.layers.0.self_attn.q_proj.weight", "Llama"),
-        ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5"),
         ("something.else", "model_type = 'mystery'"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 from bert4x.checkpoints.files import Files, places
 from bert4x.checkpoints.heads import POOLER, HeldHead, own_head, published_head
 from bert4x.checkpoints.spec import Entry, Table
-from bert4x.checkpoints.tables import variables
+from bert4x.checkpoints.tables import most_layers, variables
 from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous, is_floating
 from bert4x.config import TransformerConfig
 from bert4x.errors import TensorMismatchError
@@ -122,7 +122,7 @@ class Checkpoint:
         """Ties variables to tensors; returns the tensors that are of none."""
         shapes = self.shapes
         left = dict(self.renamed)
-        for entry in self.table.entries(self.config.num_hidden_layers):
+        for entry in self.table.entries(most_layers(self.config)):
             ours = [shapes[path][0] for path in entry.ours if path in shapes]
             if len(ours) != len(entry.ours):
                 continue
@@ -178,7 +178,7 @@ class Checkpoint:
 
     def table_name(self, path: str) -> str | None:
         """The name in this layout of one of our variables."""
-        for entry in self.table.entries(self.config.num_hidden_layers):
+        for entry in self.table.entries(most_layers(self.config)):
             if path in entry.ours:
                 return entry.theirs
         return None

@@ -17,7 +17,7 @@ from bert4x.checkpoints.staging import Progress, staging_folder
 from bert4x.checkpoints.tables import FORMATS, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
 from bert4x.checkpoints.vocabulary import copy_vocabulary, find_tokenizer, save_over, with_pad_id
-from bert4x.checkpoints.weights import VOCABULARY_ROWS, check_finite, checked_ids, kept_pad_id
+from bert4x.checkpoints.weights import VOCABULARY_AXIS, check_finite, checked_ids, kept_token_ids
 from bert4x.checkpoints.write import write, write_config
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConversionError, nearest
@@ -39,8 +39,8 @@ class Variables:
             self.keep = checked_ids("keep_tokens", keep_tokens, checkpoint.config.vocab_size)
         self.config = checkpoint.config
         if self.keep is not None:
-            pad_id = kept_pad_id(self.config.pad_token_id, self.keep)
-            self.config = self.config.replace(vocab_size=len(self.keep), pad_token_id=pad_id)
+            ids = kept_token_ids(self.config, self.keep)
+            self.config = self.config.replace(vocab_size=len(self.keep), **ids)
 
     def tensors(self) -> dict[str, LazyTensor]:
         """All of them, by path."""
@@ -48,8 +48,9 @@ class Variables:
 
     def tensor(self, path: str, shape, dtype) -> LazyTensor:
         """One of them."""
-        if self.keep is not None and path in VOCABULARY_ROWS:
-            shape = (len(self.keep), *shape[1:])
+        if self.keep is not None and path in VOCABULARY_AXIS:
+            axis = VOCABULARY_AXIS[path]
+            shape = (*shape[:axis], len(self.keep), *shape[axis + 1 :])
         target = self.dtype if self.dtype is not None and is_floating(dtype) else dtype
         return LazyTensor(path, shape, target, lambda: self.read(path, target))
 
@@ -73,8 +74,8 @@ class Variables:
         """The values of one of them."""
         values = self.checkpoint.read(path)
         check_finite(path, values)
-        if self.keep is not None and path in VOCABULARY_ROWS:
-            values = values[self.keep]
+        if self.keep is not None and path in VOCABULARY_AXIS:
+            values = np.take(values, self.keep, axis=VOCABULARY_AXIS[path])
         return as_dtype(path, values, dtype)
 
 

@@ -9,7 +9,7 @@ from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.recognition import of_one_rank, own_family, recognise
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import config_from, own_table, variables, writer
-from bert4x.checkpoints.tensors import Tensors
+from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.checkpoints.wrappers import is_rooted, unwrapped
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
@@ -36,7 +36,20 @@ def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpo
             return with_our_names(files, tensors, said, model)
         table = recognise(files, tensors, said, model)
         names = unwrapped(table, tensors, files.path)
-        return Checkpoint(files, table, published_config(files, table, tensors, said), tensors, names, classes_of(said))
+        config = published_config(files, table, tensors, said)
+        if said is not config:
+            held = held_layers(table, {table.canonical_name(names[name]): tensors[name] for name in tensors})
+            config = family_of(table.family).config_by_tensors(config, table, held)
+        return Checkpoint(files, table, config, tensors, names, classes_of(said))
+
+
+def held_layers(table: Table, tensors: Tensors) -> dict[str, LazyTensor]:
+    """Our layers, of blocks those of the first, of which a tensor is among these, and the first such tensor."""
+    held: dict[str, LazyTensor] = {}
+    for entry in table.entries(1):
+        if entry.theirs in tensors:
+            held.setdefault(entry.ours[0].partition("/")[0], tensors[entry.theirs])
+    return held
 
 
 def with_our_names(files: Files, tensors: Tensors, said: Said, model=None) -> Checkpoint:
@@ -55,6 +68,8 @@ def with_our_names(files: Files, tensors: Tensors, said: Said, model=None) -> Ch
         styles = writer(family).styles
         format = "hf" if "model_type" in said else "tf1"
         config = config_from(said, family, format if format in styles else next(iter(styles)))
+        held = dict.fromkeys(keras_names.words(tensors))
+        config = family_of(family).config_by_tensors(config, None, held)
     if files.container not in ("hdf5", "tf1"):
         return Checkpoint(files, own_table("bert4x", config), config, tensors)
     tensors = keras_names.by_paths(tensors, variables(config), files.path)

@@ -35,7 +35,6 @@ OTHERS = (
         "most of UER's models are on Hugging Face's hub, converted, under uer/",
     ),
     (r"(^|\.)encoder\.layers\.\d+\.self_attn\.(q|k|v)_proj\.", "These are the names of BART, or of PaddleNLP's BERT"),
-    (r"(^|\.)encoder\.block\.\d+\.layer\.", "This is a T5"),
     (r"(^|\.)layers\.\d+\.self_attn\.q_proj\.", "This is a Llama, or a model built like it"),
     (r"\.attention\.query_key_value\.|\.self_attention\.query_key_value\.", "These are Megatron-LM's names"),
     (r"(^|\.)distilbert\.|(^|\.)transformer\.layer\.\d+\.attention\.q_lin\.", "This is a DistilBERT"),

@@ -8,7 +8,7 @@ variables that are one tensor on theirs.
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -174,7 +174,7 @@ class Table:
     are those of tasks that the layout has room for; `architectures` are the classes of models without one, by the heads
     of the model itself that they have, the first that fits. `remnants` are patterns of tensors that published files
     hold, and that no model uses: converting may leave them behind. `lacks` are heads of the model itself that the
-    layout has no room for.
+    layout has no room for. `fits` says of which configs it is the layout, where a format has several.
     """
 
     format: str
@@ -190,6 +190,7 @@ class Table:
     architectures: tuple[tuple[frozenset[str], str], ...] = ()
     remnants: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    fits: Callable[[Any], bool] | None = None
 
     def entries(self, num_layers: int) -> list[Entry]:
         """All rules, written out."""

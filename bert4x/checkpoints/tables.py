@@ -1,7 +1,7 @@
 """What the families say about checkpoints, for one config or one format."""
 
-import itertools
 import re
+from collections.abc import Iterator, Sequence
 
 from bert4x.checkpoints.spec import Rule, Table
 from bert4x.config import ConfigStyle, TransformerConfig, from_json
@@ -41,15 +41,30 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
     sizes, config = SIZES | family.sizes, config.as_class(family.config_class)
     absent = [pattern for pattern, is_absent in family.absent.items() if is_absent(config)]
     depths = {"Encoder-": config.num_hidden_layers, "Decoder-": config.decoder_layers}
-    layered = itertools.groupby(family.variables, lambda row: ("{i}" in row[0], row[0][: len("Encoder-")]))
-    for (numbered, side), rows in layered:
-        rows = list(rows)
-        for i in range(depths.get(side, config.num_hidden_layers) if numbered else 1):
+    for prefix, rows in blocks(family.variables):
+        for i in range(depths.get(prefix[: len("Encoder-")], config.num_hidden_layers) if prefix else 1):
             for path, shape, head in rows:
                 path = path.replace("{i}", str(i))
                 if not any(re.match(pattern, path) for pattern in absent):
-                    found[path] = tuple(sizes[letter](config) for letter in shape), head
+                    found.setdefault(path, (tuple(sizes[letter](config) for letter in shape), head))
     return found
+
+
+def blocks(rows: Sequence[tuple]) -> Iterator[tuple[str, Sequence[tuple]]]:
+    """What stands before the number, and the rows of one block; "" and a row for one that is in none. A row without a
+    number amid those of a block stands where it is in the first of them.
+    """
+    prefixes = [path.partition("{i}")[0] if "{i}" in path else "" for path, *_ in rows]
+    last, start = {prefix: place for place, prefix in enumerate(prefixes)}, 0
+    while start < len(rows):
+        stop = 1 + (last[prefixes[start]] if prefixes[start] else start)
+        yield prefixes[start], rows[start:stop]
+        start = stop
+
+
+def most_layers(config: TransformerConfig) -> int:
+    """How many layers the deepest part of a model has."""
+    return max(config.num_hidden_layers, config.decoder_layers)
 
 
 def own_table(format: str, config: TransformerConfig) -> Table:
@@ -67,7 +82,7 @@ def table_for(format: str, config: TransformerConfig) -> Table:
         return own_table(format, config)
     family = writer(config.model)
     for table in family.tables:
-        if table.format == format:
+        if table.format == format and (table.fits is None or table.fits(config)):
             return table
     possible = sorted({table.format for table in family.tables}) + list(OWN_FORMATS)
     name = family.model_name

@@ -13,7 +13,13 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, NotFiniteError, TensorMismatchError
 from bert4x.families import family_of
 
-VOCABULARY_ROWS = ("Embedding-Token/embeddings", "LM-Head/embeddings", "MLM-Bias/bias")
+# Variables with a row, or a column, for each token -> the axis.
+VOCABULARY_AXIS = {
+    "Embedding-Token/embeddings": 0,
+    "LM-Head/embeddings": 0,
+    "MLM-Bias/bias": 0,
+    "Decoder-Output-LM/kernel": 1,
+}
 AHEAD = 4  # variables
 
 
@@ -51,8 +57,8 @@ class Weights:
                 self.missing.append(f"{path}: no variable that the table of {self.config.model} lists; shape {shape}")
             return None
         values = self.read(source)
-        if path in VOCABULARY_ROWS:
-            values = self.vocabulary_rows(values)
+        if path in VOCABULARY_AXIS:
+            values = self.vocabulary_rows(values.T).T if VOCABULARY_AXIS[path] else self.vocabulary_rows(values)
         if values.shape != shape:
             if self.autoresize:
                 values = resized(path, values, shape, self.config.hidden_act)
@@ -152,6 +158,11 @@ def kept_pad_id(pad_id: int | None, keep_tokens) -> int | None:
     if pad_id is None or keep_tokens is None:
         return pad_id
     return next((new for new, old in enumerate(keep_tokens) if old == pad_id), None)
+
+
+def kept_token_ids(config: TransformerConfig, keep_tokens) -> dict[str, int | None]:
+    """The fields of a config that are ids, by their new numbers among the kept tokens."""
+    return {name: kept_pad_id(getattr(config, name), keep_tokens) for name in config.token_ids}
 
 
 def checked_compound(item, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, unwritten_settings, written
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.staging import Progress
-from bert4x.checkpoints.tables import OWN_FORMATS, style_for, table_for, variables, writer
+from bert4x.checkpoints.tables import OWN_FORMATS, most_layers, style_for, table_for, variables, writer
 from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.tensors import LazyTensor, atomic_write
 from bert4x.config import TransformerConfig, to_json
@@ -109,7 +109,7 @@ def theirs(
     Raises: ConversionError when the variables cannot be divided over the ranks, or the table lacks one.
     """
     known, written = variables(config), set()
-    for entry in table.entries(config.num_hidden_layers):
+    for entry in table.entries(most_layers(config)):
         if not all(path in ours for path in entry.ours):
             continue
         written.update(entry.ours)

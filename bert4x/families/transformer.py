@@ -75,8 +75,14 @@ class Transformer(Backbone):
         return super().new_inputs() | {"target_ids": target}
 
     def forward(self, inputs, cache=None, index=0, last=False):
-        crossing = [] if self.return_attentions and cache is None else None
         sources, visible, cache, encoding = self.sources(inputs, cache)
+        outputs, context = self.decode(inputs, sources, visible, cache, index, last)
+        if cache is not None or not self.return_attentions:
+            return context.result(outputs)
+        return context.result(outputs, encoder=encoding, cross=context.cross_weights)
+
+    def decode(self, inputs, sources, visible, cache, index, last):
+        """What the decoder gives for `target_ids` and what each layer attends to; and what its attention shared."""
         ids, positions = inputs["target_ids"], ()
         if cache is not None:
             positions = (inputs.get("position_ids", index + L.ops.arange(L.ops.shape(ids)[1])),)
@@ -85,13 +91,17 @@ class Transformer(Backbone):
         target = {"padding_mask": inputs.get("target_mask"), "position_ids": inputs.get("position_ids")}
         context = self.attend(h, {"token_ids": ids, **target}, "lm", cache, index)
         h = self.embed("Decoder", h, *positions)
+        self.add_biases("Decoder", h, context, sources[0])
         for i, source in enumerate(sources):
-            h = self.block(f"Decoder-Transformer-{i}", h, context, source, visible, crossing)
-        h = h[:, -1:] if last else h
-        if self.with_mlm:
-            activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
-            h = self.layer(L.Activation, "LM-Activation", activation=activation)(tokens(h, reverse=True))
-        return context.result(h) if crossing is None else context.result(h, encoder=encoding, cross=crossing)
+            h = self.block(f"Decoder-Transformer-{i}", h, context, source, visible)
+        h = self.finish("Decoder", h[:, -1:] if last else h)
+        return self.language_model(h) if self.with_mlm else h, context
+
+    def language_model(self, h):
+        """The scores of every token, or their probabilities. Shape: (B, T, D) -> (B, T, V)"""
+        h = self.token_embedding(masks_padding=True)(h, reverse=True)
+        activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
+        return self.layer(L.Activation, "LM-Activation", activation=activation)(h)
 
     def sources(self, inputs, cache):
         """What each layer of the decoder attends to, which of it is visible, the cache that remembers it, and the
@@ -118,9 +128,10 @@ class Transformer(Backbone):
         visible = self.visibility(h, inputs, "source") if valid is None else valid[:, None, None, :]
         context = AttentionContext(lambda window: (visible, None), weights=self.return_attentions and valid is None)
         h = self.embed("Encoder", h)
+        self.add_biases("Encoder", h, context)
         for i in range(self.config.num_hidden_layers):
             h = self.block(f"Encoder-Transformer-{i}", h, context)
-        h = self.layer(L.Activation, "Encoder-Output", activation="linear")(h)
+        h = self.layer(L.Activation, "Encoder-Output", activation="linear")(self.finish("Encoder", h))
         return h, visible, context.weights
 
     def embed(self, side, h, *positions):
@@ -129,23 +140,34 @@ class Transformer(Backbone):
         layer = self.layer(L.SinusoidalPosition, f"{name}-Position", max_position=self.config.max_position)
         return self.dropout(f"{name}-Dropout", layer(h, *positions))
 
-    def block(self, name, h, context, source=None, visible=None, crossing=None):
-        """Self-attention, in the decoder attention to the source, and the feed-forward network. The weights of the
-        second are added to the list `crossing`, if there is one.
-        """
-        attention, cross, ffn = (f"{name}-{part}" for part in PARTS)
-        h = self.post_norm(attention, h, self.attention(attention, h, context))
-        if source is not None:
-            y = self.cross_layer(cross)(h, source, visible, **({} if crossing is None else {"return_weights": True}))
-            if crossing is not None:
-                y, weights = y
-                crossing.append(weights)
-            h = self.post_norm(cross, h, y)
-        return self.post_norm(ffn, h, self.feed_forward(ffn, h))
+    def add_biases(self, side, h, context, source=None):
+        """Gives the context what is added to scores, where there is such a thing."""
 
-    def post_norm(self, name, h, y):
+    def finish(self, side, h):
+        """What comes after the last block."""
+        return h
+
+    def block(self, name, h, context, source=None, visible=None):
+        """Self-attention, in the decoder attention to the source, and the feed-forward network."""
+        attention, cross, ffn = (f"{name}-{part}" for part in PARTS)
+        h = self.sublayer(attention, h, lambda x: self.attention(attention, x, context))
+        if source is not None:
+            h = self.sublayer(cross, h, lambda x: self.cross_attention(cross, x, source, visible, context))
+        return self.sublayer(ffn, h, lambda x: self.feed_forward(ffn, x))
+
+    def sublayer(self, name, h, compute):
         """A sublayer's output added to its input, then normalised."""
-        return self.norm(f"{name}-Norm", self.add(f"{name}-Add", h, self.dropout(f"{name}-Dropout", y)))
+        y = self.dropout(f"{name}-Dropout", compute(h))
+        return self.norm(f"{name}-Norm", self.add(f"{name}-Add", h, y))
+
+    def cross_attention(self, name, x, source, visible, context):
+        """Attention to the source; its weights go to the context, if they are asked for."""
+        options = {} if context.cross_bias is None else {"bias": context.cross_bias}
+        if context.cross_weights is None:
+            return self.cross_layer(name)(x, source, visible, **options)
+        y, weights = self.cross_layer(name)(x, source, visible, return_weights=True, **options)
+        context.cross_weights.append(weights)
+        return y
 
     def cross_layer(self, name):
         """The attention of the decoder to the encoder's output."""

@@ -35,8 +35,7 @@ class Engine:
         self.backbone = model.backbone if backbone is None else backbone
         self.encodes = self.backbone.application == "seq2seq"  # the prompt is a source, the new tokens a target
         self.variables = list(model.variables)
-        layers, prefix = self.backbone.layers, self.backbone.prefix
-        self.output = layers.get(f"{prefix}LM-Head", layers[f"{prefix}Embedding-Token"])  # tied, unless it is its own
+        self.output = self.backbone.output_table()
         self.head: tuple[Any, Any] = (None, None)  # the output layer's table, and its transposed copy
         self.compiled: dict[Any, tuple[CompiledByShape, ...]] = {}
 
@@ -187,7 +186,7 @@ class Engine:
         """The transposed copy of the output layer's table, on JAX, whose arrays never change: a variable with new
         values has another one. Elsewhere nobody could tell that a copy is out of date, and it would gain less.
         """
-        if keras.backend.backend() != "jax":
+        if keras.backend.backend() != "jax" or self.output is None:
             return {}
         table = self.output._embeddings.value
         if self.head[0] is not table:
@@ -255,6 +254,8 @@ def check_model(model) -> None:
             f"application={backbone.application!r} sees the whole text at once and cannot continue it; "
             "load the model with application='lm' or 'unilm'"
         )
+    if backbone.application == "decoder":
+        raise GenerationError("this is a decoder without its encoder; load the whole model, application='seq2seq'")
     if not backbone.with_mlm:
         raise GenerationError("this model gives hidden states, not logits; load it with application='lm' or 'unilm'")
 

@@ -94,6 +94,8 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
     if settings.stop:
         raise GenerationError("generate_ids knows no text; give stop_ids, or use generate")
     prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
+    if engine.encodes:
+        prompts = started(engine, prompts, model.backbone.target_start(model.tokenizer))
     new, scores, _ = decode(engine, prompts, settings)
     fill = settings.pad_id if settings.pad_id is not None else (*(settings.stop_ids or ()), 0)[0]
     new = np.where(new < 0, np.int32(fill), new)
@@ -164,7 +166,7 @@ def encode(model, text: str | Prompt) -> Prompt:
     backbone = model.backbone
     application = {"seq2seq": "unilm", "encoder": "lm"}.get(backbone.application, backbone.application)
     ids = np.array(encode_prompt(model.tokenizer, application, backbone.bare_prompts, text), "int32")
-    return Prompt(ids, np.zeros_like(ids), getattr(model.tokenizer, "start_id", None))
+    return Prompt(ids, np.zeros_like(ids), backbone.target_start(model.tokenizer))
 
 
 def new_writer(tokenizer, options: GenerationOptions) -> Detokenizer:

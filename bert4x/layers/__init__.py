@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from keras.layers import Activation
 
     from bert4x.layers.attention import MultiHeadAttention
-    from bert4x.layers.base import Add, Dense, Dropout, Layer, LoadsWeights, activation, initializer, weights_from
+    from bert4x.layers.base import (
+        Add,
+        Dense,
+        Dropout,
+        Layer,
+        LoadsWeights,
+        Scale,
+        activation,
+        initializer,
+        weights_from,
+    )
     from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
     from bert4x.layers.cross_attention import CrossAttention
     from bert4x.layers.embeddings import (
@@ -47,7 +57,7 @@ _HOME = {
     "keras": "Input ops tree",
     "keras.layers": "Activation",
     "bert4x.layers.attention": "MultiHeadAttention",
-    "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights activation initializer weights_from",
+    "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights Scale activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
     "bert4x.layers.embeddings": "Bias Embedding FirstToken MeanOfTokens PositionEmbedding RealPositions "
@@ -100,6 +110,7 @@ __all__ = [
     "RelativeBias",
     "RelativeVectors",
     "Rotary",
+    "Scale",
     "ScaleNorm",
     "SinusoidalPosition",
     "Visibility",

@@ -223,6 +223,23 @@ class Add(KnowsCalls, keras.layers.Add):
         return next((one for one in mask or () if one is not None), None)
 
 
+@keras.saving.register_keras_serializable("bert4x")
+class Scale(Layer):
+    """Its input times a number. Shape: (...) -> (...)"""
+
+    settings = ("factor",)
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * ops.cast(self.factor, x.dtype)
+
+    def compute_output_spec(self, x):
+        return self.symbolic(x.shape)
+
+
 def check_int8(mode: str) -> None:
     """Raises: ConfigError for a quantization that the layers here do not have."""
     if mode != "int8":

@@ -217,7 +217,8 @@ class RelativeBias(Layer):
     share a bucket with distance 0.
 
     Shape: x (B, T, D), whose length counts where no positions are given[, query_positions (T,) or (B, T),
-    key_positions (S,) or (B, S)] -> (1 or B, A, T, S) float32
+    key_positions (S,) or (B, S), keys (B, S, D), whose length counts where they are others] -> (1 or B, A, T, S)
+    float32
     """
 
     settings = ("heads", "buckets", "max_distance", "bidirectional", "stddev")
@@ -234,9 +235,11 @@ class RelativeBias(Layer):
         shape, start = (self.buckets, self.heads), initializer(self.stddev)
         self.embeddings = self.add_weight(shape=shape, initializer=start, name="embeddings", autocast=False)
 
-    def call(self, x, query_positions=None, key_positions=None):
+    def call(self, x, query_positions=None, key_positions=None, keys=None):
         if query_positions is None:
             query_positions = ops.arange(ops.shape(x)[1], dtype="int32")
+        if keys is not None:
+            key_positions = ops.arange(ops.shape(keys)[1], dtype="int32")
         key_positions = query_positions if key_positions is None else key_positions
         bucket = self.bucket(distances(query_positions, key_positions))
         bias = ops.moveaxis(ops.take(ops.cast(self.embeddings, "float32"), bucket, axis=0), -1, -3)
@@ -256,9 +259,9 @@ class RelativeBias(Layer):
     def compute_mask(self, x, mask=None):
         return None
 
-    def compute_output_spec(self, x, query_positions=None, key_positions=None):
-        batch = 1 if query_positions is None else x.shape[0]
-        return self.symbolic((batch, self.heads, x.shape[1], x.shape[1]), "float32")
+    def compute_output_spec(self, x, query_positions=None, key_positions=None, keys=None):
+        batch, length = 1 if query_positions is None else x.shape[0], (x if keys is None else keys).shape[1]
+        return self.symbolic((batch, self.heads, x.shape[1], length), "float32")
 
 
 def distances(query_positions, key_positions):

@@ -68,6 +68,9 @@ class Backbone(Hooks):
     applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
     options: ClassVar[dict[str, Any]] = OPTIONS  # those of `bert4x.models.builder_options` that it takes -> defaults
 
+    # Fields of the config that no file says, as bert4keras has them: what `build_transformer_model` takes.
+    in_bert4keras: ClassVar[dict[str, Any]] = {}
+
     # Fields of the config that the family has no use for -> the value that they are left at.
     unused: ClassVar[dict[str, Callable[[TransformerConfig], Any]]] = {"num_decoder_layers": lambda c: None}
 
@@ -91,6 +94,13 @@ class Backbone(Hooks):
     def config_without_file(cls, tensors: "Tensors") -> dict[str, Any] | None:
         """What a config file would say of tensors that were published without one; None where nobody knows."""
         return None
+
+    @classmethod
+    def config_by_tensors(cls, config: TransformerConfig, table, held: dict[str, Any]) -> TransformerConfig:
+        """The config with what tensors say of a model, and its file does not. `held` are our layers that are there, and
+        of each a tensor, or None where nobody has looked yet; `table` is that of a published layout, or None.
+        """
+        return config
 
     @classmethod
     def check_fields(cls, config: TransformerConfig, names: Iterable[str]) -> None:
@@ -125,10 +135,10 @@ class Backbone(Hooks):
         """This builder with `bidirectional=False`, over the same layers."""
         return self.over_the_same_layers(bidirectional=False) if self.bidirectional else self
 
-    def over_the_same_layers(self, **changes) -> "Backbone":
-        """This builder with other options."""
+    def over_the_same_layers(self, application: str | None = None, **changes) -> "Backbone":
+        """This builder with other options, or of another application."""
         options = {name: getattr(self, name) for name in self.options} | changes
-        return type(self)(self.config, self.application, **options)
+        return type(self)(self.config, application or self.application, **options)
 
     def build(self) -> "Backbone":
         """Makes `.model`. Raises: ConfigError where its sizes cannot be divided over the devices."""
@@ -187,6 +197,16 @@ class Backbone(Hooks):
     def needs_segments(self) -> bool:
         """Whether the model has a segment input."""
         return self.config.segment_vocab_size > 0 or self.application == "unilm"
+
+    def output_table(self):
+        """The layer of a table that also projects onto the vocabulary: the output's own, or the tied one; None where
+        the output is no table.
+        """
+        return self.layers.get(f"{self.prefix}LM-Head", self.layers[f"{self.prefix}Embedding-Token"])
+
+    def target_start(self, tokenizer) -> int | None:
+        """The token with which targets of an encoder-decoder begin, where nobody says another; None: nobody knows."""
+        return getattr(tokenizer, "start_id", None)
 
     @property
     def has_conditions(self) -> bool:

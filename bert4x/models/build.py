@@ -11,7 +11,7 @@ from bert4x.checkpoints.files import default_model
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import config_from, style_for
 from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
-from bert4x.checkpoints.weights import kept_pad_id, vocabulary_size
+from bert4x.checkpoints.weights import kept_token_ids, vocabulary_size
 from bert4x.config import TransformerConfig, gelu_as_told, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import family_name, family_of
@@ -22,7 +22,7 @@ from bert4x.models.loading import check_family, fill
 from bert4x.models.options import ALIASES, check_dependent, follow_on_sizes, sort_options
 from bert4x.tokenizers import TokenizerBase, load_tokenizer
 
-HEADED = ("lm", "unilm", "seq2seq")  # the applications that end in a language model's head
+HEADED = ("lm", "unilm", "seq2seq", "decoder")  # the applications that end in a language model's head
 
 
 def load(
@@ -154,6 +154,9 @@ def build_transformer_model(
     if checkpoint_path is not None:
         checkpoint = open_checkpoint(local(checkpoint_path), config_path, model)
         config = checkpoint.config
+        for name, value in cls.in_bert4keras.items():
+            if getattr(config, name, value) is None:
+                options.setdefault(name, value)
     elif config_path is not None or options:
         config = read_any_config(config_path, cls, options)
     else:
@@ -173,7 +176,7 @@ def build_transformer_model(
 def bert4keras_application(cls: type[Backbone], application: str | None) -> str:
     """The application that a script for bert4keras means: "encoder" is what a family does that has none."""
     application = application.lower() if isinstance(application, str) else application or "encoder"
-    if application == "encoder" and application not in cls.applications:
+    if application == "encoder" and (application not in cls.applications or cls.applications[0] == "seq2seq"):
         return cls.applications[0]
     if application == "seq2seq" and application not in cls.applications:  # the name in its first versions
         return "unilm"
@@ -199,7 +202,7 @@ def construct(
         check_family(checkpoint, family_name(cls))
     vocabulary = loading.get("keep_tokens"), loading.get("compound_tokens")
     changes.setdefault("vocab_size", vocabulary_size(config.vocab_size, *vocabulary))
-    changes.setdefault("pad_token_id", kept_pad_id(config.pad_token_id, vocabulary[0]))
+    changes = kept_token_ids(config, vocabulary[0]) | changes
     changes.update(follow_on_sizes(config, changes))
     config = config.replace(model=family_name(cls), **changes).of_backbone(cls.model_name)
     cls.check_fields(config, changes)
@@ -214,6 +217,6 @@ def read_any_config(config_path, cls: type[Backbone], options: dict[str, Any]) -
     data = dict(config_path) if isinstance(config_path, dict) else read_config_file(config_path) if config_path else {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
     given = {name: value for name, value in renamed.items() if name in cls.config_class.spelled()}
-    config = config_from(data | given, family_name(cls), "tf1")
+    config = config_from(cls.in_bert4keras | data | given, family_name(cls), "tf1")
     cls.check_fields(config, data)
     return config

@@ -105,8 +105,10 @@ class AttentionContext:
         self.query_positions, self.key_positions = positions
         self.cache, self.index = cache, index
         self.bias = None  # added to the scores of every layer
+        self.cross_bias = None  # the same of the attention to a source
         self.scores = None  # of the layer before, where layers add to them
         self.weights: list[Any] | None = [] if weights else None
+        self.cross_weights: list[Any] | None = [] if weights else None  # of the attention to a source
         self.written: list[tuple[Any, Any]] = []  # of the layers so far: all keys and values, those of this pass too
 
     def masks(self, window: int | None = None) -> tuple:

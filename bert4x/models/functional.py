@@ -15,7 +15,7 @@ from bert4x.errors import InputError
 from bert4x.layers.embeddings import too_long
 from bert4x.layers.limits import concrete
 from bert4x.layers.loss import Loss
-from bert4x.models.inputs import INPUT_NAMES, as_arrays, by_layer, check_shapes, standardize
+from bert4x.models.inputs import INPUT_NAMES, as_arrays, by_layer, check_shapes, standardize, token_input
 
 
 def checks_arrays(name: str):
@@ -27,7 +27,7 @@ def checks_arrays(name: str):
         x = as_arrays(self, x)
         if isinstance(x, np.ndarray | dict | list | tuple):
             self.check(x)
-            if self.config is not None and np.shape(by_layer(self, x)[0][self.inputs[0].name])[0] == 0:
+            if self.config is not None and np.shape(by_layer(self, x)[0][self.first])[0] == 0:
                 raise InputError("the batch is empty: token_ids have no rows")
         return method(self, x, *args, **kwargs)
 
@@ -139,6 +139,11 @@ class TransformerModel(keras.Model):
 
         self.tokenizer = load_tokenizer(folder)
 
+    @property
+    def first(self) -> str:
+        """The name of the layer of token ids."""
+        return token_input([tensor.name for tensor in self.inputs])
+
     def check(self, inputs):
         """Raises InputError for ids that have no row in their table, and for too many of them.
 
@@ -156,7 +161,7 @@ class TransformerModel(keras.Model):
         }
         own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in given)
         ids_by_name = {name: given[name] for name in given if name.endswith(tuple(INPUT_NAMES.values()))}
-        token_ids = given[self.inputs[0].name]
+        token_ids = given[self.first]
         check_shapes({"token_ids": token_ids} | ids_by_name | {"padding_mask": mask})
         rows = np.shape(token_ids)[0]
         if getattr(self.backbone, "bidirectional", False) and rows is not None and rows % 2:

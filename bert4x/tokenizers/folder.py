@@ -123,7 +123,8 @@ def _sentencepiece(path: Path, settings: TokenizerSettings, model_type: str) -> 
     if is_cpm(tokenizer):
         return CpmTokenizer(path)
     added = {number: one for number, one in settings.added.items() if one.content not in tokenizer.token_dict}
-    for start, end in (("[CLS]", "[SEP]"), ("<s>", "</s>"), (None, "</s>")):
+    pairs = ("[CLS]", "[SEP]"), ("<s>", "</s>"), (None, "</s>")
+    for start, end in pairs[2:] if settings.kind == "T5Tokenizer" or model_type in ("t5", "mt5") else pairs:
         if (start is None or start in tokenizer.token_dict) and end in tokenizer.token_dict:
             return SpTokenizer(path, start, end, added_tokens=added)
     return SpTokenizer(path, None, None, added_tokens=added) if added else tokenizer
