@@ -17,11 +17,16 @@ SIZES = {
 }  # fmt: skip
 XLM_R = {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
 MODERN = {"pad_token_id": 0, "local_attention": 8, "type_vocab_size": 1, "classifier_pooling": "mean"}
+TASKS = {"use_task_id": True, "task_type_vocab_size": 5, "hidden_act": "relu"}
 # our family, the class in transformers, fields of its config
 CASES = [
     ("xlm_roberta", "XLMRobertaForMaskedLM", XLM_R),
     ("xlm_roberta", "XLMRobertaForSequenceClassification", XLM_R | {"num_labels": 3}),
     ("fairseq_roberta", "RobertaModel", XLM_R),
+    ("ernie", "ErnieForMaskedLM", TASKS | {"type_vocab_size": 4, "layer_norm_eps": 1e-5}),
+    ("ernie", "ErnieForSequenceClassification", {"num_labels": 3}),
+    ("megatron_bert", "MegatronBertForMaskedLM", {}),
+    ("megatron_bert", "MegatronBertForSequenceClassification", {"num_labels": 3}),
     ("modernbert", "ModernBertForMaskedLM", MODERN | {"global_attn_every_n_layers": 2}),
     ("modernbert", "ModernBertForSequenceClassification", MODERN | {"num_labels": 3, "problem_type": "regression"}),
 ]

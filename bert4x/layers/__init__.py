@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         MeanOfTokens,
         PositionEmbedding,
         RealPositions,
+        RowEmbedding,
         SinusoidalPosition,
     )
     from bert4x.layers.ffn import FeedForward
@@ -60,7 +61,7 @@ _HOME = {
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights Scale activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
-    "bert4x.layers.embeddings": "Bias Embedding FirstToken MeanOfTokens PositionEmbedding RealPositions "
+    "bert4x.layers.embeddings": "Bias Embedding FirstToken MeanOfTokens PositionEmbedding RealPositions RowEmbedding "
     "SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.loss": "Loss",
@@ -110,6 +111,7 @@ __all__ = [
     "RelativeBias",
     "RelativeVectors",
     "Rotary",
+    "RowEmbedding",
     "Scale",
     "ScaleNorm",
     "SinusoidalPosition",

@@ -156,6 +156,32 @@ class PositionEmbedding(Layer):
 
 
 @keras.saving.register_keras_serializable("bert4x")
+class RowEmbedding(Layer):
+    """Adds one row of a table to all tokens, such as that of the task in ERNIE.
+
+    Shape: (B, T, E) -> (B, T, E)
+    """
+
+    settings = ("rows", "row", "stddev")
+
+    def __init__(self, rows, row=0, stddev=0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.rows = rows
+        self.row = row
+        self.stddev = stddev
+
+    def build(self, x_shape):
+        shape, start = (self.rows, x_shape[-1]), initializer(self.stddev)
+        self.embeddings = self.add_weight(shape=shape, initializer=start, name="embeddings", autocast=False)
+
+    def call(self, x):
+        return x + ops.cast(self.embeddings[self.row], x.dtype)
+
+    def compute_output_spec(self, x):
+        return self.symbolic(x.shape)
+
+
+@keras.saving.register_keras_serializable("bert4x")
 class RealPositions(Layer):
     """The positions of tokens where padding has none, wherever it stands: how many real ones come before.
 

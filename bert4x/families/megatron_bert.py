@@ -1,0 +1,63 @@
+"""Megatron-LM's BERT: norms come before what they are of, and one after the last block (Shoeybi et al. 2019, arXiv
+1909.08053). Erlangshen-MegatronBert is one.
+"""
+
+from typing import ClassVar
+
+from bert4x.checkpoints.spec import Rule
+from bert4x.config import ConfigStyle
+from bert4x.families import bert, register_family
+from bert4x.families.gpt2 import Gpt2
+from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block
+
+LAYER = "bert.encoder.layer.{i}."
+HF = bert.HF.of(
+    "megatron_bert",
+    classes=("Bert", "MegatronBert"),
+    without=("Embedding-Norm", "Embedding-Mapping", "Attention-Norm", "FeedForward-Norm"),
+    rules=(
+        Rule("Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}", LAYER + "attention.ln.{weight,bias}"),
+        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", LAYER + "ln.{weight,bias}"),
+        Rule("Output-Norm/{gamma,beta}", "bert.encoder.ln.{weight,bias}"),
+    ),
+)
+
+
+@register_family
+class MegatronBert(bert.Bert):
+    """BERT with norms first, and none of the embeddings.
+
+    Outputs: those of BERT.
+    """
+
+    model_name = "megatron_bert"
+    aliases = ()
+    misnamed = ()
+    variables = (
+        *EMBEDDINGS[:3],
+        *block("Transformer-{i}", norm_first=True),
+        ("Output-Norm/gamma", "H", None),
+        ("Output-Norm/beta", "H", None),
+        *HEADS,
+    )
+    tables = (HF,)
+    styles: ClassVar = {
+        "hf": ConfigStyle(
+            "gelu_erf",
+            KEYS,
+            DEFAULTS,
+            labels={"model_type": "megatron-bert", "architectures": ["MegatronBertForPreTraining"]},
+            required={"position_embedding_type": "absolute", "add_cross_attention": False},
+        ),
+    }
+    unused: ClassVar = bert.Bert.unused | {
+        "embedding_size": lambda c: c.hidden_size,
+        "embedding_mapping": lambda c: False,
+    }
+    block = Gpt2.block  # norms first
+
+    def norm_embeddings(self, h):
+        return self.dropout("Embedding-Dropout", h)
+
+    def heads(self, h, last=False):
+        return super().heads(self.norm("Output-Norm", h), last)
