@@ -69,8 +69,6 @@ class Ernie(bert.Bert):
         if not c.use_task_id:
             return x
         if not 0 <= self.task_id < c.task_vocab_size:
-            raise InputError(
-                f"task_id = {self.task_id}; expected a number from 0 to {c.task_vocab_size - 1}"
-            )
+            raise InputError(f"task_id = {self.task_id}; expected a number from 0 to {c.task_vocab_size - 1}")
         sizes = {"rows": c.task_vocab_size, "row": self.task_id, "stddev": c.initializer_range}
         return self.layer(L.RowEmbedding, "Embedding-Task", **sizes)(x)
