@@ -6,8 +6,11 @@ import pytest
 from keras import ops
 
 import bert4x
-from bert4x.errors import TensorMismatchError
+from bert4x import layers as L
+from bert4x.errors import ConfigError, GenerationError, TensorMismatchError
+from bert4x.families.bert import Bert
 from bert4x.layers import Loss
+from bert4x.models.hooks import LM_Mask
 from tests.random_models import tiny_config
 
 IDS = np.array([[5, 6, 7, 0], [8, 9, 0, 0], [5, 7, 6, 9]])
@@ -121,3 +124,170 @@ def test_a_file_without_segments(tmp_path):
     assert len(bert4x.build_transformer_model(config, checkpoint, segment_vocab_size=0).inputs) == 1
     with pytest.warns(UserWarning, match="leaves out Embedding-Segment"):
         bert4x.build_transformer_model(None, tmp_path / "with", segment_vocab_size=0)
+
+
+class OwnHead(Bert):
+    def apply_final_layers(self, inputs):
+        x = super().apply_final_layers(inputs)
+        return self.apply(inputs=x, layer=L.Dense, units=3, kernel_initializer=self.initializer, name="Own")
+
+
+class Doubled(Bert):
+    """Changes what a layer of a name gives."""
+
+    def apply(self, inputs=None, layer=None, arguments=None, **kwargs):
+        x = super().apply(inputs, layer, arguments, **kwargs)
+        return x * 2 if kwargs["name"] == "Embedding-Norm" else x
+
+
+class Causal(Bert):
+    def compute_attention_bias(self, inputs=None):
+        def mask(ids):
+            places = ops.arange(ops.shape(ids)[1])
+            return places[None, :] <= places[:, None]
+
+        return self.apply(inputs=self.inputs[0], layer=keras.layers.Lambda, function=mask, name="Mask")
+
+
+class OwnBlock(Bert):
+    """A block as a subclass of bert4keras' writes it."""
+
+    def apply_main_layers(self, inputs, index):
+        attention, ffn = (f"Transformer-{index}-{part}" for part in ("MultiHeadSelfAttention", "FeedForward"))
+        x, mask = [inputs] * 3, self.compute_attention_bias(index)
+        x = self.apply(
+            inputs=x if mask is None else [*x, mask],
+            layer=L.MultiHeadAttention,
+            arguments={"a_bias": None if mask is None else True},
+            heads=self.num_attention_heads,
+            head_size=self.attention_head_size,
+            out_dim=self.hidden_size,
+            key_size=self.attention_key_size,
+            attention_dropout=self.attention_dropout_rate,
+            kernel_initializer=self.initializer,
+            name=attention,
+        )
+        x = self.apply(inputs=x, layer=L.Dropout, rate=self.dropout_rate, name=f"{attention}-Dropout")
+        x = self.apply(inputs=[inputs, x], layer=L.Add, name=f"{attention}-Add")
+        norm = {"layer": L.LayerNormalization, "epsilon": 1e-12}
+        x = before = self.apply(inputs=self.simplify([x, None]), name=f"{attention}-Norm", **norm)
+        x = self.apply(
+            inputs=x, layer=L.FeedForward, units=self.intermediate_size, activation=self.hidden_act, name=ffn
+        )
+        x = self.apply(inputs=[before, x], layer=L.Add, name=f"{ffn}-Add")
+        return self.apply(inputs=x, name=f"{ffn}-Norm", **norm)
+
+
+class OwnMask(LM_Mask, Bert):
+    pass
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    bert4x.save(build(with_mlm=True), folder, "tf1")
+    return folder
+
+
+def outputs(folder, **options):
+    model = bert4x.build_transformer_model(None, folder, **{"with_mlm": True} | options)
+    return model, model.predict([IDS, SEGMENTS], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "like"),
+    [(Causal, {}, "lm"), (OwnMask, {}, "lm"), (OwnBlock, {}, "encoder"), (OwnBlock, {"application": "unilm"}, "unilm")],
+)
+def test_what_a_subclass_overrides(cls, options, like, saved):
+    _, expected = outputs(saved, application=like)
+    model, found = outputs(saved, model=cls, **options)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(GenerationError):
+        model.generate_ids([[5, 6]])
+
+
+def test_own_layers_at_the_end_and_between(saved):
+    _, hidden = outputs(saved, with_mlm=False)
+    model, found = outputs(saved, model=OwnHead, with_mlm=False)
+    kernel, bias = (array(v) for v in model.get_layer("Own").weights)
+    np.testing.assert_allclose(found, hidden @ kernel + bias, atol=1e-5)
+    reference = bert4x.build_transformer_model(None, saved, with_mlm=True)
+    for v in reference.get_layer("Embedding-Norm").weights:
+        v.assign(v * 2)
+    _, found = outputs(saved, model=Doubled)
+    np.testing.assert_allclose(found, reference.predict([IDS, SEGMENTS], verbose=0), atol=1e-6)
+
+
+def test_parts_of_two_builders(saved):
+    """As BERT-of-Theseus has them."""
+    options = {"return_keras_model": False, "with_mlm": False}
+    first = bert4x.build_transformer_model(None, saved, prefix="First-", **options)
+    second = bert4x.build_transformer_model(None, saved, prefix="Second-", num_hidden_layers=1, **options)
+    x = first.apply_main_layers(first.apply_embeddings(first.inputs), 0)
+    found = keras.Model(first.inputs, first.apply_main_layers(x, 1)).predict([IDS, SEGMENTS], verbose=0)
+    np.testing.assert_allclose(found, first.model.predict([IDS, SEGMENTS], verbose=0), atol=1e-6)
+    y = second.apply_main_layers(second.apply_embeddings(first.inputs), 0)
+    found = keras.Model(first.inputs, y).predict([IDS, SEGMENTS], verbose=0)
+    np.testing.assert_allclose(found, second.model.predict([IDS, SEGMENTS], verbose=0), atol=1e-6)
+
+
+def test_what_cannot_be_overridden(saved):
+    class Positions(Bert):
+        def compute_position_bias(self, inputs=None):
+            return 1
+
+    class Attention(L.MultiHeadAttention):
+        def pay_attention_to(self, inputs, mask=None):
+            return inputs
+
+    class OwnAttention(Bert):
+        def apply(self, inputs=None, layer=None, arguments=None, **kwargs):
+            layer = Attention if layer is L.MultiHeadAttention else layer
+            return super().apply(inputs, layer, arguments, **kwargs)
+
+    for cls, message in ((Positions, "positions"), (OwnAttention, "pay_attention_to")):
+        with pytest.raises(ConfigError, match=message):
+            outputs(saved, model=cls)
+    with pytest.raises(ConfigError, match="mask of its own"):
+        outputs(saved, model=Causal, application="lm")
+    builder = bert4x.build_transformer_model(tiny_config("transformer"), model="transformer", return_keras_model=False)
+    with pytest.raises(ConfigError, match="in one piece"):
+        builder.apply_embeddings(builder.inputs)
+
+
+def test_a_norm_with_its_condition_in_a_list():
+    x, condition = (np.random.default_rng(0).normal(size=size).astype("float32") for size in ((2, 3, 5), (2, 4)))
+    layer = L.LayerNormalization(conditional=True, epsilon=1e-3, hidden_units=6, hidden_activation="tanh")
+    layer([x, condition])
+    weights = {v.path.split("/", 1)[1]: np.random.default_rng(1).normal(size=v.shape) for v in layer.weights}
+    for v in layer.weights:
+        v.assign(weights[v.path.split("/", 1)[1]])
+    hidden = np.tanh(condition @ weights["hidden_dense/kernel"])[:, None]
+    gamma = weights["gamma"] + hidden @ weights["gamma_dense/kernel"]
+    beta = weights["beta"] + hidden @ weights["beta_dense/kernel"]
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-3) * gamma + beta
+    np.testing.assert_allclose(array(layer([x, condition])), expected, atol=1e-5)
+    plain = array(L.LayerNormalization(zero_mean=False, scale=False, offset=False, epsilon=1e-3)(x))
+    np.testing.assert_allclose(plain, x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3), atol=1e-6)
+
+
+def test_joining_and_pooling():
+    x = np.arange(30, dtype="float32").reshape(5, 3, 2)
+    parts = [array(part) for part in L.BatchSplit(2)(x)]
+    assert [len(part) for part in parts] == [3, 2]
+    assert [len(part) for part in L.BatchSplit([3, 1])(x)] == [3, 2]
+    np.testing.assert_array_equal(array(L.BatchConcat()(parts)), x)
+    embedded = build(segment_vocab_size=0).get_layer("Embedding-Token")(IDS)
+    joined = L.Concatenate1D()([embedded, embedded[:, :2]])
+    assert joined.shape == (3, 6, 35)
+    np.testing.assert_array_equal(array(joined._keras_mask)[:, :4], array(embedded._keras_mask))
+    found = array(L.GlobalMaxPooling1D()(embedded))[1]
+    np.testing.assert_array_equal(found, array(embedded)[1, :2].max(0))
+
+
+def test_names_that_are_not_here():
+    with pytest.raises(ImportError, match="write instead"):
+        from bert4x.layers import RelativePositionEmbedding  # noqa: F401
+    from bert4x.layers import Lambda
+
+    assert Lambda is keras.layers.Lambda

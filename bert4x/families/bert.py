@@ -160,16 +160,6 @@ class Bert(Backbone):
         ),
     }
 
-    def forward(self, inputs, cache=None, index=0, last=False):
-        h, context = self.embed(inputs, cache, index)
-        for i in range(self.config.num_hidden_layers):
-            h = self.block(self.block_name(i), h, context)
-        return context.result(self.heads(h, last))
-
-    def block_name(self, i: int) -> str:
-        """Prefix of the names of block i's layers."""
-        return f"Transformer-{i}"
-
     def embed(self, inputs, cache, index):
         """Token + segment + position embeddings, normalised, at the hidden size; and what attention shares."""
         h = tokens = self.token_embedding(masks_padding=True)(inputs["token_ids"])

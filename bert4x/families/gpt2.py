@@ -184,20 +184,25 @@ class Gpt2(Backbone):
         norm = tensors.get("0/transformer.final_layernorm.weight")
         return CPM_LM if norm is not None and norm.shape == (CPM_LM["hidden_size"],) else None
 
-    def forward(self, inputs, cache=None, index=0, last=False):
+    def begin(self, inputs, cache, index):
         unilm = self.application == "unilm"
-        tokens = self.token_embedding(masks_padding=unilm)
-        h = tokens(inputs["token_ids"])
+        h = self.tokens(inputs["token_ids"])
         context = self.attend(h, inputs, "unilm" if unilm else "lm", cache, index)
-        h = self.embed(h, inputs, index, cached=cache is not None)
-        for i in range(self.config.num_hidden_layers):
-            h = self.block(f"Transformer-{i}", h, context)
+        return self.embed(h, inputs, index, cached=cache is not None), context
+
+    @property
+    def tokens(self):
+        """The table of tokens, which is the output layer, too."""
+        return self.token_embedding(masks_padding=self.application == "unilm")
+
+    def heads(self, h, last=False):
+        """The hidden states, or what the language model's head makes of them."""
         h = self.after_blocks(h)
-        if self.with_mlm:
-            activation = "softmax" if self.with_mlm is True else self.with_mlm
-            h = h[:, -1:] if last else h
-            h = self.layer(L.Activation, "LM-Activation", activation=L.activation(activation))(tokens(h, reverse=True))
-        return context.result(h)
+        if not self.with_mlm:
+            return h
+        activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
+        logits = self.tokens(h[:, -1:] if last else h, reverse=True)
+        return self.layer(L.Activation, "LM-Activation", activation=activation)(logits)
 
     def embed(self, h, inputs, index, cached):
         """What the first block reads, from the embeddings of tokens."""

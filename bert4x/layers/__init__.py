@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keras import Input, ops, tree
-    from keras.layers import Activation
+    from keras.layers import Activation, GlobalAveragePooling1D
 
     from bert4x.layers.attention import MultiHeadAttention
     from bert4x.layers.base import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from bert4x.layers.ffn import FeedForward
     from bert4x.layers.gau import GatedAttentionUnit
+    from bert4x.layers.joining import BatchConcat, BatchSplit, Concatenate1D, GlobalMaxPooling1D
     from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
@@ -51,12 +52,13 @@ if TYPE_CHECKING:
         Rotary,
         YarnRotary,
     )
+    from bert4x.layers.scale_offset import LayerNormalization, ScaleOffset
     from bert4x.layers.theseus import BinaryRandomChoice
     from bert4x.layers.visibility import Visibility
 
 _HOME = {
     "keras": "Input ops tree",
-    "keras.layers": "Activation",
+    "keras.layers": "Activation GlobalAveragePooling1D",
     "bert4x.layers.attention": "MultiHeadAttention",
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights Scale activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
@@ -64,6 +66,7 @@ _HOME = {
     "bert4x.layers.embeddings": "Bias Embedding FirstToken MeanOfTokens PositionEmbedding RealPositions RowEmbedding "
     "SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
+    "bert4x.layers.joining": "BatchConcat BatchSplit Concatenate1D GlobalMaxPooling1D",
     "bert4x.layers.loss": "Loss",
     "bert4x.layers.gau": "GatedAttentionUnit",
     "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
@@ -73,14 +76,18 @@ _HOME = {
         "DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
     ),
     "bert4x.layers.theseus": "BinaryRandomChoice",
+    "bert4x.layers.scale_offset": "LayerNormalization ScaleOffset",
     "bert4x.layers.visibility": "Visibility",
 }
 
 __all__ = [
     "Activation",
     "Add",
+    "BatchConcat",
+    "BatchSplit",
     "Bias",
     "BinaryRandomChoice",
+    "Concatenate1D",
     "ConditionalRandomField",
     "CrossAttention",
     "Dense",
@@ -91,11 +98,14 @@ __all__ = [
     "FeedForward",
     "FirstToken",
     "GatedAttentionUnit",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
     "GlobalPointer",
     "Input",
     "LastToken",
     "Layer",
     "LayerNorm",
+    "LayerNormalization",
     "LinearRotary",
     "Llama3Rotary",
     "LoadsWeights",
@@ -114,6 +124,7 @@ __all__ = [
     "RowEmbedding",
     "Scale",
     "ScaleNorm",
+    "ScaleOffset",
     "SinusoidalPosition",
     "Visibility",
     "YarnRotary",
@@ -125,9 +136,27 @@ __all__ = [
 ]
 
 
+# Names of bert4keras.layers that are not here, and what to write.
+INSTEAD = {
+    "SinusoidalPositionEmbedding": "SinusoidalPosition of bert4x.layers, or keras_hub.layers.SinePositionEncoding",
+    "RelativePositionEmbedding": "MultiHeadAttention(positions=RelativeVectors(64)), both of bert4x.layers",
+    "RelativePositionEmbeddingT5": "RelativeBias(heads)(x), given to MultiHeadAttention as its bias",
+    "custom_objects": "nothing: all layers of bert4x are registered, and files with them load by themselves",
+    "recompute_grad": "build_transformer_model(..., recompute=True)",
+    "sequence_masking": "from bert4x.backend import sequence_masking",
+}
+
+
 def __getattr__(name: str):
-    if name not in __all__:
+    if name in INSTEAD:
+        raise ImportError(f"bert4x.layers has no {name}; write instead: {INSTEAD[name]}")
+    if name.startswith("_"):
         raise AttributeError(f"module 'bert4x.layers' has no attribute {name!r}")
+    if name not in __all__:  # of Keras', which bert4keras.layers gave, too
+        keras_layers = importlib.import_module("keras.layers")
+        if not hasattr(keras_layers, name):
+            raise AttributeError(f"module 'bert4x.layers' has no attribute {name!r}")
+        return getattr(keras_layers, name)
     for module, names in _HOME.items():  # all at once: files with any of the layers can be loaded from then on
         home = importlib.import_module(module)
         globals().update({known: getattr(home, known) for known in names.split()})

@@ -33,7 +33,7 @@ class MultiHeadAttention(Layer):
         partner_dropout: see below.
 
     Arguments of a call:
-        bias: is added to the scores, (B or 1, A, T, S).
+        bias: is added to the scores, (B or 1, A, T, S); if it is bool, what is visible must be so in it, too.
         positions, key_positions: of the tokens of x, and of all S keys; by default 0, 1, 2 ...
         past: the keys and values of S cached slots. Those of x are written from slot `index` on, queries attend to all,
             and the new keys and values are returned, last.
@@ -137,6 +137,8 @@ class MultiHeadAttention(Layer):
         training=None,
     ):
         bias = previous_scores if bias is None else bias
+        if bias is not None and keras.backend.standardize_dtype(bias.dtype) == "bool":  # a Lambda's
+            visible, bias = ops.logical_and(visible, bias), None
         places, partner = (positions, key_positions), (visible_to_partner, partner_weight)
 
         def attend(x, bias=None):

@@ -35,15 +35,19 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
     """Embedding table that also projects back onto the vocabulary (`reverse=True`, the tied output layer).
 
     `pad_id` names the id that is padding; later layers see it masked. The first position is never masked, because
-    some models start sequences with id 0 (as in bert4keras). None means that every id is a real token.
+    some models start sequences with id 0 (as in bert4keras). None means that every id is a real token. bert4keras'
+    words are taken, too: `mask_zero=True` for `pad_id=0`, `mode="dense"` for `reverse=True`, and a subclass may give
+    `embeddings` other values for as long as it computes.
 
     Shape: (B, T) ids -> (B, T, E); reversed: (B, T, E) -> (B, T, V)
     Raises: InputError for an id without a row, where ids can be looked at.
     """
 
-    def __init__(self, *args, pad_id=None, **kwargs):
+    replaced = None
+
+    def __init__(self, *args, pad_id=None, mask_zero=False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.pad_id = pad_id
+        self.pad_id = 0 if mask_zero and pad_id is None else pad_id
         self.supports_masking = True
         if self.reverse_dtype is None:
             self.reverse_dtype = self.compute_dtype  # the table is read in float32
@@ -52,12 +56,24 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
         # Rows are read in float32 and rounded then: their gradients are added up in float32, and not in 16 bits.
         return super().add_weight(*args, **{"autocast": False} | kwargs)
 
-    def call(self, inputs, reverse=False):
+    def call(self, inputs, reverse=False, mode=None):
+        reverse = projects(reverse, mode)
         if reverse and _transposed.get() is not None:
             return ops.matmul(ops.cast(inputs, self.compute_dtype), _transposed.get())
         if not reverse:
             check_numbers(inputs, self.input_dim, f"{self.name}: id")
         return super().call(inputs, reverse=reverse)
+
+    def compute_output_spec(self, inputs, reverse=False, mode=None):
+        return super().compute_output_spec(inputs, reverse=projects(reverse, mode))
+
+    @property
+    def embeddings(self):
+        return super().embeddings if self.replaced is None else self.replaced
+
+    @embeddings.setter
+    def embeddings(self, values):
+        self.replaced = None if values is self._embeddings else values
 
     def transposed(self):
         """A copy of the table for `projecting_by`; None where it would not be used.
@@ -75,8 +91,8 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
         )
         self._is_quantized = True
 
-    def quantized_call(self, inputs, reverse=False):
-        if reverse:
+    def quantized_call(self, inputs, reverse=False, mode=None):
+        if projects(reverse, mode):
             return int8_matmul(inputs, self._embeddings, self.embeddings_scale)
         check_numbers(inputs, self.input_dim, f"{self.name}: id")
         scale = ops.take(self.embeddings_scale, inputs, axis=0)[..., None]
@@ -90,6 +106,11 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
 
     def get_config(self):
         return super().get_config() | {"pad_id": self.pad_id}
+
+
+def projects(reverse, mode) -> bool:
+    """Whether a call of a table asks for its output layer."""
+    return reverse is True or "dense" in (reverse, mode)
 
 
 def too_long(length: int, limit: int) -> str:

@@ -73,7 +73,7 @@ class Attention(Parts):
             given |= {"visible_to_partner": visible_to_partner, "partner_weight": self.bidirectional_weight}
         options = {"positions": self.positions(), "return_scores": residual} | options
         layer = self.attention_layer(getattr(L, self.attention_class), name, **options)
-        if layer.positions is not None:
+        if options["positions"] is not None:
             given |= {"positions": context.query_positions, "key_positions": context.key_positions}
         if context.cache is not None:
             given |= {"past": context.past, "index": context.index}

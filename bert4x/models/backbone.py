@@ -12,7 +12,7 @@ from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError, nearest
 from bert4x.models.builder_options import OPTIONS
 from bert4x.models.cache import Cache
-from bert4x.models.hooks import Hooks
+from bert4x.models.hooks import GRAPH, Hooks
 
 if TYPE_CHECKING:
     from bert4x.checkpoints.spec import Table
@@ -146,11 +146,14 @@ class Backbone(Hooks):
         from bert4x.models.functional import TransformerModel
 
         devices.check(self.config, self.quantize)
-        inputs = self.new_inputs()
+        inputs = self.get_inputs()
         extra = as_list(self.additional_input_layers)
         extra += [tensor for condition in as_list(self.layer_norm_cond) for tensor in inputs_of(condition)]
-        self.model_inputs = [*inputs.values(), *unique(extra)]
-        self.model = TransformerModel(self.model_inputs, self.forward(inputs), name=self.name)
+        self.model_inputs = [*inputs, *unique(extra)]
+        outputs = (
+            self.call(inputs) if self.overrides(*GRAPH) else self.forward(dict(zip(self.keys, inputs, strict=True)))
+        )
+        self.model = TransformerModel(self.model_inputs, outputs, name=self.name)
         self.model.config, self.model.backbone = self.config, self
         return self
 
@@ -210,8 +213,11 @@ class Backbone(Hooks):
 
     @property
     def has_conditions(self) -> bool:
-        """Whether the outputs depend on more than ids, so that decoding from a cache alone cannot compute them."""
-        return self.layer_norm_cond is not None or self.additional_input_layers is not None
+        """Whether the outputs depend on more than ids, or are not those of `forward`: then decoding from a cache alone
+        cannot compute them.
+        """
+        others = self.layer_norm_cond is not None or self.additional_input_layers is not None
+        return others or self.overrides(*GRAPH)
 
     def description(self) -> dict[str, Any]:
         """The application and the plain options: with the config and the layers, all it takes to make this anew."""
@@ -220,13 +226,29 @@ class Backbone(Hooks):
         return {"application": self.application, "options": plain}
 
     def forward(self, inputs: dict[str, Any], cache: Cache | None = None, index=0, last: bool = False):
-        """The outputs for these inputs; see the subclass.
+        """The outputs for these inputs; see the subclass. This one is for families of embeddings, `embed`, blocks,
+        `block`, and `heads`, one after the other; others write their own.
 
         With a cache, the inputs are the tokens for the slots from `index` on (at positions index, index + 1 ... unless
         `position_ids` says otherwise), and it returns (outputs, the cache with them). With `last=True` a language
         model's head sees only the last of the tokens: V numbers instead of T * V.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how to compute")
+        h, context = self.begin(inputs, cache, index)
+        for i in range(self.config.num_hidden_layers):
+            h = self.block(self.block_name(i), h, context)
+        return context.result(self.heads(h, last))
+
+    def begin(self, inputs, cache, index):
+        """What the first block reads, and what attention shares."""
+        return self.embed(inputs, cache, index)
+
+    def block_name(self, i: int) -> str:
+        """Prefix of the names of block i's layers."""
+        return f"Transformer-{i}"
+
+    def in_parts(self) -> bool:
+        """Whether the model is its embeddings, its blocks and its heads, one after the other."""
+        return type(self).forward is Backbone.forward and hasattr(self, "block") and hasattr(self, "heads")
 
 
 def as_list(given) -> list:

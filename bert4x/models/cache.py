@@ -101,7 +101,7 @@ class AttentionContext:
         weights=False,
     ):
         self.masks_by_window = {None: masks(None)}
-        self.make_masks = masks
+        self.make_masks = self.padding = masks
         self.query_positions, self.key_positions = positions
         self.cache, self.index = cache, index
         self.bias = None  # added to the scores of every layer
@@ -117,6 +117,14 @@ class AttentionContext:
             self.masks_by_window[window] = self.make_masks(window)
         return self.masks_by_window[window]
 
+    def limit(self, bias) -> None:
+        """From now on `bias` counts, too: a mask of what is visible, or what is added to the scores; see `limited`."""
+        self.make_masks, self.masks_by_window = self.padding, {}
+        if bias is None:
+            return
+        _, self.bias = limited(self.masks()[0], bias)
+        self.make_masks, self.masks_by_window = lambda window: (limited(self.padding(window)[0], bias)[0], None), {}
+
     @property
     def past(self) -> tuple[Any, Any] | None:
         """The cached keys and values of the next layer: layers are called in order, and each writes its own."""
@@ -129,3 +137,17 @@ class AttentionContext:
         if self.weights is not None:
             return [outputs, {"decoder": self.weights, **others} if others else self.weights]
         return outputs if self.cache is None else (outputs, self.cache._replace(layers=tuple(self.written)))
+
+
+def limited(visible, bias):
+    """What is visible where a mask is, too, and what is to be added to the scores.
+
+    Shape: (B, 1, T or 1, T) bool, (T, T), (B, T, T) or (B, A or 1, T, T) -> (B, 1, T, T) bool, None or of the rank of 4
+    """
+    if bias is None:
+        return visible, None
+    rank = len(bias.shape)
+    bias = bias[None, None] if rank == 2 else bias[:, None] if rank == 3 else bias
+    if str(bias.dtype).endswith("bool"):
+        return L.ops.logical_and(visible, bias), None
+    return visible, bias
