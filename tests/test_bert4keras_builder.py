@@ -8,9 +8,9 @@ from keras import ops
 import bert4x
 from bert4x import layers as L
 from bert4x.errors import ConfigError, GenerationError, TensorMismatchError
-from bert4x.families.bert import Bert
 from bert4x.layers import Loss
-from bert4x.models.hooks import LM_Mask
+from bert4x.models import BERT as Bert
+from bert4x.models import LM_Mask, extend_with_unified_language_model
 from tests.random_models import tiny_config
 
 IDS = np.array([[5, 6, 7, 0], [8, 9, 0, 0], [5, 7, 6, 9]])
@@ -196,7 +196,13 @@ def outputs(folder, **options):
 
 @pytest.mark.parametrize(
     ("cls", "options", "like"),
-    [(Causal, {}, "lm"), (OwnMask, {}, "lm"), (OwnBlock, {}, "encoder"), (OwnBlock, {"application": "unilm"}, "unilm")],
+    [
+        (Causal, {}, "lm"),
+        (OwnMask, {}, "lm"),
+        (extend_with_unified_language_model(Bert), {}, "unilm"),
+        (OwnBlock, {}, "encoder"),
+        (OwnBlock, {"application": "unilm"}, "unilm"),
+    ],
 )
 def test_what_a_subclass_overrides(cls, options, like, saved):
     _, expected = outputs(saved, application=like)
@@ -291,3 +297,41 @@ def test_names_that_are_not_here():
     from bert4x.layers import Lambda
 
     assert Lambda is keras.layers.Lambda
+
+
+class OwnNames(Bert):
+    """Reads blocks in another order, from names that say so."""
+
+    def variable_mapping(self):
+        names = super().variable_mapping()
+        for layer in [name for name in names if name.startswith("Transformer-0-")]:
+            other = layer.replace("-0-", "-1-")
+            names[layer], names[other] = names[other], names[layer]
+        return names
+
+
+def test_variables_by_their_names(saved, tmp_path):
+    prefix, config = saved / "bert_model.ckpt", saved / "bert_config.json"
+    options = {"with_mlm": True, "return_keras_model": False}
+    plain = bert4x.build_transformer_model(config, prefix, **options)
+    mapping = plain.variable_mapping()
+    assert mapping["Embedding-Norm"] == [f"bert/embeddings/LayerNorm/{name}" for name in ("beta", "gamma")]
+    other = bert4x.build_transformer_model(config, prefix, model=OwnNames, keep_tokens=[0, 9, 5], **options)
+    for name in ("MultiHeadSelfAttention", "FeedForward-Norm"):
+        pairs = zip(
+            other.layers[f"Transformer-0-{name}"].weights, plain.layers[f"Transformer-1-{name}"].weights, strict=False
+        )
+        assert all(np.array_equal(array(a), array(b)) for a, b in pairs if "seed" not in a.path)
+    table = array(plain.layers["Embedding-Token"].embeddings)
+    np.testing.assert_array_equal(array(other.layers["Embedding-Token"].embeddings), table[[0, 9, 5]])
+    plain.save_weights_as_checkpoint(tmp_path / "again.ckpt", mapping)
+    empty = bert4x.build_transformer_model(config, **options)
+    empty.load_weights_from_checkpoint(tmp_path / "again.ckpt", mapping)
+    found, expected = (one.model.predict([IDS, SEGMENTS], verbose=0) for one in (empty, plain))
+    np.testing.assert_array_equal(found, expected)
+    with pytest.warns(UserWarning, match="start at random"):
+        empty.load_weights_from_checkpoint(tmp_path / "again.ckpt", {"MLM-Bias": mapping["MLM-Bias"]})
+    with pytest.raises(TensorMismatchError, match="no variable"):
+        empty.load_weights_from_checkpoint({}, mapping)
+    with pytest.raises(ConfigError, match="by itself"):
+        bert4x.load(saved, model=OwnNames)

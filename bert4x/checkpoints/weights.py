@@ -58,7 +58,8 @@ class Weights:
             return None
         values = self.read(source)
         if path in VOCABULARY_AXIS:
-            values = self.vocabulary_rows(values.T).T if VOCABULARY_AXIS[path] else self.vocabulary_rows(values)
+            across, kept = VOCABULARY_AXIS[path], (self.keep_tokens, self.compound_tokens)
+            values = vocabulary_rows(values.T, *kept).T if across else vocabulary_rows(values, *kept)
         if values.shape != shape:
             if self.autoresize:
                 values = resized(path, values, shape, self.config.hidden_act)
@@ -103,19 +104,6 @@ class Weights:
         written = family_of(self.config.model).as_written(path)
         return written if written in held else None
 
-    def vocabulary_rows(self, values: np.ndarray) -> np.ndarray:
-        """Rows of `keep_tokens`, then for each of `compound_tokens` the (weighted) mean of some of those.
-
-        A compound is a list of ids, or (ids, weights); its ids count after keeping, as in bert4keras.
-        """
-        if self.keep_tokens is not None:
-            values = values[checked_ids("keep_tokens", self.keep_tokens, len(values))]
-        if not self.compound_tokens:
-            return values
-        compounds = [checked_compound(item, len(values)) for item in self.compound_tokens]
-        new = [np.average(values[ids].astype("float32"), axis=0, weights=weights) for ids, weights in compounds]
-        return np.concatenate([values, np.asarray(new, dtype=values.dtype)])
-
     def settle(self, strict: bool) -> None:
         """After building: what is missing is an error, or with `strict=False` a warning.
 
@@ -137,6 +125,20 @@ class Weights:
                 "that a subclass of a backbone adds are made by self.layer(..., new=True)."
             )
         warnings.warn(f"{text}\nThey start at random.", stacklevel=3)
+
+
+def vocabulary_rows(values: np.ndarray, keep_tokens, compound_tokens) -> np.ndarray:
+    """Rows of `keep_tokens`, then for each of `compound_tokens` the (weighted) mean of some of those.
+
+    A compound is a list of ids, or (ids, weights); its ids count after keeping, as in bert4keras.
+    """
+    if keep_tokens is not None:
+        values = values[checked_ids("keep_tokens", keep_tokens, len(values))]
+    if not compound_tokens:
+        return values
+    compounds = [checked_compound(item, len(values)) for item in compound_tokens]
+    new = [np.average(values[ids].astype("float32"), axis=0, weights=weights) for ids, weights in compounds]
+    return np.concatenate([values, np.asarray(new, dtype=values.dtype)])
 
 
 def checked_ids(option: str, ids, size: int) -> np.ndarray:

@@ -4,14 +4,69 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keras import Model
+
+    from bert4x.models.backbone import Backbone as Transformer
     from bert4x.models.build import build_transformer_model
+    from bert4x.models.hooks import (
+        LM_Mask,
+        UniLM_Mask,
+        extend_with_language_model,
+        extend_with_unified_language_model,
+    )
 
-_HOME = {"build_transformer_model": "bert4x.models.build"}
+HOOKS = ("LM_Mask", "UniLM_Mask", "extend_with_language_model", "extend_with_unified_language_model")
+_HOME = {
+    "build_transformer_model": ("bert4x.models.build", "build_transformer_model"),
+    "Model": ("keras", "Model"),
+    "Transformer": ("bert4x.models.backbone", "Backbone"),
+    **{name: ("bert4x.models.hooks", name) for name in HOOKS},
+}
+FAMILIES = {  # bert4keras' classes, by the names of families
+    "ALBERT": "albert",
+    "ALBERT_Unshared": "albert_unshared",
+    "BERT": "bert",
+    "ELECTRA": "electra",
+    "GPT": "gpt",
+    "GPT2": "gpt2",
+    "GPT2_ML": "gpt2_ml",
+    "NEZHA": "nezha",
+    "RoFormer": "roformer",
+    "RoFormerV2": "roformer_v2",
+}
 
-__all__ = ["build_transformer_model"]
+__all__ = [
+    "ALBERT",
+    "BERT",
+    "ELECTRA",
+    "GPT",
+    "GPT2",
+    "GPT2_ML",
+    "NEZHA",
+    "ALBERT_Unshared",
+    "LM_Mask",
+    "Model",
+    "RoFormer",
+    "RoFormerV2",
+    "Transformer",
+    "UniLM_Mask",
+    "build_transformer_model",
+    "extend_with_language_model",
+    "extend_with_unified_language_model",
+]
 
 
 def __getattr__(name: str):
+    if name == "data_parallel":
+        raise ImportError(
+            "bert4x.models has no data_parallel; write bert4x.devices.distribution(...) (docs/scaling.md), or compile "
+            "the model in the scope of a tf.distribute strategy"
+        )
+    if name in FAMILIES:
+        families = importlib.import_module("bert4x.families")
+        if FAMILIES[name] in families.families():
+            return families.family_of(FAMILIES[name])
     if name not in _HOME:
         raise AttributeError(f"module 'bert4x.models' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    module, known = _HOME[name]
+    return getattr(importlib.import_module(module), known)

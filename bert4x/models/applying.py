@@ -5,7 +5,10 @@ import keras
 from bert4x import layers as L
 from bert4x.errors import ConfigError
 from bert4x.models.cache import limited
-from bert4x.models.hooks import Several
+
+
+class Several(list):
+    """The tensors of a call that takes them as several arguments, and not as one list."""
 
 
 def applied(builder, make, inputs, cls, arguments: dict, kwargs: dict):

@@ -12,7 +12,7 @@ from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError, nearest
 from bert4x.models.builder_options import OPTIONS
 from bert4x.models.cache import Cache
-from bert4x.models.hooks import GRAPH, Hooks
+from bert4x.models.hooks import GRAPH, MAPPING, Hooks
 
 if TYPE_CHECKING:
     from bert4x.checkpoints.spec import Table
@@ -157,22 +157,41 @@ class Backbone(Hooks):
         self.model.config, self.model.backbone = self.config, self
         return self
 
-    def load_weights_from_checkpoint(self, checkpoint, strict: bool = True) -> None:
+    def load_weights_from_checkpoint(self, checkpoint, mapping: dict | None = None, strict: bool = True) -> None:
         """Gives a built model the values of a checkpoint in any readable layout, whether its layers are frozen or not.
+
+        With a mapping, as `variable_mapping` gives it, or where a subclass overrides that, those that it names of a
+        TensorFlow checkpoint or a dict of arrays.
 
         Raises: the errors of `bert4x.load`.
         """
+        if mapping is not None or isinstance(checkpoint, dict) or self.overrides(*MAPPING):
+            from bert4x.models.mapping import load_by_mapping
+
+            load_by_mapping(self, checkpoint, mapping or self.variable_mapping())
+            return
         from bert4x.checkpoints.opening import open_checkpoint
         from bert4x.hub.names import local
         from bert4x.models.loading import fill
 
         fill(self, open_checkpoint(local(checkpoint)), strict)
 
-    def save_weights_as_checkpoint(self, folder, format: str = "tf1") -> None:
-        """Writes the model's weights into a folder as a checkpoint: TensorFlow's by default, as bert4keras does."""
+    def save_weights_as_checkpoint(self, folder, format: str = "tf1", mapping: dict | None = None, dtype=None) -> None:
+        """Writes the model's weights into a folder as a checkpoint: TensorFlow's by default, as bert4keras does.
+
+        With a mapping, or where a subclass overrides `variable_mapping`, `folder` is the prefix of a TensorFlow
+        checkpoint of what that names.
+        """
+        if isinstance(format, dict):  # bert4keras' second argument
+            format, mapping = "tf1", format
+        if mapping is not None or self.overrides(*MAPPING, "create_variable"):
+            from bert4x.models.mapping import save_by_mapping
+
+            save_by_mapping(self, folder, mapping or self.variable_mapping(), dtype)
+            return
         from bert4x.checkpoints.convert import save
 
-        save(self.model, folder, format)
+        save(self.model, folder, format, **({} if dtype is None else {"dtype": dtype}))
 
     def check_name(self) -> None:
         """Raises: ConfigError for a subclass without a name of its own: what is saved of it would be opened as its

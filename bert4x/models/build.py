@@ -18,6 +18,7 @@ from bert4x.families import family_name, family_of
 from bert4x.hub.names import Location, family_by_name, local, warn_of_head
 from bert4x.models.backbone import Backbone
 from bert4x.models.functional import TransformerModel
+from bert4x.models.hooks import MAPPING
 from bert4x.models.loading import check_family, fill
 from bert4x.models.options import ALIASES, check_dependent, follow_on_sizes, sort_options
 from bert4x.tokenizers import TokenizerBase, load_tokenizer
@@ -151,7 +152,8 @@ def build_transformer_model(
     """
     cls, checkpoint, given = family_of(model), None, application
     application = bert4keras_application(cls, application)
-    if checkpoint_path is not None:
+    by_mapping = checkpoint_path is not None and cls.overrides(*MAPPING)
+    if checkpoint_path is not None and not by_mapping:
         checkpoint = open_checkpoint(local(checkpoint_path), config_path, model)
         config = checkpoint.config
         for name, value in cls.in_bert4keras.items():
@@ -170,6 +172,8 @@ def build_transformer_model(
         config = with_pad_id(checkpoint, find_tokenizer(checkpoint), given="pad_token_id" in options)
     strict = options.pop("strict", True)
     backbone = construct(config, cls, application, checkpoint, strict, **options)
+    if by_mapping:
+        backbone.load_weights_from_checkpoint(local(checkpoint_path))
     return backbone.model if return_keras_model else backbone
 
 
@@ -199,6 +203,11 @@ def construct(
     if "hidden_act" in changes:
         changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))
     if checkpoint is not None:
+        if cls.overrides(*MAPPING):
+            raise ConfigError(
+                f"{cls.__name__} says by itself how it is loaded; expected build_transformer_model(config_path, "
+                "checkpoint_path, model=...)"
+            )
         check_family(checkpoint, family_name(cls))
     vocabulary = loading.get("keep_tokens"), loading.get("compound_tokens")
     changes.setdefault("vocab_size", vocabulary_size(config.vocab_size, *vocabulary))

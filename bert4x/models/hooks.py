@@ -15,6 +15,7 @@ GRAPH = (
     *("get_inputs", "apply_embeddings", "apply_main_layers", "apply_final_layers", "call", "apply"),
     *("compute_attention_bias", "compute_position_bias"),
 )
+MAPPING = ("variable_mapping", "load_variable")
 
 
 class Hooks(Attention):
@@ -152,6 +153,34 @@ class Hooks(Attention):
                 "expected application='encoder'"
             )
 
+    def variable_mapping(self) -> dict[str, list[str]]:
+        """Layer -> names of its variables in bert4keras' layout of TensorFlow checkpoints, in the order of its weights,
+        of a norm the offset first.
+
+        A subclass may override it, `load_variable` and `create_variable`: `build_transformer_model` then loads by it,
+        and by nothing else. What it does not name starts at random, with a warning.
+        """
+        from bert4x.models.mapping import default_mapping
+
+        return default_mapping(self)
+
+    def load_variable(self, checkpoint, name: str):
+        """The values of a variable, of a TensorFlow checkpoint or a dict of arrays, as our layers have them.
+
+        Raises: TensorMismatchError
+        """
+        from bert4x.models.mapping import read_variable
+
+        return read_variable(self, checkpoint, name)
+
+    def create_variable(self, name: str, value, dtype=None) -> tuple:
+        """The name and the values under which a variable is saved. Shape: as in our layers -> as in the checkpoint"""
+        from bert4x.models.mapping import entries_of
+
+        entry = entries_of(self).get(name)
+        value = value.T if entry is not None and entry.layout.transpose else value
+        return name, value if dtype is None else value.astype(dtype)
+
     def layer(self, cls, name: str, new: bool = False, **kwargs):
         if not self.overrides("apply"):
             return super().layer(cls, name, new, **kwargs)
@@ -170,10 +199,6 @@ class Hooks(Attention):
         return applied(self, super().layer, inputs, layer, dict(arguments or {}), kwargs)
 
 
-class Several(list):
-    """The tensors of a call that takes them as several arguments, and not as one list."""
-
-
 class Applied:
     """A layer of a builder whose subclass overrides `apply`: to call it is to call that."""
 
@@ -181,6 +206,8 @@ class Applied:
         self.builder, self.cls, self.name, self.options = builder, cls, name, options
 
     def __call__(self, *tensors, **arguments):
+        from bert4x.models.applying import Several
+
         if arguments.pop("reverse", False):
             arguments["mode"] = "dense"  # as bert4keras' embeddings are told
         inputs = tensors[0] if len(tensors) == 1 else Several(tensors)
@@ -205,3 +232,22 @@ class UniLM_Mask:
     def compute_attention_bias(self, inputs=None):
         ids, segments = self.model_inputs[:2]
         return self.layer(L.Visibility, "Attention-UniLM-Mask", application="unilm")(ids, segments)
+
+
+def extend_with_language_model(cls):
+    """A subclass of an encoder that sees no token that follows, with the head; `application="lm"` decodes faster."""
+    return with_mask(LM_Mask, cls)
+
+
+def extend_with_unified_language_model(cls):
+    """A subclass of an encoder with a UniLM's mask, and the head; `application="unilm"` decodes faster."""
+    return with_mask(UniLM_Mask, cls)
+
+
+def with_mask(mask, cls):
+    """A subclass with a mix-in of its mask, and the language model's head."""
+
+    def start(self, *args, **options):
+        cls.__init__(self, *args, **options | {"with_mlm": options.get("with_mlm") or True})
+
+    return type(f"{mask.__name__}_{cls.__name__}", (mask, cls), {"__init__": start})
