@@ -102,6 +102,14 @@ def test_files(folder, tmp_path):
     bert4x.save(model, tmp_path / "saved", "hf")
     bert4x.convert(tmp_path / "saved", tmp_path / "converted", "bert4x")
     (tmp_path / "converted" / "chat_template.jinja").write_text("{{ messages[0].content }}。", encoding="utf-8")
+    pieces = load_tokenizer()
+    pieces.chat_templates, pieces.stop_ids = {"default": "{{ eos_token }}", "tool_use": "x"}, (3,)
+    pieces.special_names = {"eos_token": "[SEP]"}
+    (tmp_path / "pieces").mkdir()
+    pieces.save(tmp_path / "pieces")
+    other = load_tokenizer(tmp_path / "pieces")
+    assert (other.chat_templates, other.stop_ids) == (pieces.chat_templates, (3,))
+    assert other.apply_chat_template(TALK) == "[SEP]"
     again = load_tokenizer(tmp_path / "converted")
     assert again.stop_ids == model.tokenizer.stop_ids
     assert load_tokenizer(tmp_path / "saved").apply_chat_template(TALK) == model.tokenizer.apply_chat_template(TALK)

@@ -77,7 +77,7 @@ class BpeTokenizer(BackendTokenizer):
 
     def save(self, folder: str | os.PathLike) -> None:
         self._backend.model.save(str(folder))
-        if self._backend.get_added_tokens_decoder().keys() - {self.eos_id}:
+        if self.chat_templates or self._backend.get_added_tokens_decoder().keys() - {self.eos_id}:
             super().save(folder)
 
 

@@ -14,6 +14,7 @@ from tokenizers import decoders, processors
 from ..checkpoints.tensors import atomic_write
 from .backend import KEYS
 from .base import write_tokenizer_config
+from .chat import write_chat
 from .settings import described
 from .vocab import save_vocab
 
@@ -43,6 +44,8 @@ def save_wordpiece(tokenizer: Tokenizer, folder: str | os.PathLike) -> None:
     if older or any(not is_plain(one) for one in added.values()) or not added.keys() <= set(tokenizer.names.values()):
         ids = sorted(added, key=tokenizer.token_dict.__getitem__)
         settings["added_tokens_decoder"] = {str(tokenizer.token_dict[t]): described(added[t]) for t in ids}
+    if tokenizer.chat_templates or tokenizer.stop_ids:
+        settings = write_chat(tokenizer, folder) | settings
     write_tokenizer_config(folder, tokenizer_class="BertTokenizer", **settings)
     exact = {token: number for number, token in enumerate(lines)} == tokenizer.vocab
     if not exact or (folder / "tokenizer.json").exists():  # an old one would be read before vocab.txt

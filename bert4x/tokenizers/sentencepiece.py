@@ -12,6 +12,7 @@ from tokenizers import AddedToken, models
 
 from ..errors import TokenizerError
 from .base import TokenizerBase, without_surrogates, write_tokenizer_config
+from .chat import write_chat
 from .settings import described
 from .vocab import read_bounded
 
@@ -96,9 +97,12 @@ class SpTokenizer(TokenizerBase):
 
     def save(self, folder: str | os.PathLike) -> None:
         (Path(folder) / "spiece.model").write_bytes(self.sp_model.serialized_model_proto())
+        said = write_chat(self, folder) if self.chat_templates or self.stop_ids else {}
         if self.added_tokens:
             added = {str(number): described(self.added_tokens[c]) for number, c in self._added_contents.items()}
-            write_tokenizer_config(folder, added_tokens_decoder=added)
+            said = said | {"added_tokens_decoder": added}
+        if said:
+            write_tokenizer_config(folder, **said)
 
     def token_to_id(self, token: str) -> int:
         return self.token_dict.get(token, self.unk_id)
