@@ -7,6 +7,7 @@ DEFAULTS = {
     "gpt2": DECODER,
     "gpt": DECODER,
     "gpt2_ml": DECODER | {"hidden_act": "gelu_erf"},
+    "ernie": {"use_task_id": True, "task_vocab_size": 5, "segment_vocab_size": 4},
     "xlm_roberta": {"segment_vocab_size": 1, "pad_token_id": 1},
     "roformer": {"attention_head_size": 6},
     "roformer_v2": {"attention_head_size": 6, "hidden_act": "relu"},
@@ -101,15 +102,17 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         shapes["Embedding-Position/embeddings"] = (c["max_position"] + unused, embedding)
     if c["segment_vocab_size"] and not c.get("shared_segment_embeddings"):
         shapes["Embedding-Segment/embeddings"] = (c["segment_vocab_size"], embedding)
-    if c["model"] not in ("gpt", "gpt2"):
+    if c.get("use_task_id"):
+        shapes["Embedding-Task/embeddings"] = (c["task_vocab_size"], embedding)
+    if c["model"] not in ("gpt", "gpt2", "megatron_bert"):
         norm("Embedding-Norm", embedding)
     if embedding != hidden or c["model"].startswith("albert"):
         dense("Embedding-Mapping", embedding, hidden)
     for i in range(c["num_hidden_layers"]):
         block("Transformer" if c["model"] == "albert" else f"Transformer-{i}")
-    if c["model"] == "gpt2":
+    if c["model"] in ("gpt2", "megatron_bert"):
         norm("Output-Norm", hidden)
-    elif c["model"] == "gau":
+    if c["model"] == "gau":
         shapes = {path: shape for path, shape in shapes.items() if path.endswith("/embeddings")}
         for name in (f"Transformer-{i}-GatedAttentionUnit" for i in range(c["num_hidden_layers"])):
             shapes[f"{name}/intermediate/kernel"] = (hidden, 2 * c["intermediate_size"] + c["attention_key_size"])

@@ -72,6 +72,18 @@ class TestNezha(TestRoformer):
     model = "nezha"
 
 
+class TestErnie(TestRoformer):
+    model = "ernie"
+    variants = {"without tasks": {"use_task_id": False}}  # noqa: RUF012
+    layer_names = ("Embedding-Task", "Embedding-Norm", "MLM-Norm")
+
+
+class TestMegatronBert(TestRoformer):
+    model = "megatron_bert"
+    variants = {"head and key sizes": TestBert.variants["head and key sizes"]}  # noqa: RUF012
+    layer_names = ("Output-Norm", "Transformer-0-MultiHeadSelfAttention-Norm", "MLM-Norm")
+
+
 class TestXlmRoberta(TestRoformer):
     model = "xlm_roberta"
     outputs = (({"with_pool": True}, ("pooled",)), ({"with_mlm": "linear"}, ("mlm_logits",)), ({}, ("hidden",)))

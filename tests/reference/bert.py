@@ -1,5 +1,6 @@
 """BERT (Devlin et al. 2018, arXiv 1810.04805) and ALBERT (Lan et al. 2019, arXiv 1909.11942); RoFormer and NEZHA, where
-there is no position table (see `parts.attend`); XLM-R (Conneau et al. 2019, arXiv 1911.02116; see `parts.positions`).
+there is no position table (see `parts.attend`); XLM-R (Conneau et al. 2019, arXiv 1911.02116; see `parts.positions`);
+ERNIE (Sun et al. 2021, arXiv 2107.02137) and Megatron-LM's BERT (Shoeybi et al. 2019, arXiv 1909.08053).
 """
 
 import numpy as np
@@ -49,7 +50,10 @@ def forward(
         x = x + positions(config, w, position_ids, *token_ids.shape, valid)
     if config.get("segment_vocab_size", 2):
         x = x + w["Embedding-Segment/embeddings"][segments]
-    x = norm("Embedding-Norm", x)
+    if "Embedding-Task/embeddings" in w:
+        x = x + w["Embedding-Task/embeddings"][0]
+    first = "Output-Norm/gamma" in w  # norms come before what they are of, and after the last block
+    x = x if first else norm("Embedding-Norm", x)
     if "Embedding-Mapping/kernel" in w:
         x = w.dense("Embedding-Mapping", x)
 
@@ -59,9 +63,12 @@ def forward(
         layer = f"Transformer-{i}" if numbered else "Transformer"
         mha, ffn = f"{layer}-MultiHeadSelfAttention", f"{layer}-FeedForward"
         previous = scores if config.get("residual_attention_scores") else None
-        y, scores = attention(w, mha, x, config, application, segments, valid, previous, lookahead, position_ids)
-        x = norm(f"{mha}-Norm", x + y)
-        x = norm(f"{ffn}-Norm", x + feed_forward(w, ffn, x, config["hidden_act"]))
+        y = norm(f"{mha}-Norm", x) if first else x
+        y, scores = attention(w, mha, y, config, application, segments, valid, previous, lookahead, position_ids)
+        x = x + y if first else norm(f"{mha}-Norm", x + y)
+        y = feed_forward(w, ffn, norm(f"{ffn}-Norm", x) if first else x, config["hidden_act"])
+        x = x + y if first else norm(f"{ffn}-Norm", x + y)
+    x = norm("Output-Norm", x) if first else x
 
     outputs = {"hidden": x}
     if config.get("model") == "roformer_v2":
