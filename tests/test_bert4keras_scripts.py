@@ -14,7 +14,6 @@ import pytest
 
 GOLDEN = json.loads(bert4keras_patterns.GOLDEN.read_text())
 PATTERNS = dict.fromkeys(bert4keras_patterns.PATTERNS.values())
-LATER = {"theseus", "relation_extraction"}  # need names that are not here yet
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +24,7 @@ def folder(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(
-    "pattern", [p for p in PATTERNS if p.__name__ not in LATER], ids=lambda pattern: pattern.__name__
-)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.__name__)
 def test_numbers_are_those_of_bert4keras(pattern, folder):
     """The first loss to 1e-6 of it; what follows an update, and single numbers, to what float32 leaves."""
     if pattern in bert4keras_patterns.TENSORFLOW_ONLY and keras.backend.backend() != "tensorflow":
