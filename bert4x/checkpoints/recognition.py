@@ -55,12 +55,13 @@ def most_whole(fitting: dict[str, Table], tensors: Tensors) -> set[str]:
 
 
 def plainest(fitting: Collection[str]) -> set[str]:
-    """The families that are no variation of another of them."""
-    return {
-        name
-        for name in fitting
-        if not any(issubclass(family_of(name), family_of(other)) for other in fitting if other != name)
-    }
+    """The families that are no variation of another of them, with variables beside it of which none are here."""
+    return {name for name in fitting if not any(varies(family_of(name), family_of(other)) for other in fitting)}
+
+
+def varies(family, other) -> bool:
+    """Whether a family is another one with other variables."""
+    return issubclass(family, other) and family.variables != other.variables
 
 
 def own_family(files: Files, layers: Collection[str], said: dict, model=None) -> str:
