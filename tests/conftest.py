@@ -42,6 +42,19 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
+def pytest_addoption(parser):
+    parser.addoption("--compiled", action="store_true", help="compile all of decoding (tests/uncompiled.py)")
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures decode
+def pytest_runtest_setup(item):
+    """Tests decode their first tokens without compiling, but those marked `compiled`."""
+    if "keras" in sys.modules:  # files of tests that need no backend do not wait for one
+        import uncompiled
+
+        uncompiled.active = not (item.config.option.compiled or item.get_closest_marker("compiled"))
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not ask for
 def pytest_collection_modifyitems(items):
     """Marks the cases of long sweeps that only `-m exhaustive` tries; runs on other backends come first."""

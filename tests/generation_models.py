@@ -10,6 +10,9 @@ EAGER = keras.backend.backend() == "torch"
 # For what would be compiled for itself alone: tests/test_generation_backends.py runs it on PyTorch.
 ON_PYTORCH = pytest.mark.skipif(not EAGER, reason="takes long to compile; runs on PyTorch, where nothing is compiled")
 FAMILIES = ("bert", "albert", "albert_unshared", "gpt2")
+# JAX compiles every operation anew for every length: whole texts are padded there to few lengths. That padding changes
+# nothing is held by tests/test_parity.py.
+LENGTHS = 16 if keras.backend.backend() == "jax" else 1
 
 
 def writer(family="gpt2", application="lm", seed=0, policy=None, **changes):
@@ -24,11 +27,17 @@ def writer(family="gpt2", application="lm", seed=0, policy=None, **changes):
     return build(config, weights, application, with_mlm="linear", **options)
 
 
+def logits_of(model, ids, segments):
+    """What a model says after every token of a text. Shape: (T, V)"""
+    room = max(0, min(-len(ids) % LENGTHS, model.config.max_position - len(ids)))
+    inputs = {"token_ids": np.array([[*ids, *[0] * room]]), "segment_ids": np.array([[*segments, *[0] * room]])}
+    outputs = model(inputs | {"padding_mask": np.arange(len(ids) + room)[None] < len(ids)})
+    return array(outputs)[0, : len(ids)].astype("float64")
+
+
 def logits_after(model, ids, segments):
     """What a model says after a whole text. Shape: (V,)"""
-    inputs = {"token_ids": np.array([ids]), "segment_ids": np.array([segments])}
-    outputs = model(inputs | {"padding_mask": np.ones((1, len(ids)), bool)})
-    return array(outputs)[0, -1].astype("float64")
+    return logits_of(model, ids, segments)[-1]
 
 
 def log_softmax(logits):
@@ -55,6 +64,5 @@ def log_probability(model, prompt, continuation, segments=None):
     segments = [0] * len(prompt) if segments is None else list(segments)
     following = 1 if model.backbone.application == "unilm" else segments[-1]
     segments += [following] * len(continuation)
-    inputs = {"token_ids": np.array([ids]), "segment_ids": np.array([segments])}
-    logits = array(model(inputs | {"padding_mask": np.ones((1, len(ids)), bool)}))[0].astype("float64")
+    logits = logits_of(model, ids, segments)
     return sum(log_softmax(logits[len(prompt) - 1 + i])[token] for i, token in enumerate(continuation))

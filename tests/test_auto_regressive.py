@@ -1,11 +1,6 @@
 """bert4keras' decoder against every possible output, against beams kept in plain lists, and on models."""
 
-import importlib.util
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -429,26 +424,3 @@ def test_a_unilm_script_gives_what_the_engine_gives():
     for row, ids in zip(source, new, strict=True):
         output = titles.generate(row.tolist(), topk=1)
         assert ids[: len(output)].tolist() == output.tolist() and not ids[len(output) :].any()
-
-
-SELECTION = "(bert-unilm and not albert) or script or states or filters"
-
-
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_on(backend):
-    if backend == keras.backend.backend():
-        pytest.skip(f"{backend} is the backend of this run")
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    if "BERT4X_ONE_BACKEND" in os.environ:
-        pytest.skip("this run is for one backend")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-k", SELECTION, "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"KERAS_BACKEND": backend, "BERT4X_ONE_BACKEND": "1"},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=3600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]

@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parent
 # one family with shared layers and a mapping, one causal, one of two sides; training; loading; a cache; two directions;
 # resuming; gradients in 16 bits; Keras' own attention; labels and ids out of range;
-# attention weights; models over ours, and copies
+# attention weights; models over ours, and copies; int8
 SELECTION = (
     "(TestAlbert or TestGpt2) and not Unshared and (application or conditional or serialization or learns)"
     " or TestGpt2 and mixed_bfloat16 or saved_by_transformers or cpm"
@@ -24,6 +24,7 @@ SELECTION = (
     " or test_limits"
     " or test_attentions and (one_text and not albert or encoder_decoder)"
     " or test_models and (on_top or pickle)"
+    " or test_quantized and (equals_the_oracle or product or test_generation) and not albert"
 )
 FILES = (
     "parity",
@@ -36,6 +37,7 @@ FILES = (
     "limits",
     "attentions",
     "models",
+    "quantized",
 )
 
 

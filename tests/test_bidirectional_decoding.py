@@ -136,7 +136,7 @@ def search(model, source, k, stepper):
     return [(score, "r2l" if half else "l2r", ids[::-1] if half else ids) for score, half, ids in ended]
 
 
-@pytest.mark.parametrize(("k", "stepper"), [(1, Anew), (2, WithCache)])
+@pytest.mark.parametrize(("k", "stepper"), [(1, Anew), pytest.param(2, WithCache, marks=pytest.mark.compiled)])
 @pytest.mark.parametrize("family", ["bert", "transformer"])
 def test_equals_a_search_in_python(family, k, stepper):
     model = model_of(family, SEEDS[family], bidirectional=True)

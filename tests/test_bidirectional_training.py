@@ -90,9 +90,9 @@ def test_two_directions_learn():
     """A few steps of both at once lower the loss, and the model then writes what it has learned, from either side."""
     keras.utils.set_random_seed(0)
     triples = gold_triples([[7, 8, 9], [10, 11]], [[20, 21, 22, 23], [30, 31]])
-    config = tiny_config(
-        "transformer", initializer_range=0.2, pad_token_id=0, dropout_rate=0.0, attention_dropout_rate=0.0
-    )
+    rates = {"dropout_rate": 0.0, "attention_dropout_rate": 0.0}
+    depth = {"num_hidden_layers": 1, "num_decoder_layers": 1}
+    config = tiny_config("transformer", initializer_range=0.2, pad_token_id=0, **rates, **depth)
     options = {"bidirectional": True, "bidirectional_dropout": 0.0}
     model = bert4x.build_transformer_model(config, model="transformer", with_mlm="linear", **options)
     writer = Writer(model, SYMBOLS, smoothing=0.0)

@@ -14,6 +14,8 @@ from reference.foreign import read_megatron
 
 import bert4x
 
+pytestmark = pytest.mark.compiled
+
 CHECKPOINTS = Path(__file__).parents[2] / "shared" / "data" / "checkpoints"
 NAMES = ["cpm_1shard_fp32_zip", "cpm_2shards_fp16_zip", "cpm_2shards_fp16_legacy"]
 PROMPTS = [[5], [1, 2, 3, 4, 5, 6, 7], [9, 3, 9]]

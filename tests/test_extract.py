@@ -203,7 +203,12 @@ def test_recipes_run(name, tiny, tmp_path):
     train = tmp_path / "train.jsonl"
     rows = (RECIPES / "data" / "toy_triples.jsonl").read_text("utf-8").splitlines()[:12]
     train.write_text("\n".join(rows), "utf-8")
-    common = {"model": str(tiny(max_position=64)), "max_length": 32, "batch_size": 4, "train": train}
+    common = {
+        "model": str(tiny(max_position=64, num_hidden_layers=1)),
+        "max_length": 32,
+        "batch_size": 4,
+        "train": train,
+    }
     args = script["Arguments"](**common, output=tmp_path / "run", max_steps=1, epochs=1)
     report = script["main"](args)
     assert report.updates == 1

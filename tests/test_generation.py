@@ -10,6 +10,8 @@ import bert4x
 from bert4x.generation.batch import bucket
 from bert4x.generation.engine import engine_of
 
+pytestmark = pytest.mark.compiled
+
 NEW = 10
 KINDS = [(family, application) for family in FAMILIES for application in ("lm", "unilm")]
 KINDS = KINDS if EAGER else KINDS[1::4] + KINDS[2::4]  # each family once, lm and unilm twice

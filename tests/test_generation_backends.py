@@ -10,10 +10,19 @@ import keras
 import pytest
 
 TESTS = Path(__file__).parent
-FILES = ("generation", "generation_text", "generation_transformers", "sampling", "cpm_generation", "stop_strings")
+FILES = (
+    "generation",
+    "generation_text",
+    "generation_transformers",
+    "sampling",
+    "cpm_generation",
+    "stop_strings",
+    "auto_regressive",
+)
 SOME = (
     "(bert-unilm or gpt2-lm) and (cached or streamed) or test_streams and lm and not unilm or test_scores and lm"
     " or test_stop_strings or test_rules and all or test_beams and never or draws_have or a_prompt or twice or cpm"
+    " or test_auto_regressive and (bert-unilm and not albert or script or states or filters)"
 )
 
 

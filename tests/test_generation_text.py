@@ -15,6 +15,7 @@ PROMPT = "床前明月光"
 SEP = VOCABULARY.index("[SEP]")
 SPECIALS = range(5)
 NEW = 20
+COMPILED = pytest.mark.compiled  # what decodes more tokens than compiling is worth
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,7 @@ def text_of(pieces):
     return "".join(piece.text for piece in pieces)
 
 
+@COMPILED
 def test_generate_is_generate_ids_decoded(lm, unilm):
     for model, end in ((lm, []), (unilm, [SEP])):
         ids = model.tokenizer.encode(PROMPT)[0][:-1] + end
@@ -73,6 +75,7 @@ def test_shapes_of_answers(lm):
     assert lm.generate("a", max_new_tokens=6, num_beams=3, num_return_sequences=3) == all_beams[2]
 
 
+@COMPILED
 def test_stop_strings(lm):
     """Those within a token, over several, in the middle of words, one of several, and one that never comes."""
     spanning = 0
@@ -91,6 +94,7 @@ def test_stop_strings(lm):
     assert spanning > 5
 
 
+@COMPILED
 def test_stop_strings_of_a_batch(lm):
     """Every row ends at its own place; what it wrote behind that is not seen."""
     prompts = [PROMPT, "天气很好", "a", "公园", "b"]
@@ -105,6 +109,7 @@ def test_stop_strings_of_a_batch(lm):
     assert not any(beams[0][2] in text for text in stopped)  # what they are: tests/test_stop_strings.py
 
 
+@COMPILED
 @pytest.mark.parametrize("application", ["lm", "unilm"])
 def test_streams(lm, unilm, application):
     """Token by token what `generate` gives at once, with the log-probabilities of a pass over the whole text."""
@@ -149,6 +154,7 @@ def test_one_token(lm):
     assert lm.generate(PROMPT, stop=piece.text, **options) == ""
 
 
+@COMPILED
 def test_a_stream_that_is_left(lm):
     """Closed, forgotten, or side by side with others: the model goes on as if nothing had been."""
     expected = lm.generate(PROMPT, max_new_tokens=NEW, suppress_ids=SPECIALS)

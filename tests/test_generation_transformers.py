@@ -16,6 +16,8 @@ from reference.foreign import from_hf_gpt2
 
 from bert4x.errors import GenerationError
 
+pytestmark = pytest.mark.compiled
+
 PAD, STOP, OTHER_STOPS = 3, 5, (7, 30)
 PENALTIES = (0.0, 0.6, 1.0, 2.0, -1.0)
 NAMES = {"suppress_ids": "suppress_tokens", "stop_ids": "eos_token_id"}

@@ -152,6 +152,7 @@ class TestQwen3(FamilyBattery):
 
 class TestTransformer(FamilyBattery):
     model = "transformer"
+    layers = 3  # of the encoder; the decoder has two
     oracle = staticmethod(transformer.forward)
     outputs = (({}, ("hidden",)), ({"with_mlm": "linear"}, ("lm_logits",)))
     applications = ("seq2seq",)

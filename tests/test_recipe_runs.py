@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from recipe_runs import GOLDEN, first_losses, smoke
 
+pytestmark = pytest.mark.compiled
 RECORDED = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(GOLDEN.glob("*.json"))}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import write_tiny
 from keras import ops
 
 import bert4x
@@ -38,7 +39,7 @@ ROWS = [
 def new_task(dropout=0.1, **options):
     """A small classifier, the same one every time."""
     keras.utils.set_random_seed(3)
-    config = tiny_config("bert", vocab_size=len(VOCAB), num_hidden_layers=2, dropout_rate=dropout)
+    config = tiny_config("bert", vocab_size=len(VOCAB), num_hidden_layers=1, dropout_rate=dropout)
     backbone = bert4x.build_transformer_model(config | {"attention_probs_dropout_prob": dropout}, **options)
     backbone.tokenizer = bert4x.Tokenizer({token: i for i, token in enumerate(VOCAB)})
     return TextClassification(backbone, ["good", "bad"], maxlen=16, dropout=dropout)
@@ -250,7 +251,9 @@ def test_mixed_precision_learns(tmp_path, policy):
 def test_recipe_killed_and_resumed(tmp_path):
     """The command itself, killed by SIGKILL, stopped by SIGTERM, then run to its end: as one that was left alone."""
     recipe = Path(__file__).parents[1] / "recipes/text_classification.py"
-    command = [sys.executable, str(recipe), "--smoke", "--max-steps", "20", "--save-every", "0", "--resume", "auto"]
+    model = write_tiny(tmp_path / "model", num_hidden_layers=1, max_position=64)
+    command = [sys.executable, str(recipe), "--smoke", "--model", str(model), "--max-length", "32"]
+    command += ["--max-steps", "20", "--save-every", "0", "--resume", "auto"]
     environment = os.environ | {"PYTHONPATH": str(recipe.parents[1])}
 
     def run(folder, kill_at=None, signal_number=None):
