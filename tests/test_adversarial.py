@@ -366,6 +366,40 @@ class TestFit:
             adversarial_training(linear_model())
 
 
+# The first losses of a tiny BERT by the formulas of bert4keras' scripts, on bert4keras 0.11.5 itself.
+OF_SCRIPTS = {
+    adversarial_training: [1.8835031986236572, 0.9993565082550049, 0.8391962051391602],
+    gradient_penalty: [1.9352213144302368, 0.9306164383888245, 0.8051550388336182],
+    virtual_adversarial_training: [0.5191217064857483, 0.016975387930870056, 0.013713781721889973],
+}
+
+
+@pytest.mark.parametrize("make", OF_SCRIPTS, ids=lambda make: make.__name__)
+def test_losses_of_scripts(make, monkeypatch):
+    noise = np.random.RandomState(5).randn(23, 8).astype("float32")
+    monkeypatch.setattr(keras.random, "normal", lambda shape, seed=None: ops.convert_to_tensor(noise))
+    bert = build_transformer_model(
+        vocab_size=23, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
+        hidden_act="gelu", max_position=16, pad_token_id=0, dropout_rate=0.0, attention_dropout_rate=0.0,
+    )  # fmt: skip
+    model = keras.Model(bert.inputs, keras.layers.Dense(3, activation="softmax")(bert.output[:, 0]))
+    draw, weights = np.random.RandomState(0), list(model.weights)
+    for i, weight in enumerate(weights):  # bert4keras has the beta of a norm first
+        if weight.name == "gamma" and weights[i + 1].name == "beta":
+            weights[i : i + 2] = weights[i + 1], weight
+    for weight in weights:
+        drawn = draw.normal(size=weight.shape) * 0.3
+        weight.assign(1 + drawn * 0.3 if weight.name == "gamma" else drawn)
+    unlabelled = make is virtual_adversarial_training
+    model.compile(keras.optimizers.SGD(0.1), "kld" if unlabelled else "sparse_categorical_crossentropy")
+    make(model, "Embedding-Token")
+    ids, losses = np.array([[2, 5, 6, 5, 3], [2, 7, 8, 3, 0]]), []
+    for _ in range(3):
+        model.reset_metrics()
+        losses.append(float(model.train_on_batch([ids, np.zeros_like(ids)], np.array([[1], [2]]))))
+    np.testing.assert_allclose(losses, OF_SCRIPTS[make], rtol=5e-6 if keras.backend.backend() == "tensorflow" else 2e-5)
+
+
 class TestIntegratedGradients:
     def test_of_a_linear_model(self):
         model = linear_model()

@@ -5,6 +5,7 @@ from keras import ops
 
 from bert4x.errors import ConfigError
 from bert4x.layers.base import Dense, Layer, activation
+from bert4x.layers.gradients import layer_normalization
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -65,11 +66,11 @@ class LayerNorm(Layer):
         gamma = ops.cast(self.gamma, "float32")
         beta = ops.cast(self.beta, "float32") if self.has_offset else None
         if not self.conditional:
-            normed = ops.layer_normalization(ops.cast(x, "float32"), gamma, beta, epsilon=self.epsilon)
+            normed = layer_normalization(ops.cast(x, "float32"), gamma, beta, epsilon=self.epsilon)
             return ops.cast(normed, self.compute_dtype)
         condition = self.condition_of(x, condition)
         gamma = gamma + ops.cast(self.gamma_dense(condition), "float32")
-        normed = ops.layer_normalization(ops.cast(x, "float32"), epsilon=self.epsilon) * gamma
+        normed = layer_normalization(ops.cast(x, "float32"), epsilon=self.epsilon) * gamma
         if self.has_offset:
             normed = normed + (beta + ops.cast(self.beta_dense(condition), "float32"))
         return ops.cast(normed, self.compute_dtype)

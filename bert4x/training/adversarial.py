@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from bert4x.errors import ConfigError, nearest
+from bert4x.layers.gradients import differentiated_twice
 from bert4x.training.compiled import Gradients, no_gradient
 from bert4x.training.keras_step import train_against
 from bert4x.training.perturbation import (
@@ -110,7 +111,8 @@ class GradientPenalty(Adversary):
         self.check(step.model)
 
         def penalized():
-            loss, slope = self.slope(step, lambda: step.loss(inputs, targets))
+            with differentiated_twice():
+                loss, slope = self.slope(step, lambda: step.loss(inputs, targets))
             return loss + self.epsilon / 2 * ops.sum(ops.square(slope))
 
         return step.value_and_gradients(penalized)
