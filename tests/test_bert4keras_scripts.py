@@ -31,8 +31,9 @@ def test_numbers_are_those_of_bert4keras(pattern, folder):
         pytest.skip("TensorFlow's own calls")
     found, expected = pattern(bert4keras_patterns.library("bert4x"), folder), GOLDEN[pattern.__name__]
     assert len(found) == len(expected)
-    np.testing.assert_allclose(found[:1], expected[:1], rtol=1e-6)
-    np.testing.assert_allclose(found[1:], expected[1:], rtol=5e-5)
+    first = 2 if expected[0].is_integer() else 1  # three patterns count something before their first loss
+    np.testing.assert_allclose(found[:first], expected[:first], rtol=1e-6)
+    np.testing.assert_allclose(found[first:], expected[first:], rtol=5e-5)
 
 
 def test_every_pattern_is_recorded():
