@@ -52,7 +52,7 @@ def pytest_runtest_setup(item):
     if "keras" in sys.modules:  # files of tests that need no backend do not wait for one
         import uncompiled
 
-        uncompiled.active = not (item.config.option.compiled or item.get_closest_marker("compiled"))
+        uncompiled.active = not (item.config.getoption("--compiled", False) or item.get_closest_marker("compiled"))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not ask for
