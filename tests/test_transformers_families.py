@@ -38,7 +38,7 @@ def published(name: str, fields: dict, folder):
     torch.manual_seed(0)
     model = cls(cls.config_class(**SIZES | fields, attn_implementation="eager")).eval()
     for path, parameter in model.named_parameters():
-        parameter.data.normal_(0, 0.3)
+        parameter.data.normal_(0, 0.2)
         if path.rpartition(".")[0].endswith(("Norm", "norm", "ln")) and path.endswith("weight"):
             parameter.data += 1
     model.save_pretrained(folder)
