@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from bert4x.layers.embeddings import (
         Bias,
         Embedding,
-        FirstToken,
-        MeanOfTokens,
         PositionEmbedding,
         RealPositions,
         RowEmbedding,
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
-    from bert4x.layers.pooling import LastToken, Pooling
+    from bert4x.layers.pooling import FirstToken, LastToken, MeanOfTokens, Pooling
     from bert4x.layers.positions import (
         DynamicRotary,
         LinearRotary,
@@ -63,15 +61,14 @@ _HOME = {
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights Scale activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
-    "bert4x.layers.embeddings": "Bias Embedding FirstToken MeanOfTokens PositionEmbedding RealPositions RowEmbedding "
-    "SinusoidalPosition",
+    "bert4x.layers.embeddings": "Bias Embedding PositionEmbedding RealPositions RowEmbedding SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.joining": "BatchConcat BatchSplit Concatenate1D GlobalMaxPooling1D",
     "bert4x.layers.loss": "Loss",
     "bert4x.layers.gau": "GatedAttentionUnit",
     "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
-    "bert4x.layers.pooling": "LastToken Pooling",
+    "bert4x.layers.pooling": "FirstToken LastToken MeanOfTokens Pooling",
     "bert4x.layers.positions": (
         "DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
     ),

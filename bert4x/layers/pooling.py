@@ -10,6 +10,43 @@ LEAST = 1e-9  # of a sum that is divided by
 
 
 @keras.saving.register_keras_serializable("bert4x")
+class FirstToken(Layer):
+    """The hidden state of the first token ([CLS]).
+
+    Shape: (B, T, D) -> (B, D)
+    """
+
+    def call(self, x):
+        return x[:, 0]
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+    def compute_output_spec(self, x):
+        return self.symbolic((x.shape[0], x.shape[2]))
+
+
+@keras.saving.register_keras_serializable("bert4x")
+class MeanOfTokens(Layer):
+    """The mean of the hidden states of real tokens.
+
+    Shape: (B, T, D), whose Keras mask tells padding, (B, T) ids -> (B, D)
+    """
+
+    def call(self, x, ids, x_mask=None):  # two tensors, as in `Visibility`
+        if x_mask is None:
+            return ops.mean(x, axis=1)
+        real = ops.cast(x_mask, x.dtype)[..., None]
+        return ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1)
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+    def compute_output_spec(self, x, ids, x_mask=None):
+        return self.symbolic((x.shape[0], x.shape[2]))
+
+
+@keras.saving.register_keras_serializable("bert4x")
 class Pooling(Layer):
     """The hidden states of a text as one vector: of several ways, their vectors are joined.
 
