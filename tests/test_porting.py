@@ -74,6 +74,7 @@ def test_what_keras_3_calls_otherwise(line, expected):
         ("m.fit_generator(g, workers=2)\n", "takes no workers"),
         ("m.save_weights(f'{x}.weights')\n", "must end in .weights.h5"),
         ("p = multi_gpu_model(m, 2)\n", "multi_gpu_model"),
+        ("layer.trainable = False\nm.compile()\nn.compile()\n", "trainable again before its fit"),
     ],
 )
 def test_lines_that_need_a_hand_are_named(source, said):

@@ -14,6 +14,10 @@ ADVERSARIES_HOME = "bert4x.training.adversarial"
 PRIVATE = ("_make_train_function", "train_function", "total_loss", "_feed_inputs", "_feed_targets", "metrics_tensors")
 TENSORFLOW = "TensorFlow's own functions, from here on: on the TensorFlow backend only"
 NO_MODELS = (".npy", ".npz", ".json", ".txt", ".png", ".xlsx", ".csv", ".keras")  # what other things save, or is right
+FROZEN = (
+    "Keras 3 reads this when fit begins, Keras 2 when a model was compiled: a model that is compiled above and fitted "
+    "below needs its layers trainable again before its fit"
+)
 SESSIONS = ("Session", "ConfigProto", "get_session", "set_session", "global_variables_initializer", "placeholder")
 
 
@@ -181,6 +185,17 @@ def _layers_of_losses(script: Script) -> None:
                 script.note(node, RULE, "the tensors of a loss remember no layers; the model has them")
 
 
+def _set_to_false(script: Script, node: ast.Attribute) -> bool:
+    """Whether an attribute is given False."""
+    value = getattr(script.parents.get(node), "value", None)
+    return isinstance(node.ctx, ast.Store) and getattr(value, "value", None) is False
+
+
+def _compiled(script: Script) -> int:
+    """How many models the script compiles."""
+    return sum(getattr(node.func, "attr", None) == "compile" for node in script.nodes(ast.Call))
+
+
 def _attribute(script: Script, node: ast.Attribute) -> None:
     root = getattr(node.value, "id", None)
     if root == "tf" and node.attr == "keras":
@@ -195,6 +210,8 @@ def _attribute(script: Script, node: ast.Attribute) -> None:
         script.note(node, LOOK, TENSORFLOW)
     elif root == "K" and node.attr in ("gradients", "function"):
         script.note(node, LOOK, f"K.{node.attr} runs on the TensorFlow backend only")
+    elif node.attr == "trainable" and _set_to_false(script, node) and _compiled(script) > 1:
+        script.note(node, HAND, FROZEN)
     elif node.attr in PRIVATE:
         script.note(node, HAND, f"Keras 3 has no {node.attr}; see Training in the documentation")
     elif node.attr == "get_output_at" and isinstance(script.parents.get(node), ast.Call):
