@@ -20,7 +20,8 @@ class Recorder:
     def __init__(self, positions=10_000):
         self.tokenizer = BpeTokenizer(byte_characters(), [])
         config = SimpleNamespace(model="gpt2", max_position=positions, hierarchical_position=False)
-        self.config, self.backbone = config, SimpleNamespace(config=config, application="lm", bare_prompts=True)
+        start = {"bare_prompts": True, "target_start": lambda tokenizer: None}
+        self.config, self.backbone = config, SimpleNamespace(config=config, application="lm", **start)
         self.calls = []
 
     def generate(self, text, **options):

@@ -26,7 +26,7 @@ def nothing_runs(monkeypatch):
     def run(*_):
         raise AssertionError("something was computed")
 
-    monkeypatch.setattr(compiled.Compiled, "__call__", run)
+    monkeypatch.setattr(compiled.CompiledByShape, "__call__", run)
 
 
 def test_the_guard_works(lm):

@@ -68,6 +68,7 @@ def known(table: Table) -> Known:
     )
 
 
+@functools.lru_cache(1 << 15)  # each table asks anew for the parts of all names
 def unnumbered(name: str) -> str:
     """A name with # for every number, as `known` writes names."""
     return re.sub(r"\d+", "#", name)
