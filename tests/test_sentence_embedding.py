@@ -181,6 +181,8 @@ def test_search(encoder, tmp_path, monkeypatch):
             assert [one.index for one in found] == np.argsort(-row)[:5].tolist()
     assert [one.index for one in v.search(corpus[:1], np.repeat(corpus[:1], 9, 0), 3)[0]] == [0, 1, 2]
     assert encoder.search("床前明月光", TEXTS, 1)[0].index in range(4)
+    asked = encoder("床前明月光", "query")  # by the prompt of queries
+    assert encoder.search("床前明月光", TEXTS, 4) == v.search(asked, encoder(TEXTS), 4)[0]
     assert encoder.search(["床前明月光", "a"], encoder(TEXTS), 9, query_prompt="")[1][0].index == 3
     for bad, words in (
         (lambda: v.search(queries, corpus[:, :3]), "another model"),

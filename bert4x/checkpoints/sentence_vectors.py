@@ -13,7 +13,8 @@ import numpy as np
 
 from bert4x.checkpoints.files import locate
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
-from bert4x.checkpoints.tensors import LazyTensor, atomic_write
+from bert4x.checkpoints.tensors import LazyTensor
+from bert4x.checkpoints.write import write_json
 from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, UnknownOptionError, nearest
 from bert4x.json_files import check_kinds, parse_json, read_json, shown
 
@@ -212,8 +213,5 @@ def write_settings(folder: Path, settings: dict[str, Any], tensors: dict[str, La
 
 def put(path: Path, value) -> None:
     """Writes JSON into a file whose folder is made."""
-    import json
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(path, value)

@@ -183,7 +183,7 @@ def write_config(
     write_json(folder / writer(config.model).config_files.get(format, "config.json"), data)
 
 
-def write_json(path: Path, data: dict) -> None:
-    """Writes a JSON object, all or nothing."""
+def write_json(path: Path, data: dict | list) -> None:
+    """Writes JSON, all or nothing."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
 """The commands embed and similar: vectors of all texts of a file, and the texts that are nearest to one."""
 
 import itertools
-import sys
 from pathlib import Path
 
+from bert4x.cli.predict import progress, say
 from bert4x.errors import InputError
 
 PART = 4096  # texts that are read, sorted by length, and written together
@@ -37,13 +37,11 @@ def texts_of(path: str, column=None):
     """The texts of a file, one after the other. Raises: DataError"""
     from bert4x.tasks.readers.labelled import read_texts
 
-    say = lambda text: print(text, file=sys.stderr)  # noqa: E731
     return (text for (text,) in read_texts(path, text_column=column, say=say))
 
 
 def run_embed(options) -> int:
     """Writes the vectors, in the order of the texts, a part at a time."""
-    from bert4x.cli.predict import progress
     from bert4x.tasks.embedder import embedder
     from bert4x.tasks.file_answers import alone, fingerprint
     from bert4x.tasks.vector_files import VectorFile
@@ -63,13 +61,13 @@ def run_embed(options) -> int:
     }
     with alone(path), VectorFile(path, made_of, total, size) as file:
         if 0 < file.done < total:
-            print(f"going on with {path} after {file.done:,} of {total:,} vectors", file=sys.stderr)
+            say(f"going on with {path} after {file.done:,} of {total:,} vectors")
         rest = itertools.islice(texts_of(options.input, options.text_column), file.done, None)
         with progress(total, file.done) as observe:
             while some := list(itertools.islice(rest, PART)):
                 file.add(encode(some, options.prompt, dimensions=size, batch_tokens=options.batch_tokens))
                 observe(len(some))
-    print(f"{total:,} vectors of {size} numbers in {path}", file=sys.stderr)
+    say(f"{total:,} vectors of {size} numbers in {path}")
     return 0
 
 

@@ -172,7 +172,8 @@ class SentenceEmbedding(TextEncoder):
     @watched
     def evaluate(self, rows, batch_size: int = 32):
         """Of rows with grades, the correlation of similarity and grade, by Spearman and Pearson; of questions with
-        their answers, how often the right one of all is the nearest, and the mean of 1 / its rank.
+        their answers, how often the right one of all is the nearest, and the mean of 1 / its rank, which stands
+        under "spearman", the name by which runs tell which weights are best.
         """
         rows = [tuple(row) for row in rows if not isinstance(row, str) and len(row) > 1]
         if not rows:

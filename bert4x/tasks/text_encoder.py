@@ -11,7 +11,7 @@ from bert4x.tasks.task import Task
 from bert4x.tasks.text import as_texts
 from bert4x.tasks.windows import encode_windows
 from bert4x.training.batches import padded_length
-from bert4x.training.report import progress_bar
+from bert4x.training.report import watched, with_bar
 
 BATCH_TOKENS = 16384  # computed at a time
 
@@ -70,22 +70,21 @@ class TextEncoder(Task):
             raise InputError(f"batch_tokens = {batch_tokens}; expected at least 1")
         rows = self.encoded(texts, before)
         skip = 0 if self.include_prompt or not before else len(self.encoded([before], "")[0]) - self.ends
-        found = np.zeros((len(rows), self.size), "float32")
-        bar, done = progress_bar(len(rows), what="encoding") if progress else None, 0
-        try:
-            for places in self.batches([len(row) for row in rows], batch_tokens, batch_size):
-                found[places] = self.predict(self.model, self.arrays([rows[i] for i in places], skip=skip))
-                done += len(places)
-                if bar:
-                    bar.show(done, "encoding")
-        finally:
-            if bar:
-                bar.stop()
+        compute = watched(self.computed) if progress else self.computed
+        found = compute(rows, batch_tokens, batch_size, skip)
         found = v.finite(found, "the vectors that this model gives")[:, :size]
         if size < self.size and self.normalizes:
             found = v.unit(found)
         found = v.packed(found, precision, ranges)
         return found[0] if one else found
+
+    def computed(self, rows: Sequence[Sequence[int]], batch_tokens: int, most: int | None, skip: int) -> np.ndarray:
+        """The vectors of encoded texts, whole; for the arguments see `batches` and `arrays`. Shape: -> (N, D)"""
+        found = np.zeros((len(rows), self.size), "float32")
+        batches = self.batches([len(row) for row in rows], batch_tokens, most)
+        for places in with_bar(batches, len(rows), "encoding"):
+            found[places] = self.predict(self.model, self.arrays([rows[i] for i in places], skip=skip))
+        return found
 
     def prompt(self, name: str | None) -> str:
         """What is put before a text. Raises: UnknownOptionError"""

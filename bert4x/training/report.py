@@ -32,15 +32,15 @@ def watched(evaluate: Callable) -> Callable:
     return shown
 
 
-def with_bar(batches: Iterable[Sequence], total: int) -> Iterator[Sequence]:
+def with_bar(batches: Iterable[Sequence], total: int, what: str = "scoring") -> Iterator[Sequence]:
     """The batches, and within `watched` a bar of how many of `total` rows they have had."""
-    bar, done = progress_bar(total, what="scoring") if _showing.get() else None, 0
+    bar, done = progress_bar(total, what=what) if _showing.get() else None, 0
     try:
         for batch in batches:
             yield batch
             done += len(batch)
             if bar:
-                bar.show(done, "scoring")
+                bar.show(done, what)
     finally:
         if bar:
             bar.stop()
