@@ -53,6 +53,7 @@ class Arguments:
     heads: int = recipe.option(4, "of its attention", least=1)
     batch_tokens: int = recipe.option(4096, "tokens of a batch, padding included", least=512)
     learning_rate: float = recipe.option(1.5e-3, "its peak", above=0)
+    optimizer: Literal["adamw", "muon"] = recipe.option("adamw", "muon: of the matrices, with AdamW for the rest")
     objectives: tuple[float, ...] = recipe.option((0.6, 0.2, 0.2), "shares of MLM, LM and UniLM among the rows")
     whole_words: bool = recipe.option(False, "mask whole words; Chinese ones need jieba")
     minutes: float = recipe.option(90, "length of the run", above=0)
@@ -104,7 +105,7 @@ def train(args):
     mixture, words = read_data(args, tokenizer)
     trainer = Pretrainer(
         config, mixture, Specials.of(tokenizer), Mix(tuple(args.objectives), words=words),
-        peak=args.learning_rate, seed=args.seed, dtype=args.precision, start=args.model,
+        peak=args.learning_rate, kind=args.optimizer, seed=args.seed, dtype=args.precision, start=args.model,
     )  # fmt: skip
     trainer.model.tokenizer = tokenizer
     if (args.output / "training.safetensors").exists() and not args.smoke:

@@ -52,7 +52,12 @@ def known(table: Table) -> Known:
     inner = {name.removeprefix(root): ours for ours, name in entries if name.startswith(root)}
     heads = {name for _, name in entries if not name.startswith(root)}
     family = family_of(table.family)
-    always = {path for path, _, head in family.variables if head is None and not path.startswith(tuple(family.absent))}
+    optional = tuple(map(re.compile, family.absent))
+    always = {
+        path
+        for path, _, head in family.variables
+        if head is None and not any(pattern.match(path) for pattern in optional)
+    }
     of_tasks = {entry.theirs for head in table.heads for entry in head.entries()}
     of_tasks |= {rule.theirs for head in table.heads for rule in head.pooler}
     return Known(

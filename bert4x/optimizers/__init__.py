@@ -33,8 +33,10 @@ from bert4x.optimizers.extend import (
 from bert4x.optimizers.extensions import NOT_DECAYED
 from bert4x.optimizers.gradients import GradientNoise
 from bert4x.optimizers.layerwise import layerwise_schedule
+from bert4x.optimizers.muon import Muon
+from bert4x.optimizers.path_rates import TwoRateAdamW
 from bert4x.optimizers.schedules import PiecewiseLinear, WarmupDecay, piecewise_linear, warmup_decay
-from bert4x.optimizers.two_rates import TwoRateAdamW
+from bert4x.optimizers.tiger import Tiger
 
 __all__ = [
     "NOT_DECAYED",
@@ -42,7 +44,9 @@ __all__ = [
     "Adam",
     "GradientNoise",
     "Lion",
+    "Muon",
     "PiecewiseLinear",
+    "Tiger",
     "TwoRateAdamW",
     "WarmupDecay",
     "extend_with_exponential_moving_average",

@@ -1,6 +1,7 @@
 """The extensions that come before an update: accumulation of gradients, and operations on them."""
 
 import re
+from collections.abc import Callable
 from typing import ClassVar
 
 import keras
@@ -20,7 +21,6 @@ class GradientAccumulation(Extension):
 
     def build(self, variables):
         if not self.built:
-            refuse_replicas()
             super().build(variables)
             self.gradient_sums = self.add_slots(variables, "gradient_sum")
             self.micro_steps = self.add_variable((), dtype="int32", name=f"{OWN}_micro_steps")
@@ -29,38 +29,64 @@ class GradientAccumulation(Extension):
         if not self.built and trainable_variables is not None:
             self.build(list(trainable_variables))
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        steps, apply = self.options["grad_accum_steps"], super().apply
-        if steps == 1 or len(grads) != len(variables):  # Keras has the words for the latter
-            apply(grads, trainable_variables)
+        if self.options["grad_accum_steps"] == 1 or len(grads) != len(variables):  # Keras has the words for the latter
+            super().apply(grads, trainable_variables)
             return
         self._check_variables_are_known(variables)
         given = [(v, g) for v, g in zip(variables, grads, strict=True) if g is not None]
-        sums = [self.gradient_sums[self._get_variable_index(v)] for v, _ in given]
-        for total, gradient in zip(sums, settled([g for _, g in given]), strict=True):
+        above_replicas(self.accumulate, settled([g for _, g in given]), [v for v, _ in given])
+
+    def accumulate(self, grads: list, variables: list) -> None:
+        """Adds up gradients, and updates the variables with the average of every `grad_accum_steps`."""
+        steps, apply = self.options["grad_accum_steps"], super().apply
+        sums = [self.gradient_sums[self._get_variable_index(v)] for v in variables]
+        for total, gradient in zip(sums, grads, strict=True):
             total.assign_add(gradient)
         self.micro_steps.assign((self.micro_steps + 1) % steps)
 
         def update():
-            apply([total / steps for total in sums], [v for v, _ in given])
+            apply([total / steps for total in sums], variables)
             for total in sums:
                 total.assign(ops.zeros(total.shape, total.dtype))
 
         when(ops.equal(self.micro_steps, 0), update, [*self.variables, *self._trainable_variables])
 
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if not is_above_replicas():
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        import tensorflow as tf
 
-def refuse_replicas() -> None:
-    """Raises: ConfigError where TensorFlow trains several copies of a model, whose optimizers cannot wait."""
+        pairs = [(g, getattr(v, "value", v)) for g, v in zip(grads, trainable_variables, strict=True)]
+        self._distributed_tf_update_step(tf.distribute.get_strategy(), pairs, learning_rate)
+
+
+def above_replicas(function: Callable, grads: list, variables: list) -> None:
+    """Calls a function of gradients and variables; where TensorFlow trains copies of a model, once for all of them,
+    with the sums of their gradients: a strategy allows no condition around an update within the copies.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and tf.distribute.has_strategy():
+            sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+
+            def once(strategy, of_copies):  # all copies have the same sums
+                function([strategy.experimental_local_results(copies)[0] for copies in of_copies], variables)
+
+            replica.merge_call(once, args=(sums,))
+            return
+    function(grads, variables)
+
+
+def is_above_replicas() -> bool:
+    """Whether this is within the function that `above_replicas` calls for all copies."""
     if keras.backend.backend() != "tensorflow":
-        return
+        return False
     import tensorflow as tf
 
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
-        raise ConfigError(
-            f"gradients cannot be accumulated on {replicas} replicas: TensorFlow's strategies allow no condition "
-            "around an update, nor can Keras' gradient_accumulation_steps. Take larger batches, or a recipe with "
-            "--backend jax, --devices and --gradient-accumulation"
-        )
+    return tf.distribute.in_cross_replica_context()
 
 
 class GradientOperations(Extension):

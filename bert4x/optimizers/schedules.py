@@ -10,7 +10,8 @@ from keras import ops
 
 from bert4x.errors import ConfigError
 
-DECAYS = ("linear", "cosine", "constant")
+DECAYS = ("linear", "cosine", "constant", "stable")
+STABLE = 0.8  # share of the updates after which the rate of "stable" falls
 
 
 def piecewise_linear(t: Any, schedule: dict[int, float], from_zero: bool = True) -> Any:
@@ -38,7 +39,8 @@ def warmup_decay(t: Any, total_steps: float, warmup_steps: float = 0, decay: str
     """A multiplier that rises linearly from 0 to 1 over the warm-up, then falls to `end` at `total_steps`.
 
     "linear" is the schedule of BERT (Devlin et al. 2018), "cosine" half a period of it (Loshchilov and Hutter 2016,
-    arXiv:1608.03983), "constant" stays at 1.
+    arXiv:1608.03983), "constant" stays at 1; "stable" does for four fifths of the steps, and then falls by 1 - sqrt
+    (warm-up-stable-decay; Hägele et al. 2024, arXiv:2405.18392): how long a run is may be decided late.
 
     Args:
         t: the step; a number, for which a float is returned, or a scalar tensor.
@@ -56,7 +58,10 @@ def warmup_decay(t: Any, total_steps: float, warmup_steps: float = 0, decay: str
     if decay == "constant" or warmup_steps == total_steps:
         return warm
     past = portion(t, warmup_steps, total_steps)
-    if decay == "cosine":
+    if decay == "stable":
+        past = portion(t, max(STABLE * total_steps, warmup_steps), total_steps)
+        past = past**0.5 if isinstance(past, float) else ops.sqrt(past)
+    elif decay == "cosine":
         past = (1 - (math if isinstance(past, float) else ops).cos(math.pi * past)) / 2
     return warm * (1 - (1 - end) * past)
 

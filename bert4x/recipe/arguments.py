@@ -33,12 +33,18 @@ class Arguments:
         None, "peak of the layers that the task adds; default: that of all, for triples at least 3e-3", above=0
     )
     warmup: float = option(0.1, "share of training in which the learning rate rises", least=0, below=1)
-    decay: Literal["linear", "cosine", "constant"] = option("linear", "of the learning rate after its peak")
+    decay: Literal["linear", "cosine", "constant", "stable"] = option(
+        "linear", "of the learning rate after its peak; stable: none in the first four fifths of training"
+    )
+    optimizer: Literal["adamw", "muon", "tiger"] = option(
+        "adamw", "muon: of matrices, with AdamW for the rest; tiger: one slot, a relative learning rate of about 1e-3"
+    )
     ema: float | None = option(
         None, "momentum of a moving average of the weights, scored and kept instead", above=0, below=1
     )
     adversarial: str | None = option(None, "fgm, pgd, gradient-penalty or vat, or with a size: fgm:0.5")
     lora: int | None = option(None, "train adapters of this rank, and leave the model as it is", least=1)
+    lora_plus: float | None = option(None, "how many times as fast B of adapters learns as A, such as 16", above=0)
     recompute: bool = option(False, "compute activations again in the backward pass: less memory, more time")
     score_every: int | None = option(None, "updates after which to score within an epoch too", least=1)
     patience: int | None = option(None, "scores without a better one before training stops", least=1)

@@ -215,8 +215,10 @@ class Run:
             from bert4x.training.adversarial import read_adversary
 
             adversary = read_adversary(args.adversarial)
-        head = {"head_learning_rate": args.head_learning_rate} if args.head_learning_rate else {}
-        optimizer = task.optimizer(args.learning_rate, **head)
+        chosen = {"head_learning_rate": args.head_learning_rate, "kind": args.optimizer, "lora_plus": args.lora_plus}
+        plain = {"kind": "adamw"}  # of which a task with an optimizer of its own need not know
+        chosen = {name: value for name, value in chosen.items() if value and plain.get(name) != value}
+        optimizer = task.optimizer(args.learning_rate, **chosen)
         if args.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return Trainer(

@@ -1,6 +1,7 @@
 """What every task is: a model with a head, from rows of text to batches, a loss, scores, and answers on raw text."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,10 +20,12 @@ from bert4x.errors import (
     TokenizerError,
 )
 from bert4x.hub.names import local
-from bert4x.optimizers import NOT_DECAYED, TwoRateAdamW
+from bert4x.optimizers import NOT_DECAYED, Muon, Tiger, TwoRateAdamW
 from bert4x.tasks.heads import assign_head, known_settings, naming_settings, read_task, warn_of_head
 from bert4x.training.batches import padded_length
 from bert4x.training.compiled import Compiled
+
+LORA_B = re.compile(r"lora_(kernel|embeddings)_b$")
 
 
 class Task:
@@ -121,20 +124,46 @@ class Task:
         return total
 
     def optimizer(
-        self, learning_rate: float, head_learning_rate: float | None = None, **options
+        self,
+        learning_rate: float,
+        head_learning_rate: float | None = None,
+        kind: str = "adamw",
+        lora_plus: float = 1.0,
+        **options,
     ) -> keras.optimizers.Optimizer:
-        """What trains it: AdamW, without decay of biases and norms.
+        """What trains it: without decay of biases and norms.
 
-        `head_learning_rate` is that of the task's own layers; by default that of the model, or `least_head_rate` where
-        the task has one and it is higher.
+        Args:
+            head_learning_rate: that of the task's own layers; by default that of the model, or `least_head_rate` where
+                the task has one and it is higher.
+            kind: "adamw", "muon" (`bert4x.optimizers.Muon`) or "tiger" (`bert4x.optimizers.Tiger`, whose learning rate
+                is relative: 1e-3).
+            lora_plus: how many times as fast B of an adapter learns as A (LoRA+, Hayou et al. 2024, arXiv:2402.12354;
+                kexue.fm/archives/10001).
+            options: those of the optimizer.
 
-        Raises: ConfigError where it is given and the task adds no layers.
+        Raises: ConfigError for a rate of a head where the task adds no layers, for another kind, for a lora_plus
+            without adapters.
         """
-        options = {"weight_decay": 0.01, "global_clipnorm": 1.0} | options
         if head_learning_rate and not self.head:
             raise ConfigError(f"head_learning_rate = {head_learning_rate}: {self.name} adds no layers to the model")
+        options = {"weight_decay": 0.01, "global_clipnorm": 1.0} | options
         multiplier = (head_learning_rate or max(learning_rate, self.least_head_rate)) / learning_rate
-        optimizer = TwoRateAdamW(learning_rate, faster=self.head, multiplier=multiplier, **options)
+        rates = {v.path: lora_plus for v in self.backbone.trainable_variables if LORA_B.search(v.path)}
+        if lora_plus != 1 and not rates:
+            raise ConfigError(f"lora_plus = {lora_plus}: the model has no adapters; put them on it first (add_lora)")
+        heads = dict.fromkeys(self.head, multiplier)
+        if kind == "adamw":
+            optimizer = TwoRateAdamW(learning_rate, faster=self.head, multiplier=multiplier, rates=rates, **options)
+        elif kind == "muon":
+            c, by_adamw = self.config, [f"^{re.escape(path)}$" for path in sorted(self.head)]
+            width = {"head_size": c.attention_head_size} if c.attention_head_size == c.attention_key_size else {}
+            sizes = {"num_heads": c.num_attention_heads} | width
+            optimizer = Muon(learning_rate, exclude_layers=by_adamw, rates=rates | heads, **sizes, **options)
+        elif kind == "tiger":
+            optimizer = Tiger(learning_rate, rates=rates | heads, **options)
+        else:
+            raise ConfigError(f"optimizer {kind!r}; expected adamw, muon or tiger")
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         return optimizer
 

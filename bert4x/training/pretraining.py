@@ -18,7 +18,7 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import CheckpointNotFoundError, ConfigError
 from bert4x.families import family_of
 from bert4x.families.bert import Bert
-from bert4x.optimizers import NOT_DECAYED, warmup_decay
+from bert4x.optimizers import NOT_DECAYED, Muon, warmup_decay
 from bert4x.training.interruptions import Signals
 from bert4x.training.loop import METRICS, read_metrics
 from bert4x.training.mixture import Mixture
@@ -90,6 +90,7 @@ class Pretrainer:
     Args:
         specials: the ids of the special tokens.
         start: a checkpoint whose weights to go on from, of the same sizes; by default they are random.
+        kind: of the optimizer: "adamw", or "muon", which learns matrices.
         jit: compile with XLA: Keras' `jit_compile`.
     Raises: the errors of `bert4x.load`; ConfigError for what is no kind of BERT.
     """
@@ -106,6 +107,7 @@ class Pretrainer:
         seed: int = 0,
         dtype: str | None = None,
         start: str | os.PathLike | None = None,
+        kind: str = "adamw",
         jit: bool | str = "auto",
     ):
         keras.utils.set_random_seed(seed)
@@ -119,9 +121,13 @@ class Pretrainer:
         else:  # Starting from the tokens' frequencies spares it the long way there in steps of the learning rate.
             counts = mixture.token_counts(config.vocab_size) + 1
             self.model.get_layer("MLM-Bias").bias.assign(np.log(counts / counts.sum()))
-        self.optimizer = keras.optimizers.AdamW(
-            peak, weight_decay=weight_decay, beta_2=0.98, epsilon=1e-8, global_clipnorm=1.0
-        )
+        common = {"weight_decay": weight_decay, "epsilon": 1e-8, "global_clipnorm": 1.0}
+        if kind == "muon":
+            self.optimizer = Muon(peak, num_heads=config.num_attention_heads, adam_beta_2=0.98, **common)
+        elif kind == "adamw":
+            self.optimizer = keras.optimizers.AdamW(peak, beta_2=0.98, **common)
+        else:
+            raise ConfigError(f"optimizer {kind!r}; expected adamw or muon")
         self.optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         if dtype == "mixed_float16":
             self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
