@@ -1,13 +1,15 @@
 """Tiny checkpoints in the published layouts, made without a backend, for the tests of commands and documents."""
 
 import os
+import random
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from exhaustive import stays
+from exhaustive import IN_TURN, in_turn, stays
 from random_models import random_weights, tiny_config
 
 from bert4x.checkpoints.tensors import from_array
@@ -35,15 +37,25 @@ STAND_INS = {
 # They start processes of several GB, and workers grow to as much: together at the end they would fill 24 GB.
 OTHER_BACKENDS = ("test_backends.py", "test_generation_backends.py")
 
+TURN = "BERT4X_TESTS_TURN"  # by this, workers and the runs on other backends have the turn of the run that starts them
+
 
 def pytest_configure(config):
-    """pytest-xdist keeps the order of files, instead of taking those with the most tests first."""
+    """pytest-xdist keeps the order of files, instead of taking those with the most tests first; a turn is drawn."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    drawn = os.environ.get(TURN, random.SystemRandom().randrange(10000))
+    asked = config.getoption("--turn", None)
+    os.environ[TURN] = str(drawn if asked is None else asked)
 
 
 def pytest_addoption(parser):
     parser.addoption("--compiled", action="store_true", help="compile all of decoding (tests/uncompiled.py)")
+    parser.addoption("--turn", type=int, help="which cases of long sweeps are tried (tests/exhaustive.py)")
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"the cases of long sweeps were those of --turn {os.environ[TURN]}")
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures decode
@@ -56,12 +68,21 @@ def pytest_runtest_setup(item):
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not ask for
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Marks the cases of long sweeps that only `-m exhaustive` tries; runs on other backends come first."""
     items.sort(key=lambda item: item.path.name not in OTHER_BACKENDS)
+    sweeps = defaultdict(list)
     for item in items:
-        if not stays(item.path.name, getattr(item, "originalname", ""), item.name):
+        function = getattr(item, "originalname", "")
+        sweeps[f"{item.path.name}::{function}"].append(item)
+        if not stays(item.path.name, function, item.name):
             item.add_marker(pytest.mark.exhaustive)
+    for name in IN_TURN.keys() & sweeps.keys():
+        whole = config.option.markexpr == "exhaustive"
+        stay = [] if whole else in_turn(sweeps[name], int(os.environ[TURN]), IN_TURN[name])
+        for item in sweeps[name]:
+            if item not in stay:
+                item.add_marker(pytest.mark.exhaustive)
 
 
 def write_tiny(folder, model="bert", format="hf", *, seed=0, heads=True, shards=None, **sizes) -> Path:

@@ -1,9 +1,14 @@
-"""Which cases of the long sweeps every run tries; `python -m pytest -m exhaustive` tries the others.
+"""Which cases of the long sweeps a run tries; `python -m pytest -m exhaustive` tries the others, `-m ""` all.
 
-Each case that is left out differs from one that stays in something that other, cheaper tests hold by themselves.
+`STAY`: the same cases every time. Each that is left out differs from one that stays in something that other, cheaper
+tests hold by themselves.
+
+`IN_TURN`: so many cases every time, those whose turn it is. The turn is drawn for every run, which says it at its end;
+`--turn` asks for one. Turns that follow each other try all cases.
 """
 
 import re
+from collections.abc import Sequence
 
 # Test -> what the names of the cases that stay match.
 STAY = {
@@ -33,3 +38,15 @@ def stays(file: str, function: str, name: str) -> bool:
     """Whether a run tries this case, of a test function in a file."""
     pattern = STAY.get(f"{file}::{function}")
     return pattern is None or re.search(pattern, name) is not None
+
+
+# Test -> how many of its cases a run tries.
+IN_TURN = {
+    "test_recipe_runs.py::test_it_runs_to_its_end": 3,
+    "test_recipe_runs.py::test_its_losses_are_those_recorded": 3,
+}
+
+
+def in_turn(cases: Sequence, turn: int, count: int) -> list:
+    """So many of the cases; each turn goes on where the one before it ended."""
+    return [cases[(turn * count + n) % len(cases)] for n in range(min(count, len(cases)))]
