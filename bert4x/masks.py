@@ -10,6 +10,9 @@ Key k is visible to query q iff `valid[k] and rank[k] <= rank[q]`. What an appli
 In a layer with a window w, keys w ranks or more before a query are not visible: 0 <= rank[q] - rank[k] < w. An encoder,
 whose ranks are all 0, counts tokens instead, in both directions: |q - k| < w.
 
+Where several texts are packed into a row, a token sees none of another text. Within a text all differences of ranks are
+what they would be in a row of its own.
+
 In synchronous bidirectional decoding (Zhou et al. 2019, arXiv 1905.04847) the rows of a batch are two directions: the
 first half writes its targets from left to right, the second half the same from right to left. Row r of R then also sees
 targets of its partner, row (r + R / 2) mod R, by the same rule.
@@ -42,6 +45,24 @@ def visible(query_rank, key_rank, key_valid=None, window=None, places=None):
         distance = query - key if places is None else ops.abs(places[:, None, :, None] - places[:, None, None, :])
         seen = ops.logical_and(seen, distance < window)
     return seen if key_valid is None else ops.logical_and(seen, key_valid[:, None, None, :])
+
+
+def of_same_text(texts):
+    """Which keys are of a query's own text, by the number of each token's text.
+
+    Shape: (B, T) -> (B, 1, T, T) bool
+    """
+    return texts[:, None, :, None] == texts[:, None, None, :]
+
+
+def places_in_texts(texts):
+    """How many tokens of the same text stand before each.
+
+    Shape: (B, T) -> (B, T) int32
+    """
+    places = token_rank("lm", texts)
+    before = ops.logical_and(of_same_text(texts), visible(places, places))
+    return ops.sum(ops.cast(before, "int32"), axis=-1)[:, 0] - 1
 
 
 def partner(x):

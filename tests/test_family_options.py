@@ -28,7 +28,7 @@ OTHER = {
     "return_attentions": True, "custom_position_ids": True, "layer_norm_cond": 4, "layer_norm_cond_hidden_size": 6,
     "layer_norm_cond_hidden_act": "relu", "additional_input_layers": 3, "layers": {}, "prefix": "A-", "name": "mine",
     "sequence_length": 7, "bidirectional": True, "bidirectional_weight": 0.2, "bidirectional_dropout": 0.1,
-    "recompute": True, "flash_attention": True, "dtype": "mixed_bfloat16", "quantize": "int8",
+    "packed": True, "recompute": True, "flash_attention": True, "dtype": "mixed_bfloat16", "quantize": "int8",
 }  # fmt: skip
 INPUTS = ("layer_norm_cond", "additional_input_layers")  # given as Keras inputs of that size
 OWNERS = {  # what does nothing alone, and what it belongs to
@@ -82,7 +82,11 @@ def test_nothing_is_ignored(family):
         "gpt2": {"with_pool", "with_nsp", "embedding_size", "embedding_mapping", "segment_vocab_size"},
         "transformer": {"with_pool", "with_nsp", "embedding_size", "embedding_mapping", "segment_vocab_size"},
     }.get(family, set())
-    expected |= {"num_decoder_layers"} if family != "transformer" else {"custom_position_ids", "hierarchical_position"}
+    expected |= (
+        {"num_decoder_layers"}
+        if family != "transformer"
+        else {"custom_position_ids", "hierarchical_position", "packed"}
+    )
     expected |= {*OWNERS} | ({"bidirectional"} if family != "transformer" else set())
     assert refused == expected
 

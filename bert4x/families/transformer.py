@@ -54,7 +54,7 @@ class Transformer(Backbone):
     options: ClassVar = {
         name: default
         for name, default in Backbone.options.items()
-        if name not in ("with_nsp", "with_pool", "custom_position_ids")
+        if name not in ("with_nsp", "with_pool", "custom_position_ids", "packed")
     }
     unused: ClassVar = {
         "segment_vocab_size": lambda c: 0,

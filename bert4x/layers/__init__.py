@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from bert4x.layers.scale_offset import LayerNormalization, ScaleOffset
     from bert4x.layers.theseus import BinaryRandomChoice
-    from bert4x.layers.visibility import Visibility
+    from bert4x.layers.visibility import PlacesInTexts, Visibility
 
 _HOME = {
     "keras": "Input ops tree",
@@ -74,7 +74,7 @@ _HOME = {
     ),
     "bert4x.layers.theseus": "BinaryRandomChoice",
     "bert4x.layers.scale_offset": "LayerNormalization ScaleOffset",
-    "bert4x.layers.visibility": "Visibility",
+    "bert4x.layers.visibility": "PlacesInTexts Visibility",
 }
 
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "MaximumEntropyMarkovModel",
     "MeanOfTokens",
     "MultiHeadAttention",
+    "PlacesInTexts",
     "Pooling",
     "PositionEmbedding",
     "Positions",

@@ -53,8 +53,15 @@ class Attention(Parts):
         """The attention mask of an application within a window, or that of what the other direction sees."""
         name = f"Attention-{MASK_NAMES[application]}{'Partner-' if of_partner else ''}Mask"
         name += "" if window is None else f"-{window}"
-        layer = self.layer(L.Visibility, name, application=application, of_partner=of_partner, window=window)
-        return layer(x, inputs["segment_ids" if application == "unilm" else "token_ids"])
+        layer = self.layer(
+            L.Visibility,
+            f"{name}-Packed" if self.packed else name,
+            application=application,
+            of_partner=of_partner,
+            window=window,
+        )
+        given = [x, inputs["segment_ids" if application == "unilm" else "token_ids"]]
+        return layer(*given, *([inputs["text_ids"]] if self.packed else []))
 
     def positions(self) -> "L.Positions | None":
         """How self-attention knows the positions of tokens: a scheme of `bert4x.layers.positions`, or None where they

@@ -87,6 +87,7 @@ class Backbone(Hooks):
         super().__init__(**{name: given.pop(name) for name in OPTIONS if name in given})
         vars(self).update(given)
         self.check_bidirectional()
+        self.check_packed()
         self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
         self.model = None
 
@@ -150,9 +151,13 @@ class Backbone(Hooks):
         extra = as_list(self.additional_input_layers)
         extra += [tensor for condition in as_list(self.layer_norm_cond) for tensor in inputs_of(condition)]
         self.model_inputs = [*inputs, *unique(extra)]
-        outputs = (
-            self.call(inputs) if self.overrides(*GRAPH) else self.forward(dict(zip(self.keys, inputs, strict=True)))
-        )
+        if self.overrides(*GRAPH):
+            outputs = self.call(inputs)
+        else:
+            named = dict(zip(self.keys, inputs, strict=True))
+            if self.packed:
+                named["position_ids"] = self.layer(L.PlacesInTexts, "Places-In-Texts")(named["text_ids"])
+            outputs = self.forward(named)
         self.model = TransformerModel(self.model_inputs, outputs, name=self.name)
         self.model.config, self.model.backbone = self.config, self
         return self
@@ -211,6 +216,8 @@ class Backbone(Hooks):
             names["segment_ids"] = "Input-Segment"
         if self.custom_position_ids:
             names["position_ids"] = "Input-Position"
+        if self.packed:
+            names["text_ids"] = "Input-Text"
         return {
             key: L.Input((self.sequence_length,), dtype="int32", name=self.prefix + name) for key, name in names.items()
         }

@@ -23,6 +23,10 @@ class Options:
     so any checkpoint loads. A batch is then R / 2 rows from left to right, and the same R / 2 from right to left. What
     comes from the other direction is weighted by `bidirectional_weight`, after dropout of `bidirectional_dropout`.
 
+    `packed=True` is for rows of several texts, none of which sees another: another input, `text_ids` (B, T), has the
+    number of each token's text, and each text begins at position 0. The hidden states are those of texts in rows of
+    their own (`bert4x.training.packing`). Heads of a whole row, `with_pool` and `with_nsp`, do not go with it.
+
     `recompute=True` computes again, in the backward pass, what attention and feed-forward layers compute in training,
     under the same dropout, instead of keeping it: a fraction of the memory.
     """
@@ -33,6 +37,7 @@ class Options:
     with_pool: bool | str | Callable = False  # ... and the pooled first token
     return_attentions: bool = False
     custom_position_ids: bool = False  # another input: positions
+    packed: bool = False  # several texts in a row
     layer_norm_cond: "keras.KerasTensor | Sequence | None" = None  # the condition of conditional layer normalisation
     layer_norm_cond_hidden_size: int | None = None
     layer_norm_cond_hidden_act: str | Callable = "linear"
@@ -68,6 +73,15 @@ class Options:
                 f"bidirectional_weight = {self.bidirectional_weight!r}, bidirectional_dropout = "
                 f"{self.bidirectional_dropout!r}; expected a positive number, and one from 0 to below 1"
             )
+
+    def check_packed(self):
+        """Raises: ConfigError for what reads a row as one text."""
+        wrong = [
+            name for name in ("bidirectional", "custom_position_ids", "with_pool", "with_nsp") if getattr(self, name)
+        ]
+        if self.packed and (wrong or self.application == "seq2seq"):
+            what = f"{wrong[0]}={getattr(self, wrong[0])!r}" if wrong else "an encoder-decoder"
+            raise ConfigError(f"packed=True does not go with {what}; expected one of the two")
 
 
 OPTIONS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Options)}

@@ -7,15 +7,21 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-from keras import ops
-from keras.src.models.functional import Functional
 
 from bert4x.config import TransformerConfig
 from bert4x.errors import InputError
 from bert4x.layers.embeddings import too_long
 from bert4x.layers.limits import concrete
-from bert4x.layers.loss import Loss
-from bert4x.models.inputs import INPUT_NAMES, as_arrays, by_layer, check_shapes, standardize, token_input
+from bert4x.models.inputs import (
+    INPUT_NAMES,
+    as_arrays,
+    by_layer,
+    check_shapes,
+    longest_text,
+    standardize,
+    token_input,
+)
+from bert4x.models.over_ours import extend_keras
 
 
 def checks_arrays(name: str):
@@ -160,6 +166,7 @@ class TransformerModel(keras.Model):
             "target": c.vocab_size,
         }
         own_positions = any(name.endswith(INPUT_NAMES["position_ids"]) for name in given)
+        texts = next((concrete(given[name]) for name in given if name.endswith(INPUT_NAMES["text_ids"])), None)
         ids_by_name = {name: given[name] for name in given if name.endswith(tuple(INPUT_NAMES.values()))}
         token_ids = given[self.first]
         check_shapes({"token_ids": token_ids} | ids_by_name | {"padding_mask": mask})
@@ -177,8 +184,9 @@ class TransformerModel(keras.Model):
             if ids.min() < 0 or ids.max() >= size:
                 bad = ids[(ids < 0) | (ids >= size)].flat[0]
                 raise InputError(f"{what} id {bad} is outside the table of {size} rows. Is the vocabulary the model's?")
-            if what in ("token", "target") and not own_positions and ids.shape[-1] > positions:
-                raise InputError(too_long(ids.shape[-1], positions))
+            length = ids.shape[-1] if texts is None else longest_text(texts)
+            if what in ("token", "target") and not own_positions and length > positions:
+                raise InputError(too_long(length, positions))
 
     def get_config(self):
         if self.backbone is not None:
@@ -209,70 +217,6 @@ def config_of(fields: dict) -> TransformerConfig:
     return family_of(fields["model"]).config_class(**fields)
 
 
-def take_names(call: Callable) -> Callable:
-    """Keras' call of a Functional model, which for a model over ours, as `keras.Model(model.inputs, ...)` makes it,
-    also takes the dict that ours takes. Keras itself knows inputs only by the names of their layers.
-    """
-
-    @functools.wraps(call)
-    def called(self, inputs, *args, **kwargs):
-        if isinstance(inputs, dict) and not isinstance(self, TransformerModel):
-            names = [tensor.name for tensor in self.inputs]
-            ours = any(name.endswith(INPUT_NAMES["token_ids"]) for name in names)
-            if ours and not set(names) <= set(inputs):
-                inputs, mask = standardize(self, inputs, kwargs.pop("mask", None))
-                if mask is not None:
-                    with warnings.catch_warnings():  # Keras says that the mask ends at the model; within, it counts
-                        warnings.filterwarnings("ignore", message=".*does not support masking")
-                        return call(self, inputs, *args, mask=mask, **kwargs)
-        return call(self, inputs, *args, **kwargs)
-
-    return called
-
-
-def take_lists(predict: Callable) -> Callable:
-    """Keras' `predict` of a Functional model, which also takes nested Python lists, as that of Keras 2."""
-
-    @functools.wraps(predict)
-    def predicted(self, x, *args, **kwargs):
-        return predict(self, as_arrays(self, x), *args, **kwargs)
-
-    return predicted
-
-
-def by_labels(compute_loss: Callable) -> Callable:
-    """Keras' loss of a Functional model, where a loss that gives one number a row (`per_row`), as its labels say what
-    counts, sees outputs without their masks: Keras would take those, of tokens, for weights of the rows. And the time
-    to update the metrics of `Loss` layers.
-    """
-
-    @functools.wraps(compute_loss)
-    def computed(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        for layer in self._flatten_layers(include_self=False):
-            if isinstance(layer, Loss):
-                layer.update_metrics()
-        outputs, losses = keras.tree.flatten(y_pred), keras.tree.flatten(self.loss)
-        losses = losses if len(losses) == len(outputs) else losses * len(outputs)
-        if any(gives_rows(loss) for loss in losses):
-            pairs = zip(outputs, losses, strict=False)
-            bare = [ops.reshape(one, ops.shape(one)) if gives_rows(loss) else one for one, loss in pairs]
-            y_pred = keras.tree.pack_sequence_as(y_pred, bare)
-        return compute_loss(self, x, y, y_pred, sample_weight, training)
-
-    return computed
-
-
-def gives_rows(loss) -> bool:
-    """Whether a loss, or the one within a `functools.partial`, is marked `per_row`."""
-    return getattr(getattr(loss, "func", loss), "per_row", False)
-
-
-Functional.__call__ = take_names(Functional.__call__)
-Functional.call = take_names(Functional.call)  # which training and predicting on JAX call at once
-Functional.predict = take_lists(Functional.predict)
-Functional.compute_loss = by_labels(Functional.compute_loss)
-
-
 def unpickled(load: Callable, args: tuple, tokenizer):
     """The model that `TransformerModel.__reduce__` took apart."""
     model = load(*args)
@@ -297,3 +241,6 @@ def write_vocabulary(tokenizer, folder) -> None:
             "this tokenizer again",
             stacklevel=2,
         )
+
+
+extend_keras(TransformerModel)

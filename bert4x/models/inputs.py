@@ -13,6 +13,7 @@ INPUT_NAMES = {
     "segment_ids": "Input-Segment",
     "position_ids": "Input-Position",
     "target_ids": "Input-Target",
+    "text_ids": "Input-Text",
 }
 
 
@@ -100,3 +101,8 @@ def check_shapes(arrays: dict[str, Any]) -> None:
             continue
         if shape != first and None not in (*shape, *first):
             raise InputError(f"{name} has shape {shape}, the token ids have {first}")
+
+
+def longest_text(texts: np.ndarray) -> int:
+    """The length of the longest text of packed rows, by the number of each token's text. Shape: (B, T)"""
+    return max(int(np.unique(row, return_counts=True)[1].max()) for row in texts)

@@ -27,6 +27,7 @@ class Arguments:
     epochs: int = option(3, "times that every example is seen", least=1)
     max_steps: int | None = option(None, "updates at most", least=1)
     batch_size: int = option(16, "rows of a batch", least=1)
+    pack: bool = option(False, "several texts in a row, kept apart, so that little is padding: of short texts, faster")
     gradient_accumulation: int = option(1, "batches of one update", least=1)
     learning_rate: float = option(1e-4, "its peak", above=0)
     head_learning_rate: float | None = option(

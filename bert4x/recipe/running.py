@@ -160,10 +160,15 @@ class Run:
             **{name: getattr(args, name) for name in names if hasattr(args, name)},
             accumulation=args.gradient_accumulation,
         )
-        trainer = self.trainer(task)
+        learner = task
+        if args.pack:
+            learner = task.packed(examples, args.batch_size, args.seed)
+            options["batches"] = learner.batches
+            self.say(f"packed: {learner.batches.real:.1%} of a batch is no padding")
+        trainer = self.trainer(task, learner.model)
         with Display(args, self.say, getattr(task, "remark", None)) as display:
             loop = Loop(
-                self.folder, trainer, examples, task.batch, schedule,
+                self.folder, trainer, examples, learner.batch, schedule,
                 evaluate=evaluate, keep=keep, best=task.best, longest=task.config.max_position,
                 observe=lambda record: (self.observed(record), display.show(record)), **options,
             )  # fmt: skip
@@ -199,8 +204,10 @@ class Run:
 
         return read_metrics(self.folder / METRICS)
 
-    def trainer(self, task):
-        """What takes the steps: the task's optimizer, in the run's precision, with what the arguments add."""
+    def trainer(self, task, model):
+        """What takes the steps with a model over the task's layers: the task's optimizer, in the run's precision, with
+        what the arguments add.
+        """
         import keras
 
         from bert4x.training.trainer import Trainer
@@ -222,7 +229,7 @@ class Run:
         if args.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return Trainer(
-            task.model, task.loss, optimizer, adversary=adversary, ema=args.ema, divergence=task.divergence,
+            model, task.loss, optimizer, adversary=adversary, ema=args.ema, divergence=task.divergence,
             gathers=args.gradient_accumulation > 1, join=getattr(task, "join", None),
         )  # fmt: skip
 

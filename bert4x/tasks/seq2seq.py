@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert4x import layers as L
 from bert4x.errors import ConfigError, TokenizerError
 from bert4x.metrics import bleu, rouge
+from bert4x.tasks.packed import TakePlaces
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import as_texts, batches_by_length, check_texts
 from bert4x.training.batches import padded_length
@@ -28,24 +28,6 @@ class Example:
     @property
     def length(self) -> int:
         return len(self.source) + len(self.target)
-
-
-@keras.saving.register_keras_serializable("bert4x")
-class TakePlaces(L.Layer):
-    """Hidden states at some places of each text; place -1 gives zeros.
-
-    Shape: (B, T, D), (B, K) int32 -> (B, K, D)
-    """
-
-    def call(self, h, places):
-        taken = ops.take_along_axis(h, ops.maximum(places, 0)[..., None], axis=1)
-        return ops.where(places[..., None] >= 0, taken, ops.zeros_like(taken))
-
-    def compute_mask(self, h, mask=None):
-        return None
-
-    def compute_output_spec(self, h, places):
-        return self.symbolic((h.shape[0], places.shape[1], h.shape[2]))
 
 
 class Seq2Seq(Task):
@@ -130,6 +112,14 @@ class Seq2Seq(Task):
         most = min(length, padded_length(self.max_target))
         places = [range(len(e.source) - 1, e.length - 1) for e in examples]
         return [tokens, segments, self.padded(places, most, -1)], (self.padded([e.target for e in examples], most, -1),)
+
+    def packed_model(self):
+        return predicting_at_places(self.backbone.backbone.over_the_same_layers(packed=True)).build().model
+
+    def parts(self, example):
+        segments = [0] * len(example.source) + [1] * len(example.target)
+        places = range(len(example.source) - 1, example.length - 1)
+        return example.source + example.target, segments, places, example.target
 
     def loss(self, outputs, targets):
         return ops.mean(masked_crossentropy(targets[0], outputs))

@@ -111,6 +111,22 @@ class Task:
         """The answers for a text, or for each of a list of them."""
         raise NotImplementedError
 
+    def packed(self, examples: Sequence, batch_size: int, seed: int = 0):
+        """This task as one that learns from packed rows (`bert4x.tasks.packed.Packed`). Raises: ConfigError"""
+        from bert4x.tasks.packed import Packed
+
+        return Packed(self, examples, batch_size, seed)
+
+    def packed_model(self) -> keras.Model:
+        """A model over the same layers for several texts in a row: its inputs are those of the backbone, the numbers of
+        texts (B, T) and places (B, K), from which it predicts. Raises: ConfigError where the task has none.
+        """
+        raise ConfigError(f"{self.name} learns from one text in a row; leave out pack")
+
+    def parts(self, example) -> tuple:
+        """Of an example, for packed rows: token ids, segment ids, places to predict from, labels of these places."""
+        raise NotImplementedError
+
     def remark(self, scores: dict[str, float]) -> str | None:
         """What to say beside scores, such as why they are 0."""
         return None

@@ -11,6 +11,8 @@ from keras import ops
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, InputError, nearest
 from bert4x.families import family_of
+from bert4x.metrics.regression import regression_scores
+from bert4x.tasks.packed import TakePlaces
 from bert4x.tasks.readers.table import is_missing
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import batches_by_length, check_texts
@@ -184,6 +186,19 @@ class TextClassification(Task):
             labels = np.array([example.labels[0] for example in examples], "int32")
         return self.inputs(examples, length), (labels,)
 
+    def packed_model(self):
+        if self.multi_label or self.problem_type == "regression" or self.pooler:
+            raise ConfigError("texts are packed for one label each, without pooler; leave out pack")
+        model = self.backbone.backbone.over_the_same_layers(packed=True).build().model
+        places = keras.Input((None,), dtype="int32", name="Input-Places")
+        first = TakePlaces(name="Take-Places", dtype="float32")(model.output, places)
+        dropout, scores = (self.model.get_layer(name) for name in ("Label-Dropout", "Label-Scores"))
+        return keras.Model([*model.inputs, places], scores(dropout(first)))
+
+    def parts(self, example):
+        place = example.length - 1 if self.causal else 0
+        return example.token_ids, example.segment_ids, [place], example.labels
+
     def inputs(self, examples, length=None):
         """Token and segment ids. Shape: -> 2 x (B, T)"""
         tokens = self.padded([example.token_ids for example in examples], length, self.pad_id)
@@ -285,16 +300,3 @@ class TextClassification(Task):
         if not self.multi_label or len(self.labels) == 1:
             return Label(best[0], named[best[0]], named)
         return [Label(label, named[label], named) for label in best if named[label] > 0.5]
-
-
-def regression_scores(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Pearson's correlation, 0 where one side does not vary, and the mean squared error.
-
-    Shape: 2 x (N, labels)
-    """
-    found, true = (np.asarray(values, "float64").ravel() for values in (found, true))
-    varies = found.std() > 0 and true.std() > 0
-    return {
-        "pearson": float(np.corrcoef(found, true)[0, 1]) if varies else 0.0,
-        "mse": float(np.mean((found - true) ** 2)),
-    }

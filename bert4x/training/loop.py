@@ -89,6 +89,7 @@ class Loop:
         keep: (scores) -> None, called when they are the best so far: writes the weights.
         best: which score says so.
         longest: tokens that the model can take.
+        batches: of the examples; by default those of similar length, a text in a row.
         observe: called with every record of metrics.jsonl.
     """
 
@@ -104,13 +105,14 @@ class Loop:
         keep: Callable = lambda scores: None,
         best: str = "",
         longest: int | None = None,
+        batches: Batches | None = None,
         observe: Callable = lambda record: None,
     ):
         self.folder = None if folder is None else Path(folder)
         self.trainer, self.schedule = trainer, schedule
         self.examples, self.batch = examples, batch
         self.evaluate, self.keep, self.best, self.observe = evaluate, keep, best, observe
-        self.batches = Batches([e.length for e in examples], schedule.batch_size, schedule.seed, longest)
+        self.batches = batches or Batches([e.length for e in examples], schedule.batch_size, schedule.seed, longest)
         per_epoch = -(-len(self.batches) // schedule.accumulation)
         self.updates = schedule.epochs * per_epoch
         if schedule.max_steps:
