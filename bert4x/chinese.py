@@ -143,6 +143,23 @@ HELP = {
     "int8 computation (onnx), or weights as float16 (openvino)": "int8 计算（onnx），或 float16 权重（openvino）",
     "take the mask as an input, not only the padding id": "把 mask 也作为输入，而不只看 padding 的 id",
     "the largest difference allowed, as a share of the largest output": "允许的最大差异，相对于最大的输出",
+    # serve
+    "answer requests of HTTP: OpenAI's protocol, embeddings, tasks": "用 HTTP 回答请求：OpenAI 的协议、向量、各种任务",
+    "a folder or a name, or NAME=FOLDER": "文件夹或名字，或 NAME=FOLDER",
+    "the small model": "自带的小模型",
+    "the address to listen at": "监听的地址",
+    "0 takes any free one": "0 表示任选一个空闲的",
+    "keys, one a line, of which requests must have one": "密钥文件，每行一个；请求必须带上其中一个",
+    "let everybody in who can reach --host, without a key": "不要密钥，能访问 --host 的人都可以用",
+    "of language models: continue, or read and write": "语言模型的用法：续写，或读后写",
+    "limits": "限制",
+    "bytes of a request": "一个请求的字节数",
+    "texts of a request": "一个请求的文本数",
+    "tokens of a request, those to be written included": "一个请求的 token 数，包括要写的",
+    "requests that wait for a model; more are told to come later": "等一个模型的请求数；再多就请对方稍后再来",
+    "seconds that a request may take": "一个请求最多用的秒数",
+    "seconds that a batch waits for more texts, while many come": "请求多的时候，一批最多再等几秒",
+    "texts that are written at the same time": "同时写的文本数",
 }
 CARD = """# {task}
 

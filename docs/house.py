@@ -37,6 +37,7 @@ WHAT = {
     "recipe": "what recipes share",
     "tasks": "what one calls on text",
     "exporting": "other runtimes",
+    "serving": "models behind HTTP",
     "cli": "the bert4x command",
 }
 

@@ -54,7 +54,7 @@ ROOMS = (
     ("families.",),
     ("training", "plots", "recipe", "backend"),
     ("tasks", "training.bidirectional"),
-    ("exporting", "testing"),
+    ("exporting", "testing", "serving"),
     ("cli", "__main__", "porting.__main__"),
 )
 BUILDERS = {"bert4x.models.build", "bert4x.models.loading"}  # the modules of models that read checkpoints

@@ -5,7 +5,7 @@ import os
 import sys
 
 from bert4x import chinese
-from bert4x.cli import chat, checkpoints, embed, evaluate, export, extract, few_shot, hub, port, predict, text
+from bert4x.cli import chat, checkpoints, embed, evaluate, export, extract, few_shot, hub, port, predict, serve, text
 from bert4x.errors import Bert4xError
 from bert4x.version import __version__
 
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (checkpoints, hub, text, chat, few_shot, extract, predict, evaluate, embed, export, port):
+    for module in (checkpoints, hub, text, chat, few_shot, extract, predict, evaluate, embed, export, serve, port):
         module.add_commands(command)
     if chinese.is_wanted():
         chinese.translate(top)

@@ -43,7 +43,13 @@ class Reranker:
             raise InputError(f"found {query!r:.60} for a query; expected a text")
         if not texts:
             raise InputError("no texts to compare; expected a list of texts")
-        windows = self.task.windows([(query, text) for text in texts], "pairs")
+        scores = self.scores([(query, text) for text in texts], batch_size)
+        order = np.argsort(-scores, kind="stable").tolist()
+        return Reranked(scores, order[:top_k])
+
+    def scores(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32) -> np.ndarray:
+        """The scores of pairs of a query and a text. Shape: -> (N,) float32"""
+        windows = self.task.windows(pairs, "pairs")
         examples = [Example(ids, segments, (), number) for number, ids, segments in windows]
         scores = self.task.scores_of_texts(examples, batch_size)[0]
         if not np.isfinite(scores).all():
@@ -52,8 +58,7 @@ class Reranker:
             scores = np.exp(-np.logaddexp(0, -scores.astype("float64")))[:, 0]
         else:
             scores = self.task.probabilities(scores)[:, 1]
-        order = np.argsort(-scores, kind="stable").tolist()
-        return Reranked(scores.astype("float32"), order[:top_k])
+        return scores.astype("float32")
 
 
 def reranker(source: str | os.PathLike, **options) -> Reranker:

@@ -1,0 +1,1 @@
+"""Models behind HTTP: `bert4x serve`. It needs FastAPI and uvicorn (the extra `serve`)."""

@@ -1,0 +1,106 @@
+"""The application: all routes, and errors in one form."""
+
+import contextlib
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from bert4x.serving import inference, openai, tasks, tei
+from bert4x.serving.answering import ClientGone, Context
+from bert4x.serving.guard import Guard
+from bert4x.serving.limits import Limits
+from bert4x.serving.metrics import Metrics
+from bert4x.serving.models import Models
+from bert4x.serving.problems import CODES, Problem, as_problem
+from bert4x.serving.schemas import Body
+from bert4x.version import __version__
+
+LOG = logging.getLogger("bert4x.serving")
+PAGE, REFERENCE = (Path(__file__).parent / name for name in ("page.html", "reference.html"))
+
+
+def create_app(models: Models, limits: Limits | None = None, keys: Collection[str] = ()) -> Guard:
+    """The ASGI application that serves some models."""
+    limits = limits or Limits()
+    context = Context(models, limits, Metrics(models), {"version": __version__})
+
+    @contextlib.asynccontextmanager
+    async def running(app):
+        models.start()
+        yield
+        models.stop()
+
+    app = FastAPI(title="bert4x", version=__version__, docs_url=None, redoc_url=None, lifespan=running)
+    for module in (openai, tasks, tei, inference):
+        app.include_router(module.routes(context))
+    for path, file in (("/", PAGE), ("/docs", REFERENCE)):
+        if file.is_file():
+            add_page(app, path, file.read_text(encoding="utf-8"))
+    for kind, handle in HANDLERS.items():
+        app.add_exception_handler(kind, handle)
+    return Guard(app, limits, keys, context.metrics)
+
+
+def add_page(app: FastAPI, path: str, text: str) -> None:
+    """A page that is one file and names no other host."""
+
+    @app.get(path, include_in_schema=False)
+    async def page():
+        return HTMLResponse(text)
+
+
+def answer(problem: Problem) -> JSONResponse:
+    """An error as an answer."""
+    return JSONResponse(problem.body, problem.status, headers=problem.headers)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Ours, and those of a model."""
+    return answer(as_problem(error))
+
+
+async def on_http_error(request: Request, error: HTTPException) -> Response:
+    """Those of the framework: no such route, no such method, a body that cannot be read."""
+    message = str(error.detail)
+    if error.status_code == 404:
+        message = f"no route {request.url.path[:80]!r}; /docs lists all"
+    if error.status_code == 400:
+        message = "the body is no JSON in UTF-8"
+    return answer(Problem(error.status_code, message, CODES.get(error.status_code, "error")))
+
+
+async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+    """A body that is no JSON, or says what it must not: the field is named."""
+    first = max(error.errors(), key=lambda one: len(one["loc"]))  # of what may be of several types, the nearest
+    parts = [str(part) for part in first["loc"][1:]]
+    where = ".".join(part for number, part in enumerate(parts) if number == 0 or part.isdecimal() or part in FIELDS)
+    if first["type"] == "json_invalid":
+        return answer(Problem(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}"))
+    message = first["msg"].removeprefix("Value error, ")
+    found = first.get("input")
+    said = "" if isinstance(found, dict | list) or first["type"] == "missing" else f"; found {found!r:.60}"
+    hint = (
+        " (is the header Content-Type: application/json there?)" if isinstance(found, bytes | str) and not where else ""
+    )
+    return answer(Problem(422, f"{where or 'the body'}: {message}{said}{hint}", param=parts[0] if parts else None))
+
+
+async def on_gone(request: Request, error: ClientGone) -> Response:
+    """Nobody reads this; the status is for the counters."""
+    return Response(status_code=499)
+
+
+FIELDS = {name for kind in Body.__subclasses__() for name in kind.model_fields}  # else it is a type that it could be
+HANDLERS = {
+    Problem: on_error,
+    ValueError: on_error,  # of which all of ours about input are
+    Exception: on_error,
+    RequestValidationError: on_invalid,
+    HTTPException: on_http_error,
+    ClientGone: on_gone,
+}

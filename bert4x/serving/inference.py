@@ -1,0 +1,154 @@
+"""The Open Inference Protocol, version 2, for tasks and vectors: texts go in as BYTES, answers come out as tensors."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from bert4x.serving.abilities import VECTORS, WRITING
+from bert4x.serving.answering import Context, as_response
+from bert4x.serving.problems import Problem
+from bert4x.serving.schemas import Infer, Tensor
+from bert4x.version import __version__
+
+
+def routes(context: Context) -> APIRouter:
+    """The router of these endpoints."""
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+
+    @router.get("", summary="The server")
+    async def server():
+        return as_response({"name": "bert4x", "version": __version__, "extensions": []})
+
+    @router.get("/health/live", summary="200 while the server runs")
+    @router.get("/health/ready", summary="200 while all models are ready")
+    async def ready():
+        alive = all(one.worker.is_alive() for one in context.models.served.values())
+        return Response(status_code=200 if alive else 503)
+
+    @router.get("/models/{name}/ready", summary="200 while a model is ready")
+    async def model_ready(name: str):
+        alive = found(name).worker.is_alive()
+        return Response(status_code=200 if alive else 503)
+
+    @router.get("/models/{name}", summary="Inputs and outputs of a model")
+    async def model(name: str):
+        served = found(name)
+        task = task_of(served, {})
+        return as_response(
+            {
+                "name": name,
+                "versions": ["1"],
+                "platform": "bert4x",
+                "inputs": [{"name": n, "datatype": "BYTES", "shape": [-1]} for n in names_of(served.abilities[task])],
+                "outputs": outputs_of(task),
+                "parameters": {"task": task, "tasks": tasks_of(served)},
+            }
+        )
+
+    @router.post("/models/{name}/infer", summary="Answers to texts")
+    async def infer(name: str, body: Infer, request: Request):
+        served = found(name)
+        task = task_of(served, body.parameters)
+        ability = served.abilities[task]
+        inputs = texts_of(body.inputs, names_of(ability), ability.name == "classes")
+        given = {key: value for key, value in body.parameters.items() if key not in ("task", "truncate")}
+        truncate = bool(body.parameters.get("truncate", False))
+        if task == VECTORS:
+            group = ability.group_of(given.pop("prompt_name", None), context.limits)
+            ability.group(given)
+            rows, lengths = await context.read(ability.read, inputs, context.limits, truncate)
+            vectors = await context.answers(request, served.worker.submit(group, rows, lengths))
+            outputs = [tensor("embedding", "FP32", ability.finish(vectors, None))]
+        else:
+            answers = await context.compute(request, served, ability, inputs, truncate, given)
+            outputs = answered(ability, inputs, answers)
+        if body.outputs is not None:
+            outputs = chosen(outputs, [one.name for one in body.outputs])
+        named = {"model_name": name, "model_version": "1", "outputs": outputs}
+        return as_response(named | ({"id": body.id} if body.id is not None else {}))
+
+    def found(name: str):
+        if name not in context.models.served:
+            raise Problem(404, f"no model {name!r:.80}", "model_not_found", "model")
+        return context.models.served[name]
+
+    return router
+
+
+def tasks_of(served) -> list[str]:
+    """The abilities that this protocol has a form for."""
+    return [name for name in served.abilities if name != WRITING]
+
+
+def task_of(served, parameters: dict[str, Any]) -> str:
+    """Which ability is asked for, by default the first. Raises: Problem"""
+    able = tasks_of(served)
+    task = parameters.get("task", able[0] if able else None)
+    if task not in able:
+        raise Problem(422, f"{served.name} has no task {task!r:.80}; expected one of {able}", param="parameters.task")
+    return task
+
+
+def names_of(ability) -> tuple[str, ...]:
+    """The names of its inputs."""
+    return ability.pairs or (("query", "text") if ability.name == "rerank" else ("text",))
+
+
+def outputs_of(task: str) -> list[dict[str, Any]]:
+    """What a task gives."""
+    numbers = {"name": "score", "datatype": "FP32", "shape": [-1]}
+    return {
+        VECTORS: [{"name": "embedding", "datatype": "FP32", "shape": [-1, -1]}],
+        "rerank": [numbers],
+        "classes": [{"name": "label", "datatype": "BYTES", "shape": [-1]}, numbers | {"name": "probability"}],
+    }.get(task, [{"name": "answer", "datatype": "BYTES", "shape": [-1]}])
+
+
+def texts_of(tensors: list[Tensor], names: tuple[str, ...], maybe_pairs: bool) -> list:
+    """The inputs of a task: texts, or pairs of them, one from each tensor. Raises: Problem"""
+    given = {one.name: one for one in tensors}
+    names = ("text", "pair") if maybe_pairs and "pair" in given else names
+    if sorted(given) != sorted(names) or len(tensors) != len(names):
+        raise Problem(422, f"inputs {[one.name for one in tensors]}; expected {list(names)}", param="inputs")
+    columns = []
+    for name in names:
+        one = given[name]
+        if one.datatype != "BYTES" or not all(isinstance(text, str) for text in one.data):
+            raise Problem(422, f"input {name!r} is {one.datatype}; expected texts, of datatype BYTES", param="inputs")
+        if len(one.shape) not in (1, 2) or math.prod(one.shape) != len(one.data) or one.shape[1:] not in ([], [1]):
+            raise Problem(
+                422, f"input {name!r}: shape {one.shape}, {len(one.data)} texts; expected [N]", param="inputs"
+            )
+        columns.append(one.data)
+    if len({len(column) for column in columns}) > 1:
+        raise Problem(422, f"inputs of {[len(column) for column in columns]} texts; expected as many", param="inputs")
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+
+def answered(ability, inputs, answers) -> list[dict[str, Any]]:
+    """The outputs for the answers of a task."""
+    if ability.name == "rerank":
+        return [tensor("score", "FP32", np.asarray(answers, "float32"))]
+    if ability.name == "classes" and not isinstance(answers[0], list):
+        labels, sure = [one.label for one in answers], np.array([one.probability for one in answers])
+        return [tensor("label", "BYTES", labels), tensor("probability", "FP32", sure)]
+    said = [ability.record(given, answer) for given, answer in zip(inputs, answers, strict=True)]
+    return [tensor("answer", "BYTES", [json.dumps(one, ensure_ascii=False) for one in said])]
+
+
+def chosen(outputs: list[dict], names: list[str]) -> list[dict]:
+    """Those of some names. Raises: Problem"""
+    known = {one["name"]: one for one in outputs}
+    if unknown := [name for name in names if name not in known]:
+        raise Problem(422, f"no output {unknown[0]!r:.80}; expected one of {list(known)}", param="outputs")
+    return [known[name] for name in names]
+
+
+def tensor(name: str, datatype: str, values) -> dict[str, Any]:
+    """An output."""
+    shape = list(np.shape(values))
+    data = values if datatype == "BYTES" else np.asarray(values).ravel().tolist()
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}

@@ -1,0 +1,236 @@
+"""What requests may say. A field that is not here is refused, so that nothing is ignored without a word."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from bert4x.errors import nearest
+
+
+def whole(text: str) -> str:
+    """Raises: ValueError for half of a character, which JSON can spell and UTF-8 cannot."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("the text has half of a surrogate pair; send whole characters")
+    return text
+
+
+Text = Annotated[str, AfterValidator(whole)]
+Texts = Text | list[Text]
+Stop = Text | Annotated[list[Text], Field(max_length=16)]
+
+
+class Body(BaseModel):
+    """A request: JSON with these fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def no_others(cls, data: Any) -> Any:
+        """Names what an unknown field may be meant for."""
+        for name in data if isinstance(data, dict) else ():
+            if name not in cls.model_fields:
+                raise ValueError(f"no field {name!r:.80}; {nearest(str(name)[:80], cls.model_fields)}")
+        return data
+
+
+class Format(Body):
+    """What an answer has to look like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
+
+
+class Decoding(Body):
+    """Options of writing: OpenAI's, and some of `bert4x.GenerationOptions`."""
+
+    model: str
+    n: int = Field(1, ge=1, le=128)
+    temperature: float | None = Field(None, ge=0)
+    top_p: float | None = None
+    seed: int | None = None
+    stop: Stop | None = None
+    stream: bool = False
+    stream_options: "StreamOptions | None" = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    response_format: Format | None = None
+    # Taken, where they ask for nothing: clients send them.
+    frequency_penalty: Literal[0, 0.0] | None = None
+    presence_penalty: Literal[0, 0.0] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    user: str | None = None
+
+
+class StreamOptions(Body):
+    """Of a stream."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class Completion(Decoding):
+    """Texts to be continued."""
+
+    prompt: Texts
+    max_tokens: int | None = Field(16, ge=1)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    suffix: Literal[""] | None = None
+
+
+class TextPart(Body):
+    """A part of a message; there are no others than texts."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Body):
+    """One turn of a dialogue."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    name: str | None = None
+
+    def plain(self) -> dict[str, str]:
+        """As templates take it."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+class TemplateOptions(Body):
+    """Variables of chat templates."""
+
+    enable_thinking: bool
+
+
+class Chat(Decoding):
+    """A dialogue to be answered."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    chat_template_kwargs: TemplateOptions | None = None
+    tools: Annotated[list, Field(max_length=0)] | None = None
+    store: Literal[False] | None = None
+
+
+class Embeddings(Body):
+    """Texts whose vectors are wanted."""
+
+    model: str
+    input: Texts
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    prompt_name: str | None = None
+    truncate: bool = False
+    user: str | None = None
+
+
+class Embed(Body):
+    """TEI: texts whose vectors are wanted."""
+
+    inputs: Texts
+    normalize: bool = True
+    truncate: bool = False
+    prompt_name: str | None = None
+    dimensions: int | None = None
+    model: str | None = None
+
+
+class Rerank(Body):
+    """TEI: texts to be put in order by how well they answer a query."""
+
+    query: Text
+    texts: list[Text]
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool = False
+    model: str | None = None
+
+
+class Predict(Body):
+    """TEI: a text, a pair [text, text], or a list of lists of one or two texts, to be classified."""
+
+    inputs: Text | Annotated[list[Text], Field(min_length=1, max_length=2)] | list[list[Text]]
+    raw_scores: bool = False
+    truncate: bool = False
+    model: str | None = None
+
+
+class Compared(Body):
+    """A sentence and those that it is compared with."""
+
+    source_sentence: Text
+    sentences: list[Text]
+
+
+class SimilarityOptions(Body):
+    """Of a comparison."""
+
+    truncate: bool = False
+    prompt_name: str | None = None
+
+
+class Similarity(Body):
+    """TEI: how similar sentences are to one."""
+
+    inputs: Compared
+    parameters: SimilarityOptions = SimilarityOptions()
+    model: str | None = None
+
+
+class Tokenize(Body):
+    """TEI: texts to be divided in tokens."""
+
+    inputs: Texts
+    add_special_tokens: bool = True
+    model: str | None = None
+
+
+class Pair(Body):
+    """A question and where its answer is sought; or two texts that are classified together."""
+
+    question: Text
+    passage: Text
+
+
+class TaskInputs(Body):
+    """Inputs of a task: texts, pairs of texts, or for reading a question with its passage, one or a list of them."""
+
+    inputs: Text | Pair | list[Text | Pair | Annotated[list[Text], Field(min_length=2, max_length=2)]]
+    parameters: dict[str, Any] = {}
+    truncate: bool = False
+    model: str | None = None
+
+
+class Tensor(Body):
+    """An input of the Open Inference Protocol."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Text]
+    parameters: dict[str, Any] = {}
+
+
+class Output(Body):
+    """An output that is wanted."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class Infer(Body):
+    """A request of the Open Inference Protocol, version 2."""
+
+    inputs: list[Tensor]
+    outputs: list[Output] | None = None
+    id: str | None = None
+    parameters: dict[str, Any] = {}

@@ -1,0 +1,135 @@
+"""The endpoints of Text Embeddings Inference."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from bert4x.serving.abilities import SCORES, VECTORS
+from bert4x.serving.answering import Context, as_response
+from bert4x.serving.problems import Problem
+from bert4x.serving.schemas import Embed, Predict, Rerank, Similarity, Tokenize
+
+
+def routes(context: Context) -> APIRouter:
+    """The router of these endpoints."""
+    router = APIRouter(tags=["Text Embeddings Inference"])
+
+    async def vectors(request, model, texts, truncate, prompt, dimensions=None, normalize=False):
+        served, ability = context.models.find(model, VECTORS)
+        size, group = ability.task.beginning(dimensions), ability.group_of(prompt, context.limits)
+        rows, lengths = await context.read(ability.read, texts, context.limits, truncate, prompt)
+        found = await context.answers(request, served.worker.submit(group, rows, lengths))
+        return ability, ability.finish(found, size, normalize)
+
+    @router.post("/embed", summary="Vectors of texts")
+    async def embed(body: Embed, request: Request):
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        given = request, body.model, texts, body.truncate, body.prompt_name, body.dimensions, body.normalize
+        return as_response((await vectors(*given))[1].tolist())
+
+    @router.post("/similarity", summary="How similar sentences are to one")
+    async def similarity(body: Similarity, request: Request):
+        from bert4x.tasks.vectors import similarity
+
+        if not body.inputs.sentences:
+            raise Problem(422, "there are no sentences to compare", param="sentences")
+        texts = [body.inputs.source_sentence, *body.inputs.sentences]
+        options = body.parameters
+        ability, found = await vectors(request, body.model, texts, options.truncate, options.prompt_name)
+        return as_response(similarity(found[:1], found[1:], ability.task.similarity_name)[0].tolist())
+
+    @router.post("/rerank", summary="Texts by how well they answer a query, the best first")
+    async def rerank(body: Rerank, request: Request):
+        served, ability = context.models.find(body.model, SCORES)
+        if body.raw_scores:
+            raise Problem(422, "raw_scores are not served: scores are from 0 to 1", param="raw_scores")
+        if not body.query.strip():
+            raise Problem(422, "the query is empty", param="query")
+        pairs = [(body.query, text) for text in body.texts]
+        scores = await context.compute(request, served, ability, pairs, body.truncate)
+        found = []
+        for index in sorted(range(len(scores)), key=lambda i: -scores[i]):
+            text = {"text": body.texts[index]} if body.return_text else {}
+            found.append({"index": index, "score": scores[index]} | text)
+        return as_response(found)
+
+    @router.post("/predict", summary="Classes of texts")
+    async def predict(body: Predict, request: Request):
+        served, ability = context.models.find(body.model, "classes")
+        if body.raw_scores:
+            raise Problem(422, "raw_scores are not served: scores are probabilities", param="raw_scores")
+        given = body.inputs
+        several = isinstance(given, list) and isinstance(given[0], list)
+        inputs = [as_input(one) for one in (given if several else [given])]
+        found = await context.compute(request, served, ability, inputs, body.truncate)
+        answers = [by_score(answer) for answer in found]
+        return as_response(answers if several else answers[0])
+
+    @router.post("/tokenize", summary="Tokens of texts, and where they stand")
+    async def tokenize(body: Tokenize):
+        served = context.models.find(body.model, [a for one in context.models.served.values() for a in one.abilities])[
+            0
+        ]
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        if len(texts) > context.limits.texts:
+            raise Problem(413, f"{len(texts)} texts in one request; at most {context.limits.texts} are taken")
+
+        def tokens():
+            return [tokens_of(served.tokenizer, text, body.add_special_tokens) for text in texts]
+
+        return as_response(await context.read(tokens))
+
+    @router.get("/info", summary="What is served: models, abilities, limits")
+    async def info():
+        return as_response(
+            {
+                "models": [one.describe() for one in context.models.served.values()],
+                "limits": vars(context.limits),
+                "version": context.pages["version"],
+            }
+        )
+
+    @router.get("/health", summary="200 while the server runs")
+    async def health():
+        alive = all(one.worker.is_alive() for one in context.models.served.values())
+        return Response(status_code=200 if alive else 503)
+
+    @router.get("/metrics", summary="Counters, for Prometheus")
+    async def metrics():
+        return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+def as_input(one) -> str | tuple[str, str]:
+    """A text, or a pair of texts. Raises: Problem"""
+    if isinstance(one, str):
+        return one
+    if not 1 <= len(one) <= 2:
+        raise Problem(422, f"an input has {len(one)} texts; expected one, or two", param="inputs")
+    return one[0] if len(one) == 1 else tuple(one)
+
+
+def by_score(answer) -> list[dict[str, Any]]:
+    """All labels of an answer, the likeliest first; of several labels, those that are given."""
+    if isinstance(answer, list):
+        return [{"label": one.label, "score": one.probability} for one in answer]
+    named = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
+    return [{"label": label, "score": score} for label, score in named]
+
+
+def tokens_of(tokenizer, text: str, specials: bool) -> list[dict[str, Any]]:
+    """The tokens of a text; where they stand, if the tokenizer tells."""
+    if hasattr(tokenizer, "encode_with_offsets"):
+        ids, offsets = tokenizer.encode_with_offsets(text)
+    else:
+        ids, offsets = tokenizer.encode(text)[0], None
+    first, last = int(tokenizer.start_id is not None), len(ids) - int(tokenizer.end_id is not None)
+    found = []
+    for number, token_id in enumerate(ids):
+        special = not first <= number < last
+        start, stop = (None, None) if offsets is None or special else offsets[number]
+        said = {"id": token_id, "text": tokenizer.id_to_token(token_id), "special": special}
+        if specials or not special:
+            found.append(said | {"start": start, "stop": stop})
+    return found
