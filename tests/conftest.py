@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from exhaustive import IN_TURN, in_turn, stays
+from exhaustive import IN_TURN, in_turn
 from random_models import random_weights, tiny_config
 
 from bert4x.checkpoints.tensors import from_array
@@ -67,22 +67,29 @@ def pytest_runtest_setup(item):
         uncompiled.active = not (item.config.getoption("--compiled", False) or item.get_closest_marker("compiled"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not ask for
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
-    """Marks the cases of long sweeps that only `-m exhaustive` tries; runs on other backends come first."""
+    """Leaves only some cases of long sweeps (tests/exhaustive.py); runs on other backends come first."""
     items.sort(key=lambda item: item.path.name not in OTHER_BACKENDS)
-    sweeps = defaultdict(list)
+    asked = config.option.markexpr
     for item in items:
-        function = getattr(item, "originalname", "")
-        sweeps[f"{item.path.name}::{function}"].append(item)
-        if not stays(item.path.name, function, item.name):
+        if asked == "exhaustive" and sweep(item) in IN_TURN:
             item.add_marker(pytest.mark.exhaustive)
-    for name in IN_TURN.keys() & sweeps.keys():
-        whole = config.option.markexpr == "exhaustive"
-        stay = [] if whole else in_turn(sweeps[name], int(os.environ[TURN]), IN_TURN[name])
-        for item in sweeps[name]:
-            if item not in stay:
-                item.add_marker(pytest.mark.exhaustive)
+    result = yield  # pytest leaves out what `-k` and `-m` do not ask for
+    if asked == "not exhaustive":
+        cases = defaultdict(list)
+        for item in items:
+            cases[sweep(item)].append(item)
+        turn = int(os.environ[TURN])
+        stay = {item for name, of in cases.items() for item in in_turn(of, turn, IN_TURN.get(name, len(of)))}
+        config.hook.pytest_deselected(items=[item for item in items if item not in stay])
+        items[:] = [item for item in items if item in stay]
+    return result
+
+
+def sweep(item) -> str:
+    """The test whose case it is, as tests/exhaustive.py names it."""
+    return f"{item.path.name}::{getattr(item, 'originalname', '')}"
 
 
 def write_tiny(folder, model="bert", format="hf", *, seed=0, heads=True, shards=None, **sizes) -> Path:
