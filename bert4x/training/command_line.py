@@ -40,7 +40,7 @@ def parse(cls: type, description: str | None = None, argv: Sequence[str] | None 
         check(args)
     except RunError as error:
         parser.error(str(error))
-    if argv is None and args.backend:
+    if argv is None and getattr(args, "backend", None):
         restart_with(args.backend)
     return args
 
