@@ -105,6 +105,7 @@ class FamilyBattery:
         model, weights = self.encode(config, {"with_mlm": "linear"}, self.applications[-1])
         logits = array(model(inputs)).astype("float64")
         sizes = {name: value for name, value in config.items() if name != "model"}
+        sizes |= {"with_mlm": True} if self.applications[-1] == "encoder" else {}
         built = bert4x.build_transformer_model(model=self.model, application=self.applications[-1], **sizes)
         assert built.config == model.config.replace(extra=built.config.extra)
         for path, variable in variables_of(built).items():

@@ -9,6 +9,8 @@ DEFAULTS = {
     "gpt2_ml": DECODER | {"hidden_act": "gelu_erf"},
     "ernie": {"use_task_id": True, "task_vocab_size": 5, "segment_vocab_size": 4},
     "xlm_roberta": {"segment_vocab_size": 1, "pad_token_id": 1},
+    "deberta_v2": {"position_buckets": 8, "max_relative_positions": 11, "conv_kernel_size": 3, "conv_act": "tanh"}
+    | {"position_biased_input": False, "pooler_hidden_act": "gelu_erf", "segment_vocab_size": 0},
     "roformer": {"attention_head_size": 6},
     "roformer_v2": {"attention_head_size": 6, "hidden_act": "relu"},
     "gau": {"num_attention_heads": 1, "hidden_size": 14, "attention_key_size": 6, "hidden_act": "silu"},
@@ -97,7 +99,15 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         for i in range(c["num_decoder_layers"] or c["num_hidden_layers"]):
             block(f"Decoder-Transformer-{i}", ("Self", "Cross"))
         return shapes
-    if c["model"] not in ("roformer", "roformer_v2", "gau", "nezha"):
+    if c["model"] == "deberta_v2":
+        span = c["position_buckets"] if c["position_buckets"] > 0 else c["max_relative_positions"]
+        shapes["Embedding-Relative/embeddings"] = (2 * span, hidden)
+        norm("Embedding-Relative/row_norm", hidden)
+        if c["conv_kernel_size"] > 0:
+            shapes["Embedding-Convolution/kernel"] = (c["conv_kernel_size"], hidden, hidden)
+            shapes["Embedding-Convolution/bias"] = (hidden,)
+            norm("Embedding-Convolution/output_norm", hidden)
+    if c["model"] not in ("roformer", "roformer_v2", "gau", "nezha") and c.get("position_biased_input", True):
         unused = 2 if c["model"] == "xlm_roberta" else 0
         shapes["Embedding-Position/embeddings"] = (c["max_position"] + unused, embedding)
     if c["segment_vocab_size"] and not c.get("shared_segment_embeddings"):
@@ -128,7 +138,7 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         dense("Discriminator-Prediction", hidden, 1)
     elif heads and not c["model"].startswith("gpt"):
         dense("Pooler-Dense", hidden, hidden)
-        if c["model"] != "xlm_roberta":
+        if c["model"] not in ("xlm_roberta", "deberta_v2"):
             dense("NSP-Proba", hidden, 2)
         dense("MLM-Dense", hidden, embedding)
         norm("MLM-Norm", embedding)

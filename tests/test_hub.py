@@ -40,7 +40,7 @@ from bert4x.errors import (
 )
 from bert4x.hub import store, transfer, web
 from bert4x.hub.archives import extract
-from bert4x.hub.catalogue import catalogue, find, wanted
+from bert4x.hub.catalogue import Entry, by_any_name, catalogue, find, wanted
 from bert4x.hub.names import family_by_name, local
 from bert4x.hub.selection import choose
 from bert4x.hub.transfer import Remote, fetch
@@ -616,8 +616,6 @@ def test_names_that_mean_nothing(server):
         bert4x.load("chinese_L-12_H-768")
     with pytest.raises(CheckpointNotFoundError, match=r"hfl/chinese-macbert-base"):
         bert4x.load("hfl/chinese-macbert-bas")
-    with pytest.raises(UnknownArchitectureError, match=r"Planned: .*deberta_v2"):
-        bert4x.load("IDEA-CCNL/Erlangshen-DeBERTa-v2-97M-Chinese")
     with pytest.raises(CheckpointNotFoundError, match="does not exist"):
         bert4x.load("./models/bert")
     with pytest.raises(HubError, match="modelscope"):
@@ -665,7 +663,7 @@ def test_the_catalogue():
 
 def test_the_catalogue_says_which_family_has_names_that_two_have():
     assert family_by_name("chinese_roformer_L-12_H-768_A-12") == "roformer"
-    assert [family_by_name(name) for name in ("./roformer", "IDEA-CCNL/Erlangshen-DeBERTa-v2-97M-Chinese")] == [
+    assert [family_by_name(name) for name in ("./roformer", "nobody/nothing")] == [
         None,
         None,
     ]
@@ -719,8 +717,16 @@ def test_a_search_word_shows_all_that_is_known(command):
     assert entry.name in out.splitlines()
     assert all(f"    {line}" in out.splitlines() for line in (f"hf: {entry.hf}", f"modelscope: {entry.modelscope}"))
     assert f"    {entry.notes}" in out.splitlines()
-    planned = next(entry for entry in hub.search() if not entry.built)
-    assert f"{planned.family} (planned)" in command("models", planned.name)[1]
+
+
+def test_a_family_that_is_only_planned(server, command, monkeypatch):
+    entry = Entry("someone/model", "future", "hf", hf="someone/model")
+    for known in (catalogue(), by_any_name()):
+        monkeypatch.setitem(known, entry.name, entry)
+    with pytest.raises(UnknownArchitectureError, match=r"'future'.*does not load.*Planned: .*future"):
+        bert4x.load(entry.name)
+    assert family_by_name(entry.name) is None
+    assert "future (planned)" in command("models", entry.name)[1]
 
 
 def test_the_environment_is_not_touched(server):

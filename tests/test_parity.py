@@ -99,6 +99,27 @@ class TestXlmRoberta(TestRoformer):
         return inputs | {"segment_ids": np.zeros_like(inputs["segment_ids"])}
 
 
+class TestDebertaV2(TestRoformer):
+    model = "deberta_v2"
+    outputs = (({}, ("hidden",)), ({"with_pool": True}, ("pooled",)), ({"with_mlm": "linear"}, ("mlm_logits",)))
+    applications = ("encoder",)
+    names = ("token_ids",)
+    variants = {  # noqa: RUF012
+        "positions and segments": {"position_biased_input": True, "segment_vocab_size": 2},
+        "no buckets": {"position_buckets": -1, "conv_kernel_size": 0, "attention_key_size": 4},
+    }
+    layer_names = ("Embedding-Relative", "Embedding-Convolution", "Transformer-1-MultiHeadSelfAttention", "MLM-Norm")
+    test_precision_policy = None
+
+    def inputs(self, config, **sizes):
+        inputs = random_inputs(config, **sizes)
+        return inputs if config["segment_vocab_size"] else {k: v for k, v in inputs.items() if k != "segment_ids"}
+
+    def test_variant(self, variant):
+        self.names = ("token_ids", "segment_ids")
+        self.check(self.config(**self.variants[variant]))
+
+
 class TestElectra(TestRoformer):
     model = "electra"
     outputs = (({"with_discriminator": "linear", "with_mlm": "linear"}, ("discriminator_logits", "mlm_logits")),)

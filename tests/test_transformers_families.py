@@ -18,6 +18,11 @@ SIZES = {
 XLM_R = {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
 MODERN = {"pad_token_id": 0, "local_attention": 8, "type_vocab_size": 1, "classifier_pooling": "mean"}
 TASKS = {"use_task_id": True, "task_type_vocab_size": 5, "hidden_act": "relu"}
+DEBERTA = {
+    "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "pos_att_type": ["c2p", "p2c"], "position_biased_input": False, "conv_kernel_size": 3, "conv_act": "gelu",
+    "layer_norm_eps": 1e-7, "type_vocab_size": 0,
+}  # fmt: skip
 # our family, the class in transformers, fields of its config
 CASES = [
     ("xlm_roberta", "XLMRobertaForMaskedLM", XLM_R),
@@ -29,6 +34,9 @@ CASES = [
     ("megatron_bert", "MegatronBertForSequenceClassification", {"num_labels": 3}),
     ("modernbert", "ModernBertForMaskedLM", MODERN | {"global_attn_every_n_layers": 2}),
     ("modernbert", "ModernBertForSequenceClassification", MODERN | {"num_labels": 3, "problem_type": "regression"}),
+    ("deberta_v2", "DebertaV2ForMaskedLM", DEBERTA),
+    ("deberta_v2", "DebertaV2ForMaskedLM", DEBERTA | {"legacy": False, "conv_kernel_size": 0, "position_buckets": -1}),
+    ("deberta_v2", "DebertaV2ForSequenceClassification", DEBERTA | {"num_labels": 3, "position_biased_input": True}),
 ]
 
 

@@ -192,8 +192,7 @@ class Bert(Backbone):
         outputs = []
         if self.with_pool or self.with_nsp:
             pooled = self.layer(L.FirstToken, "Pooler")(h)
-            usual = self.config.extra.get("pooler_activation", "tanh")  # "linear" in configs of RoFormer-Sim
-            activation = usual if self.with_pool in (True, False) else self.with_pool
+            activation = self.pooler_activation() if self.with_pool in (True, False) else self.with_pool
             pooled = self.dense("Pooler-Dense", self.config.hidden_size, activation)(pooled)
             if self.with_nsp:
                 activation = "softmax" if self.with_nsp is True else self.with_nsp
@@ -204,6 +203,10 @@ class Bert(Backbone):
         if not outputs:
             return h
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def pooler_activation(self) -> str:
+        """That of the pooler: "linear" in configs of RoFormer-Sim."""
+        return self.config.extra.get("pooler_activation", "tanh")
 
     def masked_language_model(self, h, last=False):
         """Shape: (B, T, D) -> (B, T or 1, V)"""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
     from bert4x.layers.cross_attention import CrossAttention
+    from bert4x.layers.disentangled import DisentangledAttention, DistanceTable, LocalConvolution
     from bert4x.layers.embeddings import (
         Bias,
         Embedding,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
     from bert4x.layers.pooling import FirstToken, LastToken, MeanOfTokens, Pooling
     from bert4x.layers.positions import (
+        Disentangled,
         DynamicRotary,
         LinearRotary,
         Llama3Rotary,
@@ -61,6 +63,7 @@ _HOME = {
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights Scale activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
+    "bert4x.layers.disentangled": "DisentangledAttention DistanceTable LocalConvolution",
     "bert4x.layers.embeddings": "Bias Embedding PositionEmbedding RealPositions RowEmbedding SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.joining": "BatchConcat BatchSplit Concatenate1D GlobalMaxPooling1D",
@@ -70,7 +73,7 @@ _HOME = {
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
     "bert4x.layers.pooling": "FirstToken LastToken MeanOfTokens Pooling",
     "bert4x.layers.positions": (
-        "DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
+        "Disentangled DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
     ),
     "bert4x.layers.theseus": "BinaryRandomChoice",
     "bert4x.layers.scale_offset": "LayerNormalization ScaleOffset",
@@ -88,6 +91,9 @@ __all__ = [
     "ConditionalRandomField",
     "CrossAttention",
     "Dense",
+    "Disentangled",
+    "DisentangledAttention",
+    "DistanceTable",
     "Dropout",
     "DynamicRotary",
     "EfficientGlobalPointer",
@@ -106,6 +112,7 @@ __all__ = [
     "LinearRotary",
     "Llama3Rotary",
     "LoadsWeights",
+    "LocalConvolution",
     "Loss",
     "MaximumEntropyMarkovModel",
     "MeanOfTokens",

@@ -1,10 +1,9 @@
 """How attention knows the positions of tokens. A scheme is one class here; an attention layer holds at most one.
 
-`Rotary` turns queries and keys, `RelativeVectors` add to scores and to values. `RelativeBias` adds to scores alone: it
-is a layer with a table, called once for all attention layers of a stack, which take what it gives as their `bias`.
+`Rotary` turns queries and keys, `RelativeVectors` add to scores and to values, `Disentangled` to scores. `RelativeBias`
+does so as a layer with a table, called once for all attention layers of a stack: what it gives is their `bias`.
 
-Positions are (T,), the same in all rows, or (B, T), as they are where prompts of different lengths are padded on the
-left.
+Positions are (T,), the same in all rows, or (B, T), as where prompts of different lengths are padded on the left.
 """
 
 import dataclasses
@@ -49,7 +48,6 @@ class Rotary(Positions):
     position p is turned by the angle p / theta^(2 i / d), so that products depend on differences of positions.
 
     Pairs are features 2 i and 2 i + 1 with `interleaved=True`, as published; otherwise i and i + d / 2, as in LLaMA.
-
     With `log_n`, the length in training, queries at later positions p are multiplied by log(p + 1) / log(log_n), which
     keeps the entropy of attention (Su, kexue.fm/archives/8823; Qwen, arXiv 2309.16609).
     """
@@ -209,6 +207,28 @@ class RelativeVectors(Positions):
 
 
 @keras.saving.register_keras_serializable("bert4x")
+@dataclass(frozen=True)
+class Disentangled(Positions):
+    """DeBERTa's learned vectors of distances (He et al. 2020, arXiv 2006.03654), of `DisentangledAttention`. Distances
+    up to half of `buckets` have their own, longer ones share them up to `max_distance`; -1: none share.
+    """
+
+    buckets: int = -1
+    max_distance: int = 512
+
+    def rows(self, query_positions, key_positions):
+        """The number of the vector of each distance. Shape: (T,) or (B, T), (S,) or (B, S) -> (1 or B, T, S) int32"""
+        distance = -distances(query_positions, key_positions)
+        distance = distance if len(distance.shape) == 3 else distance[None]
+        span, near, table = self.max_distance, self.buckets // 2, np.arange(self.max_distance + 1)
+        if self.buckets > 0:
+            growth = np.log(np.maximum(table, near) / near) / np.log((span - 1) / near)
+            span, table = self.buckets, np.where(table <= near, table, near + np.ceil(growth * (near - 1) - 1e-9))
+        bucket = ops.take(ops.convert_to_tensor(table.astype("int32")), ops.minimum(ops.abs(distance), len(table) - 1))
+        return ops.clip(span + ops.sign(distance) * bucket, 0, 2 * span - 1)
+
+
+@keras.saving.register_keras_serializable("bert4x")
 class RelativeBias(Layer):
     """T5's learned numbers for buckets of distances, added to scores (Raffel et al. 2019, arXiv 1910.10683).
 
@@ -270,4 +290,4 @@ def distances(query_positions, key_positions):
     Shape: (T,) or (B, T), (S,) or (B, S) -> (T, S) or (B, T, S) int32
     """
     query, key = (ops.cast(x, "int32") for x in (query_positions, key_positions))
-    return key[..., None, :] - query[..., :, None]
+    return ops.expand_dims(key, -2) - ops.expand_dims(query, -1)  # ONNX has no slices by `...` of one axis

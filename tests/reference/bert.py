@@ -1,11 +1,12 @@
 """BERT (Devlin et al. 2018, arXiv 1810.04805) and ALBERT (Lan et al. 2019, arXiv 1909.11942); RoFormer and NEZHA, where
 there is no position table (see `parts.attend`); XLM-R (Conneau et al. 2019, arXiv 1911.02116; see `parts.positions`);
-ERNIE (Sun et al. 2021, arXiv 2107.02137) and Megatron-LM's BERT (Shoeybi et al. 2019, arXiv 1909.08053).
+ERNIE (Sun et al. 2021, arXiv 2107.02137), Megatron-LM's BERT (Shoeybi et al. 2019, arXiv 1909.08053) and DeBERTa (He et
+al. 2020, arXiv 2006.03654; see `parts.attend`).
 """
 
 import numpy as np
 
-from .parts import ACTIVATIONS, Weights, attention, feed_forward, padding, positions
+from .parts import ACTIVATIONS, Weights, attention, convolution, feed_forward, padding, positions
 
 
 def forward(
@@ -57,7 +58,7 @@ def forward(
     if "Embedding-Mapping/kernel" in w:
         x = w.dense("Embedding-Mapping", x)
 
-    scores = None
+    embedded, scores = x * valid[..., None], None
     for i in range(config["num_hidden_layers"]):
         numbered = f"Transformer-{i}-FeedForward/output/kernel" in w
         layer = f"Transformer-{i}" if numbered else "Transformer"
@@ -68,13 +69,17 @@ def forward(
         x = x + y if first else norm(f"{mha}-Norm", x + y)
         y = feed_forward(w, ffn, norm(f"{ffn}-Norm", x) if first else x, config["hidden_act"])
         x = x + y if first else norm(f"{ffn}-Norm", x + y)
+        if i == 0 and "Embedding-Convolution/kernel" in w:
+            y = ACTIVATIONS[config["conv_act"]](convolution(w, "Embedding-Convolution", embedded))
+            x = norm("Embedding-Convolution/output_norm", x + y)
     x = norm("Output-Norm", x) if first else x
 
     outputs = {"hidden": x}
     if config.get("model") == "roformer_v2":
         outputs["mlm_logits"] = x @ w["Embedding-Token/embeddings"].T
     if "Pooler-Dense/kernel" in w:
-        outputs["pooled"] = np.tanh(w.dense("Pooler-Dense", x[:, 0]))
+        activation = ACTIVATIONS[config.get("pooler_hidden_act", "tanh")]
+        outputs["pooled"] = activation(w.dense("Pooler-Dense", x[:, 0]))
     if "NSP-Proba/kernel" in w:
         outputs["nsp_logits"] = w.dense("NSP-Proba", outputs["pooled"])
     if "Discriminator-Dense/kernel" in w:  # ELECTRA's (Clark et al. 2020, arXiv 2003.10555)

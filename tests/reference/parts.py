@@ -120,6 +120,9 @@ def attention(w, path, x, config, application, segments, valid, previous, lookah
     query, key, value = (w.dense(f"{path}/{name}", x) for name in ("query", "key", "value"))
     batch, length, _ = x.shape
     places = np.tile(np.arange(length), (batch, 1)) if position_ids is None else np.asarray(position_ids)
+    if "Embedding-Relative/embeddings" in w:
+        vectors = w.norm("Embedding-Relative/row_norm", w["Embedding-Relative/embeddings"], config["layer_norm_eps"])
+        config = config | {"distances": [w.dense(f"{path}/{name}", vectors) for name in ("query", "key")]}
     scores, mixed = [], []
     for b in range(batch):
         seen = [
@@ -156,7 +159,8 @@ def attend(query, key, value, heads, seen, previous=None, config=None, places=No
 
     `places` (T,) are positions. RoFormer (Su et al. 2021, arXiv 2104.09864, equation 34) turns queries and keys by
     them; NEZHA (Wei et al. 2019, arXiv 1909.00204, equations 3 to 5) adds a fixed vector of the distance between query
-    and key to the key, and to its value.
+    and key to the key, and to its value; DeBERTa (He et al. 2020, arXiv 2006.03654, equation 4) adds the products of
+    the query with the vector of the distance as a key, and of that vector as a query with the key.
 
     Returns the mixed values (T, A * d_v) and the scores (A, T, S).
     """
@@ -172,6 +176,10 @@ def attend(query, key, value, heads, seen, previous=None, config=None, places=No
         if kind == "nezha":
             vectors = distance_vectors(places, key_size, config)
             scores[a] += np.einsum("td,tsd->ts", q_head, vectors) / math.sqrt(key_size)
+        if kind == "deberta_v2":
+            of_query, of_key = (each[distance_rows(places, config), ks] for each in config["distances"])
+            added = np.einsum("td,tsd->ts", q_head, of_key) + np.einsum("tsd,sd->ts", of_query, k_head)
+            scores[a] = (q_head @ k_head.T + added) / math.sqrt(3 * key_size)
         if previous is not None:
             scores[a] += previous[a]
         for q, keys in enumerate(seen):
@@ -198,6 +206,28 @@ def distance_vectors(places, size, config):
     for i in range(0, size, 2):
         vectors[..., i], vectors[..., i + 1] = (f(rows / 10000 ** (i / size)) for f in (np.sin, np.cos))
     return vectors
+
+
+def distance_rows(places, config):
+    """The rows (T, T) of DeBERTa's table: of how far each query is after each key, in buckets (appendix A.5)."""
+    buckets, most = config["position_buckets"], config["max_relative_positions"]
+    span, middle = (most, most) if buckets < 0 else (buckets, buckets // 2)
+
+    def bucket(distance):
+        if buckets < 0 or abs(distance) <= middle:
+            return distance
+        far = math.log(abs(distance) / middle) / math.log((most - 1) / middle)
+        return math.copysign(middle + math.ceil(far * (middle - 1) - 1e-9), distance)
+
+    return np.array([[min(max(int(bucket(q - k)) + span, 0), 2 * span - 1) for k in places] for q in places])
+
+
+def convolution(w, path, x):
+    """Neighbours of x (B, T, D), half of the kernel's width on both sides, zeros beyond the text."""
+    kernel = w[f"{path}/kernel"]
+    around = len(kernel) // 2
+    padded = np.pad(x, ((0, 0), (around, around), (0, 0)))
+    return sum(padded[:, j : j + x.shape[1]] @ kernel[j] for j in range(len(kernel))) + w[f"{path}/bias"]
 
 
 def feed_forward(w, path, x, activation):
