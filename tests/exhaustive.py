@@ -21,6 +21,7 @@ IN_TURN = {
     "test_conversion.py::test_config_survives": 20,
     "test_conversion.py::test_outputs_are_equal_after_conversion": 1,
     "test_conversion.py::test_there_and_back": 20,
+    "test_default_model.py::test_the_figures_of_the_card": 1,
     "test_docs.py::test_commands": 3,
     "test_docs.py::test_python": 6,
     "test_family_options.py::test_heads_that_do_not_divide_the_hidden_size": 2,

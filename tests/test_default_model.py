@@ -113,15 +113,15 @@ def figures() -> dict[str, tuple[float, float]]:
     return table
 
 
-def test_the_figures_of_the_card(mlm, lm):
+@pytest.mark.parametrize("genre", ["dialogue", "tang"])
+def test_the_figures_of_the_card(mlm, lm, genre):
     if not DATA.exists():
         pytest.skip("needs the corpora in ../shared/data, which are no part of the project")
-    for genre in ("dialogue", "tang"):
-        folder, ending = ("poems", "tsv") if genre == "tang" else ("corpus_clean", "txt")
-        rows = held_out_rows(CorpusFile(DATA / folder / f"{genre}.{ending}.xz"), mlm.tokenizer)
-        accuracy, confusion = figures()[genre]
-        assert masked_accuracy(mlm, mlm.tokenizer, rows) == pytest.approx(accuracy, abs=0.01)
-        assert perplexity(lm, mlm.tokenizer, rows) == pytest.approx(confusion, rel=0.03)
+    folder, ending = ("poems", "tsv") if genre == "tang" else ("corpus_clean", "txt")
+    rows = held_out_rows(CorpusFile(DATA / folder / f"{genre}.{ending}.xz"), mlm.tokenizer)
+    accuracy, confusion = figures()[genre]
+    assert masked_accuracy(mlm, mlm.tokenizer, rows) == pytest.approx(accuracy, abs=0.01)
+    assert perplexity(lm, mlm.tokenizer, rows) == pytest.approx(confusion, rel=0.03)
 
 
 def test_its_tokenizer_without_a_folder():
