@@ -180,10 +180,13 @@ def test_tasks(client, folders):
     asked = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": TEXTS[1:2]}]}
     (output,) = client.post("/v2/models/finder/infer", json=asked).json()["outputs"]
     assert json.loads(output["data"][0]) == found
-    (mask,) = client.post("/tasks/fill-mask", json={"inputs": "天[MASK]很好", "parameters": {"top_k": 2}}).json()[
-        "answers"
-    ]
-    assert (mask["start"], mask["end"], len(mask["fillings"])) == (1, 7, 2)
+    masked = ["天[MASK]很好，我们去公[MASK]", "床前[MASK]月光"]  # computed together as alone
+    found = client.post("/tasks/fill-mask", json={"inputs": masked, "parameters": {"top_k": 2}}).json()["answers"]
+    assert [[(one["start"], one["end"]) for one in masks] for masks in found] == [[(1, 7), (14, 20)], [(2, 8)]]
+    for text, masks in zip(masked, found, strict=True):
+        for mask, alone in zip(masks, bert4x.fill_mask(text, folders / "small", top_k=2), strict=True):
+            assert [one["token"] for one in mask["fillings"]] == [one.token for one in alone]
+            assert mask["fillings"][0]["probability"] == pytest.approx(alone[0].probability, abs=2e-5)
     tokens = client.post("/tokenize", json={"inputs": "天气"}).json()[0]
     assert [(t["id"], t["start"]) for t in tokens] == [
         (2, None),

@@ -1,6 +1,7 @@
 """What loaded models can do, each in the same form: texts are read, computed in batches, and answered as JSON."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,12 +83,11 @@ class Fillings(Ability):
     """Each [MASK] of a text: where it stands, and what may be there."""
 
     def record(self, given, answer):
-        found, end = [], 0
-        for fillings in answer:
-            start = given.index("[MASK]", end)
-            end = start + len("[MASK]")
-            found.append({"start": start, "end": end, "fillings": as_json(fillings)})
-        return found
+        places = re.finditer(rf"\[MASK\]|{re.escape(self.task.mask)}", given)  # it may have another name
+        return [
+            {"start": place.start(), "end": place.end(), "fillings": as_json(fillings)}
+            for place, fillings in zip(places, answer, strict=True)
+        ]
 
 
 class Embedding(Ability):

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bert4x.errors import ConfigError, InputError, TokenizerError
-from bert4x.tasks.text import as_texts
+from bert4x.tasks.text import as_texts, batches_by_length
+
+AT_ONCE = 1 << 26  # logits that are computed at a time
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,45 @@ class FillMask:
         if isinstance(top_k, bool) or not isinstance(top_k, numbers.Integral) or top_k < 1:
             raise InputError(f"top_k is {top_k}; expected an integer, at least 1")
         one, texts = as_texts(text)
-        found = [self.fill(text, top_k) for text in texts]
+        texts = [text.replace("[MASK]", self.mask) for text in texts]  # it may have another name in this vocabulary
+        encoded = [self.encode(text) for text in texts]
+        longest = max((len(ids) for ids, _ in encoded), default=1)
+        together = 1 if self.pad_id is None else max(1, AT_ONCE // (longest * self.model.config.vocab_size))
+        found: list = [None] * len(texts)
+        for chosen in batches_by_length([len(ids) for ids, _ in encoded], together):
+            for i, logits in zip(chosen, self.logits([encoded[i] for i in chosen]), strict=True):
+                found[i] = [self.best(texts[i], n, row, top_k) for n, row in enumerate(logits)]
         return found[0] if one else found
 
-    def fill(self, text: str, top_k: int) -> list[list[Filling]]:
-        """The fillings of each [MASK] in one text."""
-        tokenizer = self.tokenizer
-        text = text.replace("[MASK]", self.mask)  # it may have another name in this vocabulary
-        ids, segments = tokenizer.encode(text, maxlen=self.model.config.max_position)
-        places = [i for i, token_id in enumerate(ids) if token_id == tokenizer.mask_id]
-        if text.count(self.mask) > len(places):
+    @property
+    def pad_id(self) -> int | None:
+        """The id that the model takes for padding."""
+        return self.model.config.pad_token_id
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids and segments of a text. Raises: TokenizerError where no [MASK] is among them, or one lies beyond."""
+        ids, segments = self.tokenizer.encode(text, maxlen=self.model.config.max_position)
+        masks = ids.count(self.tokenizer.mask_id)
+        if text.count(self.mask) > masks:
             raise TokenizerError(
                 f"a {self.mask} lies beyond the {self.model.config.max_position} positions of the model"
             )
-        if not places:
+        if not masks:
             raise TokenizerError(f"no {self.mask} in {text!r}; write one where a token is to be guessed")
-        logits = np.asarray(self.model.predict_on_batch([np.array([ids]), np.array([segments])]), "float64")[0]
-        return [self.best(text, n, logits[place], top_k) for n, place in enumerate(places)]
+        return ids, segments
+
+    def logits(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[np.ndarray]:
+        """The logits at each [MASK] of some encoded texts. Shape: N x (masks, V) float64"""
+        length = max(len(ids) for ids, _ in rows)
+        token_ids = np.full((len(rows), length), self.pad_id or 0, "int32")
+        segment_ids = np.zeros_like(token_ids)
+        for row, (ids, segments) in enumerate(rows):
+            token_ids[row, : len(ids)], segment_ids[row, : len(ids)] = ids, segments
+        logits = self.model.predict_on_batch([token_ids, segment_ids])
+        return [
+            np.asarray(values[ids == self.tokenizer.mask_id], "float64")
+            for values, ids in zip(np.asarray(logits), token_ids, strict=True)
+        ]
 
     def best(self, text: str, n: int, logits: np.ndarray, top_k: int) -> list[Filling]:
         """The likeliest tokens for the n-th [MASK]; rows of the model without a token are none."""

@@ -24,6 +24,7 @@ CASES = (
     "tokenization",
     "growth",
     "cpm",
+    "serving",
 )
 
 
