@@ -50,7 +50,6 @@ class Guard:
                 status = 499
                 return
             size = len(body)
-            self.held += size
             await self.app(scope, replayed(body, receive), sending)
         except Exception as error:
             LOG.error("%s failed: %s", scope["path"], error, exc_info=error)
@@ -70,29 +69,44 @@ class Guard:
             raise Problem(401, "a key is needed: the header Authorization: Bearer KEY")
 
     async def body(self, scope, receive) -> bytes | None:
-        """The body of a request; None when the client goes away. Raises: Problem for one that is too large or slow."""
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        full = told.isdigit() and self.held + int(told) > self.limits.bodies
-        read, size, more = bytearray(), 0, True
+        """The body of a request, whose bytes are held from now on; None when the client goes away.
+
+        Raises: Problem for one that is too large or slow.
+        """
+        read = bytearray()
         try:
             async with asyncio.timeout(self.limits.reading):
-                while more:  # also what is too large, to throw it away: one who still sends would not read an answer
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    size += len(message.get("body", b""))
-                    more = message.get("more_body", False)
-                    if size <= self.limits.body and not full:
-                        read += message.get("body", b"")
-                    elif size > MOST:
-                        break
+                whole = await self.collect(read, receive)
         except TimeoutError:
+            self.held -= len(read)
             raise Problem(408, f"the request took longer than {self.limits.reading:g} s to arrive") from None
+        except BaseException:
+            self.held -= len(read)
+            raise
+        if not whole:
+            self.held -= len(read)
+        return bytes(read) if whole else None
+
+    async def collect(self, read: bytearray, receive) -> bool:
+        """Reads a body to its end, also what is not kept: one who still sends would not read an answer. False when the
+        client goes away. Raises: Problem for one that is too large.
+        """
+        size, more, full = 0, True, False
+        while more and size < MOST:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            more, part = message.get("more_body", False), message.get("body", b"")
+            size += len(part)
+            full = full or self.held + len(part) > self.limits.bodies
+            if size <= self.limits.body and not full:
+                read += part
+                self.held += len(part)
         if size > self.limits.body:
             raise Problem(413, f"the request is too large; at most {self.limits.body:,} bytes are taken")
         if full:
             raise Problem(429, "too many large requests at once; try again later", retry_after=1)
-        return bytes(read)
+        return True
 
 
 def hashed(key: str) -> bytes:
