@@ -11,7 +11,7 @@ What to know:
 - training leaves optimizer slots (`.../adam_m`, `global_step`) and heads of other tasks: listed and left out;
 - CLUE's checkpoints have no masked-language-model head, and the result has none either;
 - ALBERT holds the weights of one layer, under `group_0/inner_group_0`. brightmart's early ALBERT (`layer_shared`,
-  `word_embeddings_2`) is another architecture; it is refused by name. Its `_google` version converts.
+  `word_embeddings_2`) is another architecture, that of the family `albert_zh`, which was published in this layout only.
 - `"hidden_act": "gelu"` means the error function for BERT, the tanh form for ALBERT; what is written spells it out.
 """
 

@@ -11,6 +11,7 @@ DEFAULTS = {
     "xlm_roberta": {"segment_vocab_size": 1, "pad_token_id": 1},
     "deberta_v2": {"position_buckets": 8, "max_relative_positions": 11, "conv_kernel_size": 3, "conv_act": "tanh"}
     | {"position_biased_input": False, "pooler_hidden_act": "gelu_erf", "segment_vocab_size": 0},
+    "albert_zh": {"hidden_act": "gelu_tanh"},
     "roformer": {"attention_head_size": 6},
     "roformer_v2": {"attention_head_size": 6, "hidden_act": "relu"},
     "gau": {"num_attention_heads": 1, "hidden_size": 14, "attention_key_size": 6, "hidden_act": "silu"},
@@ -89,6 +90,9 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
             norm(f"{feed_forward}-Norm", hidden)
 
     shapes["Embedding-Token/embeddings"] = (c["vocab_size"], embedding)
+    if c["model"] == "albert_zh":  # all else is as large as hidden states
+        shapes["Embedding-Mapping/kernel"] = (embedding, hidden)
+        embedding = hidden
     if c["model"] == "qwen3":
         return shapes | qwen3_shapes(c)
     if c["model"] == "t5":
@@ -116,10 +120,10 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         shapes["Embedding-Task/embeddings"] = (c["task_vocab_size"], embedding)
     if c["model"] not in ("gpt", "gpt2", "megatron_bert"):
         norm("Embedding-Norm", embedding)
-    if embedding != hidden or c["model"].startswith("albert"):
+    if embedding != hidden or c["model"] in ("albert", "albert_unshared"):
         dense("Embedding-Mapping", embedding, hidden)
     for i in range(c["num_hidden_layers"]):
-        block("Transformer" if c["model"] == "albert" else f"Transformer-{i}")
+        block("Transformer" if c["model"] in ("albert", "albert_zh") else f"Transformer-{i}")
     if c["model"] in ("gpt2", "megatron_bert"):
         norm("Output-Norm", hidden)
     if c["model"] == "gau":

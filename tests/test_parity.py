@@ -46,6 +46,14 @@ class TestAlbertUnshared(TestBert):
     layer_names = ("Embedding-Mapping", "Transformer-0-MultiHeadSelfAttention", "Transformer-2-FeedForward-Norm")
 
 
+class TestAlbertZh(TestBert):
+    model = "albert_zh"
+    variants = {"norms first": {"ln_type": "preln"}, "no segments": {"segment_vocab_size": 0}}  # noqa: RUF012
+    layer_names = ("Embedding-Mapping", "Embedding-Token-Segment", "Transformer-FeedForward-Norm", "MLM-Norm")
+    test_conditional_layer_norm = test_precision_policy = test_dropout = test_every_weight_learns = None  # as BERT's
+    test_lists_and_missing_inputs = test_bad_inputs = test_explicit_padding_mask = test_hierarchical_positions = None
+
+
 class TestRoformer(TestBert):
     model = "roformer"
     variants = {name: TestBert.variants[name] for name in ("factorised embeddings", "head and key sizes")}  # noqa: RUF012

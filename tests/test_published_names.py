@@ -89,9 +89,10 @@ def test_albert_small(published):
     )
 
 
-def test_brightmart_is_refused_by_name(published):
-    with pytest.raises(UnknownFormatError, match=r"brightmart's early ALBERT.*'_google' version"):
-        bert4x.load(published("albert_tiny_brightmart"))
+def test_brightmart(published):
+    found = bert4x.inspect(published("albert_tiny_brightmart"))
+    assert (found.family, found.config["ln_type"], found.config["hidden_act"]) == ("albert_zh", "postln", "gelu_tanh")
+    assert not found.missing + found.unexpected + found.misshapen + found.duplicate + found.stray
 
 
 @pytest.mark.parametrize("name", ["chinese_rbt3", "albert_small_zh_google"])

@@ -36,14 +36,7 @@ GOOGLE = Table(
     backbone=r"bert/",
     ignored=SLOTS,
     heads=google_heads(DROPOUT),
-    foreign=(
-        (
-            r"bert/embeddings/word_embeddings_2$|bert/encoder/layer_shared/",
-            "this is brightmart's early ALBERT, which is not Google's model: its segment and position embeddings are "
-            "added after the mapping to the hidden size. Use the published '_google' version of the same model",
-        ),
-        (r"group_[1-9]\d*/|inner_group_[1-9]", "ALBERT with more than one group of layers is not supported"),
-    ),
+    foreign=((r"group_[1-9]\d*/|inner_group_[1-9]", "ALBERT with more than one group of layers is not supported"),),
 )
 
 HF = Table(

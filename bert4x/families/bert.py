@@ -211,9 +211,12 @@ class Bert(Backbone):
     def masked_language_model(self, h, last=False):
         """Shape: (B, T, D) -> (B, T or 1, V)"""
         activation = "softmax" if self.with_mlm is True else self.with_mlm
-        m = h[:, -1:] if last else h
-        m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(m)
-        m = self.norm("MLM-Norm", m)
+        m = self.before_output(h[:, -1:] if last else h)
         m = self.token_embedding(masks_padding=True)(m, reverse=True)
         m = self.layer(L.Bias, "MLM-Bias")(m)
         return self.layer(L.Activation, "MLM-Activation", activation=L.activation(activation))(m)
+
+    def before_output(self, h):
+        """What the table of tokens multiplies. Shape: (B, T, D) -> (B, T, E)"""
+        m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(h)
+        return self.norm("MLM-Norm", m)

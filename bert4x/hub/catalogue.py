@@ -29,7 +29,7 @@ class Entry:
 
     name: str
     family: str
-    layout: str  # "hf", "tf1", "albert_zh" ...
+    layout: str  # "hf", "tf1"
     aliases: tuple[str, ...] = ()
     hf: str | None = None
     modelscope: str | None = None

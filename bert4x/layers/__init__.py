@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Rotary,
         YarnRotary,
     )
+    from bert4x.layers.projection import TiedProjection
     from bert4x.layers.scale_offset import LayerNormalization, ScaleOffset
     from bert4x.layers.theseus import BinaryRandomChoice
     from bert4x.layers.visibility import PlacesInTexts, Visibility
@@ -75,6 +76,7 @@ _HOME = {
     "bert4x.layers.positions": (
         "Disentangled DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
     ),
+    "bert4x.layers.projection": "TiedProjection",
     "bert4x.layers.theseus": "BinaryRandomChoice",
     "bert4x.layers.scale_offset": "LayerNormalization ScaleOffset",
     "bert4x.layers.visibility": "PlacesInTexts Visibility",
@@ -131,6 +133,7 @@ __all__ = [
     "ScaleNorm",
     "ScaleOffset",
     "SinusoidalPosition",
+    "TiedProjection",
     "Visibility",
     "YarnRotary",
     "activation",

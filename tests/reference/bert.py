@@ -47,15 +47,17 @@ def forward(
         return w.norm(path, x, config["layer_norm_eps"], condition, condition_act)
 
     x = w["Embedding-Token/embeddings"][token_ids]
+    early = config.get("model") == "albert_zh"  # brightmart's ALBERT maps words alone, and back before the output
+    x = w.dense("Embedding-Mapping", x) if early else x
     if "Embedding-Position/embeddings" in w:
         x = x + positions(config, w, position_ids, *token_ids.shape, valid)
     if config.get("segment_vocab_size", 2):
         x = x + w["Embedding-Segment/embeddings"][segments]
     if "Embedding-Task/embeddings" in w:
         x = x + w["Embedding-Task/embeddings"][0]
-    first = "Output-Norm/gamma" in w  # norms come before what they are of, and after the last block
-    x = x if first else norm("Embedding-Norm", x)
-    if "Embedding-Mapping/kernel" in w:
+    first = "Output-Norm/gamma" in w or config.get("ln_type") == "preln"  # norms come before what they are of
+    x = norm("Embedding-Norm", x) if "Embedding-Norm/gamma" in w or not first else x
+    if "Embedding-Mapping/kernel" in w and not early:
         x = w.dense("Embedding-Mapping", x)
 
     embedded, scores = x * valid[..., None], None
@@ -72,7 +74,7 @@ def forward(
         if i == 0 and "Embedding-Convolution/kernel" in w:
             y = ACTIVATIONS[config["conv_act"]](convolution(w, "Embedding-Convolution", embedded))
             x = norm("Embedding-Convolution/output_norm", x + y)
-    x = norm("Output-Norm", x) if first else x
+    x = norm("Output-Norm", x) if "Output-Norm/gamma" in w else x
 
     outputs = {"hidden": x}
     if config.get("model") == "roformer_v2":
@@ -87,5 +89,6 @@ def forward(
         outputs["discriminator_logits"] = w.dense("Discriminator-Prediction", y)
     if "MLM-Dense/kernel" in w:
         y = norm("MLM-Norm", ACTIVATIONS[config["hidden_act"]](w.dense("MLM-Dense", x)))
+        y = y @ w["Embedding-Mapping/kernel"].T if early else y
         outputs["mlm_logits"] = y @ w["Embedding-Token/embeddings"].T + w["MLM-Bias/bias"]
     return outputs
