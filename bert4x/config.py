@@ -178,6 +178,8 @@ class ConfigStyle:
     labels: dict[str, Any] = field(default_factory=dict)  # written always, ignored when read: model_type ...
     composed: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)
     required: dict[str, Any] = field(default_factory=dict)  # what such files can ask for, but we only do this way
+    tanh: str = "gelu_new"  # the word for gelu by tanh, where the plain one means erf
+    measured: tuple[str, ...] = ()  # fields that such files do not say: the rows of tables in the weights
 
     def spellings(self, name: str) -> tuple[str, ...]:
         """All keys under which a field may stand in such a file."""
@@ -190,7 +192,6 @@ class ConfigStyle:
 
 TANH_SPELLINGS = ("gelu_tanh", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh")
 OTHER_SPELLINGS = {"gelu_python": "gelu_erf", "swish": "silu"}
-
 
 _scripts_gelu: list[str] = []  # the last is what `bert4x.backend.set_gelu` said
 _plain_gelu: ContextVar[str | None] = ContextVar("plain_gelu", default=None)
@@ -220,9 +221,7 @@ def read_activation(name: str, style: ConfigStyle) -> str:
 
 def write_activation(name: str, style: ConfigStyle) -> str:
     """The spelling of an activation that readers of such files, and `read_activation`, take for `name`."""
-    if name == style.gelu:
-        return "gelu"
-    return "gelu_new" if name == "gelu_tanh" else name
+    return "gelu" if name == style.gelu else style.tanh if name == "gelu_tanh" else name
 
 
 def from_json(
@@ -256,7 +255,8 @@ def from_json(
     for key, only in style.required.items():
         if data.get(key, only) != only:
             raise ConfigError(f"config says {key} = {shown(data[key])}; only {only!r} is supported here")
-    known = {key for name in cls.spelled() for key in style.spellings(name)} | LABELS | style.composed.keys()
+    known = {key for name in cls.spelled() for key in style.spellings(name)} | LABELS
+    known |= style.composed.keys() | style.labels.keys()
     return cls(model=model, **values, extra=without(data, known))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import bert4x
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.opening import open_checkpoint
-from bert4x.checkpoints.tables import OWN_FORMATS, most_layers, variables, writer
+from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, most_layers, variables, writer
 from bert4x.config import TransformerConfig
 from bert4x.families import family_name, family_of
 
@@ -184,7 +184,8 @@ def check_formats(cls, config: TransformerConfig, folder: Path) -> None:
     model = build(cls, config, weights, **heads)
     inputs = inputs_of(model, config)
     expected = model(inputs)
-    formats = [*dict.fromkeys(table.format for table in writer(cls).tables if not table.lacks), *OWN_FORMATS]
+    formats = [*(table.format for table in writer(cls).tables if not table.lacks)]
+    formats = [name for name in FORMATS if name in (*formats, *OWN_FORMATS)]
     bert4x.save(model, folder / "first", "bert4x")
     for a, b in itertools.pairwise(["first", *formats]):
         bert4x.convert(folder / a, folder / b, b)

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bert4x.checkpoints.formats.flax_msgpack import read_flax
 from bert4x.checkpoints.formats.hdf5 import read_hdf5, read_hdf5_attributes, write_hdf5
+from bert4x.checkpoints.formats.keras_h5 import read_keras_h5
 from bert4x.checkpoints.formats.leveldb_table import read_table, write_table
+from bert4x.checkpoints.formats.paddle_pickle import read_paddle
 from bert4x.checkpoints.formats.safetensors_file import (
     read_safetensors,
     read_safetensors_sharded,
@@ -36,6 +39,12 @@ PICKLE_TOKENS = (
     *(b"ctorch._utils\n_rebuild_tensor_v3\n", b"ctorch\nfloat16\n", b"X\x01\x00\x00\x000", b"h\x00", b"q\x00"),
     *(b"\x8a\x10" + b"\xff" * 16, b"\x8b\xff\xff\xff\x7f", b"r\xff\xff\xff\xff", b"\x81", b"\x85", b"\x8f", b"\x93"),
     *(bytes([code]) for code in b"RQbuts.()]}02N\x95"),
+)
+
+
+NUMPY_TOKENS = (
+    *(b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"c_codecs\nencode\n"),
+    *(b"cnumpy._core.numeric\n_frombuffer\n", b"c__builtin__\nbytes\n", b"(K\x01K\x02tb", b"B\xff\xff\xff\x7f"),
 )
 
 
@@ -144,7 +153,58 @@ def hdf5_targets(folder: Path) -> dict[str, Target]:
         read_hdf5_attributes(folder / path.name)
         return read_hdf5(folder / path.name)
 
-    return {"hdf5": Target({path.name: path.read_bytes()}, path.name, read)}
+    found = {"hdf5": Target({path.name: path.read_bytes()}, path.name, read)}
+    array = from_array("bert/tf_bert_model/bert/encoder/layer_._0/dense/kernel:0", np.ones((2, 3), "f4"))
+    copies = [array, from_array(array.name.replace("bert/tf", "mlm/tf", 1), np.ones((2, 3), "f4"))]
+    names = {layer: {"weight_names": [array.name.partition("/")[2]]} for layer in ("bert", "mlm")}
+    write_hdf5(path, copies, {"": {"layer_names": ["bert", "mlm"]}} | names)
+    return found | {
+        "tf_model": Target({path.name: path.read_bytes()}, path.name, lambda folder: read_keras_h5(folder / path.name))
+    }
+
+
+def paddle_targets(folder: Path) -> dict[str, Target]:
+    arrays = {tensor.name: np.array(tensor.read()) for tensor in small_tensors()}
+    arrays["layers/norm/vars/0"] = arrays["layers/norm/vars/0"].view("u2")
+    arrays |= {"large": np.arange(100, dtype="f4"), "T": np.asfortranarray(np.ones((2, 3), "f4"))}
+    nested = {
+        "StructuredToParameterName@@": {"large": "linear_0.w_0"},
+        "inner": {"x": ("linear_1.w_0", np.ones(2, "f4"))},
+    }
+
+    def target(protocol: int) -> Target:
+        data = pickle.dumps(arrays | nested, protocol)
+        read = lambda folder: read_paddle(folder / "x.pdparams")  # noqa: E731
+        return Target({"x.pdparams": data}, "x.pdparams", read, PICKLE_TOKENS + NUMPY_TOKENS)
+
+    return {"paddle": target(4), "paddle-2": target(2)}
+
+
+def packed(value) -> bytes:
+    """MessagePack of maps, strings, and arrays as Flax writes them."""
+    if isinstance(value, dict):
+        return bytes([0x80 | len(value)]) + b"".join(packed(key) + packed(item) for key, item in value.items())
+    if isinstance(value, str):
+        return bytes([0xD9, len(value)]) + value.encode()
+    shape = bytes([0x90 | value.ndim, *value.shape])
+    data = b"\x93" + shape + packed(value.dtype.name) + b"\xc5" + struct.pack(">H", value.nbytes) + value.tobytes()
+    return b"\xc8" + struct.pack(">H", len(data)) + b"\x01" + data
+
+
+def flax_targets(folder: Path) -> dict[str, Target]:
+    words = ("kernel", "scale", "bias", "embedding")
+    leaves = {w[0]: {w: np.array(tensor.read())} for w, tensor in zip(words, small_tensors(), strict=True)}
+    data = packed({"bert": {"layer": leaves}, "lm_head": {"kernel": np.arange(90, dtype="f4").reshape(9, 10)}})
+    tokens = (
+        b"\xc7\x05\x01",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdd\x7f\xff\xff\xff",
+        b"\x81" * 40,
+        b"\x93\x92\x01\x02",
+        b"\xc0",
+    )
+    tokens = (*tokens, b"\xd9\x07float32", b"\xc6\xff\xff\xff\xff", b"\xcf" + b"\xff" * 8, b"\xd3\x80" + b"\0" * 7)
+    return {"flax": Target({"x.msgpack": data}, "x.msgpack", lambda folder: read_flax(folder / "x.msgpack"), tokens)}
 
 
 def config_targets(folder: Path) -> dict[str, Target]:
@@ -158,10 +218,16 @@ def config_targets(folder: Path) -> dict[str, Target]:
     return {"config": Target({"config.json": json.dumps(config).encode()}, "config.json", read, JSON_TOKENS)}
 
 
+MAKERS = (
+    *(safetensors_targets, torch_targets, tf1_targets, hdf5_targets, config_targets),
+    *(paddle_targets, flax_targets),
+)
+
+
 def all_targets() -> dict[str, Target]:
     """The seed files of every format, by name."""
     targets = {}
-    for make in (safetensors_targets, torch_targets, tf1_targets, hdf5_targets, config_targets):
+    for make in MAKERS:
         with tempfile.TemporaryDirectory() as folder:
             targets |= make(Path(folder))
     return targets

@@ -17,10 +17,10 @@ DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLO
 FAMILIES = ("bert", "albert", "albert_unshared", "gpt2", "transformer")
 # Layouts a family can be written in; the first is one it was published in.
 LAYOUTS = {
-    "bert": ("tf1", "hf", "keras", "bert4x"),
-    "albert": ("tf1", "hf", "keras", "bert4x"),
+    "bert": ("tf1", "hf", "uer", "keras", "bert4x"),
+    "albert": ("tf1", "hf", "uer", "keras", "bert4x"),
     "albert_unshared": ("bert4x", "keras"),
-    "gpt2": ("hf", "tf1", "megatron", "keras", "bert4x"),
+    "gpt2": ("hf", "tf1", "megatron", "uer", "keras", "bert4x"),
     "transformer": ("bert4x", "keras"),
 }
 

@@ -317,8 +317,9 @@ def test_one_format_is_fetched(server, checkpoints):
     assert "tf_model.h5" not in choose(names, "x")
     shards = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     assert set(choose([*shards, "pytorch_model.bin"], "x")) == set(shards)
-    with pytest.raises(UnknownFormatError, match=r"flax_model\.msgpack"):
-        choose(["config.json", "flax_model.msgpack"], "x")
+    with pytest.raises(UnknownFormatError, match=r"rust_model\.ot"):
+        choose(["config.json", "rust_model.ot"], "x")
+    assert choose(["config.json", "flax_model.msgpack", "model_state.pdparams"], "x")[1:] == ["flax_model.msgpack"]
 
 
 def test_a_terminal_sees_a_bar(server, monkeypatch):
@@ -568,7 +569,7 @@ def test_a_cache_of_weights_that_are_not_read_does_not_block_a_model(server, tmp
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs/main").write_text(COMMIT)
-    for name in ("config.json", "vocab.txt", "tf_model.h5"):
+    for name in ("config.json", "vocab.txt", "model.onnx"):
         (snapshot / name).write_bytes(server.repositories[ID].get(name, b""))
     assert store.in_hugging_face_cache(ID) is None
     assert store.in_hugging_face_cache(ID, weights=False) is not None

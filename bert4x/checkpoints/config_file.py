@@ -22,7 +22,7 @@ def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
     if isinstance(given, dict | TransformerConfig):
         return None, given
     place = find_config(files) if given is None else Path(given).expanduser()
-    return place, place and read_config_file(place)
+    return place, place and read_model_config(place)
 
 
 def find_config(files: Files) -> Path | None:
@@ -48,10 +48,22 @@ def find_config(files: Files) -> Path | None:
 def is_of_a_model(path: Path) -> bool:
     """Whether a config file describes a model, rather than a tokenizer, a pipeline or a run."""
     try:
-        data = read_config_file(path)
+        data = read_model_config(path)
     except (CorruptFileError, CheckpointNotFoundError):
         return False
     return all(spelled_keys(field) & data.keys() for field in MODEL_FIELDS)
+
+
+def read_model_config(path: Path) -> dict:
+    """What a config file says of a model: PaddleNLP's may say it in the arguments of a class, or of one in these."""
+    data = read_config_file(path)
+    for _ in range(8):
+        arguments = data.pop("init_args", None)
+        if not isinstance(arguments, list | tuple):
+            break
+        inner = next((value for value in arguments if isinstance(value, dict)), {})
+        data = inner | {key: value for key, value in data.items() if key not in inner}
+    return data
 
 
 def usual_names() -> tuple[str, ...]:

@@ -106,8 +106,8 @@ def convert(
     """Writes the checkpoint `source`, a path or a name, into the folder `target` in another format, with its config and
     vocabulary.
 
-    `format`: "hf", "tf1", "megatron", "keras" or "bert4x". Values are kept bit for bit unless `dtype` ("float32",
-    "float16", "bfloat16") asks otherwise. `shards` is the number of files ("hf") or of model-parallel ranks
+    `format`: "hf", "tf1", "megatron", "uer", "keras" or "bert4x". Values are kept bit for bit unless `dtype`
+    ("float32", "float16", "bfloat16") asks otherwise. `shards` is the number of files ("hf") or of model-parallel ranks
     ("megatron"). `keep_tokens` lists the vocabulary ids to keep, in their new order. Memory is a few times the largest
     tensor, whatever the checkpoint's size. The head of a task is written with the model; `drop_head=True` leaves it
     behind. `config` and `model` are those of `open_checkpoint`. Returns the folder.

@@ -16,11 +16,11 @@ STEP = re.compile(
 )  # folders of ranks, DeepSpeed's under Lightning too
 CONTAINERS = (
     "model.safetensors, pytorch_model.bin, a TensorFlow checkpoint (.index and .data-00000-of-00001), .weights.h5, "
-    ".ckpt of Lightning, or mp_rank_XX_model_states.pt"
+    ".ckpt of Lightning, tf_model.h5, flax_model.msgpack, .pdparams, or mp_rank_XX_model_states.pt"
 )
 NAMED = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 # Files of any name, if there is one of a kind: safe formats, then those that hold no optimizer, first.
-ALONE = ("*.safetensors", "*.weights.h5", "*.h5", "*.bin", "*.pt", "*.pth", "*.ckpt")
+ALONE = ("*.safetensors", "*.weights.h5", "*.h5", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pdparams", "*.msgpack")
 # What training leaves beside the weights.
 NO_WEIGHTS = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|tokenizer)\w*\.(bin|pt|pth)"
@@ -33,13 +33,21 @@ POINTING = ("checkpoint", "saved_model.pb", "latest", "latest_checkpointed_itera
 class Files:
     """What was found: the container, its main file (or prefix, or folder of ranks), and the folder it lies in."""
 
-    container: str  # "safetensors", "torch", "tf1", "hdf5", "megatron"
+    container: str  # "safetensors", "torch", "tf1", "hdf5", "paddle", "flax", "megatron"
     path: Path
     folder: Path
 
     def read(self) -> Tensors:
         """All tensors by the names they have there; those of rank r of a Megatron checkpoint start with `r/`."""
-        from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, tf2_objects, torch_pickle
+        from bert4x.checkpoints.formats import (
+            flax_msgpack,
+            keras_h5,
+            paddle_pickle,
+            safetensors_file,
+            tf1_bundle,
+            tf2_objects,
+            torch_pickle,
+        )
 
         if self.container == "safetensors":
             sharded = self.path.name.endswith(".json")
@@ -52,8 +60,9 @@ class Files:
         if self.container == "tf1":
             tensors = tf1_bundle.read_tf1(self.path)
             return tf2_objects.read_objects(self.path, tensors) if tf2_objects.is_object_based(tensors) else tensors
-        if self.container == "hdf5":
-            return keras_h5.read_keras_h5(self.path)
+        one_file = {"hdf5": keras_h5.read_keras_h5, "paddle": paddle_pickle.read_paddle, "flax": flax_msgpack.read_flax}
+        if self.container in one_file:
+            return one_file[self.container](self.path)
         return read_ranks(self.path)
 
 
@@ -153,6 +162,9 @@ def container_of(path: Path) -> str:
     what = text_of(head) or what
     if what:
         raise UnknownFormatError(f"{path}: this is {what}")
+    for ending, container in ((".pdparams", "paddle"), (".msgpack", "flax")):
+        if name.endswith(ending):
+            return container
     if head.startswith(b"\x89HDF\r\n"):
         return "hdf5"
     if head[8:9] == b"{":  # first: its length may begin with any byte

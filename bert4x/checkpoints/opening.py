@@ -8,12 +8,15 @@ from bert4x.checkpoints.config_file import Said, missing_config, naming_config, 
 from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.recognition import of_one_rank, own_family, recognise
 from bert4x.checkpoints.spec import Table
-from bert4x.checkpoints.tables import config_from, own_table, variables, writer
+from bert4x.checkpoints.tables import config_from, own_table, style_for, variables, writer
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.checkpoints.wrappers import is_rooted, unwrapped
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import family_of
+
+# Fields of the config -> the layer that has a row for each.
+MEASURED = {"vocab_size": "Embedding-Token", "max_position": "Embedding-Position"}
 
 
 def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpoint:
@@ -36,9 +39,9 @@ def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpo
             return with_our_names(files, tensors, said, model)
         table = recognise(files, tensors, said, model)
         names = unwrapped(table, tensors, files.path)
-        config = published_config(files, table, tensors, said)
+        held = held_layers(table, {table.canonical_name(names[name]): tensors[name] for name in tensors})
+        config = published_config(files, table, tensors, said, held)
         if said is not config:
-            held = held_layers(table, {table.canonical_name(names[name]): tensors[name] for name in tensors})
             config = family_of(table.family).config_by_tensors(config, table, held)
         return Checkpoint(files, table, config, tensors, names, classes_of(said))
 
@@ -76,8 +79,10 @@ def with_our_names(files: Files, tensors: Tensors, said: Said, model=None) -> Ch
     return Checkpoint(files, own_table("keras", config), config, tensors)
 
 
-def published_config(files: Files, table: Table, tensors: Tensors, said: Said) -> TransformerConfig:
-    """The config of a family's published checkpoint.
+def published_config(
+    files: Files, table: Table, tensors: Tensors, said: Said, held: dict[str, LazyTensor]
+) -> TransformerConfig:
+    """The config of a family's published checkpoint. `held` are our layers that are there, and of each a tensor.
 
     Raises: ConfigError, UnknownArchitectureError.
     """
@@ -90,6 +95,10 @@ def published_config(files: Files, table: Table, tensors: Tensors, said: Said) -
     kind = said.get("model_type")
     if kind in family.misnamed and is_rooted(table, tensors):
         said = {key: value for key, value in said.items() if key != "model_type"}
+    style = style_for(table.format, table.family)
+    for field in style.measured:
+        if MEASURED[field] in held and not any(key in said for key in style.spellings(field)):
+            said = said | {style.spellings(field)[0]: held[MEASURED[field]].shape[0]}
     return config_from(said, table.family, table.format)
 
 

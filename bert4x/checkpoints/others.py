@@ -30,9 +30,8 @@ OBJECTS = (
 OTHERS = (
     (
         r"(^|\.)embedding\.(word_embedding|word\.embedding)\.weight$|(^|\.)encoder\.transformer\.\d+\.self_attn\.",
-        "These are the names of UER-py and TencentPretrain: convert the file with their scripts first, "
-        "convert_bert_from_uer_to_huggingface.py or convert_bert_from_tencentpretrain_to_huggingface.py for a BERT; "
-        "most of UER's models are on Hugging Face's hub, converted, under uer/",
+        "These are the names of UER-py and TencentPretrain, of whose models BERT, ALBERT and GPT2 are read: convert "
+        "the file with their scripts first; most of UER's models are on Hugging Face's hub, converted, under uer/",
     ),
     (r"(^|\.)encoder\.layers\.\d+\.self_attn\.(q|k|v)_proj\.", "These are the names of BART, or of PaddleNLP's BERT"),
     (r"(^|\.)layers\.\d+\.self_attn\.q_proj\.", "This is a Llama, or a model built like it"),

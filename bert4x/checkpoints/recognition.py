@@ -15,7 +15,9 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import families, family_name, family_of
 
-FORMATS = {"safetensors": "hf", "torch": "hf", "tf1": "tf1", "megatron": "megatron"}  # of a container
+# The layouts whose tensors a container may hold.
+FORMATS = {"safetensors": ("hf",), "torch": ("hf", "uer"), "tf1": ("tf1",), "megatron": ("megatron",)}
+FORMATS |= {"paddle": ("paddle",), "hdf5": ("hf",), "flax": ("hf",)}
 FEWEST = 3  # names that are no accident
 NO_NAME = ("architectures", "library")  # labels of config files that name no family
 
@@ -26,7 +28,7 @@ def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
 
     Raises: UnknownFormatError when no family fits, several do, or a known but different model is recognised.
     """
-    tables = [table for table in published() if table.format == FORMATS.get(files.container)]
+    tables = [table for table in published() if table.format in FORMATS.get(files.container, ())]
     named = misnamed_families(said, tables, tensors) or named_families(said)
     refuse(files, tensors, [table for table in tables if not named or table.family in named])
     scores = {table: known_names(table, tensors) for table in tables}

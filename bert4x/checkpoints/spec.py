@@ -26,12 +26,13 @@ class Layout:
 
     `transpose`: theirs is (out, in). `lead`: theirs has an extra first axis of length 1. `shard`: the axis of ours that
     is divided over model-parallel ranks; None: every rank holds all of it. Several variables of ours are joined along
-    their last axis, inside each rank.
+    their last axis, inside each rank. `ahead`: rows of theirs before the first of ours, of no use to a model.
     """
 
     transpose: bool = False
     lead: bool = False
     shard: int | None = None
+    ahead: int = 0
 
     def piece(self, shape: Shape, ranks: int) -> Shape:
         """Shape of the part of one variable of ours that one rank holds."""
@@ -46,6 +47,7 @@ class Layout:
         pieces = [self.piece(shape, ranks) for shape in ours]
         shape = (*pieces[0][:-1], sum(piece[-1] for piece in pieces))
         shape = shape[::-1] if self.transpose else shape
+        shape = (shape[0] + self.ahead, *shape[1:]) if self.ahead else shape
         return (1, *shape) if self.lead else shape
 
     def divides(self, ours: Sequence[Shape], ranks: int) -> bool:
@@ -83,21 +85,24 @@ class Layout:
                 continue
             inside[-1] = slice(inside[-1].start + before, inside[-1].stop + before)
             inside = inside[::-1] if self.transpose else inside
-            found.append(self._as_ours(tensor.part((slice(0, 1), *inside) if self.lead else tuple(inside))))
+            inside[0] = slice(inside[0].start + self.ahead, inside[0].stop + self.ahead)
+            values = tensor.part((slice(0, 1), *inside) if self.lead else tuple(inside))
+            found.append(replace(self, ahead=0)._as_ours(values))
         return found[0] if len(found) == 1 else np.concatenate(found, axis)
 
     def save(self, ours: Sequence[np.ndarray], rank: int = 0, ranks: int = 1) -> np.ndarray:
         """Their tensor of one rank from our variables."""
         shapes = [array.shape for array in ours]
-        if len(ours) == 1 and not (self.transpose or self.lead):
+        if len(ours) == 1 and not (self.transpose or self.lead or self.ahead):
             return ours[0][self._slice(ours[0], rank, ranks)]
-        tensor = np.empty(self.shape(shapes, ranks), ours[0].dtype)
+        tensor = (np.zeros if self.ahead else np.empty)(self.shape(shapes, ranks), ours[0].dtype)
         for part, whole in zip(self._parts(self._as_ours(tensor), shapes, ranks), ours, strict=True):
             copy(part, whole[self._slice(whole, rank, ranks)])
         return tensor
 
     def _as_ours(self, tensor: np.ndarray) -> np.ndarray:
         tensor = tensor[0] if self.lead else tensor
+        tensor = tensor[self.ahead :] if self.ahead else tensor
         return tensor.T if self.transpose else tensor
 
     def _parts(self, tensor: np.ndarray, ours: Sequence[Shape], ranks: int) -> list[np.ndarray]:

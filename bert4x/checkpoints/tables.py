@@ -9,7 +9,7 @@ from bert4x.errors import ConversionError
 from bert4x.families import families, family_of
 
 OWN_FORMATS = ("bert4x", "keras")  # keyed by variable path, config spelled as here
-FORMATS = ("hf", "tf1", "megatron", *OWN_FORMATS)
+FORMATS = ("hf", "tf1", "megatron", "uer", *OWN_FORMATS)  # that are written
 
 # The letters of a variable's shape; a family may have more (`sizes`).
 SIZES = {
@@ -82,9 +82,9 @@ def table_for(format: str, config: TransformerConfig) -> Table:
         return own_table(format, config)
     family = writer(config.model)
     for table in family.tables:
-        if table.format == format and (table.fits is None or table.fits(config)):
+        if table.format == format and format in FORMATS and (table.fits is None or table.fits(config)):
             return table
-    possible = sorted({table.format for table in family.tables}) + list(OWN_FORMATS)
+    possible = sorted({table.format for table in family.tables} & set(FORMATS)) + list(OWN_FORMATS)
     name = family.model_name
     raise ConversionError(f"there is no {format} layout of {name}; it can be written as {', '.join(possible)}")
 

@@ -55,6 +55,8 @@ def write(
         safetensors_file.write_safetensors_sharded(folder, [*per_rank[0], *others], shards=shards)
     elif format == "tf1":
         tf1_bundle.write_tf1(folder / family_of(table.family).weights_file, [*per_rank[0], *others])
+    elif format == "uer":
+        torch_write.write_torch(folder / "pytorch_model.bin", per_rank[0])
     elif format == "keras":
         tensors, class_of = keras_names.numbered(per_rank[0]), partial(keras_names.class_of, model=config.model)
         keras_h5.write_keras_h5(folder / "model.weights.h5", tensors, class_of, keras_names.attribute_of)

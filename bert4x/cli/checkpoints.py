@@ -16,7 +16,9 @@ def add_commands(command) -> None:
     sub = command("convert", run_convert, "write a checkpoint in another format, bit for bit")
     sub.add_argument("source", metavar="SRC")
     sub.add_argument("target", metavar="DST", help="the folder to write")
-    sub.add_argument("--to", required=True, choices=["hf", "tf1", "megatron", "keras", "bert4x"], help="the format")
+    sub.add_argument(
+        "--to", required=True, choices=["hf", "tf1", "megatron", "uer", "keras", "bert4x"], help="the format"
+    )
     sub.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="cast the values; default: keep them")
     sub.add_argument("--shards", type=int, metavar="N", help="number of files (hf) or model-parallel ranks (megatron)")
     sub.add_argument("--keep-tokens", metavar="FILE", help="JSON list of the ids to keep, or a vocab.txt of the tokens")

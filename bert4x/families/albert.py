@@ -6,6 +6,7 @@ from typing import ClassVar
 from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
+from bert4x.families.layouts import uer
 from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, SLOTS, TRAINING, block, google_heads, hf_heads
 
 GROUP = "bert/encoder/transformer/group_0/inner_group_0"
@@ -104,7 +105,7 @@ class Albert(bert.Bert):
     misnamed = ()
     decoder_key = None
     variables = EMBEDDINGS + block("Transformer") + HEADS
-    tables = (GOOGLE, HF)
+    tables = (GOOGLE, HF, uer.ALBERT)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_tanh", KEYS, DEFAULTS),
         "hf": ConfigStyle(
@@ -114,6 +115,7 @@ class Albert(bert.Bert):
             labels={"model_type": "albert", "architectures": ["AlbertForPreTraining"]},
             required={"position_embedding_type": "absolute", "embedding_mapping": True},
         ),
+        "uer": uer.ALBERT_STYLE,
     }
 
     def block_name(self, i: int) -> str:

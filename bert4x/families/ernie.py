@@ -8,6 +8,7 @@ from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError, InputError
 from bert4x.families import bert, register_family
+from bert4x.families.layouts import paddle
 from bert4x.families.parts import DEFAULTS, KEYS
 from bert4x.json_files import shown
 
@@ -53,6 +54,7 @@ class Ernie(bert.Bert):
             classes=("Bert", "Ernie"),
             rules=(Rule(TASK, "ernie.embeddings.task_type_embeddings.weight"),),
         ),
+        paddle.ERNIE,
     )
     styles: ClassVar = {
         "hf": ConfigStyle(
@@ -63,6 +65,7 @@ class Ernie(bert.Bert):
             required={"position_embedding_type": "absolute", "add_cross_attention": False},
         ),
     }
+    styles["paddle"] = paddle.style(styles["hf"])
 
     def position_embedding(self, x, inputs, index=0, cached=False):
         x, c = super().position_embedding(x, inputs, index, cached), self.config

@@ -49,17 +49,18 @@ NAMES = (
         "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER pytorch_model.bin`",
     ),
     (
-        r"tf_model(-\d+-of-\d+)?\.h5(\.index\.json)?",
-        "the weights of transformers' TensorFlow classes. " + OTHER_FORMAT.format("from_tf"),
+        r"tf_model-\d+-of-\d+\.h5|tf_model\.h5\.index\.json",
+        "the weights of transformers' TensorFlow classes in several files, of which one alone is read. "
+        + OTHER_FORMAT.format("from_tf"),
     ),
     (
-        r"flax_model(-\d+-of-\d+)?\.msgpack(\.index\.json)?",
-        "the weights of transformers' Flax classes. " + OTHER_FORMAT.format("from_flax"),
+        r"flax_model-\d+-of-\d+\.msgpack|flax_model\.msgpack\.index\.json",
+        "the weights of transformers' Flax classes in several files, of which one alone is read. "
+        + OTHER_FORMAT.format("from_flax"),
     ),
     (
-        r".*\.(pdparams|pdiparams|pdmodel|pdopt|pdckpt)",
-        "PaddlePaddle's weights, whose names and layouts are others: take the model in PyTorch's or TensorFlow's form, "
-        "which Hugging Face's hub has for most",
+        r".*\.(pdiparams|pdmodel|pdopt|pdckpt)",
+        "PaddlePaddle's, and not its parameters by name: those are in a file .pdparams (model_state.pdparams)",
     ),
     (r".*\.mindir", MINDSPORE),
     (r".*\.(gguf|ggml)", "a model for llama.cpp: take the checkpoint it was made of"),

@@ -5,6 +5,9 @@ Keras 3 numbers layers by class in the order of the graph, and their variables i
 by names that depend on its version; their order does not. So a tensor is named here by what both tell, the layer and a
 number, and by its path in the file: "LAYER/0 at PATH", "LAYER/INNER/1 at PATH" where a layer holds layers, and of Keras
 2 "LAYER[1/8] at PATH", the second of 8. What has no layer's name is named by its path alone.
+
+`tf_model.h5` of transformers' TensorFlow classes is a file of Keras 2 whose paths are the names of PyTorch's file of
+the model, but for a few words; its tensors are given by these names.
 """
 
 import re
@@ -13,9 +16,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from bert4x.checkpoints.formats.foreign import kind_of
-from bert4x.checkpoints.tensors import LazyTensor, Tensors
-from bert4x.errors import CorruptFileError, UnknownFormatError
+import numpy as np
+
+from bert4x.checkpoints.tensors import ROWS, LazyTensor, Tensors
+from bert4x.errors import CorruptFileError, TensorMismatchError, UnknownFormatError
+
+TRANSFORMERS = r"tf_?[a-z0-9_]+/"  # how names begin there: by the class, tf_bert_for_masked_lm or tfgpt2_model
 
 
 def read_keras_h5(path: Path) -> Tensors:
@@ -52,20 +58,72 @@ def named(path: str, attributes: dict) -> str:
 def read_keras2(path: Path, raw: Tensors, attributes: dict, root: str) -> Tensors:
     """The tensors of a file of Keras 2.
 
-    Raises: CorruptFileError, UnknownFormatError for the file of a TensorFlow class of transformers.
+    Raises: CorruptFileError, TensorMismatchError.
     """
     tensors: Tensors = {}
+    listed = [name for layer in attributes[root]["layer_names"] for name in weight_names(attributes, root, layer)]
+    if any(re.match(TRANSFORMERS, name) for name in listed):
+        return of_transformers(raw, attributes, root)
     for layer in attributes[root]["layer_names"]:
         group = f"{root}/{layer}".strip("/")
-        written = [f"{group}/{name}" for name in attributes.get(group, {}).get("weight_names", ())]
+        written = [f"{group}/{name}" for name in weight_names(attributes, root, layer)]
         for i, name in enumerate(written):
             if name not in raw:
                 raise CorruptFileError(f"dataset {name!r} is listed but missing; the file is damaged")
-            if re.match(r"[^/]+/tf_\w+/", name.removeprefix(root).lstrip("/")):
-                raise UnknownFormatError(f"{path}: this is {kind_of('tf_model.h5')}")
             tensor = replace(raw[name], name=f"{layer}[{i}/{len(written)}] at {name}")
             tensors[tensor.name] = tensor
     return tensors
+
+
+def weight_names(attributes: dict, root: str, layer: str) -> list[str]:
+    """The names of the variables of a layer of Keras 2."""
+    names = attributes.get(f"{root}/{layer}".strip("/"), {}).get("weight_names", ())
+    return list(names) if isinstance(names, list) else []
+
+
+def of_transformers(raw: Tensors, attributes: dict, root: str) -> Tensors:
+    """The tensors of a TensorFlow class of transformers, by PyTorch's names. A head's layer lists the embeddings again.
+
+    Raises: CorruptFileError, TensorMismatchError where these are not the same.
+    """
+    tensors: Tensors = {}
+    for layer in attributes[root]["layer_names"]:
+        for listed in weight_names(attributes, root, layer):
+            path = f"{root}/{layer}/{listed}".strip("/")
+            if path not in raw:
+                raise CorruptFileError(f"dataset {path!r} is listed but missing; the file is damaged")
+            tensor = as_torch(listed, raw[path])
+            if tensor.name in tensors and not equal(tensor, tensors[tensor.name]):
+                raise TensorMismatchError(f"tensor {tensor.name!r} is there twice, and not the same: {path!r} differs")
+            tensors.setdefault(tensor.name, tensor)
+    return tensors
+
+
+def as_torch(path: str, tensor: LazyTensor) -> LazyTensor:
+    """A tensor by the name that PyTorch's file has, and as it lies there: kernels are (out, in); biases of GPT2's
+    layers have no axis of length 1.
+    """
+    path = re.sub(r"(^|/)[^/]*___", r"\1", path.partition("/")[2] or path).replace("_._", "/")
+    *owners, word = path.removesuffix(":0").split("/")
+    name = ".".join(
+        [*owners, {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias"}.get(word, word)]
+    )
+    if word == "kernel":
+        return replace(tensor, name=name, shape=tensor.shape[::-1], read=lambda: tensor.read().T, rows=None)
+    if word == "bias" and len(tensor.shape) == 2 and tensor.shape[0] == 1:
+        return replace(tensor, name=name, shape=tensor.shape[1:], read=lambda: tensor.read()[0], rows=None)
+    return replace(tensor, name=name)
+
+
+def equal(first: LazyTensor, second: LazyTensor) -> bool:
+    """Whether two tensors hold the same numbers, a part of each in memory."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    if not first.shape or first.rows is None or second.rows is None:
+        return np.array_equal(first.read(), second.read(), equal_nan=True)
+    step = max(1, ROWS * first.shape[0] // max(1, first.nbytes))
+    parts = (slice(start, min(start + step, first.shape[0])) for start in range(0, first.shape[0], step))
+    return all(np.array_equal(first.rows(p.start, p.stop), second.rows(p.start, p.stop), equal_nan=True) for p in parts)
 
 
 def write_keras_h5(

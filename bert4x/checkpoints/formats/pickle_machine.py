@@ -52,10 +52,12 @@ class PickleMachine:
     hashing arbitrary keys is open to attack.
     """
 
-    def __init__(self, buffer, find_global: Callable, persistent: Callable, *, size: int, where: str = "pickle"):
+    def __init__(
+        self, buffer, find_global: Callable, persistent: Callable, *, size: int, where: str = "pickle", most=MAX_BYTES
+    ):
         self.buffer, self.position, self.where = buffer, 0, where
         self.find_global, self.persistent = find_global, persistent
-        self.end = min(len(buffer), MAX_BYTES)
+        self.end = min(len(buffer), most)
         self.steps = min(MAX_STEPS, FREE_STEPS + int(STEPS_PER_BYTE * size))
 
     def load(self):
@@ -89,6 +91,18 @@ class PickleMachine:
         data = self.buffer[self.position : self.position + count]
         self.position += count
         return data
+
+    def data(self, count: int):
+        """Bytes that are a value."""
+        return self.take(count)
+
+    def python2(self, count: int):
+        """A string of Python 2, which is bytes there."""
+        return self.take(count).decode("latin-1")
+
+    def build(self) -> None:
+        """The state of an object: ours have none."""
+        self.stack.pop()
 
     def number(self, form: str):
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
@@ -209,16 +223,16 @@ def _push(make: Callable) -> Callable:
     return push
 
 
-def _string(length: str, decode: Callable) -> Callable:
-    return _push(lambda machine: decode(machine.take(machine.number(length))))
+def _text(length: str) -> Callable:
+    return _push(lambda machine: machine.take(machine.number(length)).decode("utf-8"))
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8")
+def _python2(length: str) -> Callable:
+    return _push(lambda machine: machine.python2(machine.number(length)))
 
 
-def _text_of_python2(data: bytes) -> str:
-    return data.decode("latin-1")
+def _data(length: str) -> Callable:
+    return _push(lambda machine: machine.data(machine.number(length)))
 
 
 OPCODES: dict[bytes, Callable[[PickleMachine], object]] = {
@@ -245,15 +259,15 @@ OPCODES: dict[bytes, Callable[[PickleMachine], object]] = {
     b"\x8a": lambda m: m.op_integer(m.number("B")),
     b"\x8b": lambda m: m.op_integer(m.number("<I")),
     # strings
-    b"\x8c": _string("B", _text),
-    b"X": _string("<I", _text),
-    b"\x8d": _string("<Q", _text),
-    b"U": _string("B", _text_of_python2),
-    b"T": _string("<I", _text_of_python2),
-    b"C": _string("B", bytes),
-    b"B": _string("<I", bytes),
-    b"\x8e": _string("<Q", bytes),
-    b"\x96": _string("<Q", bytes),
+    b"\x8c": _text("B"),
+    b"X": _text("<I"),
+    b"\x8d": _text("<Q"),
+    b"U": _python2("B"),
+    b"T": _python2("<I"),
+    b"C": _data("B"),
+    b"B": _data("<I"),
+    b"\x8e": _data("<Q"),
+    b"\x96": _data("<Q"),
     # containers
     b")": _push(lambda m: ()),
     b"]": _push(lambda m: []),
@@ -277,6 +291,6 @@ OPCODES: dict[bytes, Callable[[PickleMachine], object]] = {
     b"\x92": PickleMachine.op_newobj_ex,
     b"i": PickleMachine.op_inst,
     b"o": PickleMachine.op_obj,
-    b"b": lambda m: m.stack.pop(),  # the state of an object: ours have none
+    b"b": lambda m: m.build(),
     b"Q": _push(lambda m: m.persistent(m.stack.pop())),
 }

@@ -12,6 +12,7 @@ from bert4x.checkpoints.tensors import LazyTensor, empty
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, UnknownFormatError, UnsafeFileError
 
 CHUNK = 4 << 20
+PIECE = 1 << 16
 
 
 @contextlib.contextmanager
@@ -97,6 +98,27 @@ class RegionFile:
                 f"{self.path}: {what} of {size} bytes at offset {offset} does not fit in a file of {self.size}; "
                 "it is truncated or damaged, download it again"
             )
+
+
+class FileBytes:
+    """A file as what a parser takes for `bytes`: slices of it, and where a byte is found. It is read piece by piece."""
+
+    def __init__(self, file: RegionFile):
+        self.file, self.start, self.piece = file, 0, b""
+
+    def __len__(self) -> int:
+        return self.file.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        if not (self.start <= part.start and part.stop <= self.start + len(self.piece)):
+            size = max(part.stop - part.start, min(PIECE, self.file.size - part.start))
+            self.start, self.piece = part.start, self.file.bytes(part.start, size)
+        return self.piece[part.start - self.start : part.stop - self.start]
+
+    def find(self, what: bytes, start: int, end: int) -> int:
+        """Where `what` begins from `start` on, before `end`; -1 if nowhere."""
+        found = self[start:end].find(what)
+        return found + start if found >= 0 else -1
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

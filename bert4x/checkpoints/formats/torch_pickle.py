@@ -55,7 +55,7 @@ def read_torch(path, root: str | None = None) -> Tensors:
         value = value[root]
     tensors: Tensors = {}
     cost = 0
-    for name, view in _named(value, min(MAX_VALUES, FREE_VALUES + file.size // 4), str(path)):
+    for name, view in named_values(value, view_in, min(MAX_VALUES, FREE_VALUES + file.size // 4), str(path)):
         if name in tensors:
             raise TensorMismatchError(f"{path}: two tensors are named {name!r}")
         check_count(len(tensors) + 1, file.size, str(path))
@@ -71,15 +71,20 @@ def read_torch_sharded(index_path) -> Tensors:
     return read_sharded(index_path, read_torch)
 
 
-def _named(value, budget: int, where: str) -> Iterator[tuple[str, StridedView]]:
+def view_in(value) -> StridedView | None:
+    """The tensor that a value is, or None."""
+    return value if type(value) is StridedView else None
+
+
+def named_values(value, tensor_in: Callable, budget: int, where: str) -> Iterator[tuple[str, object]]:
     """Tensors with their dotted names, in the file's order. At most `budget` values are looked at, against containers
-    that are shared or contain themselves.
+    that are shared or contain themselves. `tensor_in` gives the tensor that a value is, or None.
     """
 
     def walk(value, name: str, depth: int):
         nonlocal budget
-        if type(value) is StridedView:
-            yield name, value
+        if (tensor := tensor_in(value)) is not None:
+            yield name, tensor
             return
         budget -= 1 + len(value)
         if budget < 0 or depth > MAX_DEPTH:
@@ -87,7 +92,7 @@ def _named(value, budget: int, where: str) -> Iterator[tuple[str, StridedView]]:
                 f"{where}: containers nested over {MAX_DEPTH} deep, or more values than a file of its size needs"
             )
         for key, item in value.items() if type(value) is dict else enumerate(value):
-            if type(item) in (StridedView, dict, list, tuple):
+            if type(item) in (dict, list, tuple) or tensor_in(item) is not None:
                 yield from walk(item, checked_name(f"{name}.{key}" if depth else str(key), where), depth + 1)
 
     if type(value) in (dict, list, tuple):

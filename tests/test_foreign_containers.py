@@ -1,0 +1,185 @@
+"""Checkpoints of other toolkits, their names and files made by hand from the same model by those of transformers."""
+
+import functools
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_checkpoints import assert_same_bits, config_of, draw, open_checkpoint, read_all, write_checkpoint
+
+import bert4x
+from bert4x.checkpoints.formats.hdf5 import write_hdf5
+from bert4x.checkpoints.formats.torch_write import write_torch
+from bert4x.checkpoints.tensors import from_array
+from bert4x.errors import TensorMismatchError
+from tests.fuzz_targets import packed
+
+UER = (  # a part of a name of transformers, and of UER's
+    ("bert.embeddings.word_embeddings.", "embedding.word."), ("bert.embeddings.position_embeddings.", "embedding.pos."),
+    ("bert.embeddings.token_type_embeddings.", "embedding.seg."),
+    ("bert.embeddings.LayerNorm.", "embedding.layer_norm."), ("bert.encoder.layer.", "encoder.transformer."),
+    ("attention.self.query.", "self_attn.linear_layers.0."), ("attention.self.key.", "self_attn.linear_layers.1."),
+    ("attention.self.value.", "self_attn.linear_layers.2."), ("attention.output.LayerNorm.", "layer_norm_1."),
+    ("attention.output.dense.", "self_attn.final_linear."), ("intermediate.dense.", "feed_forward.linear_1."),
+    ("output.dense.", "feed_forward.linear_2."), ("output.LayerNorm.", "layer_norm_2."),
+    ("bert.pooler.dense.", "target.sp.linear_1."), ("cls.seq_relationship.", "target.sp.linear_2."),
+    ("cls.predictions.transform.dense.", "target.mlm.linear_1."), ("cls.predictions.bias", "target.mlm.linear_2.bias"),
+    ("cls.predictions.transform.LayerNorm.", "target.mlm.layer_norm."),
+)  # fmt: skip
+OLD = (  # names before 2022
+    ("embedding.word.embedding.", "embedding.word_embedding."), ("target.mlm.", "target.mlm_"),
+    ("embedding.pos.embedding.", "embedding.position_embedding."),
+    ("embedding.seg.embedding.", "embedding.segment_embedding."), ("target.sp.", "target.nsp_"),
+)  # fmt: skip
+
+
+def transformers_names(folder, config, weights) -> dict[str, np.ndarray]:
+    """The tensors of a model by transformers' names."""
+    tensors = open_checkpoint(write_checkpoint(folder, "hf", config, weights)).tensors
+    return {name: np.array(tensor.read()) for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("old", (False, True))
+def test_uer(tmp_path, old):
+    """Segments have a row before the first; the config says no vocabulary; copies of the embeddings are tied."""
+    config = config_of(hidden_act="gelu_tanh")
+    weights = draw(config)
+    tensors = {}
+    for name, values in transformers_names(tmp_path / "hf", config, weights).items():
+        for here, there in UER + (OLD if old else ()):
+            name = name.replace(here, there)
+        if ".layer_norm" in name or "mlm_layer_norm" in name:
+            name = name.replace(".weight", ".gamma").replace(".bias", ".beta")
+        elif name in ("embedding.word.weight", "embedding.pos.weight", "embedding.seg.weight"):
+            name = name.replace(".weight", ".embedding.weight")
+        for here, there in OLD if old else ():
+            name = name.replace(here, there)
+        tensors[name] = np.concatenate([values[:1] * 0 + 3, values]) if "seg" in name else values
+    tied = "target.mlm_linear_2.weight" if old else "target.mlm.linear_2.weight"
+    tensors[tied] = weights["Embedding-Token/embeddings"]
+    folder = tmp_path / "uer"
+    folder.mkdir()
+    write_torch(folder / "google_zh_model.bin", [from_array(name, values) for name, values in tensors.items()])
+    said = {"emb_size": 35, "feedforward_size": 53, "hidden_size": 35, "hidden_act": "gelu_fast", "heads_num": 5}
+    (folder / "base_config.json").write_text(json.dumps(said | {"layers_num": 3, "dropout": 0.2}))
+    opened = open_checkpoint(folder)
+    assert (opened.format, opened.config.model, opened.config.vocab_size, opened.config.max_position) == (
+        "uer",
+        "bert",
+        97,
+        29,
+    )
+    assert (opened.config.hidden_act, opened.config.dropout_rate, opened.config.attention_dropout_rate) == (
+        "gelu_tanh",
+        0.2,
+        0.2,
+    )
+    assert_same_bits(read_all(folder), weights)
+    assert max(bert4x.verify(tmp_path / "hf", folder).values()) < 1e-6
+
+
+def paddle_names(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
+    """The name of PaddleNLP for one of transformers, and the values as they lie there."""
+    for here, there in PADDLE:
+        name = name.replace(here, there)
+    matrix = values.ndim == 2 and "embeddings" not in name
+    return name, np.ascontiguousarray(values.T if matrix else values)
+
+
+PADDLE = (
+    ("encoder.layer.", "encoder.layers."), ("attention.self.query", "self_attn.q_proj"),
+    ("attention.self.key", "self_attn.k_proj"), ("attention.self.value", "self_attn.v_proj"),
+    ("attention.output.LayerNorm", "norm1"), ("attention.output.dense", "self_attn.out_proj"),
+    ("intermediate.dense", "linear1"), ("output.dense", "linear2"), ("output.LayerNorm", "norm2"),
+    ("transform.dense", "transform"), ("transform.LayerNorm", "layer_norm"),
+    ("embeddings.LayerNorm", "embeddings.layer_norm"), ("cls.predictions.bias", "cls.predictions.decoder_bias"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", (2, 4, 5))
+def test_paddle(tmp_path, protocol):
+    """A pickle of arrays; the config lies in arguments of a class, in those of another; bfloat16 looks like uint16."""
+    config = config_of("ernie", layer_norm_eps=1e-5)
+    weights = draw(config, "bfloat16" if protocol == 4 else "float32")
+    named = transformers_names(tmp_path / "hf", config, weights)
+    state = dict(paddle_names(name, values) for name, values in named.items())
+    state["cls.predictions.decoder_weight"] = state["ernie.embeddings.word_embeddings.weight"]
+    state = {name: values.view("u2") if protocol == 4 else values for name, values in state.items()}
+    folder = tmp_path / "paddle"
+    folder.mkdir()
+    said = json.loads((tmp_path / "hf" / "config.json").read_text()) | {"layer_norm_eps": None}
+    inner = {
+        "init_args": [{key: value for key, value in said.items() if value is not None}],
+        "init_class": "ErnieModel",
+    }
+    (folder / "model_config.json").write_text(json.dumps({"init_args": [inner], "init_class": "ErnieForPretraining"}))
+    names = {"StructuredToParameterName@@": {name: f"linear_{i}.w_0" for i, name in enumerate(state)}}
+    (folder / "model_state.pdparams").write_bytes(pickle.dumps(state | names, protocol))
+    opened = open_checkpoint(folder)
+    assert (opened.format, opened.config.replace(extra={})) == ("paddle", config)
+    assert_same_bits(read_all(folder), weights)
+    (folder / "model_state.pdparams").write_bytes(pickle.dumps({"a": Path("x")}, protocol))
+    with pytest.raises(bert4x.Bert4xError, match=r"model_state\.pdparams"):
+        open_checkpoint(folder)
+
+
+def keras_path(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
+    """The path that transformers' TensorFlow classes give what PyTorch calls `name`."""
+    name = name.replace("cls.", "mlm___cls.")
+    if name.endswith(("position_embeddings.weight", "token_type_embeddings.weight")):
+        name = name.replace(".weight", ".embeddings")
+    elif "LayerNorm" in name:
+        name = name.replace(".weight", ".gamma").replace(".bias", ".beta")
+    elif name.endswith(".weight") and "embeddings" not in name:
+        name, values = name.replace(".weight", ".kernel"), values.T
+    name = name.replace(".", "/").replace("encoder/layer/", "encoder/layer_._")
+    return f"tf_bert_for_pre_training/{name}:0", values
+
+
+def flax_tree(tensors: dict[str, np.ndarray]) -> dict:
+    """The tensors as Flax nests and names them."""
+    tree = {}
+    for name, values in tensors.items():
+        *groups, word = name.split(".")
+        if word == "weight":
+            word = "embedding" if "embeddings" in groups[-1] else "scale" if groups[-1] == "LayerNorm" else "kernel"
+        inner = functools.reduce(lambda level, group: level.setdefault(group, {}), groups, tree)
+        inner[word] = np.ascontiguousarray(values.T if word == "kernel" else values)
+    return tree
+
+
+@pytest.mark.parametrize("changed", (False, True))
+def test_tf_model(tmp_path, changed):
+    """The head's layer repeats the embeddings, which must be the same."""
+    config = config_of()
+    weights = draw(config)
+    named = transformers_names(tmp_path, config, weights)
+    arrays = dict(keras_path(name, values) for name, values in named.items())
+    word = next(path for path in arrays if "word_embeddings" in path)
+    layers = {
+        "bert": [path for path in arrays if "/bert/" in path],
+        "cls": [path for path in arrays if "_cls/" in path],
+    }
+    layers["cls"].append(word)
+    tensors = [from_array(f"{layer}/{path}", arrays[path]) for layer, paths in layers.items() for path in paths]
+    if changed:
+        tensors[-1] = from_array(tensors[-1].name, arrays[word] + 1)
+    attributes = {layer: {"weight_names": paths} for layer, paths in layers.items()}
+    write_hdf5(tmp_path / "tf_model.h5", tensors, {"": {"layer_names": list(layers)}} | attributes)
+    (tmp_path / "model.safetensors").unlink()
+    if changed:
+        with pytest.raises(TensorMismatchError, match=r"word_embeddings\.weight' is there twice"):
+            open_checkpoint(tmp_path)
+    else:
+        assert_same_bits(read_all(tmp_path), weights)
+
+
+def test_flax(tmp_path):
+    config = config_of("albert")
+    weights = draw(config, "bfloat16")
+    tree = flax_tree(transformers_names(tmp_path, config, weights))
+    (tmp_path / "flax_model.msgpack").write_bytes(packed(tree))
+    (tmp_path / "model.safetensors").unlink()
+    assert_same_bits(read_all(tmp_path), weights)
