@@ -121,7 +121,7 @@ def check_tables(cls, config: TransformerConfig) -> None:
     for table in family.tables:
         if table.fits is not None and not table.fits(config):
             continue
-        entries = table.entries(most_layers(config))
+        entries = table.sized(config).entries(most_layers(config))
         held = {path for path, (_, head) in variables(config).items() if head not in table.lacks}
         covered = [path for entry in entries for path in entry.ours if path in weights]
         name = f"the {table.format} table of {family.model_name}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.formats.flax_msgpack import read_flax
+from bert4x.checkpoints.formats.gguf_file import Packed, read_gguf, write_gguf
 from bert4x.checkpoints.formats.hdf5 import read_hdf5, read_hdf5_attributes, write_hdf5
 from bert4x.checkpoints.formats.keras_h5 import read_keras_h5
 from bert4x.checkpoints.formats.leveldb_table import read_table, write_table
@@ -218,9 +219,18 @@ def config_targets(folder: Path) -> dict[str, Target]:
     return {"config": Target({"config.json": json.dumps(config).encode()}, "config.json", read, JSON_TOKENS)}
 
 
+def gguf_targets(folder: Path) -> dict[str, Target]:
+    path = folder / "x.gguf"
+    matrix = from_array("matrix", np.arange(96, dtype="f4").reshape(3, 32))
+    metadata = {"general.architecture": "bert", "bert.block_count": 2, "bert.attention.layer_norm_epsilon": 1e-12}
+    metadata |= {"tokenizer.ggml.tokens": ["[PAD]", "a", "的"], "types": [3, 1, 1], "causal": False}
+    write_gguf(path, [*small_tensors()[:3], matrix, Packed(from_array("packed", matrix.read()))], metadata)
+    return {"gguf": Target({path.name: path.read_bytes()}, path.name, lambda folder: read_gguf(folder / path.name))}
+
+
 MAKERS = (
     *(safetensors_targets, torch_targets, tf1_targets, hdf5_targets, config_targets),
-    *(paddle_targets, flax_targets),
+    *(paddle_targets, flax_targets, gguf_targets),
 )
 
 

@@ -138,7 +138,9 @@ def test_a_failed_convert_leaves_nothing(command, tiny, tmp_path):
     bert, gpt2 = tiny("bert"), tiny("cpm", "gpt2", "megatron")
     before = files(tmp_path)
     refused(command("convert", tmp_path / "nowhere", target, "--to", "hf"), "CheckpointNotFoundError", "nowhere")
-    refused(command("convert", bert, target, "--to", "megatron"), "ConversionError", "hf, tf1, bert4x, keras")
+    refused(
+        command("convert", bert, target, "--to", "megatron"), "ConversionError", "gguf, hf, tf1, uer, bert4x, keras"
+    )
     refused(command("convert", gpt2, target, "--to", "megatron", "--shards", 3), "ConversionError", "3 ranks")
     refused(command("convert", bert, bert, "--to", "tf1"), "ConversionError", "source itself")
     refused(command("convert", bert, target, "--to", "tf1", "--shards", 2), "ConversionError", "shards=2")

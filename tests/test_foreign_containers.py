@@ -183,3 +183,51 @@ def test_flax(tmp_path):
     (tmp_path / "flax_model.msgpack").write_bytes(packed(tree))
     (tmp_path / "model.safetensors").unlink()
     assert_same_bits(read_all(tmp_path), weights)
+
+
+@pytest.mark.parametrize("dtype", ("float16", "q8_0"))
+def test_gguf(tmp_path, dtype):
+    """What llama.cpp's own reader finds: names, shapes, values, and metadata; and back."""
+    gguf = pytest.importorskip("gguf")
+    config = config_of("bert", hidden_size=64, num_attention_heads=4, embedding_size=64)
+    weights = draw(config)
+    source = write_checkpoint(tmp_path / "hf", "hf", config, weights)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "中", "##中", "a"]
+    (source / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    with pytest.raises(bert4x.Bert4xError, match="drop_head"):
+        bert4x.convert(source, tmp_path / "gguf", "gguf", dtype=dtype)
+    bert4x.convert(source, tmp_path / "gguf", "gguf", dtype=dtype, drop_head=True)
+    reader = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf")
+    said = {key: field.contents() for key, field in reader.fields.items()}
+    assert said["general.architecture"] == said["tokenizer.ggml.model"] == "bert"
+    assert (said["bert.attention.head_count"], said["bert.block_count"], said["bert.attention.causal"]) == (4, 3, False)
+    assert said["tokenizer.ggml.tokens"][:9] == [*tokens[:5], "\u2581中", "中", "\u2581a", "[PAD8]"]
+    assert said["tokenizer.ggml.token_type"][:9] == [3, 2, 3, 3, 3, 1, 1, 1, 5]
+    assert [said[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos", "unknown", "padding")] == [2, 3, 1, 0]
+    arrays = {one.name: gguf.quants.dequantize(one.data, one.tensor_type) for one in reader.tensors}
+    known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, 3).mapping.values()
+    assert set(arrays) <= {f"{name}.{part}" for _, name in known for part in ("weight", "bias")}
+    for i, name in enumerate(("query", "key", "value", "output")):
+        kernel = weights[f"Transformer-1-MultiHeadSelfAttention/{name}/kernel"].T
+        assert np.abs(arrays[f"blk.1.attn_{('q', 'k', 'v', 'output')[i]}.weight"] - kernel).max() < 0.01
+    assert np.array_equal(arrays["blk.2.layer_output_norm.bias"], weights["Transformer-2-FeedForward-Norm/beta"])
+    again = open_checkpoint(tmp_path / "gguf")
+    assert (again.format, again.config) == ("gguf", config)
+    for name, tensor in again.tensors.items():
+        assert np.array_equal(tensor.read().astype("f4"), arrays[name].astype("f4")), name
+    found = read_all(tmp_path / "gguf")
+    assert max(np.abs(found[path].astype("f4") - weights[path]).max() for path in found) < 0.01
+
+
+@pytest.mark.parametrize("family", ("gpt2", "qwen3"))
+def test_gguf_of_decoders(tmp_path, family):
+    """Bit for bit, there and back; a GGUF says in its tensors whether the output layer is tied."""
+    changes = {"tie_word_embeddings": False} if family == "qwen3" else {}
+    config = config_of(family, **changes)
+    weights = draw(config)
+    source = write_checkpoint(tmp_path / "hf", "hf", config, weights)
+    target = bert4x.convert(source, tmp_path / "gguf", "gguf")
+    assert open_checkpoint(target).config.replace(extra={}) == config
+    assert_same_bits(read_all(bert4x.convert(target, tmp_path / "again", "hf")), weights)
+    with pytest.raises(bert4x.Bert4xError, match="hidden_act"):
+        write_checkpoint(tmp_path / "b", "gguf", config.replace(hidden_act="relu"), weights)

@@ -15,16 +15,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_no_mutation_gets_through():
-    result = run("-m", "tests.fuzz", "--count", "3300", "--seed", "1")
+    result = run("-m", "tests.fuzz", "--count", "3200", "--seed", "1")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "3300 mutations, 0 failures" in result.stdout
+    assert "3200 mutations, 0 failures" in result.stdout
 
 
 def test_every_mutated_format_is_also_readable():
     """A fuzzer whose mutations never read, or never fail, would test nothing."""
     result = run("-m", "tests.fuzz", "--count", "2200", "--seed", "2")
     lines = [line for line in result.stdout.splitlines() if " failures; " in line]
-    assert len(lines) == 15, result.stdout + result.stderr
+    assert len(lines) == 16, result.stdout + result.stderr
     for line in lines:
         assert "read " in line and "Error " in line, line
 

@@ -44,7 +44,11 @@ ROOMS = (
     # files: containers, and where they lie
     ("json_files", *(f"checkpoints.{name}" for name in ("formats", "tensors", "files", "ranks", "staging"))),
     ("config",),
-    ("families", "checkpoints.spec"),  # the registry, and what a family says of its checkpoints with
+    (
+        "families",
+        "checkpoints.spec",
+        "checkpoints.layout",
+    ),  # the registry, and what a family says of its checkpoints with
     ("hub",),
     ("tokenizers",),
     ("checkpoints", "training.lora"),  # opening, converting; adapters are part of what is written

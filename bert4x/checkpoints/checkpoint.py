@@ -72,7 +72,7 @@ class Checkpoint:
         self.names: dict[str, str] = names or {}
         held = self.names.values()
         with_pooler = (head for head in table.heads if head.pooler)
-        self.table = table.holding(
+        self.table = table.sized(config).holding(
             next((head for head in with_pooler if all(rule.theirs in held for rule in head.pooler)), None)
         )
         self.ranks = 1 + max((int(name.split("/")[0]) for name in tensors), default=0) if table.sharded else 1

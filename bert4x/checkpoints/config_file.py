@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bert4x.checkpoints.files import Files, places
+from bert4x.checkpoints.formats.gguf_file import open_gguf
+from bert4x.checkpoints.gguf_metadata import said_by
 from bert4x.checkpoints.tables import config_names, spelled_keys
 from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
@@ -14,13 +16,15 @@ Said = dict | TransformerConfig | None  # what is known of a model beside its we
 
 
 def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
-    """The file of the config and what it says: that of a path, or the one beside the weights. What is `given` as a dict
-    or a config is taken as it is; (None, None) where there is none.
+    """The file of the config and what it says: that of a path, the one beside the weights, or a GGUF itself. What is
+    `given` as a dict or a config is taken as it is; (None, None) where there is none.
 
     Raises: ConfigError, CorruptFileError.
     """
     if isinstance(given, dict | TransformerConfig):
         return None, given
+    if given is None and files.container == "gguf":
+        return files.path, said_by(open_gguf(files.path)[0])
     place = find_config(files) if given is None else Path(given).expanduser()
     return place, place and read_model_config(place)
 

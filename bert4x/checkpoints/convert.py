@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.gguf_metadata import DTYPES, PACKED
 from bert4x.checkpoints.heads import HeldHead, without_head
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.staging import Progress, staging_folder
-from bert4x.checkpoints.tables import FORMATS, variables
+from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, table_for, variables
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
 from bert4x.checkpoints.vocabulary import copy_vocabulary, find_tokenizer, save_over, with_pad_id
 from bert4x.checkpoints.weights import VOCABULARY_AXIS, check_finite, checked_ids, kept_token_ids
@@ -23,10 +24,9 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import ConversionError, nearest
 from bert4x.hub.names import family_by_name, local
 
-DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
 DROP = "Pass drop_head=True (--drop-head) to write the model without"
 NO_WEIGHT = re.compile(r"seed_generator|lora_")  # in the path of a variable: of the model's dropout, of adapters
-WEIGHTS = re.compile(r"\.(safetensors|safetensors\.index\.json|bin|bin\.index\.json|pt|h5|index)$")
+WEIGHTS = re.compile(r"\.(safetensors|safetensors\.index\.json|bin|bin\.index\.json|pt|h5|index|gguf)$")
 
 
 class Variables:
@@ -106,7 +106,7 @@ def convert(
     """Writes the checkpoint `source`, a path or a name, into the folder `target` in another format, with its config and
     vocabulary.
 
-    `format`: "hf", "tf1", "megatron", "uer", "keras" or "bert4x". Values are kept bit for bit unless `dtype`
+    `format`: "hf", "tf1", "megatron", "uer", "gguf", "keras" or "bert4x". Values are kept bit for bit unless `dtype`
     ("float32", "float16", "bfloat16") asks otherwise. `shards` is the number of files ("hf") or of model-parallel ranks
     ("megatron"). `keep_tokens` lists the vocabulary ids to keep, in their new order. Memory is a few times the largest
     tensor, whatever the checkpoint's size. The head of a task is written with the model; `drop_head=True` leaves it
@@ -117,8 +117,12 @@ def convert(
     """
     if format not in FORMATS:
         raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
-    if dtype is not None and dtype not in DTYPES:
-        raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}")
+    if dtype is not None and dtype not in DTYPES and (dtype, format) != (PACKED, "gguf"):
+        raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}; for gguf also {PACKED}")
+    if keep_tokens is not None and format == "gguf":
+        raise ConversionError(
+            "a GGUF has its vocabulary in it: trim to another format with keep_tokens, then convert that"
+        )
     if shards is not None and (shards < 1 or format not in ("hf", "bert4x", "megatron")):
         raise ConversionError(f"shards={shards} does not go with format {format!r}")
     checkpoint = open_checkpoint(local(source), config, model or family_by_name(source))
@@ -132,18 +136,29 @@ def convert(
             f"{checkpoint.files.path} holds {len(checkpoint.report.unknown)} tensors of a head that is not known here, "
             f"which would stay behind: {', '.join(checkpoint.report.unknown[:6])}. {DROP}"
         )
-    checkpoint.config = with_pad_id(checkpoint, find_tokenizer(checkpoint))
-    held = Variables(checkpoint, DTYPES.get(dtype), keep_tokens)
+    tokenizer = find_tokenizer(checkpoint)
+    checkpoint.config = with_pad_id(checkpoint, tokenizer)
+    of_matrices = dtype if format == "gguf" else None  # vectors stay float32 there
+    held = Variables(checkpoint, None if of_matrices else DTYPES.get(dtype), keep_tokens)
     head, config = held.head(), held.config
     if head is not None:
         head.check(checkpoint.files.path)
     if drop_head:
         head, config = None, without_head(config) if checkpoint.report.stray else config
     with staged(target) as folder:
-        whole = write(folder, format, config, held.tensors(), shards, progress, head)
+        ours = written_variables(held.tensors(), format, config, drop_head)
+        whole = write(folder, format, config, ours, shards, progress, head, tokenizer, of_matrices)
         write_config(folder, format, whole.config, whole.ours, whole.architecture)
         copy_vocabulary(checkpoint, folder, format, held.keep)
     return target
+
+
+def written_variables(ours: dict, format: str, config: TransformerConfig, drop_head: bool) -> dict:
+    """Our variables, where heads may be dropped without those of heads that a format has no room for."""
+    if not drop_head or format in OWN_FORMATS:
+        return ours
+    lacks, known = table_for(format, config).lacks, variables(config)
+    return {path: tensor for path, tensor in ours.items() if path not in known or known[path][1] not in lacks}
 
 
 @contextlib.contextmanager
@@ -223,7 +238,8 @@ def save(
     ours = {path: of_variable(path, held[path], merged.get(held[path].path)) for path in known}
     target = Path(folder).expanduser()
     with staged(target) as folder:
-        whole = write(folder, format, config, ours, head=head, **options)
+        ours = written_variables(ours, format, config, drop_head)
+        whole = write(folder, format, config, ours, head=head, tokenizer=model.tokenizer, **options)
         write_config(folder, format, whole.config, whole.ours, whole.architecture)
         if model.tokenizer is not None:
             save_over(target, model.tokenizer, folder)

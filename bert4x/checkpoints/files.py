@@ -16,11 +16,22 @@ STEP = re.compile(
 )  # folders of ranks, DeepSpeed's under Lightning too
 CONTAINERS = (
     "model.safetensors, pytorch_model.bin, a TensorFlow checkpoint (.index and .data-00000-of-00001), .weights.h5, "
-    ".ckpt of Lightning, tf_model.h5, flax_model.msgpack, .pdparams, or mp_rank_XX_model_states.pt"
+    ".ckpt of Lightning, tf_model.h5, flax_model.msgpack, .pdparams, .gguf, or mp_rank_XX_model_states.pt"
 )
 NAMED = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 # Files of any name, if there is one of a kind: safe formats, then those that hold no optimizer, first.
-ALONE = ("*.safetensors", "*.weights.h5", "*.h5", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pdparams", "*.msgpack")
+ALONE = (
+    "*.safetensors",
+    "*.weights.h5",
+    "*.h5",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+    "*.pdparams",
+    "*.msgpack",
+    "*.gguf",
+)
 # What training leaves beside the weights.
 NO_WEIGHTS = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|tokenizer)\w*\.(bin|pt|pth)"
@@ -33,7 +44,7 @@ POINTING = ("checkpoint", "saved_model.pb", "latest", "latest_checkpointed_itera
 class Files:
     """What was found: the container, its main file (or prefix, or folder of ranks), and the folder it lies in."""
 
-    container: str  # "safetensors", "torch", "tf1", "hdf5", "paddle", "flax", "megatron"
+    container: str  # "safetensors", "torch", "tf1", "hdf5", "paddle", "flax", "gguf", "megatron"
     path: Path
     folder: Path
 
@@ -41,6 +52,7 @@ class Files:
         """All tensors by the names they have there; those of rank r of a Megatron checkpoint start with `r/`."""
         from bert4x.checkpoints.formats import (
             flax_msgpack,
+            gguf_file,
             keras_h5,
             paddle_pickle,
             safetensors_file,
@@ -61,6 +73,7 @@ class Files:
             tensors = tf1_bundle.read_tf1(self.path)
             return tf2_objects.read_objects(self.path, tensors) if tf2_objects.is_object_based(tensors) else tensors
         one_file = {"hdf5": keras_h5.read_keras_h5, "paddle": paddle_pickle.read_paddle, "flax": flax_msgpack.read_flax}
+        one_file["gguf"] = gguf_file.read_gguf
         if self.container in one_file:
             return one_file[self.container](self.path)
         return read_ranks(self.path)
@@ -165,6 +178,8 @@ def container_of(path: Path) -> str:
     for ending, container in ((".pdparams", "paddle"), (".msgpack", "flax")):
         if name.endswith(ending):
             return container
+    if head.startswith(b"GGUF"):
+        return "gguf"
     if head.startswith(b"\x89HDF\r\n"):
         return "hdf5"
     if head[8:9] == b"{":  # first: its length may begin with any byte

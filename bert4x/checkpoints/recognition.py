@@ -17,7 +17,7 @@ from bert4x.families import families, family_name, family_of
 
 # The layouts whose tensors a container may hold.
 FORMATS = {"safetensors": ("hf",), "torch": ("hf", "uer"), "tf1": ("tf1",), "megatron": ("megatron",)}
-FORMATS |= {"paddle": ("paddle",), "hdf5": ("hf",), "flax": ("hf",)}
+FORMATS |= {"paddle": ("paddle",), "hdf5": ("hf",), "flax": ("hf",), "gguf": ("gguf",)}
 FEWEST = 3  # names that are no accident
 NO_NAME = ("architectures", "library")  # labels of config files that name no family
 
@@ -112,7 +112,7 @@ def named_families(said: Said) -> set[str]:
     found = set()
     for name in families():
         for style in writer(name).styles.values():
-            labels = {key: value for key, value in style.labels.items() if key not in NO_NAME}
+            labels = {key: value for key, value in style.labels.items() if key not in NO_NAME and "." not in key}
             if labels and all(said.get(key) == value for key, value in labels.items()):
                 found.add(name)
     return found

@@ -9,7 +9,7 @@ from bert4x.errors import ConversionError
 from bert4x.families import families, family_of
 
 OWN_FORMATS = ("bert4x", "keras")  # keyed by variable path, config spelled as here
-FORMATS = ("hf", "tf1", "megatron", "uer", *OWN_FORMATS)  # that are written
+FORMATS = ("hf", "tf1", "megatron", "uer", "gguf", *OWN_FORMATS)  # that are written
 
 # The letters of a variable's shape; a family may have more (`sizes`).
 SIZES = {
@@ -115,6 +115,17 @@ def config_names(format: str | None = None) -> tuple[str, ...]:
     """Names of config files, those of families in a format (or all) first."""
     found = (name for cls in families().values() for of, name in cls.config_files.items() if format in (None, of))
     return tuple(dict.fromkeys(found))
+
+
+def written_keys(format: str, model_type: str) -> set[str]:
+    """All keys by which config files of a format, for models that they call so, say something that is read."""
+    found = set()
+    for cls in families().values():
+        style = cls.styles.get(format)
+        if style is not None and style.labels.get("model_type") == model_type:
+            found |= {key for field in cls.config_class.spelled() for key in style.spellings(field) if "." in key}
+            found |= style.composed.keys()
+    return found
 
 
 def spelled_keys(field: str) -> set[str]:

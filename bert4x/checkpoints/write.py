@@ -10,6 +10,7 @@ import numpy as np
 
 from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
+from bert4x.checkpoints.gguf_metadata import as_llama_cpp, metadata_of
 from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, unwritten_settings, written
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.staging import Progress
@@ -31,17 +32,22 @@ def write(
     shards=None,
     progress=None,
     head: HeldHead | None = None,
+    tokenizer=None,
+    dtype: str | None = None,
 ) -> Written:
     """Writes variables of ours, and the head of a task, as the weights of a format. Returns what the config file is to
-    say.
+    say. A GGUF has the vocabulary of a `tokenizer` in it; `dtype` is that of its matrices, of which
+    "q8_0" has 8 bits.
 
     Raises: ConversionError when the format cannot express the model, or has no room for the head.
     """
-    from bert4x.checkpoints.formats import keras_h5, safetensors_file, tf1_bundle, torch_write
+    from bert4x.checkpoints.formats import gguf_file, keras_h5, safetensors_file, tf1_bundle, torch_write
 
+    if dtype is not None and format != "gguf":
+        raise ConversionError(f"dtype={dtype!r} is of format 'gguf' alone; load the model in the dtype that is meant")
     if family_of(config.model).written_as and format not in OWN_FORMATS:
         config, ours = as_written(config, ours)
-    table = table_for(format, config)
+    table = table_for(format, config).sized(config)
     table = table.holding(room_for(head, table) if head is not None and head.tensors else None)
     whole = with_head(format, table, head, config, ours)
     config, ours, others = whole.config, whole.ours, whole.tensors
@@ -57,6 +63,9 @@ def write(
         tf1_bundle.write_tf1(folder / family_of(table.family).weights_file, [*per_rank[0], *others])
     elif format == "uer":
         torch_write.write_torch(folder / "pytorch_model.bin", per_rank[0])
+    elif format == "gguf":
+        metadata = metadata_of(config, ours, tokenizer, dtype)
+        gguf_file.write_gguf(folder / "model.gguf", as_llama_cpp(per_rank[0], dtype), metadata)
     elif format == "keras":
         tensors, class_of = keras_names.numbered(per_rank[0]), partial(keras_names.class_of, model=config.model)
         keras_h5.write_keras_h5(folder / "model.weights.h5", tensors, class_of, keras_names.attribute_of)
@@ -129,7 +138,9 @@ def theirs(
 
         yield LazyTensor(entry.theirs, entry.layout.shape(shapes, ranks), parts[0].dtype, read)
     if lost := [path for path in ours if path not in written]:
-        raise ConversionError(f"{table.format} has no room for {', '.join(lost[:6])} of this {config.model}")
+        of_heads = all(known[path][1] in table.lacks for path in lost)
+        more = "; pass drop_head=True (--drop-head) to write the model without" if of_heads else ""
+        raise ConversionError(f"{table.format} has no room for {', '.join(lost[:6])} of this {config.model}{more}")
 
 
 def counted(tensors: Iterator[LazyTensor], total: int, progress: Progress | None) -> Iterator[LazyTensor]:
@@ -175,6 +186,8 @@ def write_config(
     folder: Path, format: str, config: TransformerConfig, ours: dict[str, LazyTensor], architecture: str | None = None
 ) -> None:
     """Writes the config file of a format; `architecture` is the class of the model, where the format says it."""
+    if format == "gguf":  # it is in the file
+        return
     data = to_json(config, style_for(format, config.model))
     if format in OWN_FORMATS:
         data["model"] = config.model

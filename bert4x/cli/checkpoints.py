@@ -17,9 +17,13 @@ def add_commands(command) -> None:
     sub.add_argument("source", metavar="SRC")
     sub.add_argument("target", metavar="DST", help="the folder to write")
     sub.add_argument(
-        "--to", required=True, choices=["hf", "tf1", "megatron", "uer", "keras", "bert4x"], help="the format"
+        "--to", required=True, choices=["hf", "tf1", "megatron", "uer", "gguf", "keras", "bert4x"], help="the format"
     )
-    sub.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="cast the values; default: keep them")
+    sub.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16", "q8_0"],
+        help="cast the values; default: keep them; q8_0: gguf",
+    )
     sub.add_argument("--shards", type=int, metavar="N", help="number of files (hf) or model-parallel ranks (megatron)")
     sub.add_argument("--keep-tokens", metavar="FILE", help="JSON list of the ids to keep, or a vocab.txt of the tokens")
     sub.add_argument("--config", help="the config file, if it does not lie beside the weights")

@@ -6,7 +6,7 @@ from bert4x import layers as L
 from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import register_family
-from bert4x.families.layouts import paddle, uer
+from bert4x.families.layouts import gguf, paddle, uer
 from bert4x.families.parts import (
     DEFAULTS,
     DROPOUT,
@@ -149,7 +149,7 @@ class Bert(Backbone):
     misnamed = ("roberta", "xlm-roberta")  # after the recipe of their training, as CLUE's
     decoder_key = "is_decoder"
     variables = EMBEDDINGS + block("Transformer-{i}") + HEADS
-    tables = (GOOGLE, HF, uer.BERT, paddle.BERT)
+    tables = (GOOGLE, HF, uer.BERT, paddle.BERT, gguf.BERT)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS),
         "hf": ConfigStyle(
@@ -160,6 +160,7 @@ class Bert(Backbone):
             required={"position_embedding_type": "absolute", "add_cross_attention": False},
         ),
         "uer": uer.BERT_STYLE,
+        "gguf": gguf.BERT_STYLE,
     }
     styles["paddle"] = paddle.style(styles["hf"])
 

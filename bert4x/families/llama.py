@@ -10,6 +10,7 @@ from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table, alternatives
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
+from bert4x.families.layouts import gguf
 from bert4x.families.parts import EMBEDDINGS, TRAINING
 from bert4x.families.scaling import read_scaling, rotary
 from bert4x.json_files import shown
@@ -207,8 +208,14 @@ class Llama(Backbone):
         "LM-Head/": lambda c: c.tie_word_embeddings,
     }
     layer_classes: ClassVar = ((r"LM-Head", "Embedding"), (r".*-Norm", "RMSNorm"), *Backbone.layer_classes)
-    tables = (table("llama", BIASES, OUTPUT_BIAS, FFN_BIASES),)
-    styles: ClassVar = styles("llama", {})
+    tables = (table("llama", BIASES, OUTPUT_BIAS, FFN_BIASES), gguf.LLAMA)
+    styles: ClassVar = styles("llama", {}) | {"gguf": gguf.LLAMA_STYLE}
+
+    @classmethod
+    def config_by_tensors(cls, config, table, held):
+        if table is not None and not cls.styles[table.format].spellings("tie_word_embeddings"):
+            return config.replace(tie_word_embeddings="LM-Head" not in held)
+        return config
 
     def forward(self, inputs, cache=None, index=0, last=False):
         application = "unilm" if self.application == "unilm" else "lm"

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from bert4x.errors import ConfigError
 from bert4x.families import llama, register_family
+from bert4x.families.layouts import gguf
 from bert4x.json_files import shown
 
 
@@ -51,8 +52,8 @@ class Qwen2(llama.Llama):
     config_class = Qwen2Config
     unused: ClassVar = llama.Llama.unused | {"attention_bias": lambda c: True, "mlp_bias": lambda c: False}
     variables = llama.without(llama.OUTPUT_BIAS, llama.FFN_BIASES, llama.HEAD_NORMS)
-    tables = (llama.table("qwen2", llama.BIASES),)
-    styles: ClassVar = llama.styles("qwen2", llama.NOT_SPELLED)
+    tables = (llama.table("qwen2", llama.BIASES), gguf.QWEN2)
+    styles: ClassVar = llama.styles("qwen2", llama.NOT_SPELLED) | {"gguf": gguf.QWEN2_STYLE}
 
     def attention_options(self):
         return super().attention_options() | {"output_bias": False}
@@ -66,8 +67,8 @@ class Qwen3(llama.Llama):
     config_class = Qwen3Config
     unused: ClassVar = llama.Llama.unused | {"mlp_bias": lambda c: False}
     variables = llama.without(llama.FFN_BIASES)
-    tables = (llama.table("qwen3", llama.BIASES, llama.OUTPUT_BIAS, llama.HEAD_NORMS),)
-    styles: ClassVar = llama.styles("qwen3", {"mlp_bias": ()}, attention_head_size=128)
+    tables = (llama.table("qwen3", llama.BIASES, llama.OUTPUT_BIAS, llama.HEAD_NORMS), gguf.QWEN3)
+    styles: ClassVar = llama.styles("qwen3", {"mlp_bias": ()}, attention_head_size=128) | {"gguf": gguf.QWEN3_STYLE}
 
     def attention_options(self):
         return super().attention_options() | {"query_key_norm": self.config.layer_norm_eps}

@@ -25,7 +25,7 @@ WEIGHTS = (
     (r"[\w.-]+\.safetensors", r"[\w.-]+\.safetensors"),
     (r"[\w.-]+\.weights\.h5", r"[\w.-]+\.weights\.h5"),
     (OTHER_PICKLES, OTHER_PICKLES),
-    *((name, name) for name in (r"tf_model\.h5", r"flax_model\.msgpack", r"[\w.-]+\.pdparams")),
+    *((name, name) for name in (r"tf_model\.h5", r"flax_model\.msgpack", r"[\w.-]+\.(pdparams|gguf)")),
 )
 
 

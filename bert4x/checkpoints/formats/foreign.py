@@ -29,7 +29,7 @@ TEXTS = (
 )
 # Beginnings of files of no format that is read; weights might begin so by chance.
 CONTENTS = (
-    (rb"GGUF|ggml|ggjt", "a model for llama.cpp (GGUF): take the checkpoint it was made of"),
+    (rb"ggml|ggjt", "an old file of llama.cpp, before GGUF: take the checkpoint it was made of"),
     (rb"....TFL3", f"TensorFlow Lite's, {EXPORTED}"),
     (rb"\n.{1,5}\n.{1,2}[\w.]+\x12", MINDSPORE),  # a protocol buffer: a list of named tensors
     (rb"\x1f\x8b|BZh\d|\xfd7zXZ|7z\xbc\xaf|Rar!", ARCHIVE),
@@ -63,7 +63,7 @@ NAMES = (
         "PaddlePaddle's, and not its parameters by name: those are in a file .pdparams (model_state.pdparams)",
     ),
     (r".*\.mindir", MINDSPORE),
-    (r".*\.(gguf|ggml)", "a model for llama.cpp: take the checkpoint it was made of"),
+    (r".*\.ggml", "an old file of llama.cpp, before GGUF: take the checkpoint it was made of"),
     (
         r".*\.(onnx|onnx_data|tflite|mlmodel|mlpackage|engine|plan)|openvino_model\.(xml|bin)|rust_model\.ot",
         EXPORTED,

@@ -1,0 +1,182 @@
+"""BERT, GPT2 and decoders of Llama's kind as llama.cpp keeps them, in GGUF: its names of tensors, and of what its
+metadata say in place of a config file.
+"""
+
+from bert4x.checkpoints.spec import TRANSPOSED, Layout, Rule, Table
+from bert4x.config import ConfigStyle
+from bert4x.errors import ConfigError
+from bert4x.json_files import shown
+
+SELF, FFN, BLOCK = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward", "blk.{i}."
+GATHERED = "/[query,key,value]/"
+
+BERT = Table(
+    "gguf",
+    "bert",
+    rules=(
+        Rule("Embedding-{Token,Segment,Position}/embeddings", "{token_embd,token_types,position_embd}.weight"),
+        Rule("Embedding-Norm/{gamma,beta}", "token_embd_norm.{weight,bias}"),
+        Rule(SELF + "/{query,key,value,output}/kernel", BLOCK + "attn_{q,k,v,output}.weight", TRANSPOSED),
+        Rule(SELF + "/{query,key,value,output}/bias", BLOCK + "attn_{q,k,v,output}.bias"),
+        Rule(SELF + "-Norm/{gamma,beta}", BLOCK + "attn_output_norm.{weight,bias}"),
+        Rule(FFN + "/{intermediate,output}/kernel", BLOCK + "ffn_{up,down}.weight", TRANSPOSED),
+        Rule(FFN + "/{intermediate,output}/bias", BLOCK + "ffn_{up,down}.bias"),
+        Rule(FFN + "-Norm/{gamma,beta}", BLOCK + "layer_output_norm.{weight,bias}"),
+    ),
+    backbone="",
+    lacks=("pool", "nsp", "mlm"),
+)
+
+GPT2 = Table(
+    "gguf",
+    "gpt2",
+    rules=(
+        Rule("Embedding-{Token,Position}/embeddings", "{token,position}_embd.weight"),
+        Rule(SELF + "-Norm/{gamma,beta}", BLOCK + "attn_norm.{weight,bias}"),
+        Rule(SELF + GATHERED + "kernel", BLOCK + "attn_qkv.weight", TRANSPOSED),
+        Rule(SELF + GATHERED + "bias", BLOCK + "attn_qkv.bias"),
+        Rule(SELF + "/output/kernel", BLOCK + "attn_output.weight", TRANSPOSED),
+        Rule(SELF + "/output/bias", BLOCK + "attn_output.bias"),
+        Rule(FFN + "-Norm/{gamma,beta}", BLOCK + "ffn_norm.{weight,bias}"),
+        Rule(FFN + "/{intermediate,output}/kernel", BLOCK + "ffn_{up,down}.weight", TRANSPOSED),
+        Rule(FFN + "/{intermediate,output}/bias", BLOCK + "ffn_{up,down}.bias"),
+        Rule("Output-Norm/{gamma,beta}", "output_norm.{weight,bias}"),
+    ),
+    backbone="",
+    tied=("output.weight",),
+)
+
+
+def turned(heads: str) -> Layout:
+    """The matrix of queries or keys of a Llama: llama.cpp rotates neighbours, where the model rotates halves."""
+    return Layout(transpose=True, axes=(heads, 2, -1), order=(0, 2, 1))
+
+
+LLAMA_MATRICES = (
+    Rule(SELF + "/query/kernel", BLOCK + "attn_q.weight", turned("num_attention_heads")),
+    Rule(SELF + "/key/kernel", BLOCK + "attn_k.weight", turned("num_key_value_heads")),
+)
+QWEN_MATRICES = (Rule(SELF + "/{query,key}/kernel", BLOCK + "attn_{q,k}.weight", TRANSPOSED),)
+BIASES = Rule(SELF + "/{query,key,value}/bias", BLOCK + "attn_{q,k,v}.bias")
+HEAD_NORMS = Rule(SELF + "/{query_norm,key_norm}/gamma", BLOCK + "attn_{q,k}_norm.weight")
+
+
+def decoder(family: str, *rules: Rule) -> Table:
+    """The table of a decoder of Llama's kind, with rules of its own."""
+    return Table(
+        "gguf",
+        family,
+        rules=(
+            Rule("Embedding-Token/embeddings", "token_embd.weight"),
+            Rule(SELF + "-Norm/gamma", BLOCK + "attn_norm.weight"),
+            Rule(SELF + "/{value,output}/kernel", BLOCK + "attn_{v,output}.weight", TRANSPOSED),
+            Rule(FFN + "-Norm/gamma", BLOCK + "ffn_norm.weight"),
+            Rule(FFN + "/{gate,intermediate,output}/kernel", BLOCK + "ffn_{gate,up,down}.weight", TRANSPOSED),
+            Rule("Output-Norm/gamma", "output_norm.weight"),
+            Rule("LM-Head/embeddings", "output.weight"),
+            *rules,
+        ),
+        backbone="",
+        tied=("output.weight",),
+    )
+
+
+LLAMA = decoder("llama", *LLAMA_MATRICES)
+QWEN2 = decoder("qwen2", *QWEN_MATRICES, BIASES)
+QWEN3 = decoder("qwen3", *QWEN_MATRICES, HEAD_NORMS)
+
+WINDOWS = dict.fromkeys(("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), ())
+UNSAID = ("initializer_range", "dropout_rate", "attention_dropout_rate")  # of training alone
+
+
+def keys(arch: str, epsilon: str, **more: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The keys of metadata of an architecture, by our fields."""
+    said = {
+        "vocab_size": "vocab_size",
+        "hidden_size": "embedding_length",
+        "num_hidden_layers": "block_count",
+        "num_attention_heads": "attention.head_count",
+        "intermediate_size": "feed_forward_length",
+        "max_position": "context_length",
+        "layer_norm_eps": f"attention.{epsilon}",
+    }
+    ours = {field: (f"{arch}.{key}",) for field, key in said.items()} | dict.fromkeys(UNSAID, ())
+    return ours | {"hidden_act": (), "segment_vocab_size": ()} | more
+
+
+BERT_STYLE = ConfigStyle(
+    "gelu_erf",
+    keys(
+        "bert",
+        "layer_norm_epsilon",
+        segment_vocab_size=("tokenizer.ggml.token_type_count",),
+        pad_token_id=("tokenizer.ggml.padding_token_id",),
+    ),
+    {"pad_token_id": 0},
+    {"model_type": "bert", "bert.attention.causal": False},
+    required={"hidden_act": "gelu_erf", "embedding_mapping": False},
+    measured=("vocab_size",),
+)
+GPT2_STYLE = ConfigStyle(
+    "gelu_tanh",
+    keys("gpt2", "layer_norm_epsilon", pad_token_id=("tokenizer.ggml.padding_token_id",)),
+    {"layer_norm_eps": 1e-5, "hidden_act": "gelu_tanh", "segment_vocab_size": 0},
+    {"model_type": "gpt2", "tokenizer.ggml.pre": "gpt-2"},
+    required={"hidden_act": "gelu_tanh"},
+    measured=("vocab_size",),
+)
+
+
+def read_scaling(said) -> dict:
+    """`rope_scaling` of the metadata under rope.scaling. Raises: ConfigError for kinds that are not computed here."""
+    kind = said.get("type", "none") if isinstance(said, dict) else None
+    if kind == "none":
+        return {}
+    if kind not in ("linear", "yarn"):
+        raise ConfigError(f"the metadata say rope.scaling = {shown(said)}; expected type linear or yarn")
+    scaling = {"rope_type": kind, "factor": said.get("factor")}
+    if "original_context_length" in said:
+        scaling["original_max_position_embeddings"] = said["original_context_length"]
+    return {"rope_scaling": scaling}
+
+
+def write_scaling(config) -> dict | None:
+    """The same, from a config; None for no scaling."""
+    scaling = config.rope_scaling
+    if not scaling:
+        return None
+    found = {"type": scaling["rope_type"], "factor": float(scaling["factor"])}
+    if "original_max_position_embeddings" in scaling:
+        found["original_context_length"] = scaling["original_max_position_embeddings"]
+    return found
+
+
+def decoder_style(arch: str, pre: str, **more: tuple[str, ...]) -> ConfigStyle:
+    """The metadata of a decoder of Llama's kind. Whether the output layer is tied, its tensor says."""
+    said = keys(
+        arch,
+        "layer_norm_rms_epsilon",
+        num_key_value_heads=(f"{arch}.attention.head_count_kv",),
+        attention_head_size=(f"{arch}.attention.key_length", f"{arch}.attention.value_length"),
+        rope_theta=(f"{arch}.rope.freq_base",),
+        rope_scaling=(),
+        tie_word_embeddings=(),
+        pad_token_id=(),
+        attention_bias=(),
+        mlp_bias=(),
+        **more,
+    )
+    return ConfigStyle(
+        "gelu_erf",
+        said,
+        {"tie_word_embeddings": True},
+        {"model_type": arch, "tokenizer.ggml.pre": pre},
+        composed={f"{arch}.rope.scaling": (read_scaling, write_scaling)},
+        required={"hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False},
+        measured=("vocab_size",),
+    )
+
+
+LLAMA_STYLE = decoder_style("llama", "default")
+QWEN2_STYLE = decoder_style("qwen2", "qwen2", **WINDOWS)
+QWEN3_STYLE = decoder_style("qwen3", "qwen2", **WINDOWS)
