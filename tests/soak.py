@@ -29,7 +29,7 @@ TEXTS = [
     "公园" * 40,
     "好",
 ]
-PATIENCE = 60.0  # seconds after which a request is stuck
+PATIENCE = 120.0  # seconds after which a request is stuck
 
 
 class Soak:

@@ -14,6 +14,7 @@ from bert4x.serving.problems import Problem, as_problem
 
 LOG = logging.getLogger("bert4x.serving")
 LOOKED_AT = 1024  # parts among which those of similar length are sought
+LEAST = 1024  # tokens of a batch: with fewer, even a slow processor is not well used
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Part:
 
 
 class Worker(threading.Thread):
-    """The thread of a model. It computes what waits a batch at a time, and between two batches a step of decoding, so
-    that neither holds up the other by more than that.
+    """The thread of a model. It computes what waits a batch at a time, and between two batches it writes texts for as
+    long as the batch took: each has half of the thread, and neither holds up the other by more than a batch, or a step.
 
     Turns are those of fair queueing (Goyal et al. 1996, start-time fair queueing): the item of a request is due once
     the thread has computed as many tokens as stand before it in its own request, so that a request of one text passes
@@ -146,10 +147,14 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while self.rest():
+            begin = time.monotonic()
             if parts := self.take():
                 self.compute(parts)
-            if self.decoder is not None and self.decoder.busy:
+            now = time.monotonic()
+            while self.decoder is not None and self.decoder.busy and not self.stopping:
                 self.decoder.step()
+                if not self.waiting or time.monotonic() - now >= now - begin:
+                    break
         gone = Problem(503, "the server is shutting down")
         for part in self.waiting:
             part.job.fail(gone)
@@ -166,9 +171,14 @@ class Worker(threading.Thread):
                     self.changed.wait(left)
             return not self.stopping
 
+    @property
+    def budget(self) -> float:
+        """How many tokens a batch has, so that it takes no longer than others should wait, by the speed of late."""
+        return min(self.limits.batch_tokens, max(LEAST, self.speed * self.limits.step))
+
     def is_full(self) -> bool:
         """Whether what waits fills a batch."""
-        return sum(part.length for part in self.waiting) >= self.limits.batch_tokens
+        return sum(part.length for part in self.waiting) >= self.budget
 
     def take(self) -> list[Part]:
         """The next batch: the part whose turn it is, and those of its group that are nearest to it in length, as many
@@ -182,12 +192,15 @@ class Worker(threading.Thread):
             alike = [part for part in self.waiting if part.group == first.group]
             alike = sorted(alike, key=lambda part: part.turn)[:LOOKED_AT]
             alike.sort(key=lambda part: (part is not first, abs(part.length - first.length)))
-            chosen, longest = [], 1
+            chosen, longest, budget = [], 1, self.budget
             for part in alike:
                 longest = max(longest, part.length)
-                if chosen and longest * (len(chosen) + 1) > self.limits.batch_tokens:
+                if chosen and longest * (len(chosen) + 1) > budget:
                     break
                 chosen.append(part)
+            power = 1 << (len(chosen).bit_length() - 1)
+            if 2 * len(chosen) < 3 * power:  # rows are filled up to a power of 2 (`Task.predict`)
+                chosen = chosen[:power]
             taken = {id(part) for part in chosen}
             self.waiting = [part for part in self.waiting if id(part) not in taken]
             self.clock = max(self.clock, first.turn)

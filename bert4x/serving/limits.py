@@ -17,6 +17,7 @@ class Limits:
     seconds: float = 120  # that a request may take
     reading: float = 20  # seconds that its headers, and then its body, may take to arrive
     batch_tokens: int = 16384  # computed at a time, padding included
+    step: float = 0.25  # seconds that a batch should last, however many tokens it may have
     wait: float = 0.002  # seconds that a batch waits for more texts, while there were several requests of late
     rows: int = 32  # texts that are written at a time
 
