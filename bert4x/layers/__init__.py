@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
     from bert4x.layers.cross_attention import CrossAttention
+    from bert4x.layers.dilated import AttentionPooling, DilatedGatedConv
+    from bert4x.layers.discrete import FiniteScalarQuantizer, VectorQuantizer, gumbel_softmax
     from bert4x.layers.disentangled import DisentangledAttention, DistanceTable, LocalConvolution
     from bert4x.layers.embeddings import (
         Bias,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from bert4x.layers.joining import BatchConcat, BatchSplit, Concatenate1D, GlobalMaxPooling1D
     from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
+    from bert4x.layers.ordered_neurons import OrderedNeurons
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
     from bert4x.layers.pooling import FirstToken, LastToken, MeanOfTokens, Pooling
     from bert4x.layers.positions import (
@@ -65,12 +68,15 @@ _HOME = {
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
     "bert4x.layers.disentangled": "DisentangledAttention DistanceTable LocalConvolution",
+    "bert4x.layers.dilated": "AttentionPooling DilatedGatedConv",
+    "bert4x.layers.discrete": "FiniteScalarQuantizer VectorQuantizer gumbel_softmax",
     "bert4x.layers.embeddings": "Bias Embedding PositionEmbedding RealPositions RowEmbedding SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.joining": "BatchConcat BatchSplit Concatenate1D GlobalMaxPooling1D",
     "bert4x.layers.loss": "Loss",
     "bert4x.layers.gau": "GatedAttentionUnit",
     "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
+    "bert4x.layers.ordered_neurons": "OrderedNeurons",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
     "bert4x.layers.pooling": "FirstToken LastToken MeanOfTokens Pooling",
     "bert4x.layers.positions": (
@@ -85,6 +91,7 @@ _HOME = {
 __all__ = [
     "Activation",
     "Add",
+    "AttentionPooling",
     "BatchConcat",
     "BatchSplit",
     "Bias",
@@ -93,6 +100,7 @@ __all__ = [
     "ConditionalRandomField",
     "CrossAttention",
     "Dense",
+    "DilatedGatedConv",
     "Disentangled",
     "DisentangledAttention",
     "DistanceTable",
@@ -101,6 +109,7 @@ __all__ = [
     "EfficientGlobalPointer",
     "Embedding",
     "FeedForward",
+    "FiniteScalarQuantizer",
     "FirstToken",
     "GatedAttentionUnit",
     "GlobalAveragePooling1D",
@@ -119,6 +128,7 @@ __all__ = [
     "MaximumEntropyMarkovModel",
     "MeanOfTokens",
     "MultiHeadAttention",
+    "OrderedNeurons",
     "PlacesInTexts",
     "Pooling",
     "PositionEmbedding",
@@ -134,9 +144,11 @@ __all__ = [
     "ScaleOffset",
     "SinusoidalPosition",
     "TiedProjection",
+    "VectorQuantizer",
     "Visibility",
     "YarnRotary",
     "activation",
+    "gumbel_softmax",
     "initializer",
     "ops",
     "tree",

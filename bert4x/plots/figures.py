@@ -55,6 +55,26 @@ def is_chinese(text: str) -> bool:
     )
 
 
+@contextlib.contextmanager
+def picture(path: str | os.PathLike, columns: int = 1, text: str = ""):
+    """Axes side by side, to draw on; the file is written at the end of the block. `text` is all that will be written on
+    them, where that may be Chinese.
+
+    Raises: MissingMatplotlibError
+    """
+    figure_class, font = matplotlib_figure(text)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    figure = figure_class(figsize=(5.4 * columns, 4), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    yield list(axes)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        if is_chinese(text):
+            for item in (axis.title, *axis.texts, *axis.get_xticklabels(), *axis.get_yticklabels()):
+                item.set_family(families(font))
+    save(figure, path, dpi=140)
+
+
 def save(figure, path: str | os.PathLike | None, dpi: int) -> None:
     """Writes a figure, unless there is no path; what is drawn as a box has been said once."""
     if path is not None:

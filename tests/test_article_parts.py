@@ -1,0 +1,277 @@
+"""Layers and losses of the articles against NumPy, written from their formulas; gradients by finite differences."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from bert4x import errors
+from bert4x import layers as L
+from bert4x.layers.discrete import rotated
+from bert4x.layers.ordered_neurons import spans_of, tree_of
+from bert4x.training import smooth
+from bert4x.training.command_line import parse
+from bert4x.training.compiled import gradients_of
+
+RNG = np.random.default_rng(0)
+TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
+
+
+def numpy(x):
+    return np.array(ops.convert_to_numpy(x))
+
+
+def tensor(x, dtype="float32"):
+    return ops.convert_to_tensor(np.asarray(x, dtype))
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gradient(function, *arrays):
+    return [numpy(g) for g in gradients_of(lambda *given: function(*given), [tensor(a) for a in arrays])[1]]
+
+
+def differences(function, array, step=1e-3):
+    """The gradient of a function of one array, by central differences in double precision."""
+    found = np.zeros_like(array, "float64")
+    for place in np.ndindex(array.shape):
+        up, down = array.astype("float64"), array.astype("float64")
+        up[place] += step
+        down[place] -= step
+        found[place] = (function(up) - function(down)) / (2 * step)
+    return found
+
+
+def saved(model, tmp_path, *inputs):
+    """Outputs of a model after a way through a file."""
+    model.save(tmp_path / "model.keras")
+    return [numpy(x) for x in keras.tree.flatten(keras.saving.load_model(tmp_path / "model.keras")(*inputs))]
+
+
+def test_ordered_neurons(tmp_path):
+    units, levels, x = 6, 3, RNG.normal(0, 1, (2, 5, 4))
+    inputs = keras.Input((None, 4))
+    layer = L.OrderedNeurons(units, levels)
+    model = keras.Model(inputs, layer(inputs))
+    w, u, b = (RNG.normal(0, 0.7, v.shape) for v in layer.cell.weights)
+    layer.cell.set_weights([w, u, b])
+    h, c, outputs = np.zeros((2, units)), np.zeros((2, units)), []
+    for t in range(5):
+        z = x[:, t] @ w + h @ u + b
+        forget, write = np.cumsum(softmax(z[:, :3]), -1), np.cumsum(softmax(z[:, 3:6])[:, ::-1], -1)[:, ::-1]
+        released = 1 - forget.mean(-1)
+        forget, write = np.repeat(forget, 2, -1), np.repeat(write, 2, -1)
+        f, i, o, new = np.split(z[:, 6:], 4, -1)
+        new, f, i, o = np.tanh(new), sigmoid(f), sigmoid(i), sigmoid(o)
+        both = forget * write
+        c = both * (f * c + i * new) + (forget - both) * c + (write - both) * new
+        h = o * np.tanh(c)
+        outputs.append((h, released))
+    for found in ([numpy(y) for y in model(tensor(x))], saved(model, tmp_path, tensor(x))):
+        np.testing.assert_allclose(found[0], np.stack([h for h, _ in outputs], 1), **TOLERANCE)
+        np.testing.assert_allclose(found[1], np.stack([r for _, r in outputs], 1), **TOLERANCE)
+    with pytest.raises(errors.ConfigError, match="multiple of the levels"):
+        L.OrderedNeurons(7, 3)
+
+
+def test_trees():
+    assert tree_of("abcd", [9, 1, 5, 2]) == (("a", "b"), ("c", "d"))
+    assert tree_of("a", [1]) == "a"
+    assert spans_of((("a", "b"), ("c", ("d", "e")))) == ({(0, 5), (0, 2), (2, 5), (3, 5)}, 5)
+
+
+def test_gumbel_softmax():
+    """Hard draws are those of the softmax; the gradient of hard ones is that of soft ones with the same noise."""
+    logits = np.array([1.0, 0.0, -1.0, 2.0])
+    draws = numpy(L.gumbel_softmax(tensor(np.tile(logits, (20000, 1))), 0.5, hard=True, seed=0))
+    assert set(np.unique(draws.round(6))) <= {0.0, 1.0}
+    np.testing.assert_allclose(draws.mean(0), softmax(logits), atol=0.015)
+    weights = tensor([3.0, -1.0, 2.0, 0.5])
+    soft, hard = (
+        gradient(lambda x, hard=hard: ops.sum(L.gumbel_softmax(x, 0.7, hard, seed=3) * weights), logits)[0]
+        for hard in (False, True)
+    )
+    np.testing.assert_allclose(hard, soft, **TOLERANCE)
+    assert np.abs(soft).max() > 1e-3
+
+
+@pytest.mark.parametrize("through", ["straight", "rotated"])
+def test_vector_quantizer(tmp_path, through):
+    z, codes = RNG.normal(0, 1, (2, 3, 4)), RNG.normal(0, 1, (5, 4))
+    layer = L.VectorQuantizer(5, commitment=0.3, through=through)
+    inputs = keras.Input((3, 4))
+    model = keras.Model(inputs, layer(inputs))
+    layer.set_weights([codes])
+    numbers = ((z[:, :, None] - codes) ** 2).sum(-1).argmin(-1)
+    for found in ([numpy(y) for y in model(tensor(z))], saved(model, tmp_path, tensor(z))):
+        np.testing.assert_allclose(found[0], codes[numbers], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found[1], numbers)
+    (loss,) = (layer(tensor(z)), layer.losses)[1][-1:]
+    assert float(numpy(loss)) == pytest.approx(1.3 * ((z - codes[numbers]) ** 2).mean(), rel=1e-4)
+    with pytest.raises(errors.ConfigError, match="no way"):
+        L.VectorQuantizer(5, through="around")
+
+
+def test_rotation_trick():
+    """Turned and stretched onto the code; the gradient is that of this rotation, written as a matrix."""
+    z, e, weights = RNG.normal(0, 1, (3, 4)), RNG.normal(0, 1, (3, 4)), RNG.normal(0, 1, (3, 4))
+    np.testing.assert_allclose(numpy(rotated(tensor(z), tensor(e))), e, rtol=1e-4, atol=1e-5)
+    (found,) = gradient(lambda x: ops.sum(rotated(x, tensor(e)) * tensor(weights)), z)
+    for row in range(3):
+        a, b = z[row] / np.linalg.norm(z[row]), e[row] / np.linalg.norm(e[row])
+        r = (a + b) / np.linalg.norm(a + b)
+        turn = np.eye(4) - 2 * np.outer(r, r) + 2 * np.outer(b, a)
+        expected = np.linalg.norm(e[row]) / np.linalg.norm(z[row]) * turn.T @ weights[row]
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_finite_scalar_quantizer(tmp_path):
+    z, levels = RNG.normal(0, 2, (4, 3)), np.array([5, 3, 2])
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, L.FiniteScalarQuantizer(levels)(inputs))
+    places = np.round((levels - 1) * sigmoid(z))
+    for found in ([numpy(y) for y in model(tensor(z))], saved(model, tmp_path, tensor(z))):
+        np.testing.assert_allclose(found[0], 2 * places / (levels - 1) - 1, **TOLERANCE)
+        np.testing.assert_array_equal(found[1], places @ [1, 5, 15])
+    (slope,) = gradient(lambda x: ops.sum(L.FiniteScalarQuantizer(levels)(x)[0]), z)
+    np.testing.assert_allclose(slope, 2 * sigmoid(z) * (1 - sigmoid(z)), **TOLERANCE)
+    with pytest.raises(errors.ConfigError, match="as many"):
+        L.FiniteScalarQuantizer([3, 3])(tensor(z))
+
+
+@pytest.mark.parametrize("rate", [1, 2])
+def test_dilated_gated_convolution(tmp_path, rate):
+    x, mask = RNG.normal(0, 1, (2, 7, 4)), np.arange(7) < np.array([[7], [4]])
+    inputs, real = keras.Input((None, 4)), keras.Input((None,), dtype="bool")
+    layer = L.DilatedGatedConv(rate)
+    model = keras.Model([inputs, real], layer(inputs, mask=real))
+    kernel, bias = (RNG.normal(0, 0.5, v.shape) for v in layer.weights if "seed" not in v.path)
+    layer.convolution.set_weights([kernel, bias])
+    seen = x * mask[..., None]
+    padded = np.pad(seen, ((0, 0), (rate, rate), (0, 0)))
+    z = sum(padded[:, k * rate : k * rate + 7] @ kernel[k] for k in range(3)) + bias
+    g = sigmoid(z[..., 4:])
+    expected = (seen * (1 - g) + z[..., :4] * g) * mask[..., None]
+    np.testing.assert_allclose(numpy(model([tensor(x), tensor(mask, "bool")])), expected, **TOLERANCE)
+    np.testing.assert_allclose(saved(model, tmp_path, [tensor(x), tensor(mask, "bool")])[0], expected, **TOLERANCE)
+
+
+def test_attention_pooling():
+    x, mask = RNG.normal(0, 1, (2, 5, 4)), np.arange(5) < np.array([[5], [3]])
+    layer = L.AttentionPooling()
+    layer.build((None, None, 4))
+    kernel, vector = (RNG.normal(0, 1, v.shape) for v in layer.weights)
+    layer.set_weights([kernel, vector])
+    scores = np.where(mask, np.tanh(x @ kernel) @ vector, -np.inf)
+    expected = (softmax(scores)[..., None] * x).sum(1)
+    np.testing.assert_allclose(numpy(layer(tensor(x), mask=tensor(mask, "bool"))), expected, **TOLERANCE)
+
+
+def test_smooth_scores():
+    """With sure answers they are the scores themselves; gradients by finite differences."""
+    y, p = RNG.integers(0, 2, (9, 3)), RNG.uniform(0.1, 0.9, (9, 3))
+
+    def f1(p):
+        return 1 - np.mean(2 * (y * p).sum(0) / (y.sum(0) + p.sum(0)))
+
+    assert float(numpy(smooth.smooth_f1(tensor(y), tensor(p)))) == pytest.approx(f1(p), rel=1e-5)
+    np.testing.assert_allclose(gradient(lambda p: smooth.smooth_f1(tensor(y), p), p)[0], differences(f1, p), atol=1e-5)
+    sure = (p > 0.5).astype(float)
+    right, found, true = (y * sure).sum(0), sure.sum(0), y.sum(0)
+    harmonic = 2 / (found / right + true / right)
+    assert float(numpy(smooth.smooth_f1(tensor(y), tensor(sure)))) == pytest.approx(1 - harmonic.mean(), rel=1e-5)
+    logits, labels = RNG.normal(0, 1, (6, 4)), RNG.integers(0, 4, 6)
+    expected = 1 - softmax(logits)[np.arange(6), labels].mean()
+    found = smooth.smooth_accuracy(tensor(labels, "int32"), tensor(logits), from_logits=True)
+    assert float(numpy(found)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_noise_contrast():
+    """At its least, noise contrast has log-probabilities for scores; a sampled softmax of all is the whole one."""
+    p, q = softmax(RNG.normal(0, 1, 5)), np.full(5, 0.2)
+
+    def expected_loss(scores):
+        data = np.log1p(np.exp(-(scores - np.log(q) - np.log(3))))
+        noise = np.log1p(np.exp(scores - np.log(q) - np.log(3)))
+        return p @ data + 3 * q @ noise
+
+    np.testing.assert_allclose(differences(expected_loss, np.log(p)), 0, atol=1e-6)
+    scores, noise = RNG.normal(0, 1, 4), RNG.normal(0, 1, (4, 3))
+    logs, noise_logs = np.log(RNG.uniform(0.1, 0.9, 4)), np.log(RNG.uniform(0.1, 0.9, (4, 3)))
+    found = numpy(smooth.nce_loss(*map(tensor, (scores, noise, logs, noise_logs))))
+    data, contrast = scores - logs - np.log(3), noise - noise_logs - np.log(3)
+    np.testing.assert_allclose(found, np.log1p(np.exp(-data)) + np.log1p(np.exp(contrast)).sum(-1), **TOLERANCE)
+    zeros = np.zeros(4), np.zeros((4, 3))
+    whole = numpy(smooth.sampled_softmax_loss(tensor(scores), tensor(noise), *map(tensor, zeros)))
+    every = np.concatenate([scores[:, None], noise], -1)
+    np.testing.assert_allclose(whole, -np.log(softmax(every))[:, 0], **TOLERANCE)
+
+
+def test_self_orthogonality():
+    y = RNG.normal(0, 0.2, (6, 3))
+
+    def penalty(y):
+        t = np.tanh(10 * y)
+        t = t / np.linalg.norm(t, axis=0)
+        off = t.T @ t - np.eye(3)
+        return 100 * off.sum() ** 2 + (off**2).sum()
+
+    assert float(numpy(smooth.self_orthogonality(tensor(y)))) == pytest.approx(penalty(y), rel=1e-4)
+    (found,) = gradient(smooth.self_orthogonality, y)
+    expected = differences(penalty, y, 1e-5)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "from_scratch"
+
+
+def smoke(name, tmp_path, monkeypatch, capsys):
+    """What a recipe's `main` returns, and prints."""
+    monkeypatch.setattr(sys, "argv", [name, "--smoke", "--output", str(tmp_path / "run")])
+    recipe = runpy.run_path(str(RECIPES / f"{name}.py"))
+    found = recipe["main"](parse(recipe["Arguments"], ""))
+    return found, capsys.readouterr().out
+
+
+def test_every_recipe_is_run_here():
+    tried = {"word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"}
+    assert {path.stem for path in RECIPES.glob("*.py")} == tried
+
+
+def test_words(tmp_path, monkeypatch, capsys):
+    words, said = smoke("word_discovery", tmp_path, monkeypatch, capsys)
+    lines = (tmp_path / "run/words.tsv").read_text("utf-8").splitlines()
+    assert [line.split("\t") for line in lines] == [[word, str(count)] for word, count in words.items()]
+    assert len(words) > 10 and "solid n-grams" in said
+
+
+def test_gradients_through_choices(tmp_path, monkeypatch, capsys):
+    table, _ = smoke("gumbel_softmax", tmp_path, monkeypatch, capsys)
+    assert table["Gumbel soft, t = 1"][1] < table["Gumbel soft, t = 0.1"][1]  # spread grows as it gets colder
+    assert table["REINFORCE, baseline"][1] < table["REINFORCE"][1]
+    assert (tmp_path / "run/gradients.png").exists()
+
+
+def test_initialisation(tmp_path, monkeypatch, capsys):
+    losses, said = smoke("initialisation", tmp_path, monkeypatch, capsys)
+    assert len(losses) == 5 and np.isfinite(list(losses.values())).all()
+    row = next(line for line in said.splitlines() if line.startswith("| orthogonal | linear"))
+    assert row == "| orthogonal | linear | 1 | 1 |"
+    assert (tmp_path / "run/lengths.png").exists()
+
+
+def test_trees_of_a_made_language(tmp_path, monkeypatch, capsys):
+    scores, _ = smoke("ordered_neurons", tmp_path, monkeypatch, capsys)
+    assert set(scores) == {"ON-LSTM", "right-branching", "random"} and all(0 <= s <= 1 for s in scores.values())
+    assert "true: (" in (tmp_path / "run/trees.txt").read_text("utf-8")
