@@ -33,7 +33,10 @@ def test_a_text_is_what_it_is_alone(family, application):
         assert application != cls.applications[0]
         return
     config = tiny_config(family, num_hidden_layers=2)
-    plain = bert4x.build_transformer_model(config, None, application=application)
+    plain = bert4x.build_transformer_model(config, None, model=family, application=application)
+    assert plain.config.model == family
+    for variable in plain.trainable_variables:
+        variable.assign(RNG.normal(0, 0.3, variable.shape))
     packed = plain.backbone.over_the_same_layers(packed=True).build().model
     texts = [RNG.integers(5, 90, length) for length in LENGTHS]
     second = 1 if application == "unilm" or plain.config.segment_rows > 1 else 0

@@ -146,7 +146,8 @@ class DebertaV2(bert.Bert):
     applications = ("encoder",)
     config_class = DebertaV2Config
     attention_class = "DisentangledAttention"
-    options: ClassVar = {name: value for name, value in bert.Bert.options.items() if name != "with_nsp"}
+    # Its convolution would see into other texts of a row.
+    options: ClassVar = {name: value for name, value in bert.Bert.options.items() if name not in ("with_nsp", "packed")}
     sizes: ClassVar = {"R": lambda c: c.rows, "K": lambda c: c.conv_kernel_size}
     absent: ClassVar = bert.Bert.absent | {
         "Embedding-Position/": lambda c: not c.position_biased_input,
