@@ -100,3 +100,22 @@ def log_probabilities(engine: Engine, prompt: dict, given: dict):
     logits = ops.concatenate([repeated(first, choices)[:, None], logits[:, :-1]], axis=1)
     chosen = ops.take_along_axis(logits, ids[:, :, None], axis=2)[:, :, 0] - ops.logsumexp(logits, axis=-1)
     return ops.reshape(ops.sum(ops.where(real, chosen, 0.0), axis=1), (batch, choices))
+
+
+def next_logits(model, prompts: Sequence[Prompt], ids: Sequence[int]) -> np.ndarray:
+    """The logits of some tokens as the one that follows each prompt; the prompts are computed together.
+
+    Shape: P prompts, K ids -> (P, K) float32
+    """
+    engine = engine_of(model)
+    check(engine, list(prompts), GenerationOptions(max_new_tokens=1))
+    if "next" not in engine.compiled:
+        engine.compiled["next"] = (CompiledByShape(functools.partial(read_only, engine), engine.variables),)
+    batch = as_batch(prompts, 1 << (len(prompts) - 1).bit_length())
+    logits = engine.compiled["next"][0](map_values(ops.convert_to_tensor, batch))
+    return ops.convert_to_numpy(logits)[: len(prompts), list(ids)]
+
+
+def read_only(engine: Engine, prompt: dict):
+    """The logits after each prompt. Shape: prompt (B, T) -> (B, V)"""
+    return engine.logits(prompt, engine.backbone.new_cache(*prompt["token_ids"].shape), 0)[0]

@@ -43,8 +43,15 @@ def ranks_of_right(scores: np.ndarray) -> np.ndarray:
 
     Shape: (N, M) with M >= N -> (N,)
     """
-    right = np.diagonal(scores)[:, None]
-    return (scores >= right).sum(axis=1)
+    return (scores >= np.diagonal(scores)[:, None]).sum(axis=1)
+
+
+def ranks_of_first(scores: np.ndarray) -> np.ndarray:
+    """The rank, from 1, of each row's right answer, which is the first; of equal scores it is the last.
+
+    Shape: (N, M) -> (N,)
+    """
+    return (scores >= scores[:, :1]).sum(axis=1)
 
 
 def retrieval(found: Sequence[Sequence], right: Sequence, k: int = 10) -> dict[str, float]:

@@ -138,7 +138,9 @@ class Run:
         examples = task.prepare(train)
         for reason, count in task.skipped.items():
             self.say(f"skipped {count} of {len(train)}: {reason}")
-        evaluate = (lambda: task.evaluate(valid)) if len(valid) else None
+        evaluate = None
+        if len(valid):
+            evaluate, task.best = (lambda: task.evaluate(valid)), task.best_of(valid)
         progress = self.train(task, examples, evaluate, lambda scores: self.keep(task))
         self.restore(task)
         p = progress

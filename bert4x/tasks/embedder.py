@@ -7,6 +7,7 @@ from pathlib import Path
 from bert4x.checkpoints import sentence_vectors
 from bert4x.checkpoints.task_file import FILE
 from bert4x.hub.names import local
+from bert4x.tasks.heads import read_task
 from bert4x.tasks.sentence_embedding import SentenceEmbedding
 
 
@@ -15,15 +16,16 @@ def embedder(source: str | os.PathLike | None = None, **options) -> SentenceEmbe
 
     Args:
         source: a folder of sentence-transformers, whose pooling, dense layers, normalisation, prompts and longest text
-            are obeyed; a run of ours; or any encoder, whose mean hidden state then is the vector, which is said. By
-            default the small model inside the package.
+            are obeyed; a run of ours; or any encoder, or a run of another task, whose mean hidden state then is the
+            vector, which is said. By default the small model inside the package.
         options: of `bert4x.load`, such as `dtype`, and settings of `SentenceEmbedding`, such as `pooling`.
     Raises: the errors of `load`; CorruptFileError for settings that cannot be.
     """
     from bert4x.models.build import load
 
     folder = None if source is None else Path(local(source)).expanduser()
-    if folder is not None and ((folder / FILE).is_file() or sentence_vectors.are_sentence_vectors(folder)):
+    told = folder is not None and ((folder / FILE).is_file() or sentence_vectors.are_sentence_vectors(folder))
+    if told and read_task(folder)[0] == SentenceEmbedding.name:
         return SentenceEmbedding.load(folder, **options)
     settings = {name: options.pop(name) for name in ("maxlen", *SentenceEmbedding.settings) if name in options}
     if "pooling" not in settings:

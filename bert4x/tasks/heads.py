@@ -83,10 +83,11 @@ def assign_head(variables: dict, head: HeldHead | None, folder: str | os.PathLik
 def warn_of_head(backbone) -> None:
     """Warns, once, of a head that the model's checkpoint has, when another is put on the model."""
     report = getattr(backbone, "load_report", None)
-    if report is None or report.head_in_use or not (report.head or report.unknown):
+    head = report.head if report is not None and report.head and report.head.tensors else None
+    if report is None or report.head_in_use or not (head or report.unknown):
         return
     report.head_in_use = True
-    unused = report.head or f"head that is not known here: {', '.join(report.unknown[:4])}"
+    unused = head or f"head that is not known here: {', '.join(report.unknown[:4])}"
     warnings.warn(
         f"the checkpoint has a {unused}. It is not used: the task that is put on the model begins with a head that "
         "knows nothing. To use it, open the checkpoint with bert4x.pipeline, or with the load of the task's class",

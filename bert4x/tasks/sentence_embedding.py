@@ -172,10 +172,9 @@ class SentenceEmbedding(TextEncoder):
     @watched
     def evaluate(self, rows, batch_size: int = 32):
         """Of rows with grades, the correlation of similarity and grade, by Spearman and Pearson; of questions with
-        their answers, how often the right one of all is the nearest, and the mean of 1 / its rank, which stands
-        under "spearman", the name by which runs tell which weights are best.
+        their answers, the mean of 1 / the rank of the right one of all (MRR), and how often it is the nearest.
         """
-        rows = [tuple(row) for row in rows if not isinstance(row, str) and len(row) > 1]
+        rows = scorable(rows)
         if not rows:
             raise DataError("single texts cannot be scored on; expected (text, text, grade) or (text, answer)")
         first, second = (self([row[i] for row in rows], "") for i in range(2))
@@ -183,7 +182,11 @@ class SentenceEmbedding(TextEncoder):
             near = v.paired(first, second, self.similarity_name)
             return sts(near, [row[2] for row in rows])
         ranks = ranks_of_right(v.similarity(first, second, self.similarity_name))
-        return {"spearman": float((1 / ranks).mean()), "recall@1": float((ranks == 1).mean())}
+        return {"mrr": float((1 / ranks).mean()), "recall@1": float((ranks == 1).mean())}
+
+    def best_of(self, rows):
+        rows = scorable(rows)
+        return "mrr" if rows and compared.kind_of(rows[0], 0) == "answers" else "spearman"
 
     # checkpoints
 
@@ -221,6 +224,11 @@ class SentenceEmbedding(TextEncoder):
         task = cls(load(folder, application=cls.application, **options), **settings)
         assign_head(task.head, head_of(folder), folder)
         return task
+
+
+def scorable(rows: Sequence) -> list[tuple]:
+    """The rows of more than a single text."""
+    return [tuple(row) for row in rows if not isinstance(row, str) and len(row) > 1]
 
 
 def head_of(folder: Path) -> HeldHead:

@@ -160,9 +160,9 @@ class Seq2Seq(Task):
         return self.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids)
 
 
-def predicting_at_places(builder):
+def predicting_at_places(builder, with_first: bool = False):
     """A builder over the same layers, whose model also takes places (B, K) and predicts from them only: the vocabulary
-    is by far the largest layer.
+    is by far the largest layer. With `with_first` the state of the first token is an output too, before the logits.
     """
 
     class AtPlaces(type(builder)):
@@ -173,7 +173,8 @@ def predicting_at_places(builder):
             return super().new_inputs() | {"places": self.places}
 
         def heads(self, h, last=False):
-            return super().heads(self.layer(TakePlaces, "Take-Places")(h, self.places))
+            logits = super().heads(self.layer(TakePlaces, "Take-Places")(h, self.places))
+            return [self.layer(L.FirstToken, "First-Token")(h), logits] if with_first else logits
 
     options = {name: getattr(builder, name) for name in builder.options}
     return AtPlaces(builder.config, builder.application, **options)

@@ -140,25 +140,25 @@ def gradients_on_torch(function, variables, state, differentiable):
 
 
 def gradients_of(function: Callable, tensors: list) -> tuple:
-    """The value of a function of tensors, a scalar, and its gradients by each of them."""
+    """What a function of tensors returns, (value, others), and the gradients of the value by each of them."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            value = function(*tensors)
-        return value, tape.gradient(value, tensors)
+            results = function(*tensors)
+        return results, tape.gradient(results[0], tensors)
     if backend == "jax":
         import jax
 
-        return jax.value_and_grad(function, argnums=tuple(range(len(tensors))))(*tensors)
+        return jax.value_and_grad(function, argnums=tuple(range(len(tensors))), has_aux=True)(*tensors)
     import torch
 
     with torch.enable_grad():
         tensors = [tensor.detach().requires_grad_() for tensor in tensors]
-        value = function(*tensors)
-        return value.detach(), torch.autograd.grad(value, tensors)
+        value, others = function(*tensors)
+        return (value.detach(), others.detach()), torch.autograd.grad(value, tensors)
 
 
 def apply_gradients(optimizer, gradients: Gradients, variables: list) -> None:

@@ -191,11 +191,12 @@ class Trainer:
     def joined_once(self, outputs, targets):
         """The loss of all batches, and its gradients by the outputs of each, scaled as the optimizer wants them."""
 
-        def loss(*outputs):
-            return self.optimizer.scale_loss(self.criterion(*self.join(outputs, targets)))
+        def scaled(*outputs):
+            loss = self.criterion(*self.join(outputs, targets))
+            return self.optimizer.scale_loss(loss), loss
 
-        _, gradients = compiled.gradients_of(loss, outputs)
-        return self.criterion(*self.join(outputs, targets)), gradients
+        (_, loss), gradients = compiled.gradients_of(scaled, outputs)
+        return loss, gradients
 
     def gather_from(self, inputs, gradient):
         """Adds up the gradients of a batch, by that of its outputs."""
