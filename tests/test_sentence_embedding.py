@@ -427,6 +427,15 @@ def test_commands(encoder, tmp_path, capsys, monkeypatch):
     assert "another options" in capsys.readouterr().err
     assert main(["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(out), "--top-k", "10"]) == 0
     assert TEXTS[1] in capsys.readouterr().out
+    np.save(tmp_path / "others.npy", np.load(out)[:, :3])
+    (tmp_path / "text.npy").write_text("none", encoding="utf-8")
+    for name, words in (
+        ("others.npy", "has 6 numbers"),
+        ("text.npy", "cannot be read"),
+        ("gone.npy", "cannot be read"),
+    ):
+        command = ["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(tmp_path / name)]
+        assert main(command) == 2 and words in capsys.readouterr().err
     with pytest.raises(RunError, match="is there already"):
         (tmp_path / "other.npy").write_bytes(b"x")
         from bert4x.tasks.vector_files import VectorFile

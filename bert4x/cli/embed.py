@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 from bert4x.cli.predict import progress, say
-from bert4x.errors import InputError
+from bert4x.errors import CorruptFileError, InputError
 
 PART = 4096  # texts that are read, sorted by length, and written together
 
@@ -73,8 +73,6 @@ def run_embed(options) -> int:
 
 def run_similar(options) -> int:
     """Prints the nearest texts, each with how similar it is."""
-    import numpy as np
-
     from bert4x.tasks.embedder import embedder
 
     corpus = list(texts_of(options.corpus))
@@ -83,9 +81,22 @@ def run_similar(options) -> int:
     encode = embedder(options.model)
     vectors = corpus
     if options.vectors:
-        vectors = np.load(options.vectors, mmap_mode="r", allow_pickle=False)
+        vectors = read_vectors(options.vectors)
         if len(vectors) != len(corpus):
             raise InputError(f"{options.vectors} has {len(vectors)} vectors, {options.corpus} {len(corpus)} texts")
     for index, score in encode.search(options.text, vectors, options.top_k, batch_tokens=options.batch_tokens):
         print(f"{score:.4f}  {corpus[index]}")
     return 0
+
+
+def read_vectors(path: str):
+    """The array that embed wrote, (N, D), as far as it is read. Raises: CorruptFileError, InputError"""
+    import numpy as np
+
+    from bert4x.tasks.vectors import as_vectors
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptFileError(f"{path} cannot be read as an array of NumPy: {error}") from error
+    return as_vectors(array, path)

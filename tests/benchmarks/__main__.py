@@ -22,6 +22,7 @@ CASES = (
     "loading",
     "conversion",
     "tokenization",
+    "embedding",
     "growth",
     "cpm",
     "serving",

@@ -16,7 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ("tensorflow", "jax", "torch")
-PEERS = ("transformers", "keras-hub", "bert4keras", "onnxruntime", "openvino", "savedmodel")
+PEERS = (
+    *("transformers", "sentence-transformers", "keras-hub", "bert4keras", "onnxruntime", "openvino", "savedmodel"),
+)
 PACKAGES = ("numpy", "keras", "tensorflow", "jax", "torch", "transformers", "keras_hub", "onnxruntime", "openvino")
 
 

@@ -10,6 +10,7 @@ MODULES = {
     "bert4x": "tests.benchmarks.libraries.ours",
     "keras-hub": "tests.benchmarks.libraries.keras_hub",
     "transformers": "tests.benchmarks.libraries.transformers",
+    "sentence-transformers": "",  # which has a case of its own
     "bert4keras": "tests.benchmarks.libraries.bert4keras",
     "openvino": "tests.benchmarks.libraries.engines",
     "onnxruntime": "tests.benchmarks.libraries.engines",

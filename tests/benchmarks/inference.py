@@ -64,7 +64,8 @@ def measure(args) -> report.Report:
     config = bert(args.size)
     folder = prepared(args.folder, f"bert-{args.size}", config, tf1="bert4keras" in args.against)
     shapes = args.shapes or SHAPES[args.size]
-    found = contenders(args.against, args.backend, FORMS)
+    against = [peer for peer in args.against if peer != "sentence-transformers"]  # which takes texts
+    found = contenders(against, args.backend, FORMS)
     same = {"shapes": shapes, "vocabulary": config.vocab_size, "folder": str(folder), "device": args.device}
     tables, bars, problems, wanted = [], {}, [], []
     for dtype in args.dtypes:

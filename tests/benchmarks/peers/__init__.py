@@ -17,6 +17,7 @@ from pathlib import Path
 
 MODULES = {  # what to import to see whether a peer is installed
     "transformers": "transformers",
+    "sentence-transformers": "sentence_transformers",
     "keras-hub": "keras_hub",
     "bert4keras": "bert4keras",
     "onnxruntime": "onnxruntime",
