@@ -28,7 +28,7 @@ TOY = Path(__file__).parent / "data/toy_questions.tsv"
 
 @dataclass
 class Arguments(recipe.Arguments):
-    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 4, "batch_size": 8, "learning_rate": 5e-4, "wrong": 3}
+    smoke_values: ClassVar[dict[str, Any]] = {"epochs": 10, "batch_size": 8, "learning_rate": 1e-3, "wrong": 3}
 
     output: Path = recipe.option(Path("runs/reranker"), "folder of the run")
     loss: Literal["binary", "listwise"] = recipe.option(
