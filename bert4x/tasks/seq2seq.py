@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from bert4x.errors import ConfigError, TokenizerError
+from bert4x.layers import FirstToken
 from bert4x.metrics import bleu, rouge
 from bert4x.tasks.packed import TakePlaces
 from bert4x.tasks.task import Task
@@ -174,7 +175,7 @@ def predicting_at_places(builder, with_first: bool = False):
 
         def heads(self, h, last=False):
             logits = super().heads(self.layer(TakePlaces, "Take-Places")(h, self.places))
-            return [self.layer(L.FirstToken, "First-Token")(h), logits] if with_first else logits
+            return [self.layer(FirstToken, "First-Token")(h), logits] if with_first else logits
 
     options = {name: getattr(builder, name) for name in builder.options}
     return AtPlaces(builder.config, builder.application, **options)
