@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from bert4x.errors import DataError
+from bert4x.errors import ConfigError, DataError
 from bert4x.metrics.vectors import ranks_of_right
 from bert4x.tasks import seq2seq
 from bert4x.tasks import vectors as v
@@ -43,6 +43,9 @@ class SimilarQuestions(seq2seq.Seq2Seq):
 
     def build(self):
         return seq2seq.predicting_at_places(self.backbone.backbone, with_first=True).build().model
+
+    def packed_model(self):
+        raise ConfigError("pairs of questions are compared row by row; leave out pack")
 
     def prepare(self, rows):
         rows = [tuple(row) for row in rows]
