@@ -12,6 +12,8 @@ DEFAULTS = {
     "deberta_v2": {"position_buckets": 8, "max_relative_positions": 11, "conv_kernel_size": 3, "conv_act": "tanh"}
     | {"position_biased_input": False, "pooler_hidden_act": "gelu_erf", "segment_vocab_size": 0},
     "albert_zh": {"hidden_act": "gelu_tanh"},
+    "modernbert": {"attention_head_size": 6, "segment_vocab_size": 0, "layer_norm_eps": 1e-5, "pooling": "mean"}
+    | {"global_every": 2, "local_attention": 6, "rotary_theta": 100.0, "local_theta": 10.0},
     "roformer": {"attention_head_size": 6},
     "roformer_v2": {"attention_head_size": 6, "hidden_act": "relu"},
     "gau": {"num_attention_heads": 1, "hidden_size": 14, "attention_key_size": 6, "hidden_act": "silu"},
@@ -93,6 +95,8 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
     if c["model"] == "albert_zh":  # all else is as large as hidden states
         shapes["Embedding-Mapping/kernel"] = (embedding, hidden)
         embedding = hidden
+    if c["model"] == "modernbert":
+        return shapes | modernbert_shapes(c)
     if c["model"] == "qwen3":
         return shapes | qwen3_shapes(c)
     if c["model"] == "t5":
@@ -147,6 +151,23 @@ def weight_shapes(config, heads=True, condition_size=None, condition_hidden_size
         dense("MLM-Dense", hidden, embedding)
         norm("MLM-Norm", embedding)
         shapes["MLM-Bias/bias"] = (c["vocab_size"],)
+    return shapes
+
+
+def modernbert_shapes(c):
+    """All but the embeddings: no biases but that of the output, norms have a scale alone."""
+    hidden, size = c["hidden_size"], c["num_attention_heads"] * c["attention_head_size"]
+    shapes = {f"{name}/gamma": (hidden,) for name in ("Embedding-Norm", "Output-Norm", "Pooler-Norm")}
+    shapes |= {"Pooler-Dense/kernel": (hidden, hidden), "MLM-Bias/bias": (c["vocab_size"],)}
+    for i in range(c["num_hidden_layers"]):
+        attention, ffn = f"Transformer-{i}-MultiHeadSelfAttention", f"Transformer-{i}-FeedForward"
+        shapes |= {f"{name}-Norm/gamma": (hidden,) for name in ((attention, ffn) if i else (ffn,))}
+        shapes |= {f"{attention}/{name}/kernel": (hidden, size) for name in ("query", "key", "value")}
+        shapes |= {f"{ffn}/{name}/kernel": (hidden, c["intermediate_size"]) for name in ("gate", "intermediate")}
+        shapes |= {
+            f"{attention}/output/kernel": (size, hidden),
+            f"{ffn}/output/kernel": (c["intermediate_size"], hidden),
+        }
     return shapes
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from battery import FamilyBattery
 from random_models import random_inputs, random_pairs
-from reference import bert, gau, gpt2, llama, t5, transformer
+from reference import bert, gau, gpt2, llama, modernbert, t5, transformer
 
 from bert4x.errors import ConfigError, InputError, UnknownArchitectureError
 
@@ -126,6 +126,19 @@ class TestDebertaV2(TestRoformer):
     def test_variant(self, variant):
         self.names = ("token_ids", "segment_ids")
         self.check(self.config(**self.variants[variant]))
+
+
+class TestModernBert(TestDebertaV2):
+    model = "modernbert"
+    oracle = staticmethod(modernbert.forward)
+    outputs = (
+        ({}, ("hidden",)),
+        ({"with_transform": True}, ("transformed",)),
+        ({"with_pool": True, "with_mlm": "linear"}, ("pooled", "mlm_logits")),
+    )
+    variants = {"first token": {"pooling": "cls"}, "all is global": {"global_every": 1}}  # noqa: RUF012
+    layer_names = ("Embedding-Norm", "Transformer-1-MultiHeadSelfAttention-Norm", "Output-Norm", "MLM-Activation")
+    test_variant = FamilyBattery.test_variant
 
 
 class TestElectra(TestRoformer):

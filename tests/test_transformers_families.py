@@ -34,9 +34,12 @@ CASES = [
     ("megatron_bert", "MegatronBertForSequenceClassification", {"num_labels": 3}),
     ("modernbert", "ModernBertForMaskedLM", MODERN | {"global_attn_every_n_layers": 2}),
     ("modernbert", "ModernBertForSequenceClassification", MODERN | {"num_labels": 3, "problem_type": "regression"}),
+    ("modernbert", "ModernBertForTokenClassification", MODERN | {"num_labels": 3}),
+    ("modernbert", "ModernBertForQuestionAnswering", MODERN),
     ("deberta_v2", "DebertaV2ForMaskedLM", DEBERTA),
     ("deberta_v2", "DebertaV2ForMaskedLM", DEBERTA | {"legacy": False, "conv_kernel_size": 0, "position_buckets": -1}),
     ("deberta_v2", "DebertaV2ForSequenceClassification", DEBERTA | {"num_labels": 3, "position_biased_input": True}),
+    ("deberta_v2", "DebertaV2ForQuestionAnswering", DEBERTA),
 ]
 
 
@@ -71,7 +74,9 @@ def contents(folder) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("family", "name", "fields"), CASES, ids=[name for _, name, _ in CASES])
 def test_outputs_and_bits(family, name, fields, tmp_path):
     golden = published(name, fields, tmp_path / "theirs")
-    heads = {"with_mlm": True} if name.endswith("LM") else {"with_pool": True}
+    of_tokens = name.endswith(("TokenClassification", "QuestionAnswering"))
+    heads = {"with_mlm": True} if name.endswith("LM") else {} if of_tokens else {"with_pool": True}
+    heads |= {"with_transform": True} if of_tokens and family == "modernbert" else {}
     ours, theirs = inputs_of(fields.get("pad_token_id", 0), fields.get("type_vocab_size", 2))
     with torch.no_grad():
         expected = golden(**theirs)
@@ -83,9 +88,11 @@ def test_outputs_and_bits(family, name, fields, tmp_path):
     elif name.endswith("LM"):
         close(output[real], expected.logits.numpy()[real])
     else:
-        held = model.load_report.head
-        kernel, bias = (held.tensors[f"Label-Scores/{part}"].read() for part in ("kernel", "bias"))
-        close(output @ kernel + bias, expected.logits.numpy())
+        kernel, bias = (tensor.read() for tensor in model.load_report.head.tensors.values())
+        answers = name.endswith("QuestionAnswering")
+        logits = torch.stack([expected.start_logits, expected.end_logits], -1) if answers else expected.logits
+        at = real if of_tokens else ...
+        close(output[at] @ kernel + bias, logits.numpy()[at])
     bert4x.convert(tmp_path / "theirs", tmp_path / "ours", "bert4x")
     bert4x.convert(tmp_path / "ours", tmp_path / "back", "hf")
     before, after = (contents(tmp_path / folder) for folder in ("theirs", "back"))

@@ -245,7 +245,8 @@ def on_pooler(
 
     Raises: ConversionError for a pooler that is none such, and for a dtype that cannot hold 2^-n or the kernel.
     """
-    if not all(path in variables(config) for path in POOLER):
+    bent = getattr(config, "pooler_hidden_act", "tanh") not in ("tanh", "linear")  # such as gelu: halves small numbers
+    if bent or not all(path in variables(config) for path in POOLER):
         raise ConversionError(
             f"the head for {held.task} of a {config.model} lies on its pooler in this layout, this one on the first "
             "token: load the model with with_pool=True for the task, or write it as 'bert4x'"

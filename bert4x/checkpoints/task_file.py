@@ -14,7 +14,7 @@ KINDS = {
     **dict.fromkeys(("labels", "tags", "schema", "steps", "dimensions"), (list,)),
     **dict.fromkeys(NUMBERS, (int, float)),
     **dict.fromkeys(INTEGERS, (int,)),
-    **dict.fromkeys(("multi_label", "pooler", "include_prompt", "lower_case"), (bool,)),
+    **dict.fromkeys(("multi_label", "pooler", "transform", "include_prompt", "lower_case"), (bool,)),
     **dict.fromkeys(("method", "long", "problem_type", "default_prompt", "similarity_name"), (str,)),
     "pooling": (str, list),
     "prompts": (dict,),

@@ -10,7 +10,7 @@ from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
-from bert4x.families.parts import EMBEDDINGS, LABEL_SCORES, TRAINING, linear
+from bert4x.families.parts import ANSWER_SCORES, EMBEDDINGS, ENTITY_TAGS, LABEL_SCORES, TRAINING, linear
 from bert4x.json_files import shown
 from bert4x.models.backbone import Backbone
 
@@ -97,6 +97,15 @@ BIASES = {
     "decoder_bias": True,
 }
 
+
+def head(task: str, variables: tuple, architecture: str, **settings) -> Head:
+    """A head on what the dense layer, activation and norm make of the text, or of each token."""
+    rules = linear(variables[0][0].partition("/")[0], "classifier")
+    labels = {"text-classification": "labels", "token-classification": "tags"}.get(task)
+    of_dropout = ("classifier_dropout", 0.0)
+    return Head(task, variables, rules, architecture, settings=settings, labels=labels, dropout=of_dropout)
+
+
 HF = Table(
     "hf",
     "modernbert",
@@ -118,15 +127,15 @@ HF = Table(
     ignored=(TRAINING,),
     tied=("decoder.weight",),
     heads=(
-        Head(
-            "text-classification",
-            LABEL_SCORES,
-            linear("Label-Scores", "classifier"),
-            "ModernBertForSequenceClassification",
-            settings={"pooler": True},
-            labels="labels",
-            dropout=("classifier_dropout", 0.0),
+        head("text-classification", LABEL_SCORES, "ModernBertForSequenceClassification", pooler=True),
+        head(
+            "token-classification",
+            ENTITY_TAGS,
+            "ModernBertForTokenClassification",
+            method="softmax",
+            transform=True,
         ),
+        head("reading-comprehension", ANSWER_SCORES, "ModernBertForQuestionAnswering", transform=True),
     ),
     architectures=((frozenset({"mlm", "pool"}), "ModernBertForMaskedLM"), (frozenset(), "ModernBertModel")),
 )
@@ -137,7 +146,8 @@ class ModernBert(Backbone):
     """An encoder of long texts. Nothing is learned for a position: `max_position` can be raised when loading.
 
     Outputs: hidden states (B, T, D); or of the heads asked for the pooled text (B, D), then the masked language model
-    (B, T, V). Both heads use one dense layer with activation and norm: of the pooled text, and of every token.
+    (B, T, V). Both heads use one dense layer with activation and norm: of the pooled text, and of every token. With
+    `with_transform` the hidden states are what these make of them, as published heads for tokens and answers read them.
     """
 
     model_name = "modernbert"
@@ -145,7 +155,9 @@ class ModernBert(Backbone):
     config_class = ModernBertConfig
     norm_class = "ScaleNorm"
     needs_segments = False
-    options: ClassVar = {name: default for name, default in Backbone.options.items() if name != "with_nsp"}
+    options: ClassVar = {name: default for name, default in Backbone.options.items() if name != "with_nsp"} | {
+        "with_transform": False
+    }
     unused: ClassVar = Backbone.unused | {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,
@@ -218,7 +230,9 @@ class ModernBert(Backbone):
             m = self.layer(L.Bias, "MLM-Bias")(tokens(self.transform(h, "gelu_erf"), reverse=True))
             activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
             outputs.append(self.layer(L.Activation, "MLM-Activation", activation=activation)(m))
-        return h if not outputs else outputs[0] if len(outputs) == 1 else outputs
+        if not outputs:
+            return self.transform(h, "gelu_erf") if self.with_transform else h
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def transform(self, x, activation):
         """The dense layer, activation and norm of both heads."""

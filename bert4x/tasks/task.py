@@ -56,6 +56,9 @@ class Task:
         if len(backbone.outputs) > 1:
             raise ConfigError("this model has several outputs; load it without heads and without return_attentions")
         self.maxlen = maxlen
+        self.transform = getattr(backbone.backbone, "with_transform", False)  # of a ModernBERT
+        if self.transform:
+            self.settings = (*self.settings, "transform")
         warn_of_head(backbone)
         for setting, value in settings.items():
             setattr(self, setting, value)
@@ -263,7 +266,7 @@ class Task:
     @classmethod
     def backbone_options(cls, settings: dict[str, Any]) -> dict[str, Any]:
         """The options of `bert4x.load` for the model under a head of these settings."""
-        return {}
+        return {"with_transform": True} if settings.get("transform") else {}
 
     @classmethod
     def load(cls, folder: str | os.PathLike, **options):
@@ -282,6 +285,7 @@ class Task:
         settings |= {name: options.pop(name) for name in ("maxlen", *cls.settings) if name in options}
         backbone = load(folder, application=cls.application, **cls.backbone_options(settings), **options)
         backbone.load_report.head_in_use = True
+        settings.pop("transform", None)  # the model says so
         with naming_settings(Path(folder).expanduser() / FILE):
             task = cls(backbone, **known_settings(cls, settings, folder))
         assign_head(task.head, backbone.load_report.head, folder)
@@ -290,7 +294,7 @@ class Task:
 
 def rebuilt(cls: type[Task], backbone, settings: dict, head: dict[str, np.ndarray]) -> Task:
     """The task that `Task.__reduce__` took apart."""
-    task = cls(backbone, **settings)
+    task = cls(backbone, **{name: value for name, value in settings.items() if name != "transform"})
     for path, variable in task.head.items():
         variable.assign(head[path])
     return task

@@ -120,7 +120,7 @@ class TextClassification(Task):
 
     @classmethod
     def backbone_options(cls, settings):
-        return {"with_pool": True} if settings.get("pooler") else {}
+        return super().backbone_options(settings) | ({"with_pool": True} if settings.get("pooler") else {})
 
     def build(self):
         first, inputs = self.backbone.output, self.backbone.inputs
