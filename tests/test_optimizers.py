@@ -13,6 +13,8 @@ from bert4x import errors, optimizers
 from bert4x.optimizers import extend
 from bert4x.training.compiled import Compiled, apply_gradients, value_and_gradients
 
+pytestmark = pytest.mark.compiled  # an update is what is tested
+
 EXTENSIONS = {
     "weight_decay": {"weight_decay_rate": 0.3, "exclude_from_weight_decay": ["bias$"]},
     "layer_adaptation": {"exclude_from_layer_adaptation": ["Embedding"]},

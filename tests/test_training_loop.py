@@ -109,6 +109,7 @@ def test_moving_average():
         ExponentialMovingAverage([variable], 1.0)
 
 
+@pytest.mark.compiled
 def test_accumulated_batches_equal_a_large_one():
     """Two halves make the same update as the whole: the same weights, one step of the optimizer."""
     found = []
@@ -234,6 +235,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         new_loop(tmp_path, task, trainer=trainer).run()
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_learns(tmp_path, policy):
     task = new_task(dtype=policy)
