@@ -99,3 +99,9 @@ def test_every_public_name_is_described():
 def test_figures_are_what_their_scripts_draw(name):
     draw = runpy.run_path(str(DOCS / f"{name}.py"))["draw"]
     assert (DOCS / "images" / f"{name}.svg").read_text(encoding="utf-8") == draw()
+
+
+@pytest.mark.parametrize("suffix", [".md", ".zh.md"])
+def test_the_page_of_families_is_what_its_script_writes(suffix):
+    page = runpy.run_path(str(DOCS / "families.py"))["page"]
+    assert (DOCS / f"families{suffix}").read_text(encoding="utf-8") == page(suffix), "python docs/families.py"

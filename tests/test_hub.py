@@ -692,6 +692,8 @@ def test_commands(server, command, tmp_path):
     assert "jieba sentencepiece" in command("models", "cpm")[1]
     assert hub.cached() == []
     assert command("cache", "remove", ID)[0] == 2
+    status, out, _ = command("models", "--built", "--family", "ernie")
+    assert not status and "universal-extraction" in next(line for line in out.splitlines() if line.startswith("ernie "))
     status, out, _ = command("models", "macbert")
     assert status == 0 and "hfl/chinese-macbert-large" in out and "324M" in out
     assert {row["family"] for row in json.loads(command("models", "--family", "albert", "--json")[1])} == {"albert"}

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,15 +82,17 @@ def published_head(
     architectures: Sequence[str],
     pooler: dict[str, LazyTensor],
 ) -> HeldHead | None:
-    """The head among the tensors that are no part of the model itself: that of the class which the config file names;
-    where it names none, the one that goes with the pooler, or does without.
+    """The head among the tensors that are no part of the model itself: that of the class which the config file names,
+    or one whose names no other has; where it names no class, the one that goes with the pooler, or does without.
 
     Args:
         pooler: the tensors of the pooler, empty where there is none.
     """
     possible = [head for head in table.heads if all(entry.theirs in tensors for entry in head.entries())]
     if any(head.architecture for head in table.heads) and architectures:
-        possible = [head for head in possible if head.architecture in architectures]
+        shared = Counter(entry.theirs for head in table.heads for entry in head.entries())
+        alone = [head for head in possible if all(shared[entry.theirs] == 1 for entry in head.entries())]
+        possible = [head for head in possible if head.architecture in architectures] or alone
     else:
         possible = [head for head in possible if bool(pooler) or not head.settings.get("pooler")]
     if not possible:

@@ -6,11 +6,11 @@ from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.config_file import Said, missing_config, naming_config, read_config
 from bert4x.checkpoints.files import Files, locate
-from bert4x.checkpoints.recognition import of_one_rank, own_family, recognise
+from bert4x.checkpoints.recognition import is_misnamed, of_one_rank, own_family, recognise
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import config_from, own_table, style_for, variables, writer
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
-from bert4x.checkpoints.wrappers import is_rooted, unwrapped
+from bert4x.checkpoints.wrappers import unwrapped
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import family_of
@@ -92,8 +92,7 @@ def published_config(
     said = family.config_without_file(tensors) if said is None else said
     if said is None:
         raise missing_config(files)
-    kind = said.get("model_type")
-    if kind in family.misnamed and is_rooted(table, tensors):
+    if is_misnamed(table, tensors, said):
         said = {key: value for key, value in said.items() if key != "model_type"}
     style = style_for(table.format, table.family)
     for field in style.measured:

@@ -119,9 +119,21 @@ def named_families(said: Said) -> set[str]:
 
 
 def misnamed_families(said: Said, tables: list[Table], tensors: Tensors) -> set[str]:
-    """The families whose own word begins the names of tensors, and which config files call by the name of another."""
+    """The families which config files call by the name of another: their own word begins the names of tensors, or they
+    know more of these than that other.
+    """
+    return {table.family for table in tables if is_misnamed(table, tensors, said)}
+
+
+def is_misnamed(table: Table, tensors: Tensors, said: Said) -> bool:
+    """Whether a config calls the model of a table by the name of another family."""
     kind = said.get("model_type") if isinstance(said, dict) else None
-    return {table.family for table in tables if kind in family_of(table.family).misnamed and is_rooted(table, tensors)}
+    if kind not in family_of(table.family).misnamed:
+        return False
+    named = named_families(said) - {table.family}
+    others = [other for other in published() if other.format == table.format and other.family in named]
+    most = max((known_names(other, tensors) for other in others), default=None)
+    return is_rooted(table, tensors) or (most is not None and known_names(table, tensors) > most)
 
 
 def refuse(files: Files, tensors: Tensors, tables: list[Table]) -> None:

@@ -21,6 +21,7 @@ SIZES = {
     "P": lambda c: c.max_position,
     "Q": lambda c: c.num_attention_heads * c.attention_key_size,
     "A": lambda c: c.num_attention_heads * c.attention_head_size,
+    "1": lambda c: 1,
     "2": lambda c: 2,
 }
 

@@ -8,7 +8,7 @@ from bert4x.json_files import check_kinds, read_json, shown
 
 FILE = "task.json"
 # What task.json may say: the kinds of its settings, and which of them may be null.
-NUMBERS = ("dropout", "lr_multiplier", "start_threshold", "end_threshold", "scale")
+NUMBERS = ("dropout", "lr_multiplier", "start_threshold", "end_threshold", "scale", "threshold", "negatives")
 INTEGERS = ("maxlen", "head_size", "stride", "longest_answer", "longest_question", "max_target", "num_beams")
 KINDS = {
     **dict.fromkeys(("labels", "tags", "schema", "steps", "dimensions"), (list,)),

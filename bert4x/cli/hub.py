@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 
+YES = {True: "yes", False: "no"}
 DETAILS = "family", "size", "tokens", "where", "licence"
 
 
@@ -19,6 +20,7 @@ def add_commands(command) -> None:
         help="only those in whose name or notes it occurs, with all that is known of them",
     )
     sub.add_argument("--family", metavar="F", help="only those of a family: bert, albert, gpt2 ...")
+    sub.add_argument("--built", action="store_true", help="what can be done with each family, in each layout")
     sub.add_argument("--json", action="store_true", help="for machines")
 
     sub = command("download", run_download, "fetch a published checkpoint; a broken transfer goes on where it stopped")
@@ -37,6 +39,8 @@ def add_commands(command) -> None:
 
 def run_models(options) -> int:
     """Prints the catalogue; 1 if nothing of it fits."""
+    if options.built:
+        return run_built(options)
     from bert4x.hub import search
 
     found = search(options.word, options.family)
@@ -54,6 +58,24 @@ def run_models(options) -> int:
     print(f"{len(found)} of the catalogue; as read where they are published, not tried")
     if not options.word:
         print("notes, other names and addresses: bert4x models WORD, or --json")
+    return not found
+
+
+def run_built(options) -> int:
+    """Prints the families by layout; 1 if there is none of the name asked for."""
+    from bert4x.checkpoints.abilities import abilities
+
+    found = [one for one in abilities() if options.family in (None, one.family)]
+    found = [one for one in found if not options.word or options.word.lower() in one.family]
+    if options.json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+        return not found
+    rows = [
+        (one.family, one.layout, YES[one.reads], YES[one.writes], ", ".join(one.decodes), ", ".join(one.heads))
+        for one in found
+    ]
+    print("\n".join(columns(("family", "layout", "reads", "writes", "decodes", "heads"), rows)))
+    print("bert4x and keras, our own formats, hold every family and every head")
     return not found
 
 

@@ -31,6 +31,7 @@ TASK_OUTPUTS = {
     "reading-comprehension": ("scores",),
     "seq2seq": ("logits",),
     "sentence-embedding": ("sentence_embedding",),
+    "universal-extraction": ("scores",),
 }
 SHAPES = ((1, 9), (3, 17), (2, 64), (2, 128))  # of the batches to compare on: rows, tokens
 HIDDEN = 1e4  # what is beyond stands for "never", as the scores of padding do

@@ -40,7 +40,7 @@ class Ernie(bert.Bert):
 
     model_name = "ernie"
     aliases = ()
-    misnamed = ()
+    misnamed = ("bert",)  # in conversions of UIE
     config_class = ErnieConfig
     options: ClassVar = bert.Bert.options | {"task_id": 0}
     sizes: ClassVar = {"T": lambda c: c.task_vocab_size}
@@ -66,6 +66,12 @@ class Ernie(bert.Bert):
         ),
     }
     styles["paddle"] = paddle.style(styles["hf"])
+
+    @classmethod
+    def config_by_tensors(cls, config, table, held):
+        """With task ids where there are vectors of tasks; a conversion of UIE may not say so."""
+        size = held["Embedding-Task"].shape[:1] if held.get("Embedding-Task") is not None else ()
+        return config.replace(use_task_id=True, task_vocab_size=size[0]) if size else config
 
     def position_embedding(self, x, inputs, index=0, cached=False):
         x, c = super().position_embedding(x, inputs, index, cached), self.config

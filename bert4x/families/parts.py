@@ -64,6 +64,7 @@ TRAINING = r"^(?:optimizer|lr_scheduler|scheduler|scaler|callbacks|loops)\w*\." 
 # The variables of tasks that heads are.
 LABEL_SCORES = (("Label-Scores/kernel", "HL"), ("Label-Scores/bias", "L"))
 ENTITY_TAGS = (("Entity-Tags/kernel", "HL"), ("Entity-Tags/bias", "L"))
+SPANS = (("Span-Start/kernel", "H1"), ("Span-Start/bias", "1"), ("Span-End/kernel", "H1"), ("Span-End/bias", "1"))
 ANSWER_SCORES = (("Answer-Scores/kernel", "H2"), ("Answer-Scores/bias", "2"))
 
 
@@ -96,6 +97,15 @@ def google_heads(dropout: Dropout) -> tuple[Head, ...]:
     )
 
 
+# Of PaddleNLP's UIE, as conversions to PyTorch name it; what the config calls the class, they have made up.
+UIE = Head(
+    "universal-extraction",
+    SPANS,
+    (*linear("Span-Start", "linear_start"), *linear("Span-End", "linear_end")),
+    "UIE",
+)
+
+
 def hf_heads(prefix: str, dropout: Dropout) -> tuple[Head, ...]:
     """The heads of transformers' classes that begin with `prefix`."""
     return (
@@ -123,6 +133,7 @@ def hf_heads(prefix: str, dropout: Dropout) -> tuple[Head, ...]:
             linear("Answer-Scores", "qa_outputs"),
             f"{prefix}ForQuestionAnswering",
         ),
+        UIE,
     )
 
 

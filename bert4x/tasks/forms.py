@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert4x.errors import ConfigError
-from bert4x.tasks.readers import read_compared, read_entities, read_labelled, read_pairs, read_squad, read_triples
+from bert4x.tasks.readers import (
+    read_answers,
+    read_compared,
+    read_entities,
+    read_labelled,
+    read_pairs,
+    read_squad,
+    read_triples,
+)
 from bert4x.tasks.readers.columns import SOURCE, Column
 from bert4x.tasks.readers.files import Say, ending
 from bert4x.tasks.readers.json_rows import begins_with
@@ -114,6 +122,11 @@ FORMS = {
     ),
     "triple-extraction": TRIPLES,
     "gplinker": TRIPLES,
+    "universal-extraction": Form(
+        lambda task, path, columns, say: read_answers(path, header=columns.header, say=say),
+        texts,
+        lambda text, answers: {"text": text, "answers": answers},
+    ),
     "reading-comprehension": Form(lambda task, path, columns, say: read_squad(path), questions, answer_record),
     "seq2seq": Form(
         lambda task, path, columns, say: read_pairs(

@@ -17,6 +17,7 @@ TASKS = {
     "reading-comprehension": "reading_comprehension.ReadingComprehension",
     "seq2seq": "seq2seq.Seq2Seq",
     "sentence-embedding": "sentence_embedding.SentenceEmbedding",
+    "universal-extraction": "universal_extraction.UniversalExtraction",
 }
 # What pretraining is enough for: name -> class, and how its model is loaded.
 PRETRAINED = {
@@ -25,13 +26,14 @@ PRETRAINED = {
 }
 # Two ways to the same answers: a folder says which of them it holds.
 ALIASES = {"triple-extraction": ("gplinker",)}
-# The names that transformers gives them.
+# The names that transformers, and PaddleNLP, give them.
 OTHER_NAMES = {
     "sentiment-analysis": "text-classification",
     "ner": "token-classification",
     "question-answering": "reading-comprehension",
     "text2text-generation": "seq2seq",
     "summarization": "seq2seq",
+    "information_extraction": "universal-extraction",
 }
 
 
