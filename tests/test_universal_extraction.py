@@ -1,11 +1,13 @@
 """Universal extraction: published heads answer as by hand, schemas and windows, readers, training from few examples."""
 
 import json
+import pickle
 
 import keras
 import numpy as np
 import pytest
 from make_checkpoints import assert_same_bits, config_of, draw, read_all, write_checkpoint
+from test_foreign_containers import paddle_names
 from test_heads import sigmoid
 
 import bert4x
@@ -103,6 +105,17 @@ def test_a_published_head_answers(published, tmp_path):
     tensors = open_checkpoint(back).tensors
     assert all(np.array_equal(tensors[name].read(), values) for name, values in head.items())
     assert json.loads((back / "config.json").read_text("utf-8"))["architectures"] == ["UIE"]
+    tensors = {t.name: np.array(t.read()) for t in open_checkpoint(folder).tensors.values()}
+    said = json.loads((folder / "config.json").read_text("utf-8"))
+    inner = {key: said[key] for key in said if key not in ("model_type", "architectures")} | {
+        "init_class": "ErnieModel"
+    }
+    (paddle := tmp_path / "paddle").mkdir()
+    (paddle / "vocab.txt").write_bytes((folder / "vocab.txt").read_bytes())
+    (paddle / "model_config.json").write_text(json.dumps({"init_args": [inner], "init_class": "UIE"}), "utf-8")
+    state = dict(paddle_names(name, values) for name, values in tensors.items())
+    (paddle / "model_state.pdparams").write_bytes(pickle.dumps(state, 4))
+    assert bert4x.pipeline("universal-extraction", paddle, schema={"人物": "国籍"})(TEXT) == task(TEXT)
     with pytest.raises(ConfigError, match=r"nothing to look for.*schema=\['人物'\]"):
         bert4x.pipeline("universal-extraction", folder)(TEXT)
     assert UniversalExtraction(bert4x.load(folder), "人物", maxlen=96)(TEXT) == task(

@@ -79,7 +79,7 @@ def activation(name: str) -> tuple:
     )
 
 
-text, token, answer = hf_heads("DebertaV2", (None, None))
+text, token, answer, uie = hf_heads("DebertaV2", (None, None))
 LEGACY = replace(
     bert.HF.of(
         "deberta_v2",
@@ -110,7 +110,7 @@ LEGACY = replace(
         (r"^lm_predictions\.lm_head\.", "cls.predictions.transform."),
     ),
     remnants=(r"^mask_predictions\.",),  # of DeBERTa's training
-    heads=(replace(text, dropout=("cls_dropout", None)), token, answer),
+    heads=(replace(text, dropout=("cls_dropout", None)), token, answer, uie),
     architectures=((frozenset({"mlm"}), "DebertaV2ForMaskedLM"), (frozenset(), "DebertaV2Model")),
     fits=lambda config: config.legacy,
 )

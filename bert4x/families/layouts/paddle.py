@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from bert4x.checkpoints.spec import Head, Rule, Table
-from bert4x.families.parts import ANSWER_SCORES, ENTITY_TAGS, LABEL_SCORES, Dropout
+from bert4x.families.parts import ANSWER_SCORES, ENTITY_TAGS, LABEL_SCORES, SPANS, Dropout
 
 SELF, BLOCK = "Transformer-{i}-MultiHeadSelfAttention", "bert.encoder.layers.{i}"
 CLASSIFIER = "classifier.{weight,bias}"
@@ -36,6 +36,15 @@ def heads(prefix: str) -> tuple[Head, ...]:
             ANSWER_SCORES,
             (Rule("Answer-Scores/{kernel,bias}", CLASSIFIER),),
             f"{prefix}ForQuestionAnswering",
+        ),
+        Head(
+            "universal-extraction",
+            SPANS,
+            (
+                Rule("Span-{Start,End}/kernel", "linear_{start,end}.weight"),
+                Rule("Span-{Start,End}/bias", "linear_{start,end}.bias"),
+            ),
+            "UIE",
         ),
     )
 
