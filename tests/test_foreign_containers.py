@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from keras import ops
 from make_checkpoints import assert_same_bits, config_of, draw, open_checkpoint, read_all, write_checkpoint
 
 import bert4x
 from bert4x.checkpoints.formats.hdf5 import write_hdf5
+from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.tensors import from_array
 from bert4x.errors import TensorMismatchError
@@ -231,3 +233,72 @@ def test_gguf_of_decoders(tmp_path, family):
     assert_same_bits(read_all(bert4x.convert(target, tmp_path / "again", "hf")), weights)
     with pytest.raises(bert4x.Bert4xError, match="hidden_act"):
         write_checkpoint(tmp_path / "b", "gguf", config.replace(hidden_act="relu"), weights)
+
+
+def write_adapters(folder, modules: dict[str, tuple[np.ndarray, np.ndarray]], base, **said) -> None:
+    """A folder of PEFT: of each module A (rank, in) and B (out, rank)."""
+    folder.mkdir(exist_ok=True)
+    names = {f"base_model.model.{m}.lora_{'AB'[i]}.weight": pair[i] for m, pair in modules.items() for i in (0, 1)}
+    write_safetensors(folder / "adapter_model.safetensors", [from_array(name, x) for name, x in names.items()])
+    about = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "lora_alpha": 6} | said
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("family", ("bert", "gpt2"))
+def test_peft_merged(tmp_path, family):
+    """The folder opens as the model it changes; GPT2 has one adapter for query, key and value, of (in, out)."""
+    config, draws = config_of(family), np.random.default_rng(5)
+    weights = draw(config)
+    write_checkpoint(tmp_path / "base", "hf", config, weights)
+    size = config.hidden_size
+    a, b = draws.normal(size=(2, size)).astype("f4"), draws.normal(size=(size, 2)).astype("f4")
+    module = "bert.encoder.layer.1.attention.self.query"
+    if family == "gpt2":
+        module, b = "transformer.h.1.attn.c_attn", np.concatenate([b, b + 1, b - 1])
+    write_adapters(tmp_path / "peft", {module: (a, b)}, "elsewhere/base", fan_in_fan_out=family == "gpt2")
+    found = read_all(tmp_path / "peft")
+    product = np.split(3 * (b @ a).T, len(b) // size, axis=1)
+    for name, part in zip(("query", "key", "value"), product, strict=False):
+        path = f"Transformer-1-MultiHeadSelfAttention/{name}/kernel"
+        assert np.abs(found.pop(path) - weights.pop(path) - part).max() < 1e-5
+    assert_same_bits(found, weights)
+    for said, error in (
+        ({"peft_type": "IA3"}, "peft_type = 'IA3'; expected plain LoRA"),
+        ({"use_dora": True}, "use_dora"),
+        ({"lora_alpha": 0}, "lora_alpha"),
+        ({"base_model_name_or_path": str(tmp_path / "none")}, r"none.*which is not here"),
+        ({"base_model_name_or_path": None}, "base_model_name_or_path = None"),
+        ({"lora_alpha": "6"}, "lora_alpha"),
+    ):
+        write_adapters(tmp_path / "peft", {module: (a, b)}, tmp_path / "base", **said)
+        with pytest.raises(bert4x.Bert4xError, match=error):
+            open_checkpoint(tmp_path / "peft")
+    write_adapters(tmp_path / "peft", {f"{module}s": (a, b)}, tmp_path / "base")
+    with pytest.raises(TensorMismatchError, match=f"has no {module}s.weight"):
+        open_checkpoint(tmp_path / "peft")
+    table = from_array("base_model.model.bert.embeddings.word_embeddings.lora_embedding_A", a)
+    write_safetensors(tmp_path / "peft" / "adapter_model.safetensors", [table])
+    with pytest.raises(bert4x.Bert4xError, match="word_embeddings, a table of embeddings"):
+        open_checkpoint(tmp_path / "peft")
+
+
+def test_peft_as_lora(tmp_path):
+    """Adapters of ours, written for PEFT: the folder opened, and read as adapters, give the same outputs."""
+    from bert4x.training.lora import adapted, adapters, add_lora
+    from bert4x.training.peft import load_peft, save_peft
+
+    config, draws = config_of("gpt2"), np.random.default_rng(6)
+    base = write_checkpoint(tmp_path / "base", "hf", config, draw(config))
+    model, other = bert4x.load(base), bert4x.load(base)
+    inputs = {"token_ids": draws.integers(0, config.vocab_size, (2, 7))}
+    add_lora(model, rank=2, alpha=3)
+    for layer in adapted(model).values():
+        for variable in adapters(layer):
+            variable.assign(draws.normal(0, 0.3, variable.shape))
+    save_peft(model, tmp_path / "peft", base)
+    expected = np.asarray(ops.convert_to_numpy(model(inputs)))
+    load_peft(other, tmp_path / "peft")
+    for read in (other, bert4x.load(tmp_path / "peft")):
+        assert np.abs(ops.convert_to_numpy(read(inputs)) - expected).max() < 2e-5
+    with pytest.raises(bert4x.Bert4xError, match="adapters already"):
+        load_peft(model, tmp_path / "peft")

@@ -10,6 +10,7 @@ from bert4x.checkpoints.ranks import RANK, first_bytes, latest_step, rank_folder
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import CheckpointNotFoundError, UnknownFormatError
 
+ADAPTERS = "adapter_config.json"  # PEFT's, which names the model that they change (`adapters.py`)
 MAX_PREFIX = 240  # bytes of a file name, to which ".index" is added
 STEP = re.compile(
     r"\d+|iter_\d+|global_step\d+|checkpoint|.+\.ckpt"
@@ -44,7 +45,7 @@ POINTING = ("checkpoint", "saved_model.pb", "latest", "latest_checkpointed_itera
 class Files:
     """What was found: the container, its main file (or prefix, or folder of ranks), and the folder it lies in."""
 
-    container: str  # "safetensors", "torch", "tf1", "hdf5", "paddle", "flax", "gguf", "megatron"
+    container: str  # "safetensors", "torch", "tf1", "hdf5", "paddle", "flax", "gguf", "megatron", "peft"
     path: Path
     folder: Path
 
@@ -100,6 +101,8 @@ def locate(source) -> Files:
         return Files("megatron", path.parent, path.parent)
     if path.name in POINTING:
         return locate(path.parent)
+    if path.name.startswith("adapter_model.") and (path.parent / ADAPTERS).is_file():
+        return Files("peft", path, path.parent)
     return Files(container_of(path), path, path.parent)
 
 
@@ -219,6 +222,8 @@ def in_folder(folder: Path) -> Files | None:
         return Files("tf1", tf1, folder)
     if candidates:
         return Files(container_of(candidates[0]), candidates[0], folder)
+    if (folder / ADAPTERS).is_file():
+        return Files("peft", folder / ADAPTERS, folder)
     ranks = latest_step(folder, "latest")
     return Files("megatron", ranks, folder) if ranks else None
 

@@ -1,8 +1,10 @@
 """Opening a checkpoint, from its path to a `Checkpoint`, of which nothing but names, shapes and the config is read."""
 
 import os
+import re
 
 from bert4x.checkpoints import keras_names
+from bert4x.checkpoints.adapters import merged
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.config_file import Said, missing_config, naming_config, read_config
 from bert4x.checkpoints.files import Files, locate
@@ -30,10 +32,15 @@ def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpo
     Raises: CheckpointNotFoundError, UnknownFormatError, CorruptFileError, UnsafeFileError, ConfigError.
     """
     files = locate(path)
-    files, tensors = of_one_rank(files, files.read())
+    ending = None
+    if files.container == "peft":
+        files, tensors, ending = merged(files)
+    else:
+        files, tensors = of_one_rank(files, files.read())
     if not tensors:
         raise UnknownFormatError(f"{files.path} holds no tensors")
     place, said = read_config(files, config)
+    said = said if ending is None else with_class(said, ending)
     with naming_config(place):
         if keras_names.are_ours(tensors):
             return with_our_names(files, tensors, said, model)
@@ -99,6 +106,13 @@ def published_config(
         if MEASURED[field] in held and not any(key in said for key in style.spellings(field)):
             said = said | {style.spellings(field)[0]: held[MEASURED[field]].shape[0]}
     return config_from(said, table.family, table.format)
+
+
+def with_class(said: Said, ending: str) -> Said:
+    """What a config says, with a class that ends so in place of its own: adapters bring the head of a task."""
+    named = classes_of(said)
+    match = re.fullmatch(r"(\w+?)(For\w+|Model|LMHeadModel)", named[0]) if named else None
+    return said | {"architectures": [match[1] + ending]} if match else said
 
 
 def classes_of(said: Said) -> tuple[str, ...]:

@@ -248,7 +248,10 @@ def read_about(path: str | os.PathLike) -> dict:
     names = [child.name for child in path.iterdir()] if path.is_dir() else [path.name]
     what = explained(sorted(name for name in names if name.startswith("adapter_")))
     if what:
-        raise UnknownFormatError(f"{path} holds no adapters that save_lora wrote: {what}")
+        raise UnknownFormatError(
+            f"{path} holds no adapters that save_lora wrote: {what}. A folder of PEFT's is "
+            "for bert4x.training.peft.load_peft(model, folder)"
+        )
     try:
         about = json.loads(read_safetensors_metadata(path)[FORMAT])
         about = {"rank": about["rank"], "alpha": about["alpha"], "base": about["base"]}

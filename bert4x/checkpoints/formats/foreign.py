@@ -9,7 +9,8 @@ OTHER_FORMAT = (
     "transformers 4: AutoModelForPreTraining.from_pretrained(folder, {}=True).save_pretrained(folder)"
 )
 ADAPTER = (
-    "an adapter of PEFT (LoRA, say), which is not a model: load it with its base model, and save both merged, "
+    "an adapter of PEFT (LoRA, say), which is not a model: open its folder, in which adapter_config.json must name the "
+    "base model; or save both merged, "
     "PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(target)"
 )
 MINDSPORE = "MindSpore's: take the model in PyTorch's or TensorFlow's form"
