@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bert4x.tokenizers import CpmTokenizer, SpTokenizer, Tokenizer, load_tokenizer, load_vocab, save_vocab
 
 _HOME = {
-    "build_transformer_model": "bert4x.models.build",
+    "build_transformer_model": "bert4x.models",
     "load": "bert4x.models.build",
     "distribution": "bert4x.devices",
     "fill_mask": "bert4x.tasks.fill_mask",

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from answers import assert_same_answers
 from conftest import VOCABULARY, refused, write_tiny
 from documents import run_python
 
@@ -16,9 +17,12 @@ import bert4x
 from bert4x.errors import ConversionError, UnknownOptionError
 from bert4x.exporting.export import compare
 from bert4x.exporting.forward import difference
-from bert4x.exporting.targets import PACKAGES, MissingRuntimeError, runner
+from bert4x.exporting.targets import PACKAGES
+from bert4x.runtimes.sessions import MissingRuntimeError, runner
+from bert4x.tasks.fill_mask import FillMask
 from bert4x.tasks.token_classification import TokenClassification
 
+MASKED = "今天天[MASK]很好。"
 TWELVE = {"num_attention_heads": 12, "hidden_size": 48}  # heads for which tf2onnx' own passes break the graph
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "savedmodel": "model"}
 
@@ -63,6 +67,8 @@ def test_export(to, quantize, command, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     names = run_python(folder / "README.md")
     assert names["outputs"]["logits"].shape == (1, len(names["token_ids"]), len(VOCABULARY))
+    filled = [[guess.probability for guess in of(MASKED)[0]] for of in (FillMask(model), names["task"])]
+    np.testing.assert_allclose(filled[1], filled[0], rtol={None: 1e-4, "float16": 0.1, "int8": 0.5}[quantize])
 
 
 @on_tensorflow
@@ -76,7 +82,8 @@ def test_a_task_with_all_it_takes(to, quantize, tiny, tmp_path):
     expected = keras.ops.convert_to_numpy(task.model([token_ids, segment_ids], training=False))
     np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
     np.testing.assert_allclose(found["transitions"], keras.ops.convert_to_numpy(task.transitions.trans), atol=1e-6)
-    assert '"task": "token-classification"' in (result.folder / "task.json").read_text()
+    text = "今天天气很好，我们去公园散步吧。" * 3
+    assert_same_answers(task(text), bert4x.pipeline("ner", result.folder)(text))
 
 
 @on_tensorflow

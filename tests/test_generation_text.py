@@ -8,7 +8,7 @@ from generation_models import ON_PYTORCH, log_probability, uncached
 
 import bert4x
 from bert4x.generation.batch import Prompt
-from bert4x.generation.engine import as_scalar, engine_of
+from bert4x.generation.engine import engine_of
 from bert4x.generation.options import GenerationOptions
 
 PROMPT = "床前明月光"
@@ -223,7 +223,7 @@ def test_rows_of_nothing_but_padding_are_finite(lm):
     search, inputs, given, rows = engine.prepare(prompts, GenerationOptions(max_new_tokens=4))
     assert rows == 3 and inputs["token_ids"].shape[0] == 4
     state = engine.functions(search)[0](inputs, given)
-    state = engine.functions(search)[1](state, given, as_scalar(4))
+    state = engine.functions(search)[1](state, given, engine.scalar(4))
     assert all(np.isfinite(array(x)).all() for layer in state.cache.layers for x in layer)
     assert np.isfinite(array(state.log_probabilities)).all()
     nothing = {"token_ids": np.zeros((2, 5), "int32"), "padding_mask": np.zeros((2, 5), bool)}

@@ -27,6 +27,7 @@ FORBIDDEN = [
     ("bert4x.hub", "any", {"bert4x.layers", "keras", *BACKENDS}),
     ("bert4x.tokenizers", "any", {"bert4x.layers", "keras", *BACKENDS}),
     ("bert4x.tasks", "any", BACKENDS),
+    ("bert4x.runtimes", "any", {"bert4x.layers", "keras", "torch", "jax"}),
     (
         "bert4x.cli",
         "top",
@@ -54,6 +55,7 @@ ROOMS = (
     ("checkpoints", "training.lora"),  # opening, converting; adapters are part of what is written
     ("models.cache", "models.inputs"),
     ("generation",),
+    ("runtimes",),
     ("models", "snippets"),  # a model has `generate`
     ("families.",),
     ("training", "plots", "recipe", "backend"),

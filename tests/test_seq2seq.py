@@ -7,7 +7,7 @@ from conftest import VOCABULARY, write_tiny
 
 import bert4x
 from bert4x.errors import ConfigError
-from bert4x.tasks.seq2seq import Seq2Seq, TakePlaces
+from bert4x.tasks.seq2seq import Seq2Seq
 from bert4x.training.batches import padded_length
 from bert4x.training.losses import unilm_crossentropy
 from bert4x.training.trainer import Trainer
@@ -61,7 +61,7 @@ def test_what_is_fed_and_predicted(folder):
 
 def test_states_are_taken():
     h = np.arange(24, dtype="float32").reshape(2, 4, 3)
-    taken = keras.ops.convert_to_numpy(TakePlaces()(h, np.array([[3, 0], [1, -1]], "int32")))
+    taken = keras.ops.convert_to_numpy(bert4x.layers.TakePlaces()(h, np.array([[3, 0], [1, -1]], "int32")))
     assert taken.tolist() == [[[9, 10, 11], [0, 1, 2]], [[15, 16, 17], [0, 0, 0]]]
 
 

@@ -15,7 +15,7 @@ from bert4x.errors import ConfigError, DataError, InputError
 from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
 from bert4x.tasks.tagging import Bio, independent
 from bert4x.tasks.text import encode_pieces
-from bert4x.tasks.token_classification import METHODS, Entity, TokenClassification, WrittenTokens
+from bert4x.tasks.token_classification import METHODS, Entity, TokenClassification
 from bert4x.training.trainer import Trainer
 
 PEOPLE, PLACES = ["张三", "李四四", "Bob"], ["北京", "上海市", "York"]
@@ -164,7 +164,7 @@ class TestInputs:
         task = make(folder)
         examples = task.prepare([{"text": "张三", "entities": []}, {"text": "张三去了", "entities": []}])
         (ids, _), (tags,) = task.batch(examples, 16)
-        written = keras.ops.convert_to_numpy(WrittenTokens([0, 2, 3])(ids))
+        written = keras.ops.convert_to_numpy(bert4x.layers.WrittenTokens([0, 2, 3])(ids))
         assert written.tolist() == (tags >= 0).tolist()
         assert written.sum(1).tolist() == [2, 4]
 

@@ -24,6 +24,9 @@ def add_commands(command) -> None:
     sub.add_argument(
         "--tolerance", type=float, metavar="X", help="the largest difference allowed, as a share of the largest output"
     )
+    sub.add_argument(
+        "--no-cache", action="store_false", dest="cache", help="of a language model, no second graph that generates"
+    )
     sub.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -37,6 +40,7 @@ def run_export(options) -> int:
     done = export(
         options.model, folder, options.to, options.application,
         quantize=options.quantize, padding_mask=options.padding_mask, tolerance=options.tolerance,
+        cache=options.cache,
     )  # fmt: skip
     if options.json:
         found = {"folder": str(done.folder), "differences": done.differences, "scales": done.scales}

@@ -13,9 +13,12 @@ from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.write import write_config, write_json
 from bert4x.errors import ConversionError
-from bert4x.exporting.forward import Arrays, Exportable, Forward, difference, open_source
+from bert4x.exporting.decoder import Decoding, decodes
+from bert4x.exporting.forward import Exportable, Forward, application_of, difference, open_source
 from bert4x.exporting.readme import readme
-from bert4x.exporting.targets import Run, check, check_weights, runner, write
+from bert4x.exporting.targets import check, check_weights, write
+from bert4x.runtimes.exported import describe
+from bert4x.runtimes.sessions import Arrays, Run, runner, shortened
 
 # The largest difference allowed, as a share of the largest output (or of 1, if all are smaller).
 TOLERANCES = {None: 1e-4, "float16": 0.02, "int8": 0.5}
@@ -44,6 +47,7 @@ def export(
     quantize: str | None = None,
     padding_mask: bool | None = None,
     tolerance: float | None = None,
+    cache: bool = True,
     **options,
 ) -> Export:
     """Writes a model for ONNX Runtime ("onnx"), OpenVINO ("openvino") or TensorFlow alone ("savedmodel") into a new
@@ -60,6 +64,8 @@ def export(
             tokens are seen; else padding is told by its id.
         tolerance: the largest difference allowed, as a share of the largest output. Default: 1e-4; 0.5 with "int8",
             0.02 with "float16".
+        cache: of a language model, also a second graph, "decoder", by which `generate` works without Keras; it has
+            the weights once more.
         options: of `bert4x.load`, for a path.
 
     Raises: ConversionError, MissingRuntimeError; the errors of `bert4x.load`.
@@ -72,8 +78,7 @@ def export(
     place = place_to_stage(target)
     opened = open_source(source, application, **options)
     forward = Forward(opened, needs_mask(opened) if padding_mask is None else padding_mask)
-    samples = list(forward.samples())
-    expected = [forward.run(inputs) for inputs in samples]
+    parts = {"model": forward} | other_parts(opened, cache)
     check_weights(to, forward)
     allowed = tolerance_of(forward, quantize) if tolerance is None else tolerance
     if math.isnan(allowed):
@@ -82,11 +87,12 @@ def export(
     with staging_folder(place, target.name) as staging:
         folder = staging / "export"
         folder.mkdir()
-        run = written(to, forward, folder, quantize)
-        differences, scales = compare(run, samples, expected, allowed, to)
+        done = {name: write_part(to, name, part, folder, quantize, allowed) for name, part in parts.items()}
         shapes = {name: tuple(spec.shape) for name, spec in forward.signature().items()}
-        result = Export(target, to, quantize, shapes, output_shapes(expected), differences, scales)
-        add_companions(folder, opened, forward, result)
+        result = Export(target, to, quantize, shapes, *done["model"])
+        add_companions(folder, opened, forward, result, writes="decoder" in parts)
+        graphs = {name: (parts[name].all_inputs, outputs) for name, (outputs, *_) in done.items()}
+        describe(folder, to, quantize, application_of(opened), graphs)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():  # an empty one, perhaps a link or a mount: it stays
             for path in folder.iterdir():
@@ -119,18 +125,33 @@ def tolerance_of(forward: Forward, quantize: str | None) -> float:
     return max(lowest, TOLERANCES[quantize])
 
 
-def written(to: str, forward: Forward, folder: Path, quantize: str | None) -> Run:
-    """Writes the file, and what runs it. Raises: ConversionError for what a converter or runtime refuses."""
+def other_parts(source: Exportable, cache: bool) -> dict[str, Forward]:
+    """What else is exported beside the model, each in a graph of its own."""
+    parts = {} if source.task is None else source.task.parts_to_export()
+    found = {
+        name: Forward(Exportable(model, outputs, None, None), padding_mask=False)
+        for name, (model, outputs) in parts.items()
+    }
+    return found | ({"decoder": Decoding(source)} if decodes(source) and cache else {})
+
+
+def write_part(
+    to: str, name: str, part: Forward, folder: Path, quantize: str | None, allowed: float
+) -> tuple[dict, dict, dict]:
+    """Writes one graph and compares what it computes with Keras: the shapes of its outputs, how much each differs at
+    most, and its largest value.
+    """
+    samples = list(part.samples())
+    expected = [part.run(inputs) for inputs in samples]
+    return output_shapes(expected), *compare(written(to, name, part, folder, quantize), samples, expected, allowed, to)
+
+
+def written(to: str, name: str, part: Forward, folder: Path, quantize: str | None) -> Run:
+    """Writes a file, and what runs it. Raises: ConversionError for what a converter or runtime refuses."""
     try:
-        return runner(to, write(to, forward, folder, quantize))
+        return runner(to, write(to, part, folder, name, quantize))
     except Exception as error:  # each has errors of its own
         raise ConversionError(f"this model cannot be exported to {to}: {shortened(error)}") from error
-
-
-def shortened(error: Exception, most: int = 600) -> str:
-    """An error of a converter in one line; some repeat the whole graph."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def compare(run: Run, samples: list[Arrays], expected: list[Arrays], allowed: float, to: str) -> tuple[dict, dict]:
@@ -140,18 +161,19 @@ def compare(run: Run, samples: list[Arrays], expected: list[Arrays], allowed: fl
     """
     differences, scales = (dict.fromkeys(expected[0], 0.0) for _ in range(2))
     for inputs, right in zip(samples, expected, strict=True):
-        shape = inputs["token_ids"].shape
+        first = "token_ids" if "token_ids" in inputs else next(iter(inputs))
+        what = f"{first.replace('_', ' ')} {inputs[first].shape}"
         try:
             found = run(inputs)
         except Exception as error:
-            raise ConversionError(f"{to} fails on token ids {shape}: {shortened(error)}") from error
+            raise ConversionError(f"{to} fails on {what}: {shortened(error)}") from error
         if missing := right.keys() - found.keys():
             raise ConversionError(f"the export lacks {sorted(missing)}; it has {sorted(found)}")
         for name, values in right.items():
             apart, scale = difference(values, found[name])
             if apart > allowed * max(1.0, scale):
                 raise ConversionError(
-                    f"{to} differs from Keras by {apart:.3g} in {name} on token ids {shape}; its values go up to "
+                    f"{to} differs from Keras by {apart:.3g} in {name} on {what}; its values go up to "
                     f"{scale:.3g}, and {allowed:g} of that was allowed. Nothing was written; see tolerance"
                 )
             differences[name], scales[name] = max(differences[name], apart), max(scales[name], scale)
@@ -164,8 +186,8 @@ def output_shapes(expected: list[Arrays]) -> dict[str, tuple]:
     return {name: tuple(s[0] if len(set(s)) == 1 else None for s in sizes) for name, sizes in shapes.items()}
 
 
-def add_companions(folder: Path, source: Exportable, forward: Forward, result: Export) -> None:
-    """Writes what belongs to a model: vocabulary, config, the task's settings, README.md."""
+def add_companions(folder: Path, source: Exportable, forward: Forward, result: Export, writes: bool) -> None:
+    """Writes what belongs to a model: vocabulary, config, the task's settings, README.md. `writes`: it can generate."""
     if source.tokenizer is not None:
         source.tokenizer.save(folder)
     if source.config is not None:
@@ -173,4 +195,4 @@ def add_companions(folder: Path, source: Exportable, forward: Forward, result: E
     if source.task is not None:
         settings = {name: getattr(source.task, name) for name in ("maxlen", *source.task.settings)}
         write_json(folder / FILE, {"task": source.task.name, "settings": settings})
-    (folder / "README.md").write_text(readme(source, forward.signature(), result), "utf-8")
+    (folder / "README.md").write_text(readme(source, forward.signature(), result, writes), "utf-8")

@@ -18,6 +18,7 @@ from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, ConversionError, UnknownOptionError
 from bert4x.hub.names import local
 from bert4x.models.functional import INPUT_NAMES, TransformerModel
+from bert4x.runtimes.sessions import Arrays
 from bert4x.tasks.heads import read_task
 from bert4x.tasks.task import Task
 from bert4x.tokenizers import TokenizerBase
@@ -26,7 +27,7 @@ HEADS = {"mlm": "with_mlm", "nsp": "with_nsp", "pooled": "with_pool"}  # of an e
 TASK_OUTPUTS = {
     "text-classification": ("scores",),
     "token-classification": ("scores",),
-    "triple-extraction": ("subject_scores", "object_scores"),
+    "triple-extraction": ("subject_scores", "object_scores", "states"),
     "gplinker": ("entity_scores", "head_scores", "tail_scores"),
     "reading-comprehension": ("scores",),
     "seq2seq": ("logits",),
@@ -35,8 +36,6 @@ TASK_OUTPUTS = {
 }
 SHAPES = ((1, 9), (3, 17), (2, 64), (2, 128))  # of the batches to compare on: rows, tokens
 HIDDEN = 1e4  # what is beyond stands for "never", as the scores of padding do
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ def open_source(source, application: str | None = None, **options) -> Exportable
             f"application={application!r}, {options}: what a model in memory computes is fixed; give its path instead"
         )
     if isinstance(source, Task):
-        # What a seq2seq task trains predicts at given places; what it generates with does so everywhere.
-        model = source.backbone if source.name == "seq2seq" else source.model
+        model = source.to_export()
         names = TASK_OUTPUTS.get(source.name) or names_of_layers(model)
         return Exportable(model, names, source.config, source.tokenizer, source)
     if not isinstance(source, keras.Model) or not hasattr(source, "output_names"):
@@ -98,6 +96,12 @@ def task_of(path, config=None) -> str | None:
         return read_task(path)[0]
     head = open_checkpoint(local(path), config).head
     return None if head is None else head.task
+
+
+def application_of(source: Exportable) -> str | None:
+    """What the model is used as; of a Keras model over one of ours nobody knows."""
+    backbone = getattr(source.model, "backbone", source.task)
+    return None if backbone is None else backbone.application
 
 
 def output_names(model: keras.Model) -> tuple[str, ...]:
@@ -164,6 +168,15 @@ class Forward(keras.Model):
         outputs += [] if self.transitions is None else [self.transitions.trans]
         return {name: ops.cast(values, "float32") for name, values in zip(self.output_keys, outputs, strict=True)}
 
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """What the first axes of each input are called."""
+        return {name: ("batch", "target_length" if name == "target_ids" else "length") for name in self.signature()}
+
+    @property
+    def all_inputs(self) -> list[str]:
+        """The names of inputs in the order in which tasks give them."""
+        return [*self.input_keys, *(["padding_mask"] if self.padding_mask else [])]
+
     @property
     def dtypes(self) -> set[str]:
         """What the weights are, and what is computed in."""
@@ -193,7 +206,7 @@ class Forward(keras.Model):
 
         Raises: ConversionError for a model without bert4x's embeddings.
         """
-        vocabulary, pad_id, longest, segments = self.tables()
+        vocabulary, pad_id, longest, segments = self.tables() if "token_ids" in self.input_keys else (0, None, 10**6, 0)
         draw = np.random.default_rng(seed)
         fixed = self.model.inputs[0].shape[1]
         for rows, length in SHAPES:

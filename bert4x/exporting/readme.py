@@ -1,7 +1,7 @@
 """The README.md beside an exported model."""
 
 from bert4x.checkpoints.task_file import FILE
-from bert4x.exporting.forward import Exportable
+from bert4x.exporting.forward import Exportable, application_of
 
 SENTENCE = "今天天气很好，我们去公园散步吧。"
 IMPORTS = {"onnx": "import onnxruntime", "openvino": "import openvino", "savedmodel": "import tensorflow as tf"}
@@ -21,6 +21,14 @@ model = tf.saved_model.load("model")
 outputs = {name: values.numpy() for name, values in model.serve(inputs).items()}
 """,
 }
+# What answers on text: the call that opens the folder, and one on a text.
+TASK = 'task = bert4x.pipeline("{}", ".")', 'print(task("{}"))'
+ON_TEXT = {
+    "reading-comprehension": (TASK[0], 'print(task("我们去哪里散步？", "{}"))'),
+    "sentence-embedding": ('embed = bert4x.embedder(".")', 'print(embed(["{}"]).shape)'),
+    "fill-mask": (TASK[0], 'print(task("今天天[MASK]很好。"))'),
+    "text-generation": ('model = bert4x.load(".")', 'print(model.generate("今天天气", max_new_tokens=8))'),
+}
 VALUES = {
     "token_ids": "[token_ids]",
     "segment_ids": "[segment_ids]",
@@ -31,7 +39,7 @@ VALUES = {
 }
 
 
-def readme(source: Exportable, signature: dict, result) -> str:
+def readme(source: Exportable, signature: dict, result, writes: bool) -> str:
     """What the model takes and gives, how to run it, and how exact it is."""
     quantized = f", {result.quantize}" if result.quantize else ""
     rows = [f"| `{name}` | {spec.dtype} {shape_text(spec.shape)} | input |" for name, spec in signature.items()]
@@ -49,10 +57,35 @@ Written by `bert4x export`. Rows and tokens may be as many as you like, up to th
 |---|---|---|
 {chr(10).join(rows)}
 
-{" ".join(notes(source, result))}
+{on_text(source, result, writes)}{" ".join(notes(source, result, writes))}
 
 ```python
 {snippet(source, signature, result.to)}```
+"""
+
+
+def on_text(source: Exportable, result, writes: bool) -> str:
+    """How bert4x answers on text from this folder, without Keras; nothing where no task of it does."""
+    name = source.task and source.task.name
+    name = "triple-extraction" if name == "gplinker" else name
+    if name is None and application_of(source) == "encoder" and "logits" in result.outputs:
+        name = "fill-mask"
+    name = "text-generation" if name is None and writes else name
+    if name is None or source.tokenizer is None or source.config is None:
+        return ""
+    opening, call = (line.format(x) for line, x in zip(ON_TEXT.get(name, TASK), (name, SENTENCE), strict=True))
+    runtime = "" if result.to == "savedmodel" else ", and imports neither Keras nor TensorFlow"
+    return f"""\
+bert4x opens this folder as any other{runtime}:
+
+```python
+import bert4x
+
+{opening}
+{call}
+```
+
+Without bert4x, here is what the file takes and gives.
 """
 
 
@@ -62,7 +95,7 @@ def shape_text(shape: tuple) -> str:
     return f"({', '.join(map(str, sizes))})"
 
 
-def notes(source: Exportable, result) -> list[str]:
+def notes(source: Exportable, result, writes: bool) -> list[str]:
     """What else must be known to use it."""
     pad_id = source.config.pad_token_id if source.config else None
     backbone = getattr(source.model, "backbone", None)
@@ -73,7 +106,8 @@ def notes(source: Exportable, result) -> list[str]:
     else:
         found = ["Fill short rows up on the right, with any id."]
     if backbone is not None and backbone.application in ("lm", "unilm", "seq2seq"):
-        found.append("The outputs are those of all places; there is no cache of keys and values.")
+        cache = "the graph `decoder`, which generates, has one" if writes else "there is none"
+        found.append(f"The outputs are those of all places, without a cache of keys and values; {cache}.")
     if source.task is not None:
         found.append(f"What the scores are of is in `{FILE}`.")
     return found

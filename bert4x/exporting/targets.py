@@ -5,31 +5,25 @@ import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 
-from bert4x.errors import Bert4xError, ConversionError, nearest
-from bert4x.exporting.forward import Arrays, Forward
+from bert4x.errors import ConversionError, nearest
+from bert4x.exporting.forward import Forward
+from bert4x.runtimes.sessions import ENDINGS, MissingRuntimeError
 
-FILES = {"onnx": "model.onnx", "openvino": "model.xml", "savedmodel": "model"}
 PACKAGES = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",), "savedmodel": ()}
 QUANTIZATIONS = {"onnx": ("int8",), "openvino": ("float16",), "savedmodel": ()}
 OPSET = 17
 LARGEST_ONNX = 2**31 - 2**20  # bytes; protobuf's limit for one file
 
-Run = Callable[[Arrays], Arrays]
-
-
-class MissingRuntimeError(Bert4xError, ImportError):
-    """An export needs a package that is not installed."""
-
 
 def check(to: str, quantize: str | None) -> None:
     """Raises: ConversionError for what there is not, MissingRuntimeError for what is not installed."""
-    if to not in FILES:
-        raise ConversionError(f"no export to {to!r}; {nearest(str(to), FILES)}")
+    if to not in ENDINGS:
+        raise ConversionError(f"no export to {to!r}; {nearest(str(to), ENDINGS)}")
     if quantize is not None and quantize not in QUANTIZATIONS[to]:
         valid = ", ".join(f"{q} of {t}" for t, some in QUANTIZATIONS.items() for q in some)
         raise ConversionError(f"no {quantize!r} of {to}; there is {valid}")
@@ -47,21 +41,21 @@ def check_weights(to: str, forward: Forward) -> None:
             f"this model holds or computes in {', '.join(sorted(others))}; for {to} load it with dtype='float32' and "
             "without quantize, and let the export quantize; or export to savedmodel"
         )
-    size = 4 * forward.count_params()
+    size = 4 * forward.model.count_params()
     if to == "onnx" and size > LARGEST_ONNX:
         raise ConversionError(f"{size / 1e9:.1f} GB of weights; an ONNX file holds 2 GB. Export to savedmodel instead")
 
 
-def write(to: str, forward: Forward, folder: Path, quantize: str | None) -> Path:
-    """Writes the model into a folder, by Keras' own export; the path of its file."""
-    file = folder / FILES[to]
+def write(to: str, forward: Forward, folder: Path, name: str, quantize: str | None) -> Path:
+    """Writes a graph of this name into a folder, by Keras' own export; the path of its file."""
+    file = folder / f"{name}{ENDINGS[to]}"
     first = folder / f"first-{file.name}"
     given = {"input_signature": [forward.signature()], "verbose": False}
     with quiet():
         if to == "onnx":
             with sound_tf2onnx():
                 forward.export(str(first), format="onnx", opset_version=OPSET, **given)
-            finish_onnx(first, file, quantize)
+            finish_onnx(first, file, forward.axes(), quantize)
         elif to == "openvino":
             forward.export(str(first), format="openvino", **given)
             finish_openvino(first, file, sorted(forward.output_keys), quantize)
@@ -130,15 +124,14 @@ def write_savedmodel(forward: Forward, folder: Path) -> None:
     archive.write_out(str(folder), verbose=False)
 
 
-def finish_onnx(first: Path, file: Path, quantize: str | None) -> None:
+def finish_onnx(first: Path, file: Path, axes: dict[str, tuple[str, ...]], quantize: str | None) -> None:
     """Calls the axes of inputs what they are, instead of unk__509; with int8, replaces each matrix by one of int8 with
     a scale for each output, and what it multiplies is quantized as it comes."""
     import onnx
 
     model = onnx.load(first)
     for value in model.graph.input:
-        length = "target_length" if value.name == "target_ids" else "length"
-        for axis, name in zip(value.type.tensor_type.shape.dim, ("batch", length), strict=False):
+        for axis, name in zip(value.type.tensor_type.shape.dim, axes[value.name], strict=False):
             if axis.dim_param:
                 axis.dim_param = name
     onnx.save(model, first if quantize else file)
@@ -157,36 +150,3 @@ def finish_openvino(first: Path, file: Path, outputs: list[str], quantize: str |
     for output, name in zip(model.outputs, outputs, strict=True):  # TensorFlow flattens a dict in order of its keys
         output.tensor.set_names({name})
     openvino.save_model(model, file, compress_to_fp16=quantize == "float16")
-
-
-def runner(to: str, file: Path) -> Run:
-    """What runs an exported file on the CPU, in float32."""
-    return {"onnx": run_onnx, "openvino": run_openvino, "savedmodel": run_savedmodel}[to](file)
-
-
-def run_onnx(file: Path) -> Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
-
-
-def run_openvino(file: Path) -> Run:
-    import openvino
-
-    # Where the processor has bfloat16, OpenVINO computes in it unless told otherwise.
-    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(inputs):
-        found = compiled(inputs)
-        return {output.any_name: found[output] for output in compiled.outputs}
-
-    return run
-
-
-def run_savedmodel(file: Path) -> Run:
-    import tensorflow as tf
-
-    model = tf.saved_model.load(str(file))
-    return lambda inputs: {name: values.numpy() for name, values in model.serve(inputs).items()}

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from keras import ops
-
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.rules import NEVER, possible
 from bert4x.generation.sampling import highest
 from bert4x.generation.search import Rules, is_any, with_room
 from bert4x.models.cache import Cache, repeated
+from bert4x.numpy_ops import ops_of
 
 
 class Beams(NamedTuple):
@@ -72,6 +71,7 @@ class BeamSearch:
         """The state before the first tokens, and the logits of each beam; all beams of a prompt start alike, so only
         the first one counts.
         """
+        ops = ops_of(logits)
         batch, beams = logits.shape[0], self.beams
         ids, logits = (repeated(x, beams) for x in (with_room(prompt, self.room), logits))
         first = ops.arange(beams)[None, :] == 0
@@ -102,6 +102,7 @@ class BeamSearch:
 
         Shape: logits (B * K, V)
         """
+        ops = ops_of(logits)
         (batch, beams), vocabulary = state.scores.shape, logits.shape[1]
         start = state.ids.shape[1] - self.room
         scores = self.rules(ops.log_softmax(logits, axis=-1), state.ids, state.step, start + state.step, given)
@@ -116,6 +117,7 @@ class BeamSearch:
 
         Shape: stopped (B, M) bool -> Beams, (B, K) int32
         """
+        ops = ops_of(state.scores)
         (batch, beams), start = state.scores.shape, state.ids.shape[1] - self.room
         scores, beam, token = found
         length = state.step + 1
@@ -158,6 +160,7 @@ class BeamSearch:
 
         Shape: two (B, M, N), (B, M), (B, M), () -> (B, K), (B, K), and two (B, K, N)
         """
+        ops = ops_of(scores)
         beams = self.beams
         among_best = ops.arange(ends.shape[1])[None, :] < beams
         ends = ops.logical_and(ends, ops.logical_and(among_best, ops.logical_not(state.finished)[:, None]))
@@ -175,13 +178,14 @@ class BeamSearch:
 
         Shape: () int32 -> () float32
         """
-        return ops.cast(length, "float32") ** given["length_penalty"]
+        return ops_of(length).cast(length, "float32") ** given["length_penalty"]
 
     def can_improve(self, running, ended, ended_scores, length, given: dict[str, Any]):
         """Whether the best running beam can still become one of the K.
 
         Shape: (B, K), (B, K), (B, K), () -> (B,) bool
         """
+        ops = ops_of(running)
         full = ops.all(ended, axis=1)
         longest = given["max_new_tokens"] if self.early_stopping == "never" else length
         reach = ops.where(given["length_penalty"] > 0, longest, length)
@@ -196,6 +200,7 @@ def pick(values, index):
 
     Shape: (B, M, ...), (B, K) -> (B, K, ...)
     """
+    ops = ops_of(values)
     batch, count = values.shape[:2]
     rows = index + count * ops.arange(batch, dtype="int32")[:, None]
     return ops.take(ops.reshape(values, (batch * count, *values.shape[2:])), rows, axis=0)

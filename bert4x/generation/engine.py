@@ -4,19 +4,15 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt, as_batch, bucket
 from bert4x.generation.beam import BeamSearch
-from bert4x.generation.compiled import CompiledByShape
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.output import Output, Token, outputs, with_ended
 from bert4x.generation.sampling import uniforms
 from bert4x.generation.search import Sampling
-from bert4x.layers.embeddings import projecting_by
 
 TEMPERATURES = 1e-20, 1e6  # beyond, scores overflow, or what is forbidden (rules.NEVER) becomes possible
 CHUNK = 8  # steps between two looks at the text for stop strings
@@ -37,21 +33,39 @@ class Engine:
         self.variables = list(model.variables)
         self.output = self.backbone.output_table()
         self.head: tuple[Any, Any] = (None, None)  # the output layer's table, and its transposed copy
-        self.compiled: dict[Any, tuple[CompiledByShape, ...]] = {}
+        self.compiled: dict[Any, tuple[Callable, ...]] = {}
+
+    @property
+    def ops(self):
+        """What computes with this engine's tensors."""
+        from keras import ops
+
+        return ops
+
+    def is_of(self, model) -> bool:
+        """Whether the model has the same variables still; it has others once quantized, or with LoRA."""
+        return [id(v) for v in self.variables] == [id(v) for v in model.variables]
+
+    def compile(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
+        """A function of tensors, compiled for each combination of shapes (`bert4x.generation.compiled`)."""
+        from bert4x.generation.compiled import CompiledByShape
+
+        return CompiledByShape(function, self.variables, donate)
+
+    def new_cache(self, batch: int, length: int):
+        """An empty cache with so many slots."""
+        return self.backbone.new_cache(batch, length)
 
     @property
     def traces(self) -> int:
         """How many functions have been compiled so far."""
         return sum(function.traces for pair in self.compiled.values() for function in pair)
 
-    def functions(self, search) -> tuple[CompiledByShape, CompiledByShape]:
+    def functions(self, search) -> tuple[Callable, Callable]:
         """The compiled `start` and `advance` of a search."""
         if search not in self.compiled:
             start, advance = (functools.partial(function, search) for function in (self.start, self.advance))
-            self.compiled[search] = (
-                CompiledByShape(start, self.variables),
-                CompiledByShape(advance, self.variables, donate=(0,)),
-            )
+            self.compiled[search] = self.compile(start), self.compile(advance, donate=(0,))
         return self.compiled[search]
 
     # What is compiled.
@@ -63,16 +77,16 @@ class Engine:
     def read_prompts(self, search, prompt: dict[str, Any], given: dict[str, Any]):
         """The logits of the first tokens, (B, V), and a cache that has read the prompts and has room for the rest."""
         batch, length = prompt.get("target_ids", prompt["token_ids"]).shape
-        cache = self.backbone.new_cache(batch, length + search.room)
+        cache = self.new_cache(batch, length + search.room)
         return self.logits(prompt, cache, 0, given.get("head"))
 
     def advance(self, search, state, given: dict[str, Any], limit):
         """The state after more steps, until there are `limit` new tokens or every row has ended."""
 
         def unfinished(state):
-            return ops.logical_and(state.step < limit, ops.logical_not(ops.all(state.finished)))
+            return self.ops.logical_and(state.step < limit, self.ops.logical_not(self.ops.all(state.finished)))
 
-        return ops.while_loop(unfinished, lambda state: [self.step(search, state, given)], [state])[0]
+        return self.ops.while_loop(unfinished, lambda state: [self.step(search, state, given)], [state])[0]
 
     def step(self, search, state, given: dict[str, Any]):
         """Reads the tokens that were chosen last and chooses the next: all that decoding is, in a loop or streamed."""
@@ -84,7 +98,7 @@ class Engine:
         Shape: -> state, (R, V)
         """
         token = state.token[:, None]
-        real = ops.ones_like(token, dtype="bool")
+        real = self.ops.ones_like(token, dtype="bool")
         if self.encodes:
             inputs = {"target_ids": token, "target_mask": self.seen(token)}
         else:
@@ -100,20 +114,28 @@ class Engine:
         Shape: (B, T) -> (B, T) bool
         """
         pad_id = self.backbone.config.pad_token_id
-        return ops.ones_like(target_ids, dtype="bool") if pad_id is None else ops.not_equal(target_ids, pad_id)
+        return (
+            self.ops.ones_like(target_ids, dtype="bool") if pad_id is None else self.ops.not_equal(target_ids, pad_id)
+        )
 
     def logits(self, inputs: dict[str, Any], cache, index, head=None, every: bool = False):
         """Logits of the token after the last one, or after every one, in float32; and the cache.
 
         Shape: inputs (B, t) -> (B, V), or (B, t, V)
         """
+        from bert4x.layers.embeddings import projecting_by
+
         with projecting_by(head):
             outputs, cache = self.backbone.forward(inputs, cache, index, last=not every)
         outputs = outputs[-1] if isinstance(outputs, list) else outputs
-        logits = ops.cast(outputs if every else outputs[:, -1], "float32")
+        logits = self.ops.cast(outputs if every else outputs[:, -1], "float32")
         if self.backbone.with_mlm in (True, "softmax"):  # bert4keras' builder gives probabilities
-            logits = ops.log(ops.maximum(logits, 1e-30))
+            logits = self.ops.log(self.ops.maximum(logits, 1e-30))
         return logits, cache
+
+    def scalar(self, value: int):
+        """A tensor, so that another value is not another function."""
+        return self.ops.convert_to_tensor(value, "int32")
 
     # What calls it.
 
@@ -133,12 +155,12 @@ class Engine:
         start, advance = self.functions(search)
         state, limit = start(prompt, given), options.max_new_tokens
         while ended is not None:
-            state = state._replace(finished=ops.convert_to_tensor(with_ended(state, search.room, ended, rows)))
+            state = state._replace(finished=self.ops.convert_to_tensor(with_ended(state, search.room, ended, rows)))
             done = int(state.step)
-            if done >= limit or bool(ops.all(state.finished)):
+            if done >= limit or bool(self.ops.all(state.finished)):
                 break
-            state = advance(state, given, as_scalar(min(done + CHUNK, limit)))
-        state = advance(state, given, as_scalar(limit)) if ended is None else state
+            state = advance(state, given, self.scalar(min(done + CHUNK, limit)))
+        state = advance(state, given, self.scalar(limit)) if ended is None else state
         return outputs(search, state, rows, options)
 
     def stream(self, prompt: Prompt, options: GenerationOptions, random: np.ndarray | None = None) -> Iterator[Token]:
@@ -149,14 +171,14 @@ class Engine:
         start, advance = self.functions(search)
         state = start(prompts, given)
         for step in range(1, options.max_new_tokens + 1):
-            if ops.convert_to_numpy(state.ids)[0, step - 1 - search.room] < 0:  # no token was allowed
+            if self.ops.convert_to_numpy(state.ids)[0, step - 1 - search.room] < 0:  # no token was allowed
                 return
-            log_probability = float(ops.convert_to_numpy(state.log_probabilities)[0, step - 1])
-            token_id = int(ops.convert_to_numpy(state.token)[0])
+            log_probability = float(self.ops.convert_to_numpy(state.log_probabilities)[0, step - 1])
+            token_id = int(self.ops.convert_to_numpy(state.token)[0])
             is_stop = token_id in (options.stop_ids or ())
             token = Token(token_id, log_probability, is_stop)
             if not is_stop and step < options.max_new_tokens:
-                state = advance(state, given, as_scalar(step + 1))
+                state = advance(state, given, self.scalar(step + 1))
             yield token
             if is_stop:
                 return
@@ -165,7 +187,7 @@ class Engine:
         """The last state of a search with beams."""
         search, prompt, given, _ = self.prepare(prompts, options, kind=kind)
         start, advance = self.functions(search)
-        return advance(start(prompt, given), given, as_scalar(options.max_new_tokens))
+        return advance(start(prompt, given), given, self.scalar(options.max_new_tokens))
 
     def prepare(self, prompts: Sequence[Prompt], options: GenerationOptions, random=None, kind=BeamSearch):
         """The search, the tensors of the prompts, everything else that is given, and how many rows are real."""
@@ -179,13 +201,15 @@ class Engine:
             random = uniforms(options.seed, [prompt.ids for prompt in prompts], copies, options.max_new_tokens)
         given = self.given(rows, batch, beams, room, options, random)
         arrays = as_batch(rows, batch, sources=self.encodes)
-        to_tensors = functools.partial(map_values, ops.convert_to_tensor)
+        to_tensors = functools.partial(map_values, self.ops.convert_to_tensor)
         return search, to_tensors(arrays), to_tensors(given) | self.output_matrix(), len(rows)
 
     def output_matrix(self) -> dict[str, Any]:
         """The transposed copy of the output layer's table, on JAX, whose arrays never change: a variable with new
         values has another one. Elsewhere nobody could tell that a copy is out of date, and it would gain less.
         """
+        import keras
+
         if keras.backend.backend() != "jax" or self.output is None:
             return {}
         table = self.output._embeddings.value
@@ -236,7 +260,7 @@ def engine_of(model) -> Engine:
     check_model(model)
     if model.backbone.bidirectional:
         raise GenerationError("this model decodes in two directions at once: use bert4x.BidirectionalDecoder(model)")
-    if model.engine is None or [id(v) for v in model.engine.variables] != [id(v) for v in model.variables]:
+    if model.engine is None or not model.engine.is_of(model):
         model.engine = Engine(model)
     return model.engine
 
@@ -258,11 +282,6 @@ def check_model(model) -> None:
         raise GenerationError("this is a decoder without its encoder; load the whole model, application='seq2seq'")
     if not backbone.with_mlm:
         raise GenerationError("this model gives hidden states, not logits; load it with application='lm' or 'unilm'")
-
-
-def as_scalar(value: int):
-    """A tensor, so that another value is not another function."""
-    return ops.convert_to_tensor(value, "int32")
 
 
 def map_values(function: Callable, values: dict[str, Any]) -> dict[str, Any]:

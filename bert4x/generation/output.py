@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from keras import ops
 
 from bert4x.errors import GenerationError
 from bert4x.generation.beam import BeamSearch
 from bert4x.generation.options import GenerationOptions
+from bert4x.numpy_ops import ops_of
 
 
 class Output(NamedTuple):
@@ -33,6 +33,7 @@ class Token(NamedTuple):
 
 def outputs(search, state, rows: int, options: GenerationOptions) -> Output:
     """What a finished decoding gives back."""
+    ops = ops_of(state.token)
     if isinstance(search, BeamSearch):
         wanted = options.num_return_sequences
         values = state.ended, state.ended_ids, state.ended_log_probabilities, state.ended_scores
@@ -60,6 +61,7 @@ def nothing_allowed(prompt: int) -> GenerationError:
 
 def with_ended(state, room: int, ended: Callable, rows: int) -> np.ndarray:
     """Which rows have ended, now that their ids were looked at."""
+    ops = ops_of(state.token)
     finished = np.array(ops.convert_to_numpy(state.finished))
     ids = ops.convert_to_numpy(state.ids)[:rows, -room:]
     finished[:rows] |= [ended(row, new) for row, new in enumerate(ids)]

@@ -4,7 +4,7 @@ They work on logits and on log-probabilities alike. `ids` are the prompt and wha
 empty or padding.
 """
 
-from keras import ops
+from bert4x.numpy_ops import ops_of
 
 NEVER = -1e9  # the score of a token that must not come: finite, so that a row without choice is not NaN
 
@@ -22,6 +22,7 @@ def count(ids, weights, size: int):
 
     Shape: (B, S) int32, (B, S) float -> (B, V)
     """
+    ops = ops_of(ids)
     rows = ops.broadcast_to(ops.arange(ops.shape(ids)[0], dtype="int32")[:, None], ops.shape(ids))
     weights = ops.where(ids >= 0, weights, 0.0)
     indices = ops.reshape(ops.stack([rows, ops.maximum(ids, 0)], axis=-1), (-1, 2))
@@ -34,6 +35,7 @@ def penalize_repetition(scores, ids, penalty):
 
     Shape: (B, V), (B, S), () -> (B, V)
     """
+    ops = ops_of(scores)
     seen = count(ids, ops.ones_like(ids, dtype="float32"), scores.shape[1]) > 0
     return ops.where(seen, ops.where(scores > 0, scores / penalty, scores * penalty), scores)
 
@@ -43,6 +45,7 @@ def forbid_repeated_ngrams(scores, ids, length, size: int):
 
     Shape: (B, V), (B, S), () -> (B, V)
     """
+    ops = ops_of(scores)
     batch, slots = ids.shape
     if slots < size:
         return scores
@@ -60,6 +63,7 @@ def forbid(scores, forbidden):
 
     Shape: (B, V), (V,) bool -> (B, V)
     """
+    ops = ops_of(scores)
     return ops.where(forbidden[None, :], NEVER, scores)
 
 
@@ -68,6 +72,7 @@ def force(scores, token_id):
 
     Shape: (B, V), () -> (B, V)
     """
+    ops = ops_of(scores)
     vocabulary = ops.arange(scores.shape[1], dtype="int32")
     others = ops.logical_and(vocabulary != token_id, token_id >= 0)
     kept = ops.where(others[None, :], NEVER, scores)

@@ -4,7 +4,8 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from keras import ops
+
+from bert4x.numpy_ops import ops_of
 
 BISECTIONS = 48  # halvings of the interval in which a threshold lies: 2 ** -48 is below any probability that matters
 
@@ -16,6 +17,7 @@ def threshold(probabilities, weights, amount):
 
     Shape: (B, V), (B, V), () -> (B, 1)
     """
+    ops = ops_of(probabilities)
     high = ops.max(probabilities, axis=-1, keepdims=True)
 
     def halve(_, bounds):
@@ -32,6 +34,7 @@ def keep_top_k(probabilities, k):
 
     Shape: (B, V), () -> (B, V)
     """
+    ops = ops_of(probabilities)
     k = ops.cast(k, "float32")
     return keep(probabilities, threshold(probabilities, ops.ones_like(probabilities), k))
 
@@ -50,6 +53,7 @@ def keep_min_p(probabilities, p):
 
     Shape: (B, V), () -> (B, V)
     """
+    ops = ops_of(probabilities)
     return keep(probabilities, p * ops.max(probabilities, axis=-1, keepdims=True))
 
 
@@ -58,6 +62,7 @@ def keep(probabilities, least):
 
     Shape: (B, V), (B, 1) -> (B, V)
     """
+    ops = ops_of(probabilities)
     kept = ops.where(probabilities >= least, probabilities, 0.0)
     return kept / ops.sum(kept, axis=-1, keepdims=True)
 
@@ -67,6 +72,7 @@ def draw(probabilities, uniform):
 
     Shape: (B, V), (B,) -> (B,) int32
     """
+    ops = ops_of(probabilities)
     upper = ops.cumsum(probabilities, axis=-1)
     target = uniform[:, None] * upper[:, -1:]  # the last sum is 1 but for rounding
     drawn = ops.sum(ops.cast(upper <= target, "int32"), axis=-1)
@@ -80,6 +86,7 @@ def likeliest(scores):
 
     Shape: (B, V) -> (B,) int32
     """
+    ops = ops_of(scores)
     highest = ops.max(scores, axis=-1, keepdims=True)
     places = ops.arange(scores.shape[-1], dtype="int32")[None, :]
     return ops.min(ops.where(scores == highest, places, scores.shape[-1] - 1), axis=-1)
@@ -91,6 +98,7 @@ def highest(scores, k: int):
 
     Shape: (B, N) -> (B, k), (B, k) int32 places
     """
+    ops = ops_of(scores)
     batch, size = scores.shape
     width = 128
     blocks = -(-size // width)

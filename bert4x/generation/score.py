@@ -4,11 +4,9 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from keras import ops
 
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt, as_batch, bucket
-from bert4x.generation.compiled import CompiledByShape
 from bert4x.generation.engine import Engine, engine_of, map_values
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.prompt import choice_ids
@@ -71,11 +69,11 @@ def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Seque
     segments[:count] = [1 if engine.backbone.application == "unilm" else p.segments[-1] for p in prompts]
     given = {"ids": ids, "real": real, "lengths": lengths, "segments": segments}
     tensors = (
-        map_values(ops.convert_to_tensor, values) for values in (as_batch(prompts, batch, engine.encodes), given)
+        map_values(engine.ops.convert_to_tensor, values) for values in (as_batch(prompts, batch, engine.encodes), given)
     )
     if "score" not in engine.compiled:
-        engine.compiled["score"] = (CompiledByShape(functools.partial(log_probabilities, engine), engine.variables),)
-    return ops.convert_to_numpy(engine.compiled["score"][0](*tensors))[:count]
+        engine.compiled["score"] = (engine.compile(functools.partial(log_probabilities, engine)),)
+    return engine.ops.convert_to_numpy(engine.compiled["score"][0](*tensors))[:count]
 
 
 def log_probabilities(engine: Engine, prompt: dict, given: dict):
@@ -84,9 +82,9 @@ def log_probabilities(engine: Engine, prompt: dict, given: dict):
 
     Shape: prompt (B, T), choices (B, C, L) -> (B, C)
     """
-    batch, choices, room = given["ids"].shape
+    ops, (batch, choices, room) = engine.ops, given["ids"].shape
     length = prompt.get("target_ids", prompt["token_ids"]).shape[1]
-    first, cache = engine.logits(prompt, engine.backbone.new_cache(batch, length + room), 0)
+    first, cache = engine.logits(prompt, engine.new_cache(batch, length + room), 0)
     ids, real = (ops.reshape(given[name], (batch * choices, room)) for name in ("ids", "real"))
     lengths, segments = (ops.repeat(given[name], choices) for name in ("lengths", "segments"))
     if engine.encodes:
@@ -110,12 +108,12 @@ def next_logits(model, prompts: Sequence[Prompt], ids: Sequence[int]) -> np.ndar
     engine = engine_of(model)
     check(engine, list(prompts), GenerationOptions(max_new_tokens=1))
     if "next" not in engine.compiled:
-        engine.compiled["next"] = (CompiledByShape(functools.partial(read_only, engine), engine.variables),)
+        engine.compiled["next"] = (engine.compile(functools.partial(read_only, engine)),)
     batch = as_batch(prompts, 1 << (len(prompts) - 1).bit_length())
-    logits = engine.compiled["next"][0](map_values(ops.convert_to_tensor, batch))
-    return ops.convert_to_numpy(logits)[: len(prompts), list(ids)]
+    logits = engine.compiled["next"][0](map_values(engine.ops.convert_to_tensor, batch))
+    return engine.ops.convert_to_numpy(logits)[: len(prompts), list(ids)]
 
 
 def read_only(engine: Engine, prompt: dict):
     """The logits after each prompt. Shape: prompt (B, T) -> (B, V)"""
-    return engine.logits(prompt, engine.backbone.new_cache(*prompt["token_ids"].shape), 0)[0]
+    return engine.logits(prompt, engine.new_cache(*prompt["token_ids"].shape), 0)[0]

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from keras import ops
-
 from bert4x.generation import rules, sampling
 from bert4x.generation.options import GenerationOptions
 from bert4x.models.cache import Cache
+from bert4x.numpy_ops import ops_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Rules:
 
         Shape: (B, V), (B, S), (), () -> (B, V)
         """
+        ops = ops_of(scores)
         if self.penalty:
             scores = rules.penalize_repetition(scores, ids, given["repetition_penalty"])
         if self.ngram:
@@ -84,6 +84,7 @@ class Sampling:
 
     def begin(self, logits, cache: Cache, prompt: dict[str, Any], given: dict[str, Any]) -> Decoded:
         """The state with the first tokens chosen."""
+        ops = ops_of(logits)
         batch = logits.shape[0]
         state = Decoded(
             step=ops.zeros((), "int32"),
@@ -100,6 +101,7 @@ class Sampling:
 
         Shape: logits (B, V)
         """
+        ops = ops_of(logits)
         length = state.ids.shape[1] - self.room + state.step
         scores = self.rules(logits, state.ids, state.step, length, given)
         token = self.draw(scores, ops.take(given["uniforms"], state.step, axis=1), given) if self.samples else None
@@ -123,6 +125,7 @@ class Sampling:
 
         Shape: (B, V), (B,) -> (B,) int32
         """
+        ops = ops_of(scores)
         probabilities = ops.softmax(scores / given["temperature"], axis=-1)
         if self.top_k:
             probabilities = sampling.keep_top_k(probabilities, given["top_k"])
@@ -138,6 +141,7 @@ def with_room(prompt: dict[str, Any], room: int):
 
     Shape: (B, T) -> (B, T + room)
     """
+    ops = ops_of(prompt["token_ids"])
     of_decoder = "target_ids" in prompt
     names = ("target_ids", "target_mask") if of_decoder else ("token_ids", "padding_mask")
     ids, mask = (prompt[name] for name in names)
@@ -150,4 +154,5 @@ def is_any(token, ids):
 
     Shape: (...,), (N,) -> (...,) bool
     """
+    ops = ops_of(token)
     return ops.any(token[..., None] == ids, axis=-1)

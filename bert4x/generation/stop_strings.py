@@ -8,15 +8,14 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from keras import ops
 
 from bert4x.generation.batch import Prompt
-from bert4x.generation.compiled import CompiledByShape
 from bert4x.generation.detokenize import Detokenizer
 from bert4x.generation.engine import Engine
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.output import Output, outputs
 from bert4x.generation.rules import possible
+from bert4x.numpy_ops import ops_of
 
 
 class StopWatch:
@@ -55,7 +54,7 @@ class BeamWatch:
 
         Shape: (B, M) of `beam.Candidates`, (B,) bool -> (B, M) bool
         """
-        scores, beam, token = (ops.convert_to_numpy(x) for x in found)
+        scores, beam, token = (ops_of(x).convert_to_numpy(x) for x in found)
         stopped = np.zeros(scores.shape, bool)
         self.following: list[list[Detokenizer | None]] = [[None] * scores.shape[1] for _ in self.texts]
         for row, place in np.argwhere(possible(scores) & ~finished[:, None]).tolist():
@@ -77,7 +76,7 @@ class BeamWatch:
 
 def decode_beams(engine: Engine, prompts: Sequence[Prompt], options: GenerationOptions, writer: Detokenizer) -> Output:
     """`Engine.decode` with beams that a stop string ends as soon as it is written."""
-    search, prompt, given, rows = engine.prepare(prompts, options)
+    ops, (search, prompt, given, rows) = engine.ops, engine.prepare(prompts, options)
     first, following, take = steps(engine, search)
     state, found = first(prompt, given)
     watch = BeamWatch(writer, len(state.finished), options.num_beams, options.stop_ids or ())
@@ -106,6 +105,6 @@ def steps(engine: Engine, search) -> tuple[Callable, ...]:
         def take(state, found, stopped, given):
             return search.take(state, found, given, stopped)
 
-        compiled = functools.partial(CompiledByShape, variables=engine.variables)
-        engine.compiled[key] = compiled(first), compiled(following, donate=(0,)), compiled(take, donate=(0,))
+        donating = functools.partial(engine.compile, donate=(0,))
+        engine.compiled[key] = engine.compile(first), donating(following), donating(take)
     return engine.compiled[key]

@@ -1,14 +1,14 @@
 """The parts models are assembled from. All are serializable; none is a Lambda.
 
 They are imported, and Keras with them, when the first of them is asked for: converting and inspecting read what a
-family says of itself, which needs no Keras. `ops`, `tree`, `Activation` and `Input` are Keras' own.
+family says of itself, which needs no Keras. `ops`, `tree`, `Activation`, `Input` and `Model` are Keras' own.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras import Input, ops, tree
+    from keras import Input, Model, ops, tree
     from keras.layers import Activation, GlobalAveragePooling1D
 
     from bert4x.layers.attention import MultiHeadAttention
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from bert4x.layers.loss import Loss
     from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
     from bert4x.layers.ordered_neurons import OrderedNeurons
+    from bert4x.layers.places import PlaceScores, SpanStates, TakePlaces, WrittenTokens
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
     from bert4x.layers.pooling import FirstToken, LastToken, MeanOfTokens, Pooling
     from bert4x.layers.positions import (
@@ -57,11 +58,12 @@ if TYPE_CHECKING:
     )
     from bert4x.layers.projection import TiedProjection
     from bert4x.layers.scale_offset import LayerNormalization, ScaleOffset
+    from bert4x.layers.slots import write_slots
     from bert4x.layers.theseus import BinaryRandomChoice
     from bert4x.layers.visibility import PlacesInTexts, Visibility
 
 _HOME = {
-    "keras": "Input ops tree",
+    "keras": "Input Model ops tree",
     "keras.layers": "Activation GlobalAveragePooling1D",
     "bert4x.layers.attention": "MultiHeadAttention",
     "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights Scale activation initializer weights_from",
@@ -77,12 +79,14 @@ _HOME = {
     "bert4x.layers.gau": "GatedAttentionUnit",
     "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
     "bert4x.layers.ordered_neurons": "OrderedNeurons",
+    "bert4x.layers.places": "PlaceScores SpanStates TakePlaces WrittenTokens",
     "bert4x.layers.pointer": "EfficientGlobalPointer GlobalPointer",
     "bert4x.layers.pooling": "FirstToken LastToken MeanOfTokens Pooling",
     "bert4x.layers.positions": (
         "Disentangled DynamicRotary LinearRotary Llama3Rotary Positions RelativeBias RelativeVectors Rotary YarnRotary"
     ),
     "bert4x.layers.projection": "TiedProjection",
+    "bert4x.layers.slots": "write_slots",
     "bert4x.layers.theseus": "BinaryRandomChoice",
     "bert4x.layers.scale_offset": "LayerNormalization ScaleOffset",
     "bert4x.layers.visibility": "PlacesInTexts Visibility",
@@ -127,8 +131,10 @@ __all__ = [
     "Loss",
     "MaximumEntropyMarkovModel",
     "MeanOfTokens",
+    "Model",
     "MultiHeadAttention",
     "OrderedNeurons",
+    "PlaceScores",
     "PlacesInTexts",
     "Pooling",
     "PositionEmbedding",
@@ -143,9 +149,12 @@ __all__ = [
     "ScaleNorm",
     "ScaleOffset",
     "SinusoidalPosition",
+    "SpanStates",
+    "TakePlaces",
     "TiedProjection",
     "VectorQuantizer",
     "Visibility",
+    "WrittenTokens",
     "YarnRotary",
     "activation",
     "gumbel_softmax",
@@ -153,6 +162,7 @@ __all__ = [
     "ops",
     "tree",
     "weights_from",
+    "write_slots",
 ]
 
 

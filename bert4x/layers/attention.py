@@ -7,6 +7,7 @@ from bert4x.errors import ConfigError
 from bert4x.layers.base import Dense, Dropout, Layer, initializer
 from bert4x.layers.norm import RMSNorm
 from bert4x.layers.recompute import recomputed
+from bert4x.layers.slots import write_slots
 from bert4x.layers.two_directions import attend_in_both
 
 HIDDEN = -1e9  # the score of an invisible key: finite, so that a row with no visible key is not NaN
@@ -157,7 +158,7 @@ class MultiHeadAttention(Layer):
         if self.positions is not None:
             query, key = self.positions.turn(query, key, query_positions)
         if past is not None:
-            key, value = (write(old, index, new) for old, new in zip(past, (key, value), strict=True))
+            key, value = (write_slots(old, index, new, axis=2) for old, new in zip(past, (key, value), strict=True))
         flash = self.uses_flash(training, past, bias, partner[0], return_weights or None)
 
         def look(query, query_positions, visible):
@@ -279,15 +280,3 @@ class MultiHeadAttention(Layer):
         scores, weights = (self.symbolic((x.shape[0], self.heads, rows, length), "float32") for _ in range(2))
         out = self.outputs(self.symbolic(x.shape), scores, weights if return_weights else None, None)
         return out[0] if len(out) == 1 else tuple(out)
-
-
-def write(past, index, new):
-    """The cached keys or values with new ones from slot `index` on; PyTorch, which has no compiler to do so, reuses it.
-
-    Shape: (B, A, S, d), (B, A, t, d) -> (B, A, S, d)
-    """
-    new = ops.cast(new, past.dtype)
-    if keras.backend.backend() == "torch" and not past.requires_grad and not new.requires_grad:
-        past[:, :, index : index + new.shape[2]] = new
-        return past
-    return ops.slice_update(past, (0, 0, index, 0), new)

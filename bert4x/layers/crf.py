@@ -10,8 +10,7 @@ from bert4x.errors import InputError
 from bert4x.layers.base import Layer
 from bert4x.layers.limits import check_numbers, inside, nan_unless
 from bert4x.layers.means import token_mean
-
-PADDED = -1e12  # the scores of padding in the output: finite, and below any that a model gives
+from bert4x.layers.transitions import PADDED, best_path, chain_potentials, memm_potentials
 
 
 class LabelTransitions(Layer):
@@ -124,7 +123,7 @@ class ConditionalRandomField(LabelTransitions):
         return ops.where(real[:, 0], log_partition(scores, real, trans) - path, 0.0)
 
     def potentials(self, scores: np.ndarray, trans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return scores, np.broadcast_to(trans, (len(scores) - 1, *trans.shape))
+        return chain_potentials(scores, trans)
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -182,14 +181,7 @@ class MaximumEntropyMarkovModel(LabelTransitions):
         return token_mean(loss, real)
 
     def potentials(self, scores: np.ndarray, trans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        places = log_softmax(scores, -1)
-        steps = log_softmax((scores[1:, None, :] + trans) / 2, 2)
-        if not self.bidirectional:
-            return np.concatenate([places[:1], np.zeros_like(places[1:])]), steps
-        ends = np.zeros_like(places)
-        ends[0] += places[0] / 2
-        ends[-1] += places[-1] / 2
-        return ends, (steps + log_softmax((scores[:-1, :, None] + trans) / 2, 1)) / 2
+        return memm_potentials(scores, trans, self.bidirectional)
 
 
 def numbered(y_true, y_pred):
@@ -253,36 +245,3 @@ def log_partition(scores, real, trans):
 
         _, state = ops.while_loop(lambda t, _: t < length, body, (0, first), maximum_iterations=length)
     return ops.logsumexp(state, axis=-1)
-
-
-def best_path(places: np.ndarray, steps: np.ndarray, starts=None, ends=None) -> np.ndarray:
-    """The labels with the largest sum of what places and steps between them give (Viterbi 1967).
-
-    Shape: (T, L), (T - 1, L, L) -> (T,), T > 0
-    Raises: InputError where starts and ends leave no path.
-    """
-    places = places.copy()
-    for name, place, allowed in (("starts", 0, starts), ("ends", -1, ends)):
-        if allowed is not None:
-            others = np.ones(places.shape[1], bool)
-            allowed = list(allowed)
-            if not all(0 <= label < len(others) for label in allowed):
-                raise InputError(f"{name} is {allowed}; expected labels from 0 to {len(others) - 1}, or None for all")
-            others[allowed] = False
-            places[place, others] = -np.inf
-    best, before = places[0], []
-    for place, step in zip(places[1:], steps, strict=True):
-        through = best[:, None] + step
-        before.append(through.argmax(0))
-        best = through.max(0) + place
-    path = [best.argmax()]
-    if best[path[0]] == -np.inf:
-        raise InputError(f"no path of {len(places)} labels from starts {starts} to ends {ends}; allow more of them")
-    for labels in reversed(before):
-        path.append(labels[path[-1]])
-    return np.array(path[::-1])
-
-
-def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    x = x - x.max(axis, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis, keepdims=True))

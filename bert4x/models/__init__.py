@@ -68,5 +68,7 @@ def __getattr__(name: str):
             return families.family_of(FAMILIES[name])
     if name not in _HOME:
         raise AttributeError(f"module 'bert4x.models' has no attribute {name!r}")
+    for module in ("functional", "loading"):  # a script that has any of these can load `.keras` files of our models
+        importlib.import_module(f"bert4x.models.{module}")
     module, known = _HOME[name]
     return getattr(importlib.import_module(module), known)

@@ -2,9 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.files import default_model
@@ -17,11 +15,15 @@ from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
 from bert4x.families import family_name, family_of
 from bert4x.hub.names import Location, family_by_name, local, warn_of_head
 from bert4x.models.backbone import Backbone
-from bert4x.models.functional import TransformerModel
 from bert4x.models.hooks import MAPPING
-from bert4x.models.loading import check_family, fill
 from bert4x.models.options import ALIASES, check_dependent, follow_on_sizes, sort_options
+from bert4x.runtimes.exported import is_export, open_export
 from bert4x.tokenizers import TokenizerBase, load_tokenizer
+
+if TYPE_CHECKING:
+    import keras
+
+    from bert4x.models.functional import TransformerModel
 
 HEADED = ("lm", "unilm", "seq2seq", "decoder")  # the applications that end in a language model's head
 
@@ -33,7 +35,7 @@ def load(
     strict: bool = True,
     dtype: str | None = None,
     **options,
-) -> keras.Model:
+) -> "keras.Model":
     """A published checkpoint as a Keras model; format, family and config are found out.
 
     `source` is a folder, a file, or the prefix of a TensorFlow checkpoint, in any published layout; by default the
@@ -50,6 +52,8 @@ def load(
     of float32. Activations keep the dtype, float32 or bfloat16 (on PyTorch the faster one). The matrices no longer
     train, and such a model cannot be written as a checkpoint.
 
+    A folder that `bert4x.export` wrote is opened as a `bert4x.runtimes.exported.Exported`, without Keras.
+
     Shape: `{"token_ids", "segment_ids", "padding_mask"}` or `[token_ids, segment_ids]`, each (B, T) -> (B, T, D), or
     with `with_mlm=True` or an application "lm" or "unilm" the logits (B, T, V); `{"token_ids", "target_ids"}`, (B, S)
     and (B, T), for "seq2seq"
@@ -59,7 +63,10 @@ def load(
     if str(source).endswith(".keras"):
         return load_keras(source, application, dtype, options if strict else options | {"strict": strict})
     family = options.get("model") or family_by_name(source)
-    checkpoint = open_checkpoint(local(source), options.pop("config", None), family)
+    place = local(source)
+    if is_export(place):
+        return open_export(place, application, **options | ({} if dtype is None else {"dtype": dtype}))
+    checkpoint = open_checkpoint(place, options.pop("config", None), family)
     if options.pop("verify", False):
         checkpoint.verify()
     cls = family_of(options.pop("model", None) or checkpoint.config.backbone)
@@ -91,7 +98,7 @@ def ask_for_logits(application: str, options: dict[str, Any]) -> None:
             options[head] = "linear"
 
 
-def give_tokenizer(model: keras.Model, config: TransformerConfig, tokenizer: TokenizerBase | None) -> None:
+def give_tokenizer(model: "keras.Model", config: TransformerConfig, tokenizer: TokenizerBase | None) -> None:
     """Gives a model the tokenizer beside its weights; warns where they do not fit, by the config of the weights."""
     model.tokenizer = tokenizer
     if tokenizer is None:
@@ -113,13 +120,17 @@ def give_tokenizer(model: keras.Model, config: TransformerConfig, tokenizer: Tok
         )
 
 
-def load_keras(path: Location, application: str | None, dtype: str | None, options: dict[str, Any]) -> TransformerModel:
+def load_keras(
+    path: Location, application: str | None, dtype: str | None, options: dict[str, Any]
+) -> "TransformerModel":
     """A whole model that `model.save` wrote; its graph is fixed, so it takes no options.
 
     Raises: CheckpointNotFoundError, UnknownOptionError, CorruptFileError.
     """
     if application or dtype or options:
         raise UnknownOptionError(f"{path} is a whole model: what it computes was fixed when it was saved")
+    import keras
+
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path} does not exist; expected a file that model.save wrote")
@@ -140,7 +151,7 @@ def build_transformer_model(
     application: str | None = None,
     return_keras_model: bool = True,
     **options,
-) -> keras.Model | Backbone:
+) -> "keras.Model | Backbone":
     """bert4keras' builder, with its arguments, defaults and layer names.
 
     `application` is "encoder" unless the family has another one, or the config says `is_decoder: true`: "lm".
@@ -199,6 +210,8 @@ def construct(
 
     Raises: UnknownOptionError, ConfigError, TensorMismatchError.
     """
+    from bert4x.models.loading import check_family, fill
+
     changes, build, loading = sort_options(options, cls)
     if "hidden_act" in changes:
         changes["hidden_act"] = read_activation(changes["hidden_act"], style_for("hf", config.model))

@@ -1,6 +1,7 @@
 """What a builder of models can be asked for that is not part of a config."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,13 @@ class Options:
     def __post_init__(self):
         self.layers = self.layers if self.layers is not None else {}  # shared with the caller, as in bert4keras
         self.prefix = self.prefix or ""
-        self.policy = dtype_policy(self.dtype, self.quantize)
+        if self.dtype or self.quantize:
+            _ = self.policy  # refuses what cannot be
+
+    @functools.cached_property
+    def policy(self) -> "keras.DTypePolicy":
+        """What layers compute and keep their variables in."""
+        return dtype_policy(self.dtype, self.quantize)
 
     def check_bidirectional(self):
         """Raises: ConfigError where there is no target, or for a weight or rate that cannot be."""

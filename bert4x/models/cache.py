@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from bert4x import layers as L
+from bert4x.numpy_ops import ops_of
 
 
 class EncodedSource(NamedTuple):
@@ -45,12 +46,12 @@ class Cache(NamedTuple):
 
     def with_tokens(self, index, **values) -> "Cache":
         """The cache with rank, validity and positions of tokens for the slots from `index` on. Shape: each (B, T)"""
-        new = {name: L.ops.slice_update(getattr(self, name), (0, index), x) for name, x in values.items()}
+        new = {name: L.write_slots(getattr(self, name), index, x, axis=1) for name, x in values.items()}
         return self._replace(**new)
 
     def repeated(self, times: int) -> "Cache":
         """The cache with every row so many times. Shape: (B, ...) -> (B * times, ...)"""
-        return L.tree.map_structure(lambda x: repeated(x, times), self)
+        return mapped(lambda x: repeated(x, times), self)
 
     def reordered(self, rows, start: int) -> "Cache":
         """The cache of the rows that go on. They stay with their prompts, so that all but keys and values, and of these
@@ -60,9 +61,10 @@ class Cache(NamedTuple):
         """
 
         def reorder(x):
-            return L.ops.slice_update(x, (0, 0, start, 0), L.ops.take(x[:, :, start:], rows, axis=0))
+            ops = ops_of(x)
+            return ops.slice_update(x, (0, 0, start, 0), ops.take(x[:, :, start:], rows, axis=0))
 
-        return self._replace(layers=L.tree.map_structure(reorder, self.layers))
+        return self._replace(layers=mapped(reorder, self.layers))
 
 
 def new_cache(config, batch_size: int, length: int, dtype: str, key_value_heads: int | None = None) -> Cache:
@@ -77,7 +79,16 @@ def new_cache(config, batch_size: int, length: int, dtype: str, key_value_heads:
 def repeated(x, times: int):
     """A tensor with every row so many times. Shape: (B, ...) -> (B * times, ...)"""
     # Copies: `ops.repeat` may give PyTorch one row many times over, where a cache cannot be written.
-    return L.ops.take(x, L.ops.repeat(L.ops.arange(x.shape[0]), times), axis=0)
+    ops = ops_of(x)
+    return ops.take(x, ops.repeat(ops.arange(x.shape[0]), times), axis=0)
+
+
+def mapped(function: Callable, values):
+    """Tuples, with the function of every tensor in them."""
+    if not isinstance(values, tuple):
+        return function(values)
+    found = [mapped(function, value) for value in values]
+    return type(values)(*found) if hasattr(values, "_fields") else tuple(found)
 
 
 class AttentionContext:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from keras import ops
 
+from bert4x import layers as L
 from bert4x.errors import DataError
 
 
@@ -77,5 +77,5 @@ def targets(examples: Sequence[Example], kind: str) -> np.ndarray:
 
 def joined(batches: Sequence, columns: int):
     """Arrays whose rows stand column by column, as one: the first columns of all, then the second ones ..."""
-    parts = [ops.split(batch, columns) for batch in batches]
-    return ops.concatenate([part[column] for column in range(columns) for part in parts])
+    parts = [L.ops.split(batch, columns) for batch in batches]
+    return L.ops.concatenate([part[column] for column in range(columns) for part in parts])

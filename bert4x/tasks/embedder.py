@@ -6,7 +6,9 @@ from pathlib import Path
 
 from bert4x.checkpoints import sentence_vectors
 from bert4x.checkpoints.task_file import FILE
+from bert4x.errors import ConfigError
 from bert4x.hub.names import local
+from bert4x.runtimes.exported import is_export
 from bert4x.tasks.heads import read_task
 from bert4x.tasks.sentence_embedding import SentenceEmbedding
 
@@ -27,6 +29,11 @@ def embedder(source: str | os.PathLike | None = None, **options) -> SentenceEmbe
     told = folder is not None and ((folder / FILE).is_file() or sentence_vectors.are_sentence_vectors(folder))
     if told and read_task(folder)[0] == SentenceEmbedding.name:
         return SentenceEmbedding.load(folder, **options)
+    if is_export(folder):
+        raise ConfigError(
+            f"{folder} is the export of a model that gives no vectors of texts; export what gives them: "
+            "bert4x.export(bert4x.embedder(SOURCE), FOLDER)"
+        )
     settings = {name: options.pop(name) for name in ("maxlen", *SentenceEmbedding.settings) if name in options}
     if "pooling" not in settings:
         warnings.warn(

@@ -1,13 +1,10 @@
 """Triples by global pointers: all spans and links of a text at once."""
 
-import keras
 import numpy as np
-from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError
 from bert4x.tasks.triples import Found, TripleTask
-from bert4x.training.losses import sparse_global_pointer_crossentropy
 
 PARTS = "entities", "first tokens linked", "last tokens linked"  # what the three outputs score
 CANDIDATES = 128  # subjects, and objects, of a text at most: the likeliest
@@ -48,7 +45,7 @@ class GPLinker(TripleTask):
 
         anywhere = {"RoPE": False, "tril_mask": False}
         outputs = [pointer("Entities", 2), pointer("Heads", count, **anywhere), pointer("Tails", count, **anywhere)]
-        return keras.Model(self.backbone.inputs, outputs)
+        return L.Model(self.backbone.inputs, outputs)
 
     def batch(self, examples, length, draw=None):
         """Shape: token and segment ids (B, T); pairs of places (B, 2, K, 2), twice (B, P, K, 2), filled up with (0, 0),
@@ -77,16 +74,18 @@ class GPLinker(TripleTask):
 
     def loss(self, outputs, targets):
         """The sum of the three multi-label cross-entropies, each a mean over texts and a sum over heads."""
+        from bert4x.training.losses import sparse_global_pointer_crossentropy
+
         each = zip(targets, outputs, strict=True)
-        return sum(ops.mean(sparse_global_pointer_crossentropy(pairs, scores)) for pairs, scores in each)
+        return sum(L.ops.mean(sparse_global_pointer_crossentropy(pairs, scores)) for pairs, scores in each)
 
     def divergence(self, outputs, others):
         """The Kullback-Leibler divergences of all pairs, summed, as a mean over texts."""
         total = 0.0
         for scores, other in zip(outputs, others, strict=True):
-            both = [(-ops.softplus(-x), -ops.softplus(x)) for x in (scores, other)]
-            each = sum(ops.exp(ours) * (ours - theirs) for ours, theirs in zip(*both, strict=True))
-            total += ops.mean(ops.sum(each, axis=(1, 2, 3)))
+            both = [(-L.ops.softplus(-x), -L.ops.softplus(x)) for x in (scores, other)]
+            each = sum(L.ops.exp(ours) * (ours - theirs) for ours, theirs in zip(*both, strict=True))
+            total += L.ops.mean(L.ops.sum(each, axis=(1, 2, 3)))
         return total
 
     def find(self, pieces):

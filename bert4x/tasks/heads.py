@@ -15,6 +15,7 @@ from bert4x.checkpoints.sentence_vectors import are_sentence_vectors, read_setti
 from bert4x.checkpoints.task_file import FILE, read_task_file
 from bert4x.checkpoints.weights import check_finite
 from bert4x.errors import Bert4xError, CheckpointNotFoundError, CorruptFileError, TensorMismatchError
+from bert4x.runtimes.exported import is_export
 
 
 def read_task(folder: str | os.PathLike, config=None) -> tuple[str, dict]:
@@ -29,6 +30,10 @@ def read_task(folder: str | os.PathLike, config=None) -> tuple[str, dict]:
         return "sentence-embedding", read_settings(path)
     if path.is_dir() and not any(path.iterdir()):
         raise CheckpointNotFoundError(f"{path / FILE} does not exist; expected the folder of a trained task")
+    if is_export(path):
+        raise CheckpointNotFoundError(
+            f"{path} is the export of a model without the head of a task; export the folder of a trained task"
+        )
     head = open_checkpoint(folder, config).head
     if head is None:
         raise CheckpointNotFoundError(
@@ -93,3 +98,11 @@ def warn_of_head(backbone) -> None:
         "knows nothing. To use it, open the checkpoint with bert4x.pipeline, or with the load of the task's class",
         stacklevel=4,
     )
+
+
+def rebuilt(cls: type, backbone, settings: dict, head: dict[str, np.ndarray]):
+    """The task that `Task.__reduce__` took apart."""
+    task = cls(backbone, **{name: value for name, value in settings.items() if name != "transform"})
+    for path, variable in task.head.items():
+        variable.assign(head[path])
+    return task

@@ -2,34 +2,13 @@
 
 from collections.abc import Sequence
 
-import keras
 import numpy as np
-from keras import ops
 
-from bert4x import layers as L
 from bert4x.training.batches import padded_length
 from bert4x.training.packing import PackedBatches, in_rows, packed_rows
 
 TIMES = 2  # the longest text: rows with little room left, in which attention does not see many places in vain
 STEP = 16  # the places that are predicted from, in a row, are filled up to a multiple of it: few shapes
-
-
-@keras.saving.register_keras_serializable("bert4x")
-class TakePlaces(L.Layer):
-    """Hidden states at some places of each row; place -1 gives zeros.
-
-    Shape: (B, T, D), (B, K) int32 -> (B, K, D)
-    """
-
-    def call(self, h, places):
-        taken = ops.take_along_axis(h, ops.maximum(places, 0)[..., None], axis=1)
-        return ops.where(places[..., None] >= 0, taken, ops.zeros_like(taken))
-
-    def compute_mask(self, h, mask=None):
-        return None
-
-    def compute_output_spec(self, h, places):
-        return self.symbolic((h.shape[0], places.shape[1], h.shape[2]))
 
 
 class Packed:

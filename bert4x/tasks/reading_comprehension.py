@@ -4,19 +4,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
-from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, InputError
-from bert4x.layers.crf import log_softmax
-from bert4x.layers.pointer import HIDDEN
+from bert4x.layers.transitions import log_softmax
 from bert4x.metrics.reading import score_answers
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, batches_by_length, encode_with_offsets
-from bert4x.tasks.token_classification import WrittenTokens
-from bert4x.training.losses import masked_crossentropy
 from bert4x.training.report import watched
 
 LEAST_ROOM = 4  # tokens of a passage that every window has, however long the question
@@ -52,23 +47,6 @@ class Window:
     @property
     def length(self) -> int:
         return len(self.token_ids)
-
-
-@keras.saving.register_keras_serializable("bert4x")
-class PlaceScores(L.Layer):
-    """Scores of places with the places last; padding gets `HIDDEN`.
-
-    Shape: (B, T, N), (B, T) bool -> (B, N, T) float32
-    """
-
-    def call(self, scores, real):
-        return ops.where(real[:, None, :], ops.transpose(ops.cast(scores, "float32"), (0, 2, 1)), HIDDEN)
-
-    def compute_mask(self, scores, real, mask=None):
-        return None
-
-    def compute_output_spec(self, scores, real):
-        return self.symbolic((scores.shape[0], scores.shape[2], scores.shape[1]), "float32")
 
 
 class ReadingComprehension(Task):
@@ -115,9 +93,9 @@ class ReadingComprehension(Task):
     def build(self):
         inputs, h = self.backbone.inputs, self.backbone.output
         h = L.Dropout(self.dropout, name="Answer-Dropout", dtype="float32")(h)
-        real = WrittenTokens([self.pad_id], name="Answer-Tokens", dtype="float32")(inputs[0])
+        real = L.WrittenTokens([self.pad_id], name="Answer-Tokens", dtype="float32")(inputs[0])
         scores = L.Dense(2, kernel_initializer=L.initializer(0.02), name="Answer-Scores", dtype="float32")(h)
-        return keras.Model(inputs, PlaceScores(name="Answer-Places", dtype="float32")(scores, real))
+        return L.Model(inputs, L.PlaceScores(name="Answer-Places", dtype="float32")(scores, real))
 
     def windows(self, question: str, passage: str, answers: Iterable[tuple[int, int]] = ()) -> Iterator[Window]:
         """The inputs of a question; answers are characters of the passage, (start, end). None without a passage."""
@@ -196,7 +174,9 @@ class ReadingComprehension(Task):
         return self.model_inputs(ids, self.padded(segments, ids.shape[1]))
 
     def loss(self, outputs, targets):
-        return ops.mean(masked_crossentropy(targets[0], outputs))
+        from bert4x.training.losses import masked_crossentropy
+
+        return L.ops.mean(masked_crossentropy(targets[0], outputs))
 
     def likeliest(self, window: Window, scores: np.ndarray) -> tuple[float, int, int]:
         """The best span of a window: its probability, and the characters of the passage from its start to its end.

@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from bert4x import layers as L
@@ -67,8 +66,6 @@ class SentenceEmbedding(TextEncoder):
         if similarity_name not in sentence_vectors.SIMILARITIES:
             known = nearest(str(similarity_name), sentence_vectors.SIMILARITIES)
             raise UnknownOptionError(f"no similarity {similarity_name!r}; {known}")
-        if len(backbone.outputs) != 1 or len(backbone.output.shape) != 3:
-            raise ConfigError("this model gives no hidden states (B, T, D); load it as an encoder, without heads")
         prompts = dict(prompts or {})
         if default_prompt and default_prompt not in prompts:
             raise ConfigError(f"default_prompt = {default_prompt!r}, which is none of the prompts {sorted(prompts)}")
@@ -86,13 +83,15 @@ class SentenceEmbedding(TextEncoder):
             raise ConfigError(f"dimensions {wrong}; the vectors of this model have {self.size} numbers")
 
     def build(self):
+        if len(self.backbone.output.shape) != 3:
+            raise ConfigError("this model gives no hidden states (B, T, D); load it as an encoder, without heads")
         hidden = self.backbone.output
-        counts = keras.Input((None,), dtype="int32", name="Input-Pooling-Mask")
+        counts = L.Input((None,), dtype="int32", name="Input-Pooling-Mask")
         x = L.Pooling(self.pooling, name="Vector-Pooling", dtype="float32")([hidden, counts])
         number = 0
         for step in self.steps:
             if step["kind"] == "normalize":
-                x = keras.layers.UnitNormalization(name=f"Vector-Normalize-{number}", dtype="float32")(x)
+                x = L.UnitNormalization(name=f"Vector-Normalize-{number}", dtype="float32")(x)
             elif step["kind"] == "dense":
                 x = L.Dense(
                     step["units"], L.activation(step["activation"]), use_bias=step["bias"],
@@ -101,7 +100,7 @@ class SentenceEmbedding(TextEncoder):
                 number += 1
             else:
                 raise ConfigError(f"no step {step['kind']!r} after pooling; expected 'dense' or 'normalize'")
-        return keras.Model([*self.backbone.inputs, counts], x)
+        return L.Model([*self.backbone.inputs, counts], x)
 
     def similarity(self, first, second, **options) -> np.ndarray:
         """How similar texts, or vectors, are to each other. Shape: N, M -> (N, M)"""

@@ -4,18 +4,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
-from keras import ops
 
+from bert4x import layers as L
 from bert4x.errors import ConfigError, TokenizerError
-from bert4x.layers import FirstToken
 from bert4x.metrics import bleu, rouge
-from bert4x.tasks.packed import TakePlaces
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import as_texts, batches_by_length, check_texts
 from bert4x.training.batches import padded_length
-from bert4x.training.losses import masked_crossentropy
 from bert4x.training.report import watched
 
 
@@ -72,6 +68,9 @@ class Seq2Seq(Task):
     def build(self):
         return predicting_at_places(self.backbone.backbone).build().model
 
+    def to_export(self):
+        return self.backbone  # what is trained predicts at given places; this does so everywhere
+
     def prepare(self, rows):
         for number, row in enumerate(rows):
             check_texts(row, number)
@@ -123,7 +122,9 @@ class Seq2Seq(Task):
         return example.source + example.target, segments, places, example.target
 
     def loss(self, outputs, targets):
-        return ops.mean(masked_crossentropy(targets[0], outputs))
+        from bert4x.training.losses import masked_crossentropy
+
+        return L.ops.mean(masked_crossentropy(targets[0], outputs))
 
     @watched
     def evaluate(self, rows, batch_size=32):
@@ -170,12 +171,12 @@ def predicting_at_places(builder, with_first: bool = False):
         model_name = builder.model_name  # all that it decodes is the builder's
 
         def new_inputs(self):
-            self.places = keras.Input((None,), dtype="int32", name=f"{self.prefix}Input-Places")
+            self.places = L.Input((None,), dtype="int32", name=f"{self.prefix}Input-Places")
             return super().new_inputs() | {"places": self.places}
 
         def heads(self, h, last=False):
-            logits = super().heads(self.layer(TakePlaces, "Take-Places")(h, self.places))
-            return [self.layer(FirstToken, "First-Token")(h), logits] if with_first else logits
+            logits = super().heads(self.layer(L.TakePlaces, "Take-Places")(h, self.places))
+            return [self.layer(L.FirstToken, "First-Token")(h), logits] if with_first else logits
 
     options = {name: getattr(builder, name) for name in builder.options}
     return AtPlaces(builder.config, builder.application, **options)

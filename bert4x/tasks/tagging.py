@@ -7,7 +7,7 @@ import numpy as np
 
 from bert4x.checkpoints.heads import bio_tags
 from bert4x.errors import ConfigError
-from bert4x.layers.crf import log_softmax
+from bert4x.layers.transitions import log_softmax
 from bert4x.metrics.spans import find_entities
 
 NEVER = -1e12  # the score of tags that cannot follow each other: finite, so that sums of it are

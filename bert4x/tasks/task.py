@@ -1,16 +1,15 @@
 """What every task is: a model with a head, from rows of text to batches, a loss, scores, and answers on raw text."""
 
+import functools
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import keras
 import numpy as np
-from keras import ops
 
+from bert4x import layers as L
 from bert4x.checkpoints.convert import of_variable, save
 from bert4x.checkpoints.heads import HeldHead
 from bert4x.checkpoints.opening import open_checkpoint
@@ -20,12 +19,12 @@ from bert4x.errors import (
     TokenizerError,
 )
 from bert4x.hub.names import local
-from bert4x.optimizers import NOT_DECAYED, Muon, Tiger, TwoRateAdamW
-from bert4x.tasks.heads import assign_head, known_settings, naming_settings, read_task, warn_of_head
+from bert4x.runtimes.exported import Exported, is_export, open_export
+from bert4x.tasks.heads import assign_head, known_settings, naming_settings, read_task, rebuilt, warn_of_head
 from bert4x.training.batches import padded_length
-from bert4x.training.compiled import Compiled
 
-LORA_B = re.compile(r"lora_(kernel|embeddings)_b$")
+if TYPE_CHECKING:
+    import keras
 
 
 class Task:
@@ -53,7 +52,8 @@ class Task:
             raise TokenizerError("this model has no vocabulary beside its weights; put vocab.txt there")
         if not 8 <= maxlen <= self.config.max_position:
             raise ConfigError(f"maxlen = {maxlen}; this model takes texts of 8 to {self.config.max_position} tokens")
-        if len(backbone.outputs) > 1:
+        self.exported = isinstance(backbone, Exported)
+        if len(backbone.outputs) > 1 and not self.exported:
             raise ConfigError("this model has several outputs; load it without heads and without return_attentions")
         self.maxlen = maxlen
         self.transform = getattr(backbone.backbone, "with_transform", False)  # of a ModernBERT
@@ -64,11 +64,23 @@ class Task:
             setattr(self, setting, value)
         self.skipped: Counter[str] = Counter()  # of `prepare`: why examples were left out, and how many
         self.compiled: dict[int, tuple[Any, Callable]] = {}
-        self.model = self.build()
+        self.model = self.adopt(backbone) if self.exported else self.build()
 
-    def build(self) -> keras.Model:
+    def build(self) -> "keras.Model":
         """The model to train, over the layers of the backbone; its inputs begin with token and segment ids."""
         raise NotImplementedError
+
+    def to_export(self) -> "keras.Model":
+        """The model that is exported. `adopt` takes it again."""
+        return self.model
+
+    def parts_to_export(self) -> "dict[str, tuple[keras.Model, tuple[str, ...]]]":
+        """Other models that answers need, by the names of `bert4x.runtimes.exported.GRAPHS`, with names of outputs."""
+        return {}
+
+    def adopt(self, exported: Exported) -> Callable:
+        """What stands for the model of `build` where it was exported: from a list of arrays to the outputs."""
+        return exported.graphs["model"].listed
 
     def prepare(self, rows: Sequence) -> list:
         """Rows as encoded examples, each with its `length` in tokens. Bad ones are counted in `skipped`."""
@@ -124,7 +136,7 @@ class Task:
 
         return Packed(self, examples, batch_size, seed)
 
-    def packed_model(self) -> keras.Model:
+    def packed_model(self) -> "keras.Model":
         """A model over the same layers for several texts in a row: its inputs are those of the backbone, the numbers of
         texts (B, T) and places (B, K), from which it predicts. Raises: ConfigError where the task has none.
         """
@@ -141,9 +153,9 @@ class Task:
     def divergence(self, outputs, others):
         """How far other outputs are from these: the mean Kullback-Leibler divergence of their softmax distributions."""
         total = 0.0
-        for logits, other in zip(keras.tree.flatten(outputs), keras.tree.flatten(others), strict=True):
-            ours, theirs = (ops.log_softmax(ops.cast(x, "float32")) for x in (logits, other))
-            total += ops.mean(ops.sum(ops.exp(ours) * (ours - theirs), axis=-1))
+        for logits, other in zip(L.tree.flatten(outputs), L.tree.flatten(others), strict=True):
+            ours, theirs = (L.ops.log_softmax(L.ops.cast(x, "float32")) for x in (logits, other))
+            total += L.ops.mean(L.ops.sum(L.ops.exp(ours) * (ours - theirs), axis=-1))
         return total
 
     def optimizer(
@@ -153,7 +165,7 @@ class Task:
         kind: str = "adamw",
         lora_plus: float = 1.0,
         **options,
-    ) -> keras.optimizers.Optimizer:
+    ) -> "keras.optimizers.Optimizer":
         """What trains it: without decay of biases and norms.
 
         Args:
@@ -168,32 +180,18 @@ class Task:
         Raises: ConfigError for a rate of a head where the task adds no layers, for another kind, for a lora_plus
             without adapters.
         """
-        if head_learning_rate and not self.head:
-            raise ConfigError(f"head_learning_rate = {head_learning_rate}: {self.name} adds no layers to the model")
-        options = {"weight_decay": 0.01, "global_clipnorm": 1.0} | options
-        multiplier = (head_learning_rate or max(learning_rate, self.least_head_rate)) / learning_rate
-        rates = {v.path: lora_plus for v in self.backbone.trainable_variables if LORA_B.search(v.path)}
-        if lora_plus != 1 and not rates:
-            raise ConfigError(f"lora_plus = {lora_plus}: the model has no adapters; put them on it first (add_lora)")
-        heads = dict.fromkeys(self.head, multiplier)
-        if kind == "adamw":
-            optimizer = TwoRateAdamW(learning_rate, faster=self.head, multiplier=multiplier, rates=rates, **options)
-        elif kind == "muon":
-            c, by_adamw = self.config, [f"^{re.escape(path)}$" for path in sorted(self.head)]
-            width = {"head_size": c.attention_head_size} if c.attention_head_size == c.attention_key_size else {}
-            sizes = {"num_heads": c.num_attention_heads} | width
-            optimizer = Muon(learning_rate, exclude_layers=by_adamw, rates=rates | heads, **sizes, **options)
-        elif kind == "tiger":
-            optimizer = Tiger(learning_rate, rates=rates | heads, **options)
-        else:
-            raise ConfigError(f"optimizer {kind!r}; expected adamw, muon or tiger")
-        optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
-        return optimizer
+        from bert4x.tasks.optimizing import optimizer_of
 
-    def predict(self, model: keras.Model, arrays: Sequence[np.ndarray]):
+        return optimizer_of(self, learning_rate, head_learning_rate, kind, lora_plus, **options)
+
+    def predict(self, model: Callable, arrays: Sequence[np.ndarray]):
         """The outputs of a model on arrays, as NumPy. Rows are filled up to a power of 2, so that few shapes are
         compiled; the caller pads them to few lengths (`padded_length`).
         """
+        if self.exported:
+            return model(arrays)
+        from bert4x.training.compiled import Compiled
+
         held, variables = self.compiled.get(id(model)), [id(variable) for variable in model.variables]
         if held is None or [id(variable) for variable in held[1].variables] != variables:  # adapters came or went
             run = Compiled(lambda *inputs: model(list(inputs), training=False), model.variables, assigns=False)
@@ -202,18 +200,22 @@ class Task:
         fill = (1 << (rows - 1).bit_length()) - rows if rows else 1
         arrays = [np.concatenate([a, np.repeat(a[-1:], fill, axis=0)]) if fill else a for a in map(np.asarray, arrays)]
         outputs = self.compiled[id(model)][1](*arrays)
-        return keras.tree.map_structure(lambda x: ops.convert_to_numpy(x)[:rows], outputs)
+        return L.tree.map_structure(lambda x: L.ops.convert_to_numpy(x)[:rows], outputs)
 
     def padded(self, rows: Sequence[Sequence[int]], length: int | None = None, value: int = 0) -> np.ndarray:
         """Rows of ids as one array.
 
         Shape: -> (B, `length`), by default the length of a few that holds the longest
         """
-        length = padded_length(max(map(len, rows)), self.config.max_position) if length is None else length
+        length = self.padded_length(max(map(len, rows))) if length is None else length
         array = np.full((len(rows), length), value, "int32")
         for i, row in enumerate(rows):
             array[i, : len(row)] = row
         return array
+
+    def padded_length(self, longest: int) -> int:
+        """What rows are filled up to: one of few lengths; for an export, which compiles nothing, just the longest."""
+        return longest if self.exported else padded_length(longest, self.config.max_position)
 
     def model_inputs(self, token_ids: np.ndarray, segment_ids: np.ndarray) -> list[np.ndarray]:
         """What the backbone takes: a model without segments takes only the first."""
@@ -233,11 +235,13 @@ class Task:
     def __reduce__(self):
         """Pickled and copied as one model: Keras' copies of backbone and model would share no weights."""
         settings = {"maxlen": self.maxlen} | {name: getattr(self, name) for name in self.settings}
-        head = {path: np.array(ops.convert_to_numpy(variable.value)) for path, variable in self.head.items()}
+        if self.exported:
+            return functools.partial(type(self), **settings), (self.backbone,)
+        head = {path: np.array(L.ops.convert_to_numpy(variable.value)) for path, variable in self.head.items()}
         return rebuilt, (type(self), self.backbone, settings, head)
 
     @property
-    def head(self) -> dict[str, keras.Variable]:
+    def head(self) -> "dict[str, keras.Variable]":
         """The variables that are the task's own, by path."""
         ours = {id(v) for v in self.backbone.variables}
         return {v.path: v for v in self.model.variables if id(v) not in ours and "seed_generator" not in v.path}
@@ -283,18 +287,14 @@ class Task:
         if found != cls.name:
             raise ConfigError(f"{folder} holds a model for {found[:80]!r}, not for {cls.name!r}")
         settings |= {name: options.pop(name) for name in ("maxlen", *cls.settings) if name in options}
-        backbone = load(folder, application=cls.application, **cls.backbone_options(settings), **options)
-        backbone.load_report.head_in_use = True
+        if is_export(folder):
+            backbone = open_export(folder, **options)
+        else:
+            backbone = load(folder, application=cls.application, **cls.backbone_options(settings), **options)
+            backbone.load_report.head_in_use = True
         settings.pop("transform", None)  # the model says so
         with naming_settings(Path(folder).expanduser() / FILE):
             task = cls(backbone, **known_settings(cls, settings, folder))
-        assign_head(task.head, backbone.load_report.head, folder)
+        if not task.exported:
+            assign_head(task.head, backbone.load_report.head, folder)
         return task
-
-
-def rebuilt(cls: type[Task], backbone, settings: dict, head: dict[str, np.ndarray]) -> Task:
-    """The task that `Task.__reduce__` took apart."""
-    task = cls(backbone, **{name: value for name, value in settings.items() if name != "transform"})
-    for path, variable in task.head.items():
-        variable.assign(head[path])
-    return task

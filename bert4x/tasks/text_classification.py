@@ -4,20 +4,16 @@ import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
-from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, InputError, nearest
 from bert4x.families import family_of
 from bert4x.metrics.regression import regression_scores
-from bert4x.tasks.packed import TakePlaces
 from bert4x.tasks.readers.table import is_missing
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import batches_by_length, check_texts
 from bert4x.tasks.windows import encode_windows
-from bert4x.training.losses import binary_divergence, masked_crossentropy, multilabel_categorical_crossentropy
 from bert4x.training.report import watched
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")  # transformers' names
@@ -105,9 +101,6 @@ class TextClassification(Task):
         if len(labels) < least or len(set(labels)) < len(labels):
             raise ConfigError(f"labels {labels}; expected {'one' if least == 1 else 'two'} or more, each of them once")
         self.causal = family_of(backbone.config.model).causal
-        pooled = isinstance(backbone.output, keras.KerasTensor) and len(backbone.output.shape) == 2
-        if pooler is not None and pooler != pooled:
-            raise ConfigError(f"pooler = {pooler}, but the model was loaded with with_pool={pooled}")
         if multi_label:
             self.best = "f1"
         elif problem_type == "regression":
@@ -115,7 +108,7 @@ class TextClassification(Task):
         self.told: set[str] = set()  # for what it was said that texts are cut
         super().__init__(
             backbone, maxlen, labels=labels, multi_label=multi_label, dropout=dropout, long=long,
-            problem_type=problem_type, pooler=pooled,
+            problem_type=problem_type, pooler=pooler,
         )  # fmt: skip
 
     @classmethod
@@ -124,6 +117,9 @@ class TextClassification(Task):
 
     def build(self):
         first, inputs = self.backbone.output, self.backbone.inputs
+        if self.pooler not in (None, pooled := len(first.shape) == 2):
+            raise ConfigError(f"pooler = {self.pooler}, but the model was loaded with with_pool={pooled}")
+        self.pooler = pooled
         if self.causal:
             first = L.LastToken(self.known_pad_id, name="Label-Last-Token", dtype="float32")([first, inputs[0]])
         elif not self.pooler:
@@ -131,7 +127,7 @@ class TextClassification(Task):
         first = L.Dropout(self.dropout, name="Label-Dropout", dtype="float32")(first)
         start, use_bias = L.initializer(0.02), not self.causal
         scores = L.Dense(len(self.labels), None, use_bias, start, name="Label-Scores", dtype="float32")(first)
-        return keras.Model(inputs, scores)
+        return L.Model(inputs, scores)
 
     def prepare(self, rows):
         numbers = {label: i for i, label in enumerate(self.labels)}
@@ -190,10 +186,10 @@ class TextClassification(Task):
         if self.multi_label or self.problem_type == "regression" or self.pooler:
             raise ConfigError("texts are packed for one label each, without pooler; leave out pack")
         model = self.backbone.backbone.over_the_same_layers(packed=True).build().model
-        places = keras.Input((None,), dtype="int32", name="Input-Places")
-        first = TakePlaces(name="Take-Places", dtype="float32")(model.output, places)
+        places = L.Input((None,), dtype="int32", name="Input-Places")
+        first = L.TakePlaces(name="Take-Places", dtype="float32")(model.output, places)
         dropout, scores = (self.model.get_layer(name) for name in ("Label-Dropout", "Label-Scores"))
-        return keras.Model([*model.inputs, places], scores(dropout(first)))
+        return L.Model([*model.inputs, places], scores(dropout(first)))
 
     def parts(self, example):
         place = example.length - 1 if self.causal else 0
@@ -205,18 +201,22 @@ class TextClassification(Task):
         return self.model_inputs(tokens, self.padded([e.segment_ids for e in examples], tokens.shape[1]))
 
     def loss(self, outputs, targets):
+        from bert4x.training.losses import masked_crossentropy, multilabel_categorical_crossentropy
+
         if self.problem_type == "regression":
-            return ops.mean(ops.square(outputs - targets[0]))
+            return L.ops.mean(L.ops.square(outputs - targets[0]))
         if self.multi_label and self.problem_type:
-            return ops.mean(ops.binary_crossentropy(targets[0], outputs, from_logits=True))
+            return L.ops.mean(L.ops.binary_crossentropy(targets[0], outputs, from_logits=True))
         if self.multi_label:
-            return ops.mean(multilabel_categorical_crossentropy(targets[0], outputs))
-        return ops.mean(masked_crossentropy(targets[0], outputs))
+            return L.ops.mean(multilabel_categorical_crossentropy(targets[0], outputs))
+        return L.ops.mean(masked_crossentropy(targets[0], outputs))
 
     def divergence(self, outputs, others):
         """With several labels, that of whether each is given; for a regression, the mean squared difference."""
         if self.problem_type == "regression":
-            return ops.mean(ops.square(outputs - others))
+            return L.ops.mean(L.ops.square(outputs - others))
+        from bert4x.training.losses import binary_divergence
+
         if self.multi_label and self.problem_type:
             outputs, others = outputs / 2, others / 2  # the probability is sigmoid(x), not sigmoid(2 x)
         return binary_divergence(outputs, others) if self.multi_label else super().divergence(outputs, others)
@@ -247,8 +247,7 @@ class TextClassification(Task):
         if self.problem_type == "regression":
             return regression_scores(scores, np.array([example.labels for example in examples]))
         if not self.multi_label:
-            right = scores.argmax(-1) == [example.labels[0] for example in examples]
-            return {"accuracy": float(np.mean(right))}
+            return {"accuracy": float(np.mean(scores.argmax(-1) == [example.labels[0] for example in examples]))}
         truth = np.zeros(scores.shape, bool)
         for i, example in enumerate(examples):
             truth[i, list(example.labels)] = True
@@ -294,8 +293,7 @@ class TextClassification(Task):
 
     def answer(self, scores: np.ndarray):
         """The answer that the scores of one text give."""
-        probabilities = self.probabilities(scores)
-        named = dict(zip(self.labels, probabilities.tolist(), strict=True))
+        named = dict(zip(self.labels, self.probabilities(scores).tolist(), strict=True))
         best = sorted(named, key=named.get, reverse=True)
         if not self.multi_label or len(self.labels) == 1:
             return Label(best[0], named[best[0]], named)

@@ -10,7 +10,6 @@ from bert4x.tasks import vectors as v
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import as_texts
 from bert4x.tasks.windows import encode_windows
-from bert4x.training.batches import padded_length
 from bert4x.training.report import watched, with_bar
 
 BATCH_TOKENS = 16384  # computed at a time
@@ -30,6 +29,8 @@ class TextEncoder(Task):
     @property
     def size(self) -> int:
         """How many numbers a vector has."""
+        if self.exported:
+            return next(iter(self.backbone.graphs["model"].outputs.values()))[-1]
         return self.model.output.shape[-1]
 
     @property
@@ -147,7 +148,7 @@ class TextEncoder(Task):
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         start = 0
         while start < len(order):
-            width = padded_length(lengths[order[start]], self.config.max_position)
+            width = self.padded_length(lengths[order[start]])
             count = 1 << (max(1, batch_tokens // width).bit_length() - 1)  # `predict` fills rows up to a power of 2
             count = min(count, most or count)
             yield order[start : start + count]

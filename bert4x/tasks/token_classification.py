@@ -1,24 +1,21 @@
 """Entities in a text: where they are, and of what kind."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
-from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, nearest
-from bert4x.layers.crf import PADDED
+from bert4x.layers.transitions import PADDED, chain_potentials, memm_potentials
 from bert4x.metrics.spans import count
 from bert4x.tasks.tagging import Bio, Grouped, independent
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, as_texts, batches_by_length, check_texts, encode_pieces
-from bert4x.training.losses import binary_divergence, masked_crossentropy, sparse_global_pointer_crossentropy
 from bert4x.training.report import watched
 
 TAGGERS = ("softmax", "crf", "memm", "bi-memm")
-POINTERS = {"global-pointer": L.GlobalPointer, "efficient-global-pointer": L.EfficientGlobalPointer}
+POINTERS = {"global-pointer": "GlobalPointer", "efficient-global-pointer": "EfficientGlobalPointer"}  # layers
 METHODS = (*TAGGERS, *POINTERS)
 
 
@@ -44,32 +41,6 @@ class Example:
     @property
     def length(self) -> int:
         return self.piece.length
-
-
-@keras.saving.register_keras_serializable("bert4x")
-class WrittenTokens(L.Layer):
-    """Which tokens stand in a text: all but padding, start and end tokens.
-
-    Shape: (B, T) ids -> (B, T) bool
-    """
-
-    settings = ("specials",)
-
-    def __init__(self, specials: Collection[int], **kwargs):
-        super().__init__(**kwargs)
-        self.specials = list(specials)
-
-    def call(self, ids):
-        written = ops.ones_like(ids, dtype="bool")
-        for special in self.specials:
-            written = ops.logical_and(written, ops.not_equal(ids, special))
-        return written
-
-    def compute_mask(self, ids, mask=None):
-        return None
-
-    def compute_output_spec(self, ids):
-        return self.symbolic(ids.shape, "bool")
 
 
 class TokenClassification(Task):
@@ -132,11 +103,11 @@ class TokenClassification(Task):
         inputs, h = self.backbone.inputs, self.backbone.output
         h = L.Dropout(self.dropout, name="Entity-Dropout", dtype="float32")(h)
         specials = {self.pad_id, self.tokenizer.start_id, self.tokenizer.end_id} - {None}
-        written = WrittenTokens(sorted(specials), name="Entity-Tokens", dtype="float32")(inputs[0])
+        written = L.WrittenTokens(sorted(specials), name="Entity-Tokens", dtype="float32")(inputs[0])
         options = {"name": "Entity-Pointer", "dtype": "float32"}
         if self.method in POINTERS:
-            pointer = POINTERS[self.method](len(self.labels), self.head_size, **options)
-            return keras.Model(inputs, pointer(h, mask=written))
+            pointer = getattr(L, POINTERS[self.method])(len(self.labels), self.head_size, **options)
+            return L.Model(inputs, pointer(h, mask=written))
         start = L.initializer(0.02)
         scores = L.Dense(len(self.bio.tags), kernel_initializer=start, name="Entity-Tags", dtype="float32")(h)
         options = {"lr_multiplier": self.lr_multiplier, "name": "Entity-Transitions", "dtype": "float32"}
@@ -144,7 +115,14 @@ class TokenClassification(Task):
             self.transitions = L.ConditionalRandomField(**options)
         else:
             self.transitions = L.MaximumEntropyMarkovModel(bidirectional=self.method == "bi-memm", **options)
-        return keras.Model(inputs, scores if self.method == "softmax" else self.transitions(scores, mask=written))
+        return L.Model(inputs, scores if self.method == "softmax" else self.transitions(scores, mask=written))
+
+    def adopt(self, exported):
+        graph = exported.graphs["model"]
+        if "transitions" in graph.outputs:
+            ids = np.array([[self.tokenizer.start_id or 0, self.tokenizer.end_id or 0]])
+            self.trans = graph(self.model_inputs(ids, np.zeros_like(ids)))["transitions"]
+        return lambda arrays: graph(arrays)["scores"]
 
     def prepare(self, rows):
         examples = []
@@ -204,14 +182,18 @@ class TokenClassification(Task):
         return self.model_inputs(ids, np.zeros_like(ids))
 
     def loss(self, outputs, targets):
+        from bert4x.training.losses import masked_crossentropy, sparse_global_pointer_crossentropy
+
         losses = {"softmax": masked_crossentropy} | dict.fromkeys(POINTERS, sparse_global_pointer_crossentropy)
         loss = losses.get(self.method) or self.transitions.sparse_loss
-        return ops.mean(loss(targets[0], outputs))
+        return L.ops.mean(loss(targets[0], outputs))
 
     def divergence(self, outputs, others):
         """Of pointers, that of whether each pair is an entity, in the mean for a start."""
         if self.bio:
             return super().divergence(outputs, others)
+        from bert4x.training.losses import binary_divergence
+
         return binary_divergence(outputs, others, axis=(1, 3))
 
     def find(
@@ -248,8 +230,10 @@ class TokenClassification(Task):
         several = [scores.astype("float64") for scores in several]
         if self.method == "softmax":
             return [independent(scores) for scores in several]
-        trans = ops.convert_to_numpy(self.transitions.trans)
-        return [self.transitions.potentials(scores, trans) for scores in several]
+        trans = self.trans if self.exported else L.ops.convert_to_numpy(self.transitions.trans)
+        if self.method == "crf":
+            return [chain_potentials(scores, trans) for scores in several]
+        return [memm_potentials(scores, trans, self.method == "bi-memm") for scores in several]
 
     def recognize(self, texts: Sequence[str], batch_size: int = 32, scored: bool = True) -> list[list[Entity]]:
         """The entities of each text, in order of their places."""

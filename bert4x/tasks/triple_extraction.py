@@ -1,12 +1,9 @@
 """Triples by half pointers and half tags: first the subjects, then for each the objects by predicate."""
 
-import keras
 import numpy as np
-from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError
-from bert4x.layers.means import token_mean
 from bert4x.tasks.text import Piece
 from bert4x.tasks.triples import Found, TripleTask
 
@@ -45,27 +42,45 @@ class TripleExtraction(TripleTask):
         super().__init__(backbone, schema, maxlen, start_threshold=start_threshold, end_threshold=end_threshold)
 
     def build(self):
+        from keras.initializers import Constant
+
         def scores(units, name):
-            start, bias = L.initializer(self.config.initializer_range), keras.initializers.Constant(BEGIN)
+            start, bias = L.initializer(self.config.initializer_range), Constant(BEGIN)
             return L.Dense(units, kernel_initializer=start, bias_initializer=bias, name=name, dtype="float32")
 
         ours = {"dtype": "float32"}
-        states = keras.layers.Activation("linear", name="Triple-States", **ours)(before_last_norm(self.backbone))
+        states = L.Activation("linear", name="Triple-States", **ours)(before_last_norm(self.backbone))
         subject = scores(2, "Triple-Subject")(self.backbone.output)
-        at_ends = SpanStates(name="Triple-Subject-States", **ours)
+        at_ends = L.SpanStates(name="Triple-Subject-States", **ours)
         norm = L.LayerNorm(self.config.layer_norm_eps, conditional=True, name="Triple-Object-Norm", **ours)
         tag = scores(2 * len(self.predicates), "Triple-Object")
-        by_predicate = keras.layers.Reshape((-1, len(self.predicates), 2), name="Triple-Object-Scores", **ours)
+        by_predicate = L.Reshape((-1, len(self.predicates), 2), name="Triple-Object-Scores", **ours)
         by_predicate.supports_masking = True
 
         def objects(states, span):
             return by_predicate(tag(norm(states, at_ends(states, span))))
 
-        span = keras.Input((2,), dtype="int32", name="Input-Subject")
-        self.encoder = keras.Model(self.backbone.inputs, [subject, states])
-        given = keras.Input((None, self.config.hidden_size), name="Input-States")
-        self.objects = keras.Model([given, span], objects(given, span))
-        return keras.Model([*self.backbone.inputs, span], [subject, objects(states, span)])
+        span = L.Input((2,), dtype="int32", name="Input-Subject")
+        self.encoder = L.Model(self.backbone.inputs, [subject, states])
+        given = L.Input((None, self.config.hidden_size), name="Input-States")
+        self.objects = L.Model([given, span], objects(given, span))
+        return L.Model([*self.backbone.inputs, span], [subject, objects(states, span)])
+
+    def to_export(self):
+        return L.Model(self.model.inputs, [*self.model.outputs, self.encoder.outputs[1]])
+
+    def parts_to_export(self):
+        return {"objects": (self.objects, ("object_scores",))}
+
+    def adopt(self, exported):
+        model, objects = exported.graphs["model"], exported.graphs["objects"]
+
+        def encoder(arrays):
+            found = model([*arrays, np.zeros((len(arrays[0]), 2), "int32")])  # whose objects these are is not asked yet
+            return [found["subject_scores"], found["states"]]
+
+        self.encoder, self.objects = encoder, objects.listed
+        return model.listed
 
     def batch(self, examples, length, draw):
         """Shape: token and segment ids (B, T), subjects (B, 2); their labels (B, T, 2), those of objects (B, T, P, 2),
@@ -91,18 +106,20 @@ class TripleExtraction(TripleTask):
     def loss(self, outputs, targets):
         """The mean over tokens of the cross-entropies of starts and ends, of objects summed over predicates."""
         subject, object = (
-            ops.mean(powered_crossentropy(labels, scores, power), axis=-1)
+            L.ops.mean(powered_crossentropy(labels, scores, power), axis=-1)
             for labels, scores, power in zip(targets, outputs, POWERS, strict=False)
         )
-        return ops.mean(token_mean(subject + ops.sum(object, axis=-1), ops.cast(targets[2], "bool")))
+        from bert4x.layers.means import token_mean
+
+        return L.ops.mean(token_mean(subject + L.ops.sum(object, axis=-1), L.ops.cast(targets[2], "bool")))
 
     def divergence(self, outputs, others):
         """The mean over tokens of the Kullback-Leibler divergences of all starts and ends."""
         total = 0.0
         for scores, other, power in zip(outputs, others, POWERS, strict=True):
             (yes, no), (other_yes, other_no) = log_powers(scores, power), log_powers(other, power)
-            each = ops.exp(yes) * (yes - other_yes) + ops.exp(no) * (no - other_no)
-            total += ops.sum(each) / ops.cast(ops.prod(ops.shape(scores)[:2]), "float32")
+            each = L.ops.exp(yes) * (yes - other_yes) + L.ops.exp(no) * (no - other_no)
+            total += L.ops.sum(each) / L.ops.cast(L.ops.prod(L.ops.shape(scores)[:2]), "float32")
         return total
 
     def find(self, pieces):
@@ -146,25 +163,7 @@ class TripleExtraction(TripleTask):
         return [(start, end, float(min(tags[start, 0], tags[end, 1]))) for start, end in found]
 
 
-@keras.saving.register_keras_serializable("bert4x")
-class SpanStates(L.Layer):
-    """The states at the first and the last token of one span for each text.
-
-    Shape: (B, T, D), (B, 2) -> (B, 2 * D)
-    """
-
-    def call(self, states, spans):
-        both = ops.take_along_axis(states, ops.cast(spans, "int32")[:, :, None], axis=1)
-        return ops.reshape(both, (-1, 2 * states.shape[-1]))
-
-    def compute_mask(self, states, mask=None):
-        return None
-
-    def compute_output_spec(self, states, spans):
-        return self.symbolic((states.shape[0], 2 * states.shape[-1]))
-
-
-def before_last_norm(backbone: keras.Model):
+def before_last_norm(backbone: "L.Model"):
     """The input of the layer normalisation that a model ends in; its layer may have other inputs too, as in ALBERT.
 
     Shape: (B, T, D)
@@ -184,10 +183,10 @@ def log_powers(scores, power: int):
 
     1 - p is (1 - s)(1 + s + ... + s^(power - 1)) with s = sigmoid(score), so that nothing is subtracted from 1.
     """
-    scores = ops.cast(scores, "float32")
-    s = ops.sigmoid(scores)
+    scores = L.ops.cast(scores, "float32")
+    s = L.ops.sigmoid(scores)
     others = sum((s**k for k in range(2, power)), 1 + s)
-    return -power * ops.softplus(-scores), ops.log(others) - ops.softplus(scores)
+    return -power * L.ops.softplus(-scores), L.ops.log(others) - L.ops.softplus(scores)
 
 
 def powered_crossentropy(labels, scores, power: int):
@@ -198,7 +197,7 @@ def powered_crossentropy(labels, scores, power: int):
     Shape: (...) of 0 and 1, (...) -> (...)
     """
     yes, no = log_powers(scores, power)
-    return -ops.where(ops.cast(labels, "float32") > 0.5, yes, no)
+    return -L.ops.where(L.ops.cast(labels, "float32") > 0.5, yes, no)
 
 
 def probabilities(scores: np.ndarray, power: int) -> np.ndarray:

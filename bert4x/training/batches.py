@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from bert4x.errors import ConfigError, DataError
@@ -18,6 +17,8 @@ def padded_length(length: int, longest: int | None = None) -> int:
     """A multiple of STEP that holds so many tokens, but no more than `longest`; on JAX the smallest of LENGTHS, beyond
     the last of them a multiple of it.
     """
+    import keras
+
     padded = -(-length // STEP) * STEP
     if keras.backend.backend() == "jax":
         padded = next((n for n in LENGTHS if n >= length), -(-length // LENGTHS[-1]) * LENGTHS[-1])

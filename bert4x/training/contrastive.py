@@ -1,6 +1,6 @@
 """Losses of sentence vectors. Each is a scalar in float32, of vectors of any length: what counts is their cosine."""
 
-from keras import ops
+from bert4x import layers as L
 
 SCALE = 20.0  # of cosines, as sentence-transformers has it: 1 / temperature
 NEVER = 1e9
@@ -8,8 +8,8 @@ NEVER = 1e9
 
 def unit(vectors):
     """The vectors at length 1, in float32. Shape: (B, D)"""
-    vectors = ops.cast(vectors, "float32")
-    return vectors / ops.sqrt(ops.maximum(ops.sum(ops.square(vectors), axis=-1, keepdims=True), 1e-24))
+    vectors = L.ops.cast(vectors, "float32")
+    return vectors / L.ops.sqrt(L.ops.maximum(L.ops.sum(L.ops.square(vectors), axis=-1, keepdims=True), 1e-24))
 
 
 def cosent(first, second, grades, scale: float = SCALE):
@@ -18,11 +18,11 @@ def cosent(first, second, grades, scale: float = SCALE):
     Only the order of the grades counts. Source: kexue.fm/archives/8847.
     Shape: (B, D), (B, D), (B,)
     """
-    scores = scale * ops.sum(unit(first) * unit(second), axis=-1)
-    grades = ops.cast(grades, "float32")
-    lower = ops.cast(grades[:, None] < grades[None, :], "float32")
+    scores = scale * L.ops.sum(unit(first) * unit(second), axis=-1)
+    grades = L.ops.cast(grades, "float32")
+    lower = L.ops.cast(grades[:, None] < grades[None, :], "float32")
     differences = scores[:, None] - scores[None, :] - (1 - lower) * NEVER
-    return ops.logsumexp(ops.concatenate([ops.zeros((1,)), ops.reshape(differences, (-1,))]))
+    return L.ops.logsumexp(L.ops.concatenate([L.ops.zeros((1,)), L.ops.reshape(differences, (-1,))]))
 
 
 def infonce(anchors, candidates, names=None, scale: float = SCALE):
@@ -36,13 +36,13 @@ def infonce(anchors, candidates, names=None, scale: float = SCALE):
             batch is none that is wrong, and does not count.
     Shape: (B, D), (N, D) with N >= B, (N,)
     """
-    scores = scale * ops.matmul(unit(anchors), ops.transpose(unit(candidates)))
-    rows, columns = ops.shape(scores)[0], ops.shape(scores)[1]
-    right = ops.cast(ops.arange(rows)[:, None] == ops.arange(columns)[None, :], "float32")
+    scores = scale * L.ops.matmul(unit(anchors), L.ops.transpose(unit(candidates)))
+    rows, columns = L.ops.shape(scores)[0], L.ops.shape(scores)[1]
+    right = L.ops.cast(L.ops.arange(rows)[:, None] == L.ops.arange(columns)[None, :], "float32")
     if names is not None:
-        same = ops.cast(names[:rows, None] == names[None, :], "float32")
+        same = L.ops.cast(names[:rows, None] == names[None, :], "float32")
         scores = scores - (same - right) * NEVER
-    return ops.mean(ops.logsumexp(scores, axis=-1) - ops.sum(ops.where(right > 0, scores, 0.0), axis=-1))
+    return L.ops.mean(L.ops.logsumexp(scores, axis=-1) - L.ops.sum(L.ops.where(right > 0, scores, 0.0), axis=-1))
 
 
 def distance(vectors, teachers):
@@ -50,7 +50,7 @@ def distance(vectors, teachers):
 
     Shape: (B, D), (B, D)
     """
-    return ops.mean(ops.square(ops.cast(vectors, "float32") - ops.cast(teachers, "float32")))
+    return L.ops.mean(L.ops.square(L.ops.cast(vectors, "float32") - L.ops.cast(teachers, "float32")))
 
 
 def matryoshka(loss, sizes):
@@ -69,13 +69,13 @@ def matryoshka(loss, sizes):
 
 def of_grades(vectors, targets, scale):
     """CoSENT of the first half of the vectors with the second."""
-    rows = ops.shape(vectors)[0]
+    rows = L.ops.shape(vectors)[0]
     return cosent(vectors[: rows // 2], vectors[rows // 2 :], targets, scale)
 
 
 def of_answers(vectors, targets, scale):
     """InfoNCE of the first vectors with all others, whose names are the targets."""
-    anchors = ops.shape(vectors)[0] - ops.shape(targets)[0]
+    anchors = L.ops.shape(vectors)[0] - L.ops.shape(targets)[0]
     return infonce(vectors[:anchors], vectors[anchors:], targets, scale)
 
 

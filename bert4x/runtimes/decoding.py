@@ -1,0 +1,87 @@
+"""Generation by an exported decoder: the engine of `bert4x.generation` on NumPy's arrays, without Keras.
+
+One graph, "decoder", reads prompts and steps alike: the tokens for some slots of a cache, and the cache. It gives the
+logits after the last of them, and what is new in the cache; that is written into it here, in place.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from bert4x import numpy_ops
+from bert4x.errors import GenerationError
+from bert4x.generation.engine import Engine
+from bert4x.models.cache import Cache
+from bert4x.runtimes.sessions import Arrays
+
+
+class Decoder(Engine):
+    """Decodes with an export. Several threads may use one: it holds nothing of a call.
+
+    Raises: GenerationError for an export without a decoder.
+    """
+
+    ops = numpy_ops
+
+    def __init__(self, exported):
+        if "decoder" not in exported.graphs:
+            raise GenerationError(
+                f"{exported.folder} has no decoder: it was exported without its cache, or as what writes nothing; "
+                "export a language model, by bert4x.export(model, folder, application='lm') or 'unilm'"
+            )
+        self.graph, self.backbone = exported.graphs["decoder"], exported.backbone
+        self.encodes, self.compiled = False, {}
+
+    def is_of(self, model) -> bool:
+        return True
+
+    def compile(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
+        return function
+
+    def output_matrix(self) -> dict[str, Any]:
+        return {}
+
+    def new_cache(self, batch: int, length: int) -> Cache:
+        return empty_cache(self.graph.outputs, batch, length)
+
+    def logits(self, inputs, cache, index, head=None, every: bool = False):
+        if every:  # one after the other: the graph gives those after the last token only
+            found = []
+            for i in range(inputs["token_ids"].shape[1]):
+                part = {name: values[:, i : i + 1] for name, values in inputs.items()}
+                logits, cache = self.logits(part, cache, index + i)
+                found.append(logits)
+            return np.stack(found, axis=1), cache
+        found = self.graph(given(inputs, cache, index))
+        return found["logits"], written(cache, index, inputs, found)
+
+
+def empty_cache(outputs: Mapping[str, tuple[int | None, ...]], batch: int, length: int) -> Cache:
+    """A cache in which nothing is valid, for a graph that gives `new_key_0`, `new_value_0` ..., each (B, K, t, d)."""
+    layers = []
+    while f"new_key_{len(layers)}" in outputs:
+        shapes = [outputs[f"new_{kind}_{len(layers)}"] for kind in ("key", "value")]
+        layers.append(tuple(np.zeros((batch, heads, length, size), "float32") for _, heads, _, size in shapes))
+    rank, valid, positions = (np.zeros((batch, length), dtype) for dtype in ("int32", "bool", "int32"))
+    return Cache(rank, valid, positions, tuple(layers))
+
+
+def given(inputs: Arrays, cache: Cache, index: int) -> Arrays:
+    """The inputs of the graph: those of the tokens, the slot of the first of them (1,), and the cache."""
+    arrays = {"index": np.array([index]), "rank": cache.rank, "valid": cache.valid, "positions": cache.positions}
+    for i, (key, value) in enumerate(cache.layers):
+        arrays |= {f"key_{i}": key, f"value_{i}": value}
+    return inputs | arrays
+
+
+def written(cache: Cache, index: int, inputs: Arrays, found: Arrays) -> Cache:
+    """The cache with what the graph has found of the tokens, in place."""
+    slots = slice(int(index), int(index) + inputs["token_ids"].shape[1])
+    cache.rank[:, slots] = found["new_rank"]
+    cache.valid[:, slots] = inputs["padding_mask"]
+    cache.positions[:, slots] = inputs["position_ids"]
+    for i, pair in enumerate(cache.layers):
+        for kind, held in zip(("key", "value"), pair, strict=True):
+            held[:, :, slots] = found[f"new_{kind}_{i}"]
+    return cache
