@@ -160,6 +160,7 @@ HELP = {
     "seconds that a request may take": "一个请求最多用的秒数",
     "seconds that a batch waits for more texts, while many come": "请求多的时候，一批最多再等几秒",
     "texts that are written at the same time": "同时写的文本数",
+    "of a language model, no second graph that generates": "语言模型不另写用来生成的图",
 }
 CARD = """# {task}
 

@@ -31,6 +31,7 @@ WHAT = {
     "families.": "one file an architecture",
     "generation": "searches, the engine",
     "snippets": "for bert4keras' scripts",
+    "runtimes": "exports, without Keras",
     "training": "update, loop, losses",
     "training.lora": "adapters",
     "plots": "pictures",

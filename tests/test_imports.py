@@ -40,7 +40,7 @@ FORBIDDEN = [
 ROOMS = (
     ("errors", "version", "locks", "quiet", "chinese"),
     ("porting",),  # scripts as text
-    ("masks", "devices", "metrics"),
+    ("masks", "devices", "metrics", "numpy_ops"),
     ("layers", "optimizers"),
     # files: containers, and where they lie
     ("json_files", *(f"checkpoints.{name}" for name in ("formats", "tensors", "files", "ranks", "staging"))),

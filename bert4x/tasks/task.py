@@ -14,10 +14,7 @@ from bert4x.checkpoints.convert import of_variable, save
 from bert4x.checkpoints.heads import HeldHead
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.task_file import FILE
-from bert4x.errors import (
-    ConfigError,
-    TokenizerError,
-)
+from bert4x.errors import ConfigError, TokenizerError
 from bert4x.hub.names import local
 from bert4x.runtimes.exported import Exported, is_export, open_export
 from bert4x.tasks.heads import assign_head, known_settings, naming_settings, read_task, rebuilt, warn_of_head

@@ -26,6 +26,7 @@ CASES = (
     "growth",
     "cpm",
     "serving",
+    "exported",
 )
 
 
