@@ -12,16 +12,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from bert4x.generation import sampling
 from bert4x.generation.batch import Prompt, as_batch, bucket
-from bert4x.generation.compiled import CompiledByShape
 from bert4x.generation.engine import TEMPERATURES, Engine, map_values
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.search import Decoded, Sampling
+from bert4x.models.cache import mapped
+from bert4x.numpy_ops import ops_of
 
 CANDIDATES = 20  # likeliest tokens that are told of each step, where they are asked for
 BY_ROW = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1}  # and what stands for none
@@ -107,7 +106,7 @@ class SharedBatch:
         self.resize(len(self.live) + len(requests))
         free = [row for row, request in enumerate(self.requests) if request is None]
         for number, (row, request) in enumerate(zip(free, requests, strict=False)):
-            where = ops.convert_to_tensor(np.array([number, row, self.number - 1], "int32"))
+            where = self.engine.ops.convert_to_tensor(np.array([number, row, self.number - 1], "int32"))
             self.state = self.compiled(joined)(where, self.state, state)
             self.put(self.given, row, request, self.number - 1)
             self.requests[row] = request
@@ -142,7 +141,7 @@ class SharedBatch:
             given[name] = np.full((batch, 1), none, np.asarray(given[name]).dtype)
         for row, request in enumerate(requests):
             self.put(given, row, request, 0)
-        prompt = map_values(ops.convert_to_tensor, as_batch(prompts, batch, sources=self.engine.encodes))
+        prompt = map_values(self.engine.ops.convert_to_tensor, as_batch(prompts, batch, sources=self.engine.encodes))
         state, likeliest = self.compiled(start, self.candidates(requests))(prompt, self.tensors(given))
         return state, given, told(state, 1, self.room, likeliest, dict(enumerate(requests)))
 
@@ -165,15 +164,15 @@ class SharedBatch:
 
     def tensors(self, given: dict[str, Any]) -> dict[str, Any]:
         """What is given, as tensors."""
-        return map_values(ops.convert_to_tensor, given) | self.engine.output_matrix()
+        return map_values(self.engine.ops.convert_to_tensor, given) | self.engine.output_matrix()
 
-    def compiled(self, function: Callable, *more) -> CompiledByShape:
+    def compiled(self, function: Callable, *more) -> Callable:
         """A function below, compiled once for an engine and a search."""
         key = function, self.search, *more
         if key not in self.engine.compiled:
             partial = functools.partial(function, self.engine, self.search, *more)
             reused = {start: (), step: (0,), joined: (1,)}[function]  # the old state
-            self.engine.compiled[key] = (CompiledByShape(partial, self.engine.variables, donate=reused),)
+            self.engine.compiled[key] = (self.engine.compile(partial, donate=reused),)
         return self.engine.compiled[key][0]
 
     def resize(self, wanted: int) -> None:
@@ -186,7 +185,9 @@ class SharedBatch:
         by_row = {
             name: getattr(self.state, name) for name in ("token", "finished", "ids", "log_probabilities", "cache")
         }
-        self.state = self.state._replace(**keras.tree.map_structure(lambda x: ops.take(x, order, axis=0), by_row))
+        take = self.engine.ops.take
+        by_row = {name: mapped(lambda x: take(x, order, axis=0), values) for name, values in by_row.items()}
+        self.state = self.state._replace(**by_row)
         by_row = ("real", "lengths", "segments", "uniforms", *BY_ROW)
         self.given = {name: x[order] if name in by_row else x for name, x in self.given.items()}
         self.requests = ([self.requests[row] for row in kept] + [None] * rows)[:rows]
@@ -194,6 +195,7 @@ class SharedBatch:
 
 def told(state, number: int, room: int, likeliest, requests: dict[int, Request]) -> list[tuple[Request, Step]]:
     """The tokens of this number, by rows."""
+    ops = ops_of(state.ids)
     ids = ops.convert_to_numpy(state.ids)[:, number - 1 - room]
     log_probabilities = ops.convert_to_numpy(state.log_probabilities)[:, number - 1]
     values, places = (ops.convert_to_numpy(x).tolist() for x in likeliest) if likeliest else ([], [])
@@ -221,7 +223,7 @@ def step(engine: Engine, search: Sampling, candidates: int, state: Decoded, give
 
 def likeliest(logits, many: int) -> tuple:
     """The log-probabilities and ids of the likeliest tokens. Shape: (B, V) -> 2 x (B, many), or () for none"""
-    return sampling.highest(ops.log_softmax(logits, axis=-1), many) if many else ()
+    return sampling.highest(ops_of(logits).log_softmax(logits, axis=-1), many) if many else ()
 
 
 def joined(engine: Engine, search: Sampling, where, state: Decoded, new: Decoded):
@@ -229,7 +231,7 @@ def joined(engine: Engine, search: Sampling, where, state: Decoded, new: Decoded
 
     Shape: where (3,): the row there, the row here, how many steps the state has made since its first
     """
-    there, row, steps = where[0], where[1], where[2]
+    ops, (there, row, steps) = ops_of(where), (where[0], where[1], where[2])
     length = new.ids.shape[1] - search.room  # slots of the prompt
     begin = state.ids.shape[1] - search.room + steps - length
 
@@ -249,7 +251,7 @@ def joined(engine: Engine, search: Sampling, where, state: Decoded, new: Decoded
         rank=placed(old.rank, own.rank, length, 0),
         valid=placed(old.valid, own.valid, length, False),
         positions=placed(old.positions, own.positions, length, 0),
-        layers=keras.tree.map_structure(cached, old.layers, own.layers),
+        layers=tuple(tuple(map(cached, *pairs)) for pairs in zip(old.layers, own.layers, strict=True)),
     )
     first = taken(new.log_probabilities, 1)
     return state._replace(

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bert4x.checkpoints.task_file import FILE
 from bert4x.errors import CheckpointNotFoundError, ConfigError, InputError, TokenizerError, nearest
+from bert4x.runtimes.exported import is_export, open_export
 from bert4x.serving.abilities import SCORES, TASKS, VECTORS, WRITING, Ability, Embedding, Fillings, Reranking
 from bert4x.serving.batching import Worker
 from bert4x.serving.generation import Generation
@@ -120,6 +122,8 @@ def opened(source: str | None, limits: Limits, application: str | None, options:
 
     if source is not None:
         source = local(source)
+        if is_export(source) and not has_task(source):
+            return exported(source, application, options)
         try:
             task, _ = read_task(source)
         except CheckpointNotFoundError as error:
@@ -131,6 +135,29 @@ def opened(source: str | None, limits: Limits, application: str | None, options:
         if task is not None:
             return trained(task, source, options)
     return pretrained(source, application, options)
+
+
+def has_task(folder) -> bool:
+    """Whether an export is of a trained task."""
+    return (Path(folder).expanduser() / FILE).is_file()
+
+
+def exported(source, application: str | None, options: dict):
+    """The abilities of the export of a checkpoint that was only pretrained: what it was exported as.
+
+    Raises: TokenizerError without a vocabulary; ConfigError for one that can do nothing.
+    """
+    model = open_export(source, application, **options)
+    if model.tokenizer is None:
+        raise TokenizerError(f"{source} has no vocabulary; export a model with its tokenizer beside it")
+    about = {"family": model.config.model, "max_tokens": model.config.max_position}
+    if "decoder" in model.graphs:
+        return {WRITING: Generation(model)}, model.tokenizer, about | {"application": model.application}
+    if model.application == "encoder" and "logits" in model.outputs:
+        from bert4x.tasks.fill_mask import FillMask
+
+        return {"fill-mask": Fillings("fill-mask", FillMask(model), about["max_tokens"])}, model.tokenizer, about
+    raise ConfigError(f"{source} gives {', '.join(model.outputs)}, which is not served; export it as mlm, lm or unilm")
 
 
 def trained(name: str, source, options: dict):
