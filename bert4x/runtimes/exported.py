@@ -46,7 +46,8 @@ class Graph:
 
     def __call__(self, given: Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> Arrays:
         """The outputs by name, for inputs by name or in order. A padding mask that is not given shows all tokens."""
-        named = given if isinstance(given, Mapping) else dict(zip(self.inputs, given, strict=False))
+        in_order = (name for name in self.inputs if name != "padding_mask")
+        named = given if isinstance(given, Mapping) else dict(zip(in_order, given, strict=False))
         named = {name: as_input(values) for name, values in named.items() if name in self.inputs}
         if "padding_mask" in self.inputs and "padding_mask" not in named and "token_ids" in named:
             named["padding_mask"] = np.ones_like(named["token_ids"])
