@@ -59,6 +59,7 @@ HELP = {
     "a branch, tag or commit": "分支、标签或提交",
     "list, verify or remove what was fetched": "列出、校验或删除下载过的权重",
     "of one model (verify: all by default)": "某一个模型的名字（verify 默认全部）",
+    "what can be done with each family, in each layout": "每个家族、每种布局能做什么",
     "for machines (list)": "输出 JSON，供程序读取（list）",
     # fill-mask, generate, chat
     "guess the [MASK] tokens of a text": "猜文本里的 [MASK]",
