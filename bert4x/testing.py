@@ -96,16 +96,19 @@ def paths_of(model) -> dict:
 
 
 def with_heads(cls) -> dict[str, str]:
-    """The options that ask for all heads of a family, as logits."""
-    return {head: "tanh" if head == "with_pool" else "linear" for head in HEADS if head in cls.options}
+    """The options that ask for all heads of a family's first application, as logits."""
+    heads = {head: "tanh" if head == "with_pool" else "linear" for head in HEADS if head in cls.options}
+    if cls.applications[0] == "seq2seq":  # whose pooler is that of its encoder
+        heads.pop("with_pool", None)
+    return heads
 
 
 def check_variables(cls, config: TransformerConfig) -> None:
     """The variables that the class lists are those that it makes."""
-    heads = with_heads(cls)
-    made = paths_of(cls(config, cls.applications[0], **heads).build().model)
-    if "with_pool" in heads:
-        made |= paths_of(cls(config, cls.applications[0], with_pool=True).build().model)
+    made = paths_of(cls(config, cls.applications[0], **with_heads(cls)).build().model)
+    if "with_pool" in cls.options:
+        application = "encoder" if "encoder" in cls.applications else cls.applications[0]
+        made |= paths_of(cls(config, application, with_pool=True).build().model)
     made = {path: tuple(variable.shape) for path, variable in made.items()}
     listed = {path: shape for path, (shape, _) in variables(config).items()}
     for path in made | listed:

@@ -15,7 +15,8 @@ from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import variables
 from bert4x.checkpoints.tensors import from_array
 from bert4x.errors import ConversionError, GenerationError
-from bert4x.families.t5 import T5
+from bert4x.families import family_of
+from bert4x.models import T5, T5_Base, T5_Decoder, T5_Encoder
 from bert4x.tokenizers import Tokenizer
 
 MT5 = {"gated": True, "hidden_act": "gelu_tanh", "tied_output": False, "as_mt5": True}
@@ -81,7 +82,8 @@ def test_as_bert4keras(case, tmp_path):
     if name == "t5.1.0":
         testing.check_decoding(T5, built.config.replace(model="t5"), "seq2seq")
         files = folder / "config.json", folder / "model.ckpt"
-        alone = bert4x.build_transformer_model(*files, model="t5_encoder", cross_position_bias=False)
+        assert issubclass(T5_Encoder, T5_Base) and family_of("t5_decoder") is T5_Decoder
+        alone = bert4x.build_transformer_model(*files, model=T5_Encoder, cross_position_bias=False)
         close(alone(SOURCES[:1]), encoded, 2e-6)
         bert4x.save(alone, tmp_path / "encoder", "hf")  # transformers' T5EncoderModel
         assert json.loads((tmp_path / "encoder" / "config.json").read_text())["architectures"] == ["T5EncoderModel"]

@@ -12,6 +12,7 @@ from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
 
 MODEL_FIELDS = ("hidden_size", "num_hidden_layers")  # each is in the config of a model, however it is spelled
+DECODED = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id")  # keys about what is written
 Said = dict | TransformerConfig | None  # what is known of a model beside its weights
 
 
@@ -26,7 +27,18 @@ def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
     if given is None and files.container == "gguf":
         return files.path, said_by(open_gguf(files.path)[0])
     place = find_config(files) if given is None else Path(given).expanduser()
-    return place, place and read_model_config(place)
+    return place, place and with_generation(place, read_model_config(place))
+
+
+def with_generation(place: Path, said: dict) -> dict:
+    """What the config file of an encoder-decoder says, but about the tokens that targets have in any case what the
+    generation_config.json beside it says: transformers reads no other, where there is one.
+    """
+    file = place.parent / "generation_config.json"
+    if not said.get("is_encoder_decoder") or not file.is_file():
+        return said
+    found = {key: value for key, value in read_config_file(file).items() if key in DECODED and value is not None}
+    return {key: value for key, value in said.items() if not key.startswith("forced_")} | found
 
 
 def find_config(files: Files) -> Path | None:

@@ -47,7 +47,8 @@ def variables(config: TransformerConfig) -> dict[str, tuple[tuple[int, ...], str
             for path, shape, head in rows:
                 path = path.replace("{i}", str(i))
                 if not any(re.match(pattern, path) for pattern in absent):
-                    found.setdefault(path, (tuple(sizes[letter](config) for letter in shape), head))
+                    size = tuple(sizes[letter](config) for letter in shape)
+                    found.setdefault(path, (size, family.head_of(path, head, config)))
     return found
 
 

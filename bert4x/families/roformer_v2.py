@@ -64,8 +64,8 @@ class RoformerV2(roformer.Roformer):
         "embedding_mapping": lambda c: False,
     }
 
-    def norm_options(self):
-        return super().norm_options() | {"scale": False}
+    def norm_options(self, name):
+        return super().norm_options(name) | {"scale": False}
 
     def attention_options(self):
         return super().attention_options() | {"use_bias": False}

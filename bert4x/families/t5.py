@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from bert4x import layers as L
 from bert4x.checkpoints.checkpoint import same_values
-from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.parts import EMBEDDINGS
 from bert4x.families.t5_layouts import HEAD, HF, HF_GATED, HF_MT5, MESH, MESH_GATED, MESH_MT5, STYLES, T5Config
@@ -87,8 +86,6 @@ class T5(Transformer):
         super().__init__(config, application, **options)
         self.with_lm = None
         self.check_fields(self.config, ("residual_attention_scores",))
-        if application == "encoder" and self.with_mlm:
-            raise ConfigError("with_mlm is for what writes, and an encoder does not; leave it out, or load the whole")
 
     @classmethod
     def config_by_tensors(cls, config, table, held):
@@ -102,8 +99,7 @@ class T5(Transformer):
         return config.replace(**changes)
 
     def target_start(self, tokenizer):
-        start = self.config.decoder_start_token_id
-        start = super().target_start(tokenizer) if start is None else start
+        start = super().target_start(tokenizer)
         return self.config.pad_token_id if start is None else start
 
     def output_table(self):
@@ -121,18 +117,13 @@ class T5(Transformer):
 
     def new_inputs(self):
         names = super().new_inputs()
-        if self.application == "seq2seq":
+        if self.application != "decoder":
             return names
         del names["target_ids"]
-        if self.application == "encoder":
-            return names
         return {CONTEXT: L.Input((None, self.config.hidden_size), name=self.prefix + CONTEXT)} | names
 
     def forward(self, inputs, cache=None, index=0, last=False):
-        if self.application == "encoder":
-            h, _, weights = self.encode(inputs)
-            return [h, weights] if self.return_attentions else h
-        if self.application == "seq2seq":
+        if self.application != "decoder":
             return super().forward(inputs, cache, index, last)
         context = inputs[CONTEXT]
         visible = self.visibility(context, {"token_ids": context[..., 0]}, "source")

@@ -2,19 +2,19 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from bert4x.checkpoints.spec import SAME, TRANSPOSED, Rule, Table
-from bert4x.config import ConfigStyle, TransformerConfig, write_activation
+from bert4x.config import ConfigStyle, write_activation
 from bert4x.errors import ConfigError, UnknownArchitectureError
 from bert4x.families.parts import SLOTS, TRAINING
+from bert4x.families.transformer import EncoderDecoderConfig
 from bert4x.json_files import shown
 
 HEAD = "Decoder-Output-LM"
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Config(TransformerConfig):
+class T5Config(EncoderDecoderConfig):
     """With what tells the versions of T5 apart.
 
     `gated`: the feed-forward network is a gated linear unit (1.1, mT5). `tied_output`: the embedding table is the
@@ -31,10 +31,7 @@ class T5Config(TransformerConfig):
     as_mt5: bool = False
     relative_buckets: int = 32
     relative_max_distance: int = 128
-    decoder_start_token_id: int | None = None
     max_position: int = 1 << 20  # no text is too long for biases
-
-    token_ids: ClassVar = (*TransformerConfig.token_ids, "decoder_start_token_id")
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,9 +43,6 @@ class T5Config(TransformerConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1 << 16:
                 raise ConfigError(f"config says {name} = {shown(value)}; expected an integer from {least} to {1 << 16}")
-        start = self.decoder_start_token_id
-        if start is not None and (isinstance(start, bool) or not isinstance(start, int) or start < 0):
-            raise ConfigError(f"config says decoder_start_token_id = {shown(start)}; expected an id")
 
     @property
     def scales_output(self) -> bool:

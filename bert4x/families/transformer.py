@@ -1,14 +1,18 @@
-"""The Transformer of Vaswani et al. 2017 (arXiv 1706.03762): an encoder, and a decoder that attends to its output.
+"""The Transformer of Vaswani et al. 2017 (arXiv 1706.03762): an encoder, and a decoder that attends to its output. T5
+and BART are this with other parts.
 
 There is no published layout of it, only our own.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from bert4x import layers as L
 from bert4x.config import ConfigStyle, TransformerConfig
+from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.parts import EMBEDDINGS, block
+from bert4x.json_files import shown
 from bert4x.models.backbone import Backbone
 from bert4x.models.cache import AttentionContext, EncodedSource
 
@@ -28,6 +32,21 @@ def decoder_block(prefix: str) -> tuple:
     return attention + cross_attention(prefix) + rows[len(attention) :]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderConfig(TransformerConfig):
+    """With `decoder_start_token_id`, what targets begin with; default: the start token of the vocabulary."""
+
+    decoder_start_token_id: int | None = None
+    token_ids: ClassVar = (*TransformerConfig.token_ids, "decoder_start_token_id")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in self.token_ids:
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise ConfigError(f"config says {name} = {shown(value)}; expected an id")
+
+
 STYLE = ConfigStyle(
     "gelu_erf",
     defaults={"hidden_act": "relu", "layer_norm_eps": 1e-6, "segment_vocab_size": 0, "pad_token_id": 0},
@@ -44,6 +63,8 @@ class Transformer(Backbone):
     Outputs: the decoder's hidden states (B, T, D), or with `with_mlm` (which `load` asks for) the logits (B, T, V).
     Attention weights come as a dict of "encoder" (B, A, S, S), "decoder" (B, A, T, T) and "cross" (B, A, T, S).
 
+    Families that have the application "encoder", too, give there the encoder's hidden states alone (B, S, D).
+
     With a cache, `target_ids` are the tokens for the slots from `index` on, and `target_mask` (B, T) may say which are
     real. The first pass needs `token_ids` too: it reads the source, and leaves its keys and values in `cache.source`.
     """
@@ -51,6 +72,7 @@ class Transformer(Backbone):
     model_name = "transformer"
     applications = ("seq2seq",)
     causal = True
+    config_class = EncoderDecoderConfig
     options: ClassVar = {
         name: default
         for name, default in Backbone.options.items()
@@ -69,17 +91,37 @@ class Transformer(Backbone):
     def __init__(self, config: TransformerConfig, application: str = "seq2seq", **options):
         super().__init__(config, application, **options)
         self.check_fields(config, ("embedding_size", "hierarchical_position"))  # which no table of weights shows
+        self.check_heads()
+
+    def check_heads(self):
+        """Raises: ConfigError for a head that the application has not."""
+        if self.application == "encoder" and self.with_mlm:
+            raise ConfigError("with_mlm is for what writes, and an encoder does not; leave it out, or load the whole")
+
+    def target_start(self, tokenizer):
+        start = self.config.decoder_start_token_id
+        return super().target_start(tokenizer) if start is None else start
 
     def new_inputs(self):
-        target = L.Input((None,), dtype="int32", name=f"{self.prefix}Input-Target")
-        return super().new_inputs() | {"target_ids": target}
+        names = super().new_inputs()
+        if self.application == "encoder":
+            return names
+        return names | {"target_ids": L.Input((None,), dtype="int32", name=f"{self.prefix}Input-Target")}
 
     def forward(self, inputs, cache=None, index=0, last=False):
+        if self.application == "encoder":
+            h, _, weights = self.encode(inputs)
+            h = self.heads(h)
+            return [h, weights] if self.return_attentions else h
         sources, visible, cache, encoding = self.sources(inputs, cache)
         outputs, context = self.decode(inputs, sources, visible, cache, index, last)
         if cache is not None or not self.return_attentions:
             return context.result(outputs)
         return context.result(outputs, encoder=encoding, cross=context.cross_weights)
+
+    def heads(self, h, last=False):
+        """What the application "encoder" gives of the encoder's hidden states."""
+        return h
 
     def decode(self, inputs, sources, visible, cache, index, last):
         """What the decoder gives for `target_ids` and what each layer attends to; and what its attention shared."""
@@ -129,10 +171,15 @@ class Transformer(Backbone):
         context = AttentionContext(lambda window: (visible, None), weights=self.return_attentions and valid is None)
         h = self.embed("Encoder", h)
         self.add_biases("Encoder", h, context)
-        for i in range(self.config.num_hidden_layers):
+        for i in range(self.encoder_layers):
             h = self.block(f"Encoder-Transformer-{i}", h, context)
         h = self.layer(L.Activation, "Encoder-Output", activation="linear")(self.finish("Encoder", h))
         return h, visible, context.weights
+
+    @property
+    def encoder_layers(self) -> int:
+        """How many blocks of the encoder are read."""
+        return self.config.num_hidden_layers
 
     def embed(self, side, h, *positions):
         """Scaled token embeddings plus sinusoids."""

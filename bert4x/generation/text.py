@@ -65,7 +65,7 @@ def continuations(model, texts: Sequence[str | Prompt], **options) -> list[list[
     Raises: GenerationError before anything is computed; and where the options allow no beam at all.
     """
     engine = engine_of(model)
-    settings = read_text_options(model, options)
+    settings = read_text_options(model, with_forced(model, options))
     prompts = [encode(model, prompt) for prompt in texts]
     if not prompts:
         return []
@@ -90,7 +90,7 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
     Raises: GenerationError before anything is computed; and where the options allow no beam at all.
     """
     engine = engine_of(model)
-    settings = only_tokens(model, read_options(options))
+    settings = only_tokens(model, read_options(with_forced(model, options)))
     if settings.stop:
         raise GenerationError("generate_ids knows no text; give stop_ids, or use generate")
     prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
@@ -110,7 +110,7 @@ def stream(model, text: str | Prompt, **options) -> Iterator[Piece]:
     Raises: GenerationError before anything is computed.
     """
     engine = engine_of(model)
-    settings = read_text_options(model, options)
+    settings = read_text_options(model, with_forced(model, options))
     if settings.num_beams > 1 or settings.num_return_sequences > 1:
         raise GenerationError("only one sequence can be streamed; num_beams and num_return_sequences must be 1")
     prompts = started(engine, [encode(model, text)], settings.start_id)
@@ -138,6 +138,12 @@ def as_texts(texts: str | Iterable[str]) -> list[str]:
     if not isinstance(texts, Iterable):
         raise GenerationError(f"prompts are a str or a list of str, not {type(texts).__name__}")
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def with_forced(model, given: dict) -> dict:
+    """The options of a call, with the tokens that the model's config forces unless the call says which are."""
+    length = given.get("max_new_tokens", GenerationOptions.max_new_tokens)
+    return {"forced_ids": model.backbone.forced_ids(length)} | given
 
 
 def read_text_options(model, given: dict) -> GenerationOptions:

@@ -28,14 +28,7 @@ if TYPE_CHECKING:
     from bert4x.layers.dilated import AttentionPooling, DilatedGatedConv
     from bert4x.layers.discrete import FiniteScalarQuantizer, VectorQuantizer, gumbel_softmax
     from bert4x.layers.disentangled import DisentangledAttention, DistanceTable, LocalConvolution
-    from bert4x.layers.embeddings import (
-        Bias,
-        Embedding,
-        PositionEmbedding,
-        RealPositions,
-        RowEmbedding,
-        SinusoidalPosition,
-    )
+    from bert4x.layers.embeddings import Bias, Embedding, RowEmbedding
     from bert4x.layers.ffn import FeedForward
     from bert4x.layers.gau import GatedAttentionUnit
     from bert4x.layers.joining import BatchConcat, BatchSplit, Concatenate1D, GlobalMaxPooling1D
@@ -45,6 +38,7 @@ if TYPE_CHECKING:
     from bert4x.layers.places import PlaceScores, SpanStates, TakePlaces, WrittenTokens
     from bert4x.layers.pointer import EfficientGlobalPointer, GlobalPointer
     from bert4x.layers.pooling import FirstToken, LastToken, MeanOfTokens, Pooling
+    from bert4x.layers.position_embeddings import PositionEmbedding, RealPositions, SinusoidalPosition
     from bert4x.layers.positions import (
         Disentangled,
         DynamicRotary,
@@ -72,7 +66,8 @@ _HOME = {
     "bert4x.layers.disentangled": "DisentangledAttention DistanceTable LocalConvolution",
     "bert4x.layers.dilated": "AttentionPooling DilatedGatedConv",
     "bert4x.layers.discrete": "FiniteScalarQuantizer VectorQuantizer gumbel_softmax",
-    "bert4x.layers.embeddings": "Bias Embedding PositionEmbedding RealPositions RowEmbedding SinusoidalPosition",
+    "bert4x.layers.embeddings": "Bias Embedding RowEmbedding",
+    "bert4x.layers.position_embeddings": "PositionEmbedding RealPositions SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.joining": "BatchConcat BatchSplit Concatenate1D GlobalMaxPooling1D",
     "bert4x.layers.loss": "Loss",

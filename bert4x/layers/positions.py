@@ -17,7 +17,7 @@ from keras import ops
 
 from bert4x.errors import ConfigError
 from bert4x.layers.base import Layer, initializer
-from bert4x.layers.embeddings import sinusoids
+from bert4x.layers.position_embeddings import sinusoids
 
 
 @dataclass(frozen=True)

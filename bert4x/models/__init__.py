@@ -33,6 +33,10 @@ FAMILIES = {  # bert4keras' classes, by the names of families
     "NEZHA": "nezha",
     "RoFormer": "roformer",
     "RoFormerV2": "roformer_v2",
+    "T5": "t5",
+    "T5_Base": "t5",
+    "T5_Decoder": "t5_decoder",
+    "T5_Encoder": "t5_encoder",
 }
 
 __all__ = [
@@ -43,11 +47,15 @@ __all__ = [
     "GPT2",
     "GPT2_ML",
     "NEZHA",
+    "T5",
     "ALBERT_Unshared",
     "LM_Mask",
     "Model",
     "RoFormer",
     "RoFormerV2",
+    "T5_Base",
+    "T5_Decoder",
+    "T5_Encoder",
     "Transformer",
     "UniLM_Mask",
     "build_transformer_model",
@@ -63,9 +71,7 @@ def __getattr__(name: str):
             "the model in the scope of a tf.distribute strategy"
         )
     if name in FAMILIES:
-        families = importlib.import_module("bert4x.families")
-        if FAMILIES[name] in families.families():
-            return families.family_of(FAMILIES[name])
+        return importlib.import_module("bert4x.families").family_of(FAMILIES[name])
     if name not in _HOME:
         raise AttributeError(f"module 'bert4x.models' has no attribute {name!r}")
     for module in ("functional", "loading"):  # a script that has any of these can load `.keras` files of our models

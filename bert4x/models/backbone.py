@@ -104,6 +104,11 @@ class Backbone(Hooks):
         return config
 
     @classmethod
+    def head_of(cls, path: str, head: str | None, config: TransformerConfig) -> str | None:
+        """The head to which a variable of a model of a config belongs: that of `variables`, unless a family differs."""
+        return head
+
+    @classmethod
     def check_fields(cls, config: TransformerConfig, names: Iterable[str]) -> None:
         """Raises: UnknownOptionError for one of these fields of the config that would be ignored."""
         for name in cls.unused.keys() & set(names):
@@ -150,7 +155,7 @@ class Backbone(Hooks):
         inputs = self.get_inputs()
         extra = as_list(self.additional_input_layers)
         extra += [tensor for condition in as_list(self.layer_norm_cond) for tensor in inputs_of(condition)]
-        self.model_inputs = [*inputs, *unique(extra)]
+        self.model_inputs = [*inputs, *{id(tensor): tensor for tensor in extra}.values()]
         if self.overrides(*GRAPH):
             outputs = self.call(inputs)
         else:
@@ -237,6 +242,10 @@ class Backbone(Hooks):
         """The token with which targets of an encoder-decoder begin, where nobody says another; None: nobody knows."""
         return getattr(tokenizer, "start_id", None)
 
+    def forced_ids(self, length: int) -> dict[int, int]:
+        """The tokens that the config wants in a text of so many new ones, as `GenerationOptions.forced_ids`."""
+        return {}
+
     @property
     def has_conditions(self) -> bool:
         """Whether the outputs depend on more than ids, or are not those of `forward`: then decoding from a cache alone
@@ -287,8 +296,3 @@ def inputs_of(tensor) -> list:
     operation, node, _ = tensor._keras_history
     given = operation._inbound_nodes[node].input_tensors
     return [one for tensor in given for one in inputs_of(tensor)] if given else [tensor]
-
-
-def unique(tensors):
-    """The tensors without repetitions, in order."""
-    return list({id(t): t for t in tensors}.values())

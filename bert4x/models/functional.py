@@ -11,8 +11,8 @@ import numpy as np
 from bert4x.config import TransformerConfig
 from bert4x.errors import InputError
 from bert4x.generation import methods
-from bert4x.layers.embeddings import too_long
 from bert4x.layers.limits import concrete
+from bert4x.layers.position_embeddings import too_long
 from bert4x.models.inputs import (
     INPUT_NAMES,
     as_arrays,

@@ -61,12 +61,12 @@ class Parts(Options):
             conditional=condition is not None,
             hidden_units=self.layer_norm_cond_hidden_size,
             hidden_activation=self.layer_norm_cond_hidden_act,
-            **self.norm_options(),
+            **self.norm_options(name),
         )
         return layer(x) if condition is None else layer(x, condition)
 
-    def norm_options(self) -> dict[str, Any]:
-        """What norms are made with (see `norm_class`). A family may add to it."""
+    def norm_options(self, name: str) -> dict[str, Any]:
+        """What the norm of a name is made with (see `norm_class`). A family may add to it."""
         return {"epsilon": self.config.layer_norm_eps}
 
     def dropout(self, name: str, x):
@@ -100,17 +100,21 @@ class Parts(Options):
 
     def position_embedding(self, x, inputs, index=0, cached=False):
         """Adds the position embedding; with a cache, the first token is at position `index`."""
-        layer = self.layer(
-            L.PositionEmbedding,
-            "Embedding-Position",
-            max_position=self.config.max_position,
-            stddev=self.config.initializer_range,
-            hierarchical=self.config.hierarchical_position,
-            first=self.first_position,
-        )
+        layer = self.position_table("Embedding-Position", self.first_position)
         if self.custom_position_ids or "position_ids" in inputs:
             return layer(x, inputs["position_ids"])
         return layer(x, index + L.ops.arange(L.ops.shape(x)[1])) if cached else layer(x)
+
+    def position_table(self, name: str, first: int):
+        """A table of positions, in which row `first` is of position 0."""
+        return self.layer(
+            L.PositionEmbedding,
+            name,
+            max_position=self.config.max_position,
+            stddev=self.config.initializer_range,
+            hierarchical=self.config.hierarchical_position,
+            first=first,
+        )
 
     def feed_forward(self, name: str, x):
         """The feed-forward network."""

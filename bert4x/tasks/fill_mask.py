@@ -32,7 +32,7 @@ def fill_mask(text: str | Sequence[str], source: str | os.PathLike | None = None
     """
     from bert4x.models.build import load
 
-    return FillMask(load(source, with_mlm=True))(text, top_k)
+    return FillMask(load(source, "encoder", with_mlm=True))(text, top_k)
 
 
 class FillMask:
@@ -89,7 +89,7 @@ class FillMask:
         segment_ids = np.zeros_like(token_ids)
         for row, (ids, segments) in enumerate(rows):
             token_ids[row, : len(ids)], segment_ids[row, : len(ids)] = ids, segments
-        logits = self.model.predict_on_batch([token_ids, segment_ids])
+        logits = self.model.predict_on_batch({"token_ids": token_ids, "segment_ids": segment_ids})
         return [
             np.asarray(values[ids == self.tokenizer.mask_id], "float64")
             for values, ids in zip(np.asarray(logits), token_ids, strict=True)

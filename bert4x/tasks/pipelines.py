@@ -21,7 +21,7 @@ TASKS = {
 }
 # What pretraining is enough for: name -> class, and how its model is loaded.
 PRETRAINED = {
-    "fill-mask": ("fill_mask.FillMask", {"with_mlm": True}),
+    "fill-mask": ("fill_mask.FillMask", {"application": "encoder", "with_mlm": True}),
     "text-generation": ("text_generation.TextGeneration", {"application": "lm"}),
 }
 # Two ways to the same answers: a folder says which of them it holds.
