@@ -26,8 +26,8 @@ LAYOUTS = {
 
 
 def config_of(family="bert", **changes) -> TransformerConfig:
-    """A config in which no two sizes are equal (heads and vocabulary of gpt2 divide by 2 and 3: ranks)."""
-    if family == "gpt2":
+    """A config in which no two sizes are equal (heads and vocabulary of those with ranks divide by 2 and 3)."""
+    if family in ("gpt2", "megatron_bert"):
         changes = {"num_attention_heads": 6, "vocab_size": 90, "intermediate_size": 54} | changes
     return family_of(family).config_class(**tiny_config(family, **changes))
 

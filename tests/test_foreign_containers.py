@@ -302,3 +302,55 @@ def test_peft_as_lora(tmp_path):
         assert np.abs(ops.convert_to_numpy(read(inputs)) - expected).max() < 2e-5
     with pytest.raises(bert4x.Bert4xError, match="adapters already"):
         load_peft(model, tmp_path / "peft")
+
+
+MEGATRON = (
+    ("transformer.wte.", "embedding.word_embeddings."), ("transformer.wpe.", "embedding.position_embeddings."),
+    ("transformer.ln_f.", "encoder.final_layernorm."), ("transformer.h.", "encoder.layers."),
+    (".attn.c_attn.", ".self_attention.query_key_value."), (".attn.c_proj.", ".self_attention.dense."),
+    (".mlp.c_fc.", ".mlp.dense_h_to_4h."), (".mlp.c_proj.", ".mlp.dense_4h_to_h."),
+    (".ln_1.", ".input_layernorm."), (".ln_2.", ".post_attention_layernorm."),
+)  # fmt: skip
+COLUMNS = ("word_embeddings.weight", "query_key_value.weight", "query_key_value.bias", "h_to_4h.weight", "h_to_4h.bias")
+
+
+def of_rank(name: str, values: np.ndarray, rank: int, version: int, heads: int) -> np.ndarray:
+    """What one of two ranks of Megatron-LM holds of a tensor of GPT2 in transformers."""
+    values = values.T if values.ndim == 2 and "embedding" not in name else values
+    if "query_key_value" in name:
+        each = values.reshape(3, heads, -1, *values.shape[1:])[:, heads // 2 * rank : heads // 2 * (rank + 1)]
+        order = {0: (0, 1, 2), 1: (1, 2, 0)}.get(version, (1, 0, 2))
+        return each.transpose(*order, *range(3, each.ndim)).reshape(-1, *values.shape[1:])
+    axis = 0 if name.endswith(COLUMNS) else 1 if name.endswith(("dense.weight", "4h_to_h.weight")) else None
+    return values if axis is None else np.split(values, 2, axis)[rank]
+
+
+@pytest.mark.parametrize("version", (0, 1, 2, 3))
+def test_megatron_lm(tmp_path, version):
+    """Two ranks; the order of query, key and value is that of the version; older names are taken, too."""
+    config = config_of("gpt2")
+    weights = draw(config)
+    named = transformers_names(tmp_path / "hf", config, weights)
+    for rank in range(2):
+        tensors = []
+        for name, values in named.items():
+            for here, there in MEGATRON:
+                name = name.replace(here, there)
+            part = of_rank(name, values, rank, version, config.num_attention_heads)
+            if version < 2:
+                name = name.replace("encoder.", "transformer.").replace("self_attention", "attention")
+            tensors.append(from_array(f"language_model.{name}", np.ascontiguousarray(part)))
+        file = tmp_path / "run" / "iter_0000007" / f"mp_rank_0{rank}" / "model_optim_rng.pt"
+        file.parent.mkdir(parents=True)
+        write_torch(file, tensors, root="model", extra={"checkpoint_version": version + 0.0, "iteration": 7})
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("7")
+    with pytest.raises(bert4x.Bert4xError, match="no config says which it is"):
+        open_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text((tmp_path / "hf" / "config.json").read_text())
+    for path in (tmp_path / "run", file):
+        opened = open_checkpoint(path)
+        assert (opened.format, opened.ranks, opened.config.replace(extra={})) == ("megatron-lm", 2, config)
+        assert_same_bits(read_all(path), weights)
+    write_torch(file, tensors, root="model", extra={"checkpoint_version": 4.0})
+    with pytest.raises(bert4x.Bert4xError, match=r"version 4\.0 of Megatron-LM's checkpoints; expected 0 to 3"):
+        open_checkpoint(tmp_path / "run")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert4x.checkpoints.formats.foreign import HEAD, content_of, explained, kind_of, text_of
-from bert4x.checkpoints.ranks import RANK, first_bytes, latest_step, rank_folder, read_ranks
+from bert4x.checkpoints.ranks import OF_MEGATRON, RANK, first_bytes, latest_step, rank_files, rank_folder, read_ranks
 from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import CheckpointNotFoundError, UnknownFormatError
 
@@ -99,6 +99,8 @@ def locate(source) -> Files:
         raise CheckpointNotFoundError(f"{path} is no regular file; expected {CONTAINERS}")
     if RANK.fullmatch(path.name):
         return Files("megatron", path.parent, path.parent)
+    if path.name == OF_MEGATRON and rank_files(path.parent.parent):
+        return Files("megatron", path.parent.parent, path.parent.parent)
     if path.name in POINTING:
         return locate(path.parent)
     if path.name.startswith("adapter_model.") and (path.parent / ADAPTERS).is_file():

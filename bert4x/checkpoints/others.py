@@ -35,7 +35,14 @@ OTHERS = (
     ),
     (r"(^|\.)encoder\.layers\.\d+\.self_attn\.(q|k|v)_proj\.", "These are the names of BART, or of PaddleNLP's BERT"),
     (r"(^|\.)layers\.\d+\.self_attn\.q_proj\.", "This is a Llama, or a model built like it"),
-    (r"\.attention\.query_key_value\.|\.self_attention\.query_key_value\.", "These are Megatron-LM's names"),
+    (
+        r"\.self_attention\.linear_qkv\.",
+        "These are the names of Megatron core: convert the checkpoint with the tools of Megatron-LM",
+    ),
+    (
+        r"\.attention\.query_key_value\.|\.self_attention\.query_key_value\.",
+        "These are Megatron-LM's names, of whose models GPT2 and BERT are read",
+    ),
     (r"(^|\.)distilbert\.|(^|\.)transformer\.layer\.\d+\.attention\.q_lin\.", "This is a DistilBERT"),
     (r"(^|\.)sentence_encoder\.", "These are fairseq's names: convert the file with transformers first"),
 )

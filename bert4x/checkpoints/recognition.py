@@ -16,7 +16,7 @@ from bert4x.errors import UnknownFormatError
 from bert4x.families import families, family_name, family_of
 
 # The layouts whose tensors a container may hold.
-FORMATS = {"safetensors": ("hf",), "torch": ("hf", "uer"), "tf1": ("tf1",), "megatron": ("megatron",)}
+FORMATS = {"safetensors": ("hf",), "torch": ("hf", "uer"), "tf1": ("tf1",), "megatron": ("megatron", "megatron-lm")}
 FORMATS |= {"paddle": ("paddle",), "hdf5": ("hf",), "flax": ("hf",), "gguf": ("gguf",)}
 FEWEST = 3  # names that are no accident
 NO_NAME = ("architectures", "library")  # labels of config files that name no family
@@ -162,6 +162,6 @@ def of_one_rank(files: Files, tensors: Tensors) -> tuple[Files, Tensors]:
     if files.container != "megatron" or not all(name.startswith("0/") for name in tensors):
         return files, tensors
     plain = {name[2:]: replace(tensor, name=name[2:]) for name, tensor in tensors.items()}
-    tables = [table for table in published() if table.format in ("hf", "megatron")]
+    tables = [table for table in published() if table.format == "hf" or table.sharded]
     best = max(tables, key=lambda table: known_names(table, plain if table.format == "hf" else tensors))
     return (replace(files, container="torch"), plain) if best.format == "hf" else (files, tensors)

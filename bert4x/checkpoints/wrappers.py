@@ -89,7 +89,7 @@ def known_names(table: Table, tensors: Tensors) -> int:
     """How many tensors of a checkpoint a table knows, whatever stands before their names."""
     if table.sharded:  # no wrapper is known there; names begin with the rank
         rules = {unnumbered(entry.theirs) for entry in table.entries(1)}
-        return sum(unnumbered(name.partition("/")[2]) in rules for name in tensors)
+        return sum(unnumbered(table.canonical_name(name.partition("/")[2])) in rules for name in tensors)
     _, models = found_models(table, tensors)
     return max((len(names) for names in models.values()), default=0)
 

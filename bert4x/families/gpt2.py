@@ -8,7 +8,7 @@ from bert4x import layers as L
 from bert4x.checkpoints.spec import Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import register_family
-from bert4x.families.layouts import gguf, uer
+from bert4x.families.layouts import gguf, megatron, uer
 from bert4x.families.parts import EMBEDDINGS, SLOTS, TRAINING, block
 from bert4x.families.parts import KEYS as BERT_KEYS
 from bert4x.models.backbone import Backbone
@@ -166,7 +166,7 @@ class Gpt2(Backbone):
         ("Output-Norm/gamma", "H", None),
         ("Output-Norm/beta", "H", None),
     )
-    tables = (HF, OPENAI, BERT4KERAS, MEGATRON, uer.GPT2, gguf.GPT2)
+    tables = (HF, OPENAI, BERT4KERAS, MEGATRON, uer.GPT2, gguf.GPT2, *megatron.GPT2)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_tanh", OPENAI_KEYS, DEFAULTS),
         "hf": ConfigStyle(
@@ -180,6 +180,7 @@ class Gpt2(Backbone):
         "uer": uer.GPT2_STYLE,
         "gguf": gguf.GPT2_STYLE,
     }
+    styles["megatron-lm"] = megatron.style(styles["hf"])
 
     @classmethod
     def config_without_file(cls, tensors):

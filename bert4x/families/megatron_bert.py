@@ -8,6 +8,7 @@ from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
 from bert4x.families.gpt2 import Gpt2
+from bert4x.families.layouts import megatron
 from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block
 
 LAYER = "bert.encoder.layer.{i}."
@@ -40,7 +41,7 @@ class MegatronBert(bert.Bert):
         ("Output-Norm/beta", "H", None),
         *HEADS,
     )
-    tables = (HF,)
+    tables = (HF, *megatron.BERT)
     styles: ClassVar = {
         "hf": ConfigStyle(
             "gelu_erf",
@@ -50,6 +51,7 @@ class MegatronBert(bert.Bert):
             required={"position_embedding_type": "absolute", "add_cross_attention": False},
         ),
     }
+    styles["megatron-lm"] = megatron.style(styles["hf"])
     unused: ClassVar = bert.Bert.unused | {
         "embedding_size": lambda c: c.hidden_size,
         "embedding_mapping": lambda c: False,

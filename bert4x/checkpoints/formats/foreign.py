@@ -71,7 +71,9 @@ NAMES = (
     ),
     (
         r"model_optim_rng\.pt|mp_rank_\d+(_\d+)?",
-        "Megatron-LM's own checkpoint (model_optim_rng.pt): convert it with the tools of Megatron-LM or transformers",
+        "a part of Megatron-LM's own checkpoint: pass the folder of the iteration, in which "
+        "mp_rank_00/model_optim_rng.pt lies. One divided over the stages of a pipeline (mp_rank_00_000) is not read: "
+        "join them with the tools of Megatron-LM",
     ),
     (r".*\.meta", "TensorFlow's graph without its weights: the files .index and .data-00000-of-00001 belong to it"),
     (r"(frozen_|saved_)?\w*\.pb", "TensorFlow's graph without variables: take the checkpoint it was made of"),

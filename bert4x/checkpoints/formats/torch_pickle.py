@@ -37,17 +37,7 @@ def read_torch(path, root: str | None = None) -> Tensors:
     is neither form, `CorruptFileError` for damage, `TensorMismatchError` for two tensors of one name.
     """
     file = RegionFile(path)
-    path, head = file.path, file.bytes(0, min(4, file.size))
-    if head == b"PK\3\4":
-        value, segment = _open_zip(path)
-    elif head[:1] == b"\x80":
-        value, segment = _open_legacy(file)
-    elif len(head) < 4:
-        raise CorruptFileError(f"{path}: only {len(head)} bytes; truncated?")
-    else:
-        tar = file.size > 512 and file.bytes(257, 5) == b"ustar"
-        kind = "it is in the tar form of PyTorch 0.1" if tar else f"it starts with {head!r}"
-        raise UnknownFormatError(f"{path}: expected a file written by torch.save, but {kind}")
+    path, (value, segment) = file.path, _open(file)
     if root is not None:
         if type(value) is not dict or type(value.get(root)) is not dict:
             found = ", ".join(repr(str(key)[:40]) for key in list(value)[:20]) if type(value) is dict else "no dict"
@@ -64,6 +54,29 @@ def read_torch(path, root: str | None = None) -> Tensors:
         cost += max(tensors[name].nbytes, stored.cost(view.span * view.storage.dtype.itemsize))
     check_cost(cost, file.size, str(path))
     return tensors
+
+
+def read_number(path, key: str, default: float) -> float:
+    """A number that the dict of a file has at a key; errors as `read_torch`."""
+    value, _ = _open(RegionFile(path))
+    found = value.get(key, default) if type(value) is dict else default
+    if type(found) not in (int, float):
+        raise CorruptFileError(f"{path}: {key} is no number; damaged")
+    return found
+
+
+def _open(file: RegionFile) -> tuple[object, Callable]:
+    """What a file holds, and where its storages are."""
+    path, head = file.path, file.bytes(0, min(4, file.size))
+    if head == b"PK\3\4":
+        return _open_zip(path)
+    if head[:1] == b"\x80":
+        return _open_legacy(file)
+    if len(head) < 4:
+        raise CorruptFileError(f"{path}: only {len(head)} bytes; truncated?")
+    tar = file.size > 512 and file.bytes(257, 5) == b"ustar"
+    kind = "it is in the tar form of PyTorch 0.1" if tar else f"it starts with {head!r}"
+    raise UnknownFormatError(f"{path}: expected a file written by torch.save, but {kind}")
 
 
 def read_torch_sharded(index_path) -> Tensors:
