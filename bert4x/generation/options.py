@@ -32,6 +32,10 @@ class GenerationOptions:
     forced_ids: dict[int, int] = field(default_factory=dict)  # new token number (from 0; -1 is the last) -> its id
     stop_ids: Sequence[int] | int | None = None
     stop: Sequence[str] | str = ()  # strings that end the text, themselves left out
+    # The text keeps to a form (`bert4x.generation.grammar`): one of these, ...
+    choices: Sequence[str] = ()
+    regex: str | None = None  # ... what such a regular expression matches, ...
+    json_schema: dict | str | bool | None = None  # ... or JSON of a schema, without spaces
     num_beams: int = 1
     num_return_sequences: int = 1
     length_penalty: float = 1.0  # beams are compared by log p / length ** penalty
@@ -85,6 +89,28 @@ class GenerationOptions:
             )
         object.__setattr__(self, "forced_ids", {last if at == -1 else at: token for at, token in forced.items()})
         self.check_rules(last)
+        self.check_form()
+
+    @property
+    def form(self) -> str | None:
+        """The name of the option that says which form a text keeps to."""
+        given = {"choices": bool(self.choices), "regex": self.regex is not None}
+        given["json_schema"] = self.json_schema is not None
+        return next((name for name, is_given in given.items() if is_given), None)
+
+    def check_form(self) -> None:
+        """Raises: GenerationError for a form that is none, for two, and for what does not go with one."""
+        object.__setattr__(self, "choices", as_tuple("choices", self.choices, str))
+        if not all(isinstance(one, str) and one for one in self.choices):
+            raise GenerationError(f"choices is {self.choices!r:.80}; expected texts that are not empty")
+        if self.regex is not None and not isinstance(self.regex, str):
+            raise GenerationError(f"regex is {self.regex!r:.80}; expected a regular expression as a str")
+        if sum((bool(self.choices), self.regex is not None, self.json_schema is not None)) > 1:
+            raise GenerationError("choices, regex and json_schema are three ways to say a form; give one of them")
+        others = {"num_beams": self.num_beams > 1, "sliding_window": self.sliding_window, "stop": bool(self.stop)}
+        others |= {"forced_ids": bool(self.forced_ids), "min_new_tokens": self.min_new_tokens > 0}
+        if self.form and (wrong := [name for name, given in others.items() if given]):
+            raise GenerationError(f"{wrong[0]} does not go with {self.form}, which says itself what comes, and its end")
 
     def check_rules(self, last: int) -> None:
         """Raises: GenerationError for rules that contradict each other."""

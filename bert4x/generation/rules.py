@@ -59,12 +59,12 @@ def forbid_repeated_ngrams(scores, ids, length, size: int):
 
 
 def forbid(scores, forbidden):
-    """Forbids some tokens, the same in every row.
+    """Forbids some tokens, in every row the same or in each its own.
 
-    Shape: (B, V), (V,) bool -> (B, V)
+    Shape: (B, V), (V,) or (B, V) bool -> (B, V)
     """
     ops = ops_of(scores)
-    return ops.where(forbidden[None, :], NEVER, scores)
+    return ops.where(forbidden if len(forbidden.shape) == 2 else forbidden[None, :], NEVER, scores)
 
 
 def force(scores, token_id):

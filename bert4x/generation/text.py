@@ -11,6 +11,7 @@ from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt, read_prompts
 from bert4x.generation.detokenize import Detokenizer
 from bert4x.generation.engine import Engine, engine_of
+from bert4x.generation.grammar import decode_in_form, form_of
 from bert4x.generation.options import GenerationOptions, read_options
 from bert4x.generation.prompt import default_stop_ids, encode_prompt, stop_id
 from bert4x.generation.stop_strings import StopWatch, decode_beams
@@ -69,13 +70,17 @@ def continuations(model, texts: Sequence[str | Prompt], **options) -> list[list[
     prompts = [encode(model, prompt) for prompt in texts]
     if not prompts:
         return []
-    output = decode(engine, prompts, settings, new_writer(model.tokenizer, settings) if settings.stop else None)
+    if form := form_of(model, settings):
+        output = decode_in_form(engine, checked(engine, prompts, settings), settings, form)
+    else:
+        output = decode(engine, prompts, settings, new_writer(model.tokenizer, settings) if settings.stop else None)
     n, found = settings.num_return_sequences, []
     for number, row in enumerate(zip(*output, strict=True)):
         if number % n == 0:
             found.append([])
         if np.isfinite(row[1]):  # else there are no more sequences that the options allow
-            found[-1].append(continuation(model.tokenizer, *row, settings))
+            one = continuation(model.tokenizer, *row, settings)
+            found[-1].append(one if form is None else one._replace(text=form.text(row[0]), finish_reason="stop"))
     return found
 
 
@@ -93,6 +98,8 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
     settings = only_tokens(model, read_options(with_forced(model, options)))
     if settings.stop:
         raise GenerationError("generate_ids knows no text; give stop_ids, or use generate")
+    if settings.form:
+        raise GenerationError(f"generate_ids knows no text, and so no {settings.form}; use generate")
     prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
     if engine.encodes:
         prompts = started(engine, prompts, model.backbone.target_start(model.tokenizer))
@@ -113,6 +120,8 @@ def stream(model, text: str | Prompt, **options) -> Iterator[Piece]:
     settings = read_text_options(model, with_forced(model, options))
     if settings.num_beams > 1 or settings.num_return_sequences > 1:
         raise GenerationError("only one sequence can be streamed; num_beams and num_return_sequences must be 1")
+    if settings.form:
+        raise GenerationError(f"a text that keeps to {settings.form} cannot be streamed; use generate")
     prompts = started(engine, [encode(model, text)], settings.start_id)
     check(engine, prompts, settings)
     return pieces(engine, model.tokenizer, prompts[0], settings)
@@ -198,11 +207,17 @@ def started(engine: Engine, prompts: list[Prompt], start_id: int | None) -> list
 
 def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, writer: Detokenizer | None = None):
     """`Engine.decode` after all checks; a writer is of a text that stop strings end. Raises: GenerationError."""
-    prompts = started(engine, prompts, options.start_id)
-    check(engine, prompts, options)
+    prompts = checked(engine, prompts, options)
     if writer is not None and options.num_beams > 1:
         return decode_beams(engine, prompts, options, writer)
     return decode_in_windows(engine, prompts, options, None if writer is None else StopWatch(writer))
+
+
+def checked(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> list[Prompt]:
+    """Prompts as the engine takes them. Raises: GenerationError"""
+    prompts = started(engine, prompts, options.start_id)
+    check(engine, prompts, options)
+    return prompts
 
 
 def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> None:

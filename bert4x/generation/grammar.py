@@ -1,0 +1,238 @@
+"""Texts that keep to a form: one of some choices, a regular expression, a JSON schema. Tokens that cannot lead to it
+are forbidden at each step, by llguidance, which knows for each place of a grammar what may follow.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from keras import ops
+
+from bert4x.errors import GenerationError
+from bert4x.generation.batch import Prompt
+from bert4x.generation.detokenize import byte_characters
+from bert4x.generation.options import GenerationOptions
+from bert4x.generation.output import Output, outputs
+from bert4x.tokenizers import BackendTokenizer, BpeTokenizer, SpTokenizer, Tokenizer
+
+BYTE = "<0x"  # begins a piece of SentencePiece that is one byte
+
+
+class Form:
+    """A form of texts over a vocabulary, to be followed by any number of texts.
+
+    Args:
+        tokenizer: of the model; a text is what its tokens spell one after the other, without spaces in between.
+        size: rows of the model's table.
+        options: with `choices`, `regex` or `json_schema`.
+
+    Raises: GenerationError for a form that is none, that the vocabulary cannot spell, or without llguidance.
+    """
+
+    def __init__(self, tokenizer, size: int, options: GenerationOptions):
+        try:
+            import llguidance
+        except ImportError as error:
+            raise GenerationError(
+                "choices, regex and json_schema need llguidance: pip install 'bert4x[grammar]'"
+            ) from error
+        self.stop_ids, self.end, self.size = list(options.stop_ids or ()), size, size  # a token more: the end
+        self.spelled = spelled(tokenizer, size)
+        for choice in options.choices:
+            known = {char for token in self.spelled for char in token.decode("utf-8", "ignore")}
+            if missing := [c for c in choice if c not in known and not self.has_bytes]:
+                raise GenerationError(f"choices has {choice!r:.60}, and the vocabulary no token with {missing[0]!r}")
+        self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self), n_vocab=size + 1)
+        self.grammar = grammar_of(options)
+        if error := self.matcher().get_error():
+            raise GenerationError(f"{options.form} is no form that can be followed: {error.splitlines()[0]:.200}")
+
+    # What llguidance asks of a tokenizer.
+    bos_token_id = None
+
+    @property
+    def eos_token_id(self) -> int:
+        return self.end
+
+    @property
+    def tokens(self) -> list[bytes]:
+        return [*self.spelled, b"<end>"]
+
+    @property
+    def special_token_ids(self) -> list[int]:
+        return [self.end]
+
+    def __call__(self, text: bytes) -> list[int]:
+        raise NotImplementedError("nothing is forced, so no text has to be divided in tokens")
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether every byte has a token, and so every text can be spelled."""
+        return len({token for token in self.spelled if len(token) == 1}) >= 256 - 13  # 13 are in no UTF-8
+
+    def matcher(self):
+        """The form at its beginning."""
+        import llguidance
+
+        return llguidance.LLMatcher(self.tokenizer, self.grammar)
+
+    def allowed(self, matchers: Sequence) -> np.ndarray:
+        """What may follow in some rows. Shape: -> (R, size) bool"""
+        from llguidance import numpy as masks
+
+        bits = masks.allocate_token_bitmask(len(matchers), self.size + 1)
+        for row, matcher in enumerate(matchers):
+            masks.fill_next_token_bitmask(matcher, bits, row)
+        found = np.unpackbits(bits.view("uint8"), axis=1, bitorder="little")[:, : self.size + 1].astype(bool)
+        found[:, self.stop_ids] = found[:, [self.end]]
+        return found[:, : self.size]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What ids spell, stop tokens left out."""
+        return b"".join(self.spelled[i] for i in ids if i >= 0 and i not in self.stop_ids).decode("utf-8", "replace")
+
+
+# Bytes that have to come are not written at once: in a vocabulary of whole characters, two that begin by the same byte
+# would have a beginning that no token spells.
+HEAD = '%llguidance {"no_forcing": true}\nstart: '
+
+
+def grammar_of(options: GenerationOptions) -> str:
+    """The grammar of a form, in Lark. Raises: GenerationError for a schema that is none."""
+    if options.choices:
+        return HEAD + " | ".join(json.dumps(one) for one in options.choices)
+    if options.regex is not None:
+        return HEAD + "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\/", options.regex) + "/"
+    schema = options.json_schema
+    try:
+        schema = json.loads(schema) if isinstance(schema, str) else json.loads(json.dumps(schema))
+    except (TypeError, ValueError) as error:
+        raise GenerationError(f"json_schema is no JSON: {error}") from error
+    if not isinstance(schema, dict):
+        schema = {} if schema is True else {"not": {}}
+    return HEAD + "%json " + json.dumps(schema | {"x-guidance": {"whitespace_flexible": False}})
+
+
+def spelled(tokenizer, size: int) -> list[bytes]:
+    """What each token spells; nothing for special ones, and for rows without a token.
+
+    Raises: GenerationError without a vocabulary.
+    """
+    if tokenizer is None:
+        raise GenerationError("choices, regex and json_schema need a vocabulary, and this model has none")
+    backend = isinstance(tokenizer, BackendTokenizer)
+    tokens = [None] * size
+    for i in range(size):
+        try:
+            tokens[i] = tokenizer.id_to_token(i)
+        except Exception:  # a row without a token
+            continue
+    special = {i for i, token in enumerate(tokens) if token is not None and is_special(tokenizer, i, token)}
+    by_bytes = isinstance(tokenizer, BpeTokenizer) or (backend and is_byte_level(tokens))
+    of_byte = byte_characters()
+    found = []
+    for i, token in enumerate(tokens):
+        if token is None or i in special:
+            found.append(b"")
+        elif by_bytes and all(char in of_byte for char in token):
+            found.append(bytes(of_byte[char] for char in token))
+        elif token.startswith(BYTE) and token.endswith(">") and len(token) == 6:
+            found.append(bytes([int(token[3:5], 16)]))
+        elif isinstance(tokenizer, Tokenizer):
+            found.append((token[2:] if token.startswith("##") and len(token) > 2 else token).encode())
+        elif isinstance(tokenizer, SpTokenizer) or backend:
+            found.append(pieces_text(tokenizer, token).encode())
+        else:
+            found.append(token.encode())
+    return found
+
+
+def is_special(tokenizer, token_id: int, token: str) -> bool:
+    """Whether a token says nothing by itself."""
+    roles = ("start_id", "end_id", "pad_id", "unk_id", "mask_id")
+    if token_id in [getattr(tokenizer, role, None) for role in roles]:
+        return True
+    known = getattr(tokenizer, "is_special", None)
+    return known(token) if known is not None else not tokenizer.decode([token_id])
+
+
+def is_byte_level(tokens: Sequence[str | None]) -> bool:
+    """Whether tokens are written in characters of bytes: a space is then Ġ."""
+    return any(token is not None and token.startswith("Ġ") for token in tokens)
+
+
+def pieces_text(tokenizer, token: str) -> str:
+    """What a piece of SentencePiece says amid a text: CPM's has signs of its own for spaces and lines."""
+    if isinstance(tokenizer, SpTokenizer):
+        return tokenizer.decode([], tokens=["x", token])[1:]
+    return token.replace("▁", " ")
+
+
+def decode_in_form(engine, prompts: Sequence[Prompt], options: GenerationOptions, form: Form) -> Output:
+    """`Engine.decode`, one step at a time, with all tokens forbidden that cannot lead to the form. A row ends by a stop
+    token; where there is none, as soon as its text may end.
+
+    Raises: GenerationError where a text cannot go on, or has not come to its end after `max_new_tokens`.
+    """
+    guarded = dataclasses.replace(options, suppress_ids=options.suppress_ids or (0,))  # the rule is at work
+    search, prompt, given, rows = engine.prepare(prompts, guarded)
+    start, advance = engine.functions(search)
+    batch, never = int(given["lengths"].shape[0]), np.zeros(form.size, bool)
+    never[list(options.suppress_ids)] = True
+    matchers = [form.matcher() for _ in range(rows)]
+
+    def now(given):
+        forbidden = np.zeros((batch, form.size), bool)
+        forbidden[:rows] = ~form.allowed(matchers) | never
+        return given | {"suppressed": ops.convert_to_tensor(forbidden)}
+
+    state, ended = start(prompt, now(given)), np.zeros(rows, bool)
+    for step in range(1, options.max_new_tokens + 1):
+        finished = np.array(ops.convert_to_numpy(state.finished))
+        written = ops.convert_to_numpy(state.ids)[:rows, -search.room :]
+        for row in np.flatnonzero(~ended):
+            ended[row] = follow(form, matchers[row], int(written[row, step - 1]))
+            if ended[row] and not matchers[row].is_accepting():
+                raise stuck(row, form.text(written[row]))
+        finished[:rows] = ended
+        if ended.all() or step == options.max_new_tokens:
+            break
+        state = state._replace(finished=ops.convert_to_tensor(finished))
+        state = advance(state, now(given), ops.convert_to_tensor(step + 1, "int32"))
+    for row in np.flatnonzero(~ended):
+        if not matchers[row].is_accepting():
+            raise GenerationError(
+                f"prompt {row}: after {options.max_new_tokens} tokens the text is not at an end that {options.form} "
+                "allows; give more max_new_tokens"
+            )
+    return outputs(search, state, rows, options)
+
+
+def follow(form: Form, matcher, token_id: int) -> bool:
+    """Goes on by a token, -1 where there was none; returns whether the text has ended, well or not."""
+    if token_id < 0 or token_id in form.stop_ids:
+        return True
+    matcher.consume_token(token_id)
+    return matcher.is_stopped() or (matcher.is_accepting() and (not form.stop_ids or is_over(form, matcher)))
+
+
+def is_over(form: Form, matcher) -> bool:
+    """Whether nothing but the end may follow."""
+    return not np.delete(form.allowed([matcher])[0], form.stop_ids).any()
+
+
+def stuck(row: int, text: str) -> GenerationError:
+    """The error about a text that the vocabulary cannot go on with."""
+    return GenerationError(
+        f"prompt {row}: after {text[-40:]!r} the vocabulary has no token that the form allows; it cannot spell what is "
+        "wanted (upper case, for instance, where all is lower-cased)"
+    )
+
+
+def form_of(model, options: GenerationOptions) -> Form | None:
+    """The form that the options ask for. Raises: GenerationError"""
+    if not options.form:
+        return None
+    return Form(model.tokenizer, model.backbone.config.vocab_size, options)
