@@ -11,6 +11,7 @@ from keras import ops
 from make_checkpoints import assert_same_bits, config_of, draw, open_checkpoint, read_all, write_checkpoint
 
 import bert4x
+from bert4x.checkpoints.formats.gguf_file import open_gguf, write_gguf
 from bert4x.checkpoints.formats.hdf5 import write_hdf5
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.formats.torch_write import write_torch
@@ -233,6 +234,15 @@ def test_gguf_of_decoders(tmp_path, family):
     assert_same_bits(read_all(bert4x.convert(target, tmp_path / "again", "hf")), weights)
     with pytest.raises(bert4x.Bert4xError, match="hidden_act"):
         write_checkpoint(tmp_path / "b", "gguf", config.replace(hidden_act="relu"), weights)
+    metadata, tensors = open_gguf(target / "model.gguf")
+    for said, error in (
+        ({"general.architecture": "mamba"}, "architecture 'mamba'; expected bert"),
+        ({f"{family}.attention.head_count": [6, 6, 6]}, "num_attention_heads"),
+        ({f"{family}.block_count.x": 3}, "damaged"),
+    ):
+        write_gguf(tmp_path / "c.gguf", tensors.values(), metadata | said)
+        with pytest.raises(bert4x.Bert4xError, match=rf"c\.gguf: .*{error}"):
+            open_checkpoint(tmp_path / "c.gguf")
 
 
 def write_adapters(folder, modules: dict[str, tuple[np.ndarray, np.ndarray]], base, **said) -> None:
@@ -266,6 +276,8 @@ def test_peft_merged(tmp_path, family):
         ({"peft_type": "IA3"}, "peft_type = 'IA3'; expected plain LoRA"),
         ({"use_dora": True}, "use_dora"),
         ({"lora_alpha": 0}, "lora_alpha"),
+        ({"alpha_pattern": [1]}, "alpha_pattern"),
+        ({"base_model_name_or_path": "\0"}, "base_model_name_or_path"),
         ({"base_model_name_or_path": str(tmp_path / "none")}, r"none.*which is not here"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path = None"),
         ({"lora_alpha": "6"}, "lora_alpha"),

@@ -16,12 +16,15 @@ from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnknownFormatError
 from bert4x.hub.names import local
-from bert4x.json_files import read_json, shown
+from bert4x.json_files import check_kinds, read_json, shown
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
+MAX_PART = 255  # characters of a name in a path
 PART = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
 HF = ("safetensors", "torch", "hdf5", "flax")  # containers of the layout of transformers
+KINDS = {"rank_pattern": (dict,), "alpha_pattern": (dict,), "task_type": (str,)}
+KINDS |= {"fan_in_fan_out": (bool,), "use_rslora": (bool,)}
 TASKS = {
     "SEQ_CLS": "ForSequenceClassification",
     "TOKEN_CLS": "ForTokenClassification",
@@ -60,6 +63,7 @@ def read_adapters(folder: Path) -> Adapters:
     from bert4x.checkpoints.formats.torch_pickle import read_torch
 
     about = read_json(folder / CONFIG)
+    check_kinds(about, KINDS, str(folder / CONFIG))
     for key, plain in PLAIN.items():
         if about.get(key, plain[0]) not in plain:
             raise UnknownFormatError(
@@ -103,7 +107,8 @@ def base_of(folder: Path, about: dict[str, Any]) -> Files:
     Raises: CheckpointNotFoundError, UnknownFormatError for one that is not in the layout of transformers; HubError.
     """
     said = about.get("base_model_name_or_path")
-    if not isinstance(said, str) or not said:
+    usable = isinstance(said, str) and said.isprintable() and all(len(part) <= MAX_PART for part in said.split("/"))
+    if not said or not usable:
         raise CorruptFileError(f"{folder / CONFIG} says base_model_name_or_path = {shown(said)}; expected a model")
     beside = (folder / said, folder.parent / Path(said).name)
     near = [] if Path(said).expanduser().exists() else [path for path in beside if path.exists()]

@@ -25,7 +25,7 @@ def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
     if isinstance(given, dict | TransformerConfig):
         return None, given
     if given is None and files.container == "gguf":
-        return files.path, said_by(open_gguf(files.path)[0])
+        return files.path, said_by(open_gguf(files.path)[0], files.path)
     place = find_config(files) if given is None else Path(given).expanduser()
     return place, place and with_generation(place, read_model_config(place))
 

@@ -12,7 +12,7 @@ from bert4x.checkpoints.tables import style_for, written_keys
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor
 from bert4x.checkpoints.weights import check_finite
 from bert4x.config import TransformerConfig, to_json
-from bert4x.errors import ConversionError, nearest
+from bert4x.errors import ConversionError, CorruptFileError, UnknownFormatError, nearest
 
 PACKED = "q8_0"  # a dtype of matrices in GGUF
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
@@ -29,17 +29,26 @@ ROLES = {  # of tokens; a WordPiece's start and end tokens are bos, and both of 
 TABLES = ("position_embd.weight", "token_types.weight")  # stay float32, as llama.cpp's own scripts have it
 
 
-def said_by(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a config file would say: keys with dots as objects; the architecture is the type of the model."""
+def said_by(metadata: dict[str, Any], where) -> dict[str, Any]:
+    """What a config file would say: keys with dots as objects; the architecture is the type of the model.
+
+    Raises: UnknownFormatError for another architecture, CorruptFileError.
+    """
     said: dict[str, Any] = {"model_type": str(metadata.get("general.architecture"))[:80]}
-    for key in written_keys("gguf", said["model_type"]):
+    if not (keys := written_keys("gguf", said["model_type"])):
+        raise UnknownFormatError(
+            f"{where}: a model of the architecture {said['model_type']!r}; expected bert, gpt2, llama, qwen2 or qwen3"
+        )
+    for key in keys:
         found = {name: value for name, value in metadata.items() if name == key or name.startswith(f"{key}.")}
         for name, value in found.items():
             *groups, last = name.split(".")
             place = said
             for group in groups:
                 place = place.setdefault(group, {})
-            place[last] = value
+                if not isinstance(place, dict):
+                    raise CorruptFileError(f"{where}: the metadata have both {group!r} and {name!r}; damaged")
+            place[last] = value.tolist() if isinstance(value, np.ndarray) else value
     return said
 
 
