@@ -37,7 +37,7 @@ HELP = {
     "the folder to write": "要写的文件夹",
     "MODEL-FORMAT, here": "当前目录下的 MODEL-FORMAT",
     "the format": "格式",
-    "cast the values; default: keep them": "转换数值类型；默认不变",
+    "cast the values; default: keep them; q8_0 is of gguf alone": "转换数值类型；默认不变；q8_0 只用于 gguf",
     "number of files (hf) or model-parallel ranks (megatron)": "文件数（hf）或模型并行的分片数（megatron）",
     "JSON list of the ids to keep, or a vocab.txt of the tokens": "要保留的 id 的 JSON 列表，或要保留的 token 的 vocab.txt",
     "leave the head of a task behind, and write the model": "不带任务的头，只写模型本身",

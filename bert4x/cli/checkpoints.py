@@ -22,7 +22,7 @@ def add_commands(command) -> None:
     sub.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16", "q8_0"],
-        help="cast the values; default: keep them; q8_0: gguf",
+        help="cast the values; default: keep them; q8_0 is of gguf alone",
     )
     sub.add_argument("--shards", type=int, metavar="N", help="number of files (hf) or model-parallel ranks (megatron)")
     sub.add_argument("--keep-tokens", metavar="FILE", help="JSON list of the ids to keep, or a vocab.txt of the tokens")
