@@ -14,10 +14,12 @@ from conftest import VOCABULARY, refused, write_tiny
 from documents import run_python
 
 import bert4x
+from bert4x import testing
 from bert4x.errors import ConversionError, UnknownOptionError
 from bert4x.exporting.export import compare
 from bert4x.exporting.forward import difference
 from bert4x.exporting.targets import PACKAGES
+from bert4x.families import family_of
 from bert4x.runtimes.sessions import MissingRuntimeError, runner
 from bert4x.tasks.fill_mask import FillMask
 from bert4x.tasks.token_classification import TokenClassification
@@ -69,6 +71,14 @@ def test_export(to, quantize, command, tiny, tmp_path, monkeypatch, capsys):
     assert names["outputs"]["logits"].shape == (1, len(names["token_ids"]), len(VOCABULARY))
     if quantize is None:
         assert_same_answers(FillMask(model)(MASKED), names["task"](MASKED))
+
+
+@on_tensorflow
+@pytest.mark.parametrize(("to", "quantize"), [target("onnx")])
+def test_distances_between_tokens(to, quantize, tmp_path):
+    config = testing.tiny_config(family_of("deberta_v2"), max_position=130, num_hidden_layers=1, position_buckets=8)
+    model = testing.build(family_of("deberta_v2"), config, testing.random_weights(config))
+    assert max(bert4x.export(model, tmp_path / "exported", to).differences.values()) < 2e-5
 
 
 @on_tensorflow

@@ -17,8 +17,10 @@ from random_models import random_inputs, tiny_config
 from reference import bert, gpt2
 
 import bert4x
+from bert4x import testing
 from bert4x.checkpoints.convert import save
 from bert4x.errors import ConfigError, ConversionError
+from bert4x.families import family_of
 from bert4x.layers import quantized
 
 FAMILIES = {
@@ -69,6 +71,19 @@ def test_equals_the_oracle_on_rounded_weights(family, tmp_path, monkeypatch):
     assert 1e-3 < error.max() / unrounded[real].std() < 0.2
     held = {path: v.dtype for path, v in variables_of(model).items() if is_matrix(path)}
     assert held and set(held.values()) == {"int8"}
+
+
+@pytest.mark.parametrize("family", ["albert_zh", "deberta_v2"])
+def test_families_with_layers_of_their_own(family, tmp_path):
+    cls = family_of(family)
+    config = testing.tiny_config(cls, max_position=130)
+    model = testing.build(cls, config, testing.random_weights(config), with_mlm="linear")
+    inputs = testing.inputs_of(model, config)
+    save(model, tmp_path / "model")
+    found = bert4x.load(tmp_path / "model", with_mlm="linear", quantize="int8")
+    assert testing.difference(found(inputs), model(inputs)) < 0.2 * array(model(inputs)).std()
+    found.save(tmp_path / "model.keras")
+    assert testing.difference(bert4x.load(tmp_path / "model.keras")(inputs), found(inputs)) == 0
 
 
 def test_rounding():
