@@ -40,6 +40,7 @@ class SimilarQuestions(seq2seq.Seq2Seq):
     """
 
     best = "mrr"
+    encoding: SentenceEmbedding | None = None  # what `encoder` gives, once it was asked for
 
     def build(self):
         return seq2seq.predicting_at_places(self.backbone.backbone, with_first=True).build().model
@@ -86,10 +87,12 @@ class SimilarQuestions(seq2seq.Seq2Seq):
         return found | super().evaluate(rows, batch_size)
 
     def encoder(self) -> SentenceEmbedding:
-        """What gives the vectors, of the weights that this has."""
-        backbone = self.backbone.backbone.over_the_same_layers("encoder", with_mlm=False).build().model
-        backbone.tokenizer = self.tokenizer
-        return SentenceEmbedding(backbone, "cls", [{"kind": "normalize"}], maxlen=self.maxlen)
+        """What gives the vectors, of the weights that this has: always the same object, over the same layers."""
+        if self.encoding is None:
+            backbone = self.backbone.backbone.over_the_same_layers("encoder", with_mlm=False).build().model
+            backbone.tokenizer = self.tokenizer
+            self.encoding = SentenceEmbedding(backbone, "cls", [{"kind": "normalize"}], maxlen=self.maxlen)
+        return self.encoding
 
     def similar(self, question: str, count: int = 5, drawn: int = 20, **options) -> list[tuple[str, float]]:
         """Questions that it writes for one, the most similar first, and how similar they are: of several that are
