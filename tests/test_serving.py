@@ -49,6 +49,17 @@ def models(folders):
 
 
 @pytest.fixture(scope="module")
+def able(models):
+    """`able(name, ability)`: what is served, to be called without a server."""
+    return lambda name, ability: models.served[name].abilities[ability]
+
+
+@pytest.fixture(scope="module")
+def lm(able):
+    return able("small", "generation").model
+
+
+@pytest.fixture(scope="module")
 def address(models):
     """Where they are served, by this process."""
     with running(create_app(models, LIMITS), LIMITS) as address:
@@ -95,8 +106,8 @@ def test_models_say_what_they_can_do(official, client):
     assert client.get("/health").status_code == client.get("/v2/health/ready").status_code == 200
 
 
-def test_embeddings(official, client, folders):
-    expected = bert4x.embedder(folders / "small", pooling="mean")(TEXTS)
+def test_embeddings(official, client, able):
+    expected = able("small", "embeddings").task(TEXTS)
     for form in ({"encoding_format": "float"}, {}):  # by itself the client asks for base64
         found = official.embeddings.create(model="small", input=TEXTS, **form)
         vectors = np.array([one.embedding for one in found.data])
@@ -114,8 +125,7 @@ def test_embeddings(official, client, folders):
     np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, atol=2e-5)
 
 
-def test_completions_are_those_of_generate(official, folders):
-    lm = bert4x.load(folders / "small", "lm")
+def test_completions_are_those_of_generate(official, lm):
     found = official.completions.create(model="small", prompt=TEXTS[:2], max_tokens=6, logprobs=2)
     assert [choice.text for choice in found.choices] == lm.generate(TEXTS[:2], max_new_tokens=6)
     logprobs = found.choices[0].logprobs
@@ -128,10 +138,9 @@ def test_completions_are_those_of_generate(official, folders):
     assert [choice.text for choice in found.choices] == lm.generate(TEXTS[0], **drawn)
 
 
-def test_streams_join_and_end_as_alone(official, folders):
-    """Eight at once, of two kinds of options, some after others have begun."""
-    lm = bert4x.load(folders / "small", "lm")
-    asked = [(TEXTS[i % 3], 4 + i, {} if i % 2 else {"temperature": 0.8, "seed": i}) for i in range(8)]
+def test_streams_join_and_end_as_alone(official, lm):
+    """Five at once, of two kinds of options, some after others have begun."""
+    asked = [(TEXTS[i % 3], 3 + i, {} if i % 2 else {"temperature": 0.8, "seed": i}) for i in range(5)]
 
     def ask(prompt, length, options):
         pieces = official.completions.create(
@@ -147,13 +156,12 @@ def test_streams_join_and_end_as_alone(official, folders):
         assert chunks[-1].choices[0].finish_reason == "length"
         return "".join(chunk.choices[0].text for chunk in chunks)
 
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
         found = list(pool.map(lambda one: ask(*one), asked))
     assert found == [lm.generate(prompt, max_new_tokens=n, **options) for prompt, n, options in asked]
 
 
-def test_chat_without_a_template_continues_turns(official, folders):
-    lm = bert4x.load(folders / "small", "lm")
+def test_chat_without_a_template_continues_turns(official, lm):
     messages = [{"role": "user", "content": "天气好"}]
     expected = lm.generate("问：天气好\n答：", max_new_tokens=5, stop=["\n", "问："])
     found = official.chat.completions.create(model="small", messages=messages, max_tokens=5, logprobs=True)
@@ -164,15 +172,15 @@ def test_chat_without_a_template_continues_turns(official, folders):
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == expected
 
 
-def test_tasks(client, folders):
-    judge, finder = (bert4x.pipeline(n, folders / f) for n, f in (("text-classification", "judge"), ("ner", "finder")))
+def test_tasks(client, able):
+    judge, finder = able("judge", "classes").task, able("finder", "entities").task
     answers = client.post("/tasks/classes", json={"inputs": TEXTS}).json()["answers"]
     assert [one["label"] for one in answers] == [one.label for one in judge(TEXTS)]
     scores = judge((TEXTS[0], TEXTS[1])).probabilities
     predicted = client.post("/predict", json={"inputs": TEXTS[:2]}).json()
     assert {one["label"]: one["score"] for one in predicted} == pytest.approx(scores, abs=2e-5)
     ranked = client.post("/rerank", json={"query": TEXTS[0], "texts": TEXTS}).json()
-    expected = bert4x.reranker(folders / "judge")(TEXTS[0], TEXTS)
+    expected = able("judge", "rerank").reranker(TEXTS[0], TEXTS)
     assert [one["index"] for one in ranked] == expected.order
     assert ranked[0]["score"] == pytest.approx(expected.scores.max(), abs=2e-5)
     found = client.post("/tasks/entities", json={"inputs": TEXTS[1]}).json()["answers"]
@@ -184,7 +192,7 @@ def test_tasks(client, folders):
     found = client.post("/tasks/fill-mask", json={"inputs": masked, "parameters": {"top_k": 2}}).json()["answers"]
     assert [[(one["start"], one["end"]) for one in masks] for masks in found] == [[(1, 7), (14, 20)], [(2, 8)]]
     for text, masks in zip(masked, found, strict=True):
-        for mask, alone in zip(masks, bert4x.fill_mask(text, folders / "small", top_k=2), strict=True):
+        for mask, alone in zip(masks, able("small", "fill-mask").task(text, top_k=2), strict=True):
             assert [one["token"] for one in mask["fillings"]] == [one.token for one in alone]
             assert mask["fillings"][0]["probability"] == pytest.approx(alone[0].probability, abs=2e-5)
     tokens = client.post("/tokenize", json={"inputs": "天气"}).json()[0]

@@ -99,10 +99,12 @@ class Embedding(Ability):
     def read(self, inputs, limits, truncate=False, prompt: str | None = None):
         check_count(inputs, limits)
         before = self.task.prompt(prompt)
-        whole = [before + text.strip() for text in inputs]
-        check_lengths(self.lengths(whole), limits, None if truncate else self.longest)
         rows = self.task.encoded(inputs, before)
-        return rows, [len(row) for row in rows]
+        lengths = [len(row) for row in rows]
+        if not truncate and max(lengths) >= self.longest:  # some may have been cut
+            check_lengths(self.lengths([before + text.strip() for text in inputs]), limits, self.longest)
+        check_lengths(lengths, limits, None)
+        return rows, lengths
 
     def skip(self, prompt: str | None) -> int:
         """How many tokens of a prompt are not pooled."""

@@ -49,9 +49,10 @@ class Context:
             done, _ = await asyncio.wait({work, gone}, timeout=self.left(request), return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
+            if not work.done():
+                work.cancel()
         if work in done:
             return
-        work.cancel()
         if gone in done:
             raise ClientGone
         raise Problem(504, f"it took longer than {self.limits.seconds:g} s, the time of a request here")

@@ -214,6 +214,8 @@ class Worker(threading.Thread):
         begin, tokens = time.monotonic(), sum(part.length for part in parts)
         try:
             answers = parts[0].group([part.item for part in parts])
+            if len(answers) != len(parts):
+                raise RuntimeError(f"{len(answers)} answers to {len(parts)} inputs")
         except Exception as error:
             jobs = {id(part.job): part.job for part in parts}
             if len(jobs) > 1:

@@ -232,5 +232,6 @@ def head_options(source, application: str | None) -> dict[str, Any]:
         return {"application": application}
     if "seq2seq" in cls.applications or cls.causal:
         return {}
-    has_head = "MLM-Bias/bias" in checkpoint.entries and "lm" in cls.applications
-    return {"application": "lm"} if has_head else {"application": "encoder"}
+    if "MLM-Bias/bias" not in checkpoint.entries:
+        return {"application": "encoder"}
+    return {"application": "lm"} if "lm" in cls.applications else {"application": "encoder", "with_mlm": True}

@@ -92,11 +92,19 @@ class Decoder:
             self.fail(writings.values(), error)
             return
         for request, step in steps:
-            if writings[request].add(step):
+            if self.has_ended(writings[request], step):
                 batch.leave(request)
                 del writings[request]
         if writings:
             self.batches.append((batch, writings))
+
+    def has_ended(self, writing: Writing, step: Step) -> bool:
+        """Tells of a token; whether the text has ended, or cannot go on."""
+        try:
+            return writing.add(step)
+        except Exception as error:
+            self.fail([writing], error)
+            return True
 
     def seat(self) -> None:
         """Gives those who wait a row: in a batch that accepts them, else in a new one with others of their shape."""
