@@ -17,6 +17,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def texts_of(vocabulary: int, count: int) -> list[str]:
 def running(command: list[str], port: int, backend: str):
     """A server, once it answers: its process."""
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(common.ROOT)}
-    process = subprocess.Popen(command, cwd=common.ROOT, env=environment, stderr=subprocess.DEVNULL)
+    log = tempfile.TemporaryFile()  # noqa: SIM115
+    process = subprocess.Popen(command, cwd=common.ROOT, env=environment, stderr=log)
     try:
         for _ in range(10 * PATIENCE):
             with contextlib.suppress(OSError), contextlib.closing(connection(port)) as client:
@@ -57,7 +59,8 @@ def running(command: list[str], port: int, backend: str):
                 if client.getresponse().status == 200:
                     break
             if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+                log.seek(0)
+                raise RuntimeError(f"{' '.join(command)}: {log.read().decode(errors='replace')[-2000:]}")
             time.sleep(0.1)
         yield process
     finally:
