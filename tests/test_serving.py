@@ -36,7 +36,7 @@ LIMITS = Limits(body=20_000, texts=40, tokens=2000, queue=24, seconds=60, readin
 def folders(tmp_path_factory):
     """Tiny models: a pretrained one, a judge of pairs, and a finder of entities."""
     base = tmp_path_factory.mktemp("served")
-    write_tiny(base / "small", max_position=64)
+    write_tiny(base / "small", max_position=64, num_hidden_layers=1)
     backbone = bert4x.load(base / "small")
     TextClassification(backbone, ["坏", "好"], maxlen=32).save(base / "judge")
     TokenClassification(backbone, ["人", "地"], method="softmax", maxlen=32).save(base / "finder")
@@ -126,21 +126,21 @@ def test_embeddings(official, client, able):
 
 
 def test_completions_are_those_of_generate(official, lm):
-    found = official.completions.create(model="small", prompt=TEXTS[:2], max_tokens=6, logprobs=2)
-    assert [choice.text for choice in found.choices] == lm.generate(TEXTS[:2], max_new_tokens=6)
+    found = official.completions.create(model="small", prompt=TEXTS[:2], max_tokens=4, logprobs=2)
+    assert [choice.text for choice in found.choices] == lm.generate(TEXTS[:2], max_new_tokens=4)
     logprobs = found.choices[0].logprobs
     assert len(logprobs.tokens) == len(logprobs.token_logprobs) == found.usage.completion_tokens // 2
     assert max(logprobs.top_logprobs[0].values()) == pytest.approx(logprobs.token_logprobs[0], abs=1e-5)
-    drawn = {"max_new_tokens": 6, "temperature": 0.7, "top_p": 0.9, "seed": 5, "num_return_sequences": 2}
+    drawn = {"max_new_tokens": 4, "temperature": 0.7, "top_p": 0.9, "seed": 5, "num_return_sequences": 2}
     found = official.completions.create(
-        model="small", prompt=TEXTS[0], max_tokens=6, temperature=0.7, top_p=0.9, seed=5, n=2
+        model="small", prompt=TEXTS[0], max_tokens=4, temperature=0.7, top_p=0.9, seed=5, n=2
     )
     assert [choice.text for choice in found.choices] == lm.generate(TEXTS[0], **drawn)
 
 
 def test_streams_join_and_end_as_alone(official, lm):
-    """Five at once, of two kinds of options, some after others have begun."""
-    asked = [(TEXTS[i % 3], 3 + i, {} if i % 2 else {"temperature": 0.8, "seed": i}) for i in range(5)]
+    """Four at once, of two kinds of options, some after others have begun."""
+    asked = [(TEXTS[i % 3], 3 + i, {} if i % 2 else {"temperature": 0.8, "seed": i}) for i in range(4)]
 
     def ask(prompt, length, options):
         pieces = official.completions.create(
@@ -156,18 +156,18 @@ def test_streams_join_and_end_as_alone(official, lm):
         assert chunks[-1].choices[0].finish_reason == "length"
         return "".join(chunk.choices[0].text for chunk in chunks)
 
-    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda one: ask(*one), asked))
     assert found == [lm.generate(prompt, max_new_tokens=n, **options) for prompt, n, options in asked]
 
 
 def test_chat_without_a_template_continues_turns(official, lm):
     messages = [{"role": "user", "content": "天气好"}]
-    expected = lm.generate("问：天气好\n答：", max_new_tokens=5, stop=["\n", "问："])
-    found = official.chat.completions.create(model="small", messages=messages, max_tokens=5, logprobs=True)
+    expected = lm.generate("问：天气好\n答：", max_new_tokens=4, stop=["\n", "问："])
+    found = official.chat.completions.create(model="small", messages=messages, max_tokens=4, logprobs=True)
     assert found.choices[0].message.content == expected
     assert len(found.choices[0].logprobs.content) == found.usage.completion_tokens
-    pieces = list(official.chat.completions.create(model="small", messages=messages, max_tokens=5, stream=True))
+    pieces = list(official.chat.completions.create(model="small", messages=messages, max_tokens=4, stream=True))
     assert pieces[0].choices[0].delta.role == "assistant"
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == expected
 
