@@ -42,7 +42,7 @@ def run_serve(options) -> int:
     """Serves until SIGTERM or Ctrl-C."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"bert4x serve needs {', '.join(missing)}: pip install 'bert4x[serve]'")
+        raise InputError(f"bert4x serve needs {', '.join(missing)}: pip install {' '.join(missing)}")
     from bert4x.serving import server
     from bert4x.serving.app import create_app
     from bert4x.serving.limits import Limits

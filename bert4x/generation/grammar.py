@@ -36,7 +36,7 @@ class Form:
             import llguidance
         except ImportError as error:
             raise GenerationError(
-                "choices, regex and json_schema need llguidance: pip install 'bert4x[grammar]'"
+                "choices, regex and json_schema need llguidance: pip install llguidance"
             ) from error
         self.stop_ids, self.end, self.size = list(options.stop_ids or ()), size, size  # a token more: the end
         self.spelled = spelled(tokenizer, size)
