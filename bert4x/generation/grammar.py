@@ -35,9 +35,7 @@ class Form:
         try:
             import llguidance
         except ImportError as error:
-            raise GenerationError(
-                "choices, regex and json_schema need llguidance: pip install llguidance"
-            ) from error
+            raise GenerationError("choices, regex and json_schema need llguidance: pip install llguidance") from error
         self.stop_ids, self.end, self.size = list(options.stop_ids or ()), size, size  # a token more: the end
         self.spelled = spelled(tokenizer, size)
         for choice in options.choices:
