@@ -225,3 +225,38 @@ def test_files_of_earlier_versions():
     found = array(model({"token_ids": np.array(ids), "segment_ids": np.array(segments)}))[:, 3, :5]
     expected = [[1.6792, 3.6310, 1.2173, 0.0578, 4.7434], [1.6808, 3.6516, 1.2237, 0.0804, 4.7601]]
     close(found, np.array(expected), 1e-4)
+
+
+MERGED = {  # by bert4keras 0.11.5: the shape, the last vector, and a sum that tells all others
+    "add-False": ([2, 4, 3], [-1.0, 1.0, 0.0], -0.22725),
+    "add-True": ([2, 4, 3], [-1.25, 0.75, -0.25], -0.1801),
+    "mul-False": ([2, 4, 3], [-0.5625, 0.75, 0.0], 0.00624),
+    "mul-True": ([2, 4, 3], [-0.375, 0.625, 0.0], -0.78802),
+    "zero-False": ([1, 4, 3], [-0.25, 0.5, 0.0], 0.49793),
+    "zero-True": ([2, 4, 3], [-0.5, 0.25, -0.25], 0.48894),
+    "concat-False": ([2, 4, 6], [-0.75, 0.5, 0.0, -0.25, 0.5, 0.0], -1.32876),
+    "concat-True": ([2, 4, 6], [-0.75, 0.5, 0.0, -0.5, 0.25, -0.25], -2.47097),
+}
+
+
+@pytest.mark.parametrize("mode", ["add", "mul", "zero", "concat"])
+def test_merge_modes_of_bert4keras(mode):
+    """Its arguments give its numbers; with position ids, of hierarchical tables."""
+    table = ((np.arange(5)[:, None] * 7 + np.arange(3) * 3) % 5 - 2) / 4
+    x = ((np.arange(24).reshape(2, 4, 3) * 5) % 7 - 3).astype("float32") / 4
+    ids = np.array([[0, 4, 2, 1], [3, 3, 1, 0]])
+    for custom in (False, True):
+        layer = L.PositionEmbedding(
+            input_dim=5, output_dim=3, merge_mode=mode, custom_position_ids=custom, hierarchical=custom
+        )
+        inputs = [ops.convert_to_tensor(x), ops.convert_to_tensor(ids)] if custom else ops.convert_to_tensor(x)
+        layer(inputs)
+        layer.set_weights([table])
+        out, (shape, last, total) = array(layer(inputs)), MERGED[f"{mode}-{custom}"]
+        assert list(out.shape) == [2, *shape[1:]]  # there, "zero" alone has one row for all
+        close(out[-1, -1], last)
+        assert abs((out[: shape[0]].ravel() * np.cos(np.arange(np.prod(shape)))).sum() - total) < 1e-4
+    again = L.PositionEmbedding.from_config(layer.get_config())
+    assert again.merge_mode == mode and again.output_dim == 3
+    with pytest.raises(bert4x.Bert4xError, match="no merge_mode 'sub'"):
+        L.PositionEmbedding(5, merge_mode="sub")
