@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tasks(folder):
     """Tasks with random heads, each exported to the folder of its name."""
-    load, draw = lambda: bert4x.load(write_tiny(folder / "source")), np.random.default_rng(0)
+    load, draw = lambda: bert4x.load(write_tiny(folder / "source", num_hidden_layers=1)), np.random.default_rng(0)
     dense = {"kind": "dense", "units": 6, "bias": True, "activation": "tanh"}
     found = {
         "triple-extraction": TripleExtraction(load(), ["作者", "国家"], 24, start_threshold=0.02, end_threshold=0.02),
@@ -87,9 +87,8 @@ DECODING = [
 ]
 
 
-def test_generation_is_that_of_keras(tmp_path):
-    model = bert4x.load(write_tiny(tmp_path / "gpt2", "gpt2", num_hidden_layers=1))
-    again = bert4x.load(bert4x.export(model, tmp_path / "writer").folder)
+def check_ids(model, again):
+    """Both continue prompts by the same ids, with the same scores."""
     prompts = [[7, 5, 9], [8, 6, 4, 30, 12, 11, 10]]
     for options in DECODING:
         both = [m.generate_ids(prompts, max_new_tokens=6, return_scores=True, **options) for m in (model, again)]
@@ -97,7 +96,7 @@ def test_generation_is_that_of_keras(tmp_path):
         np.testing.assert_allclose(*(scores for _, scores in both), atol=2e-5)
 
 
-def test_a_target_is_that_of_keras(tmp_path):
+def test_generation_is_that_of_keras(tmp_path):
     unilm = bert4x.load(write_tiny(tmp_path / "bert", num_hidden_layers=1), "unilm")
     task = Seq2Seq(unilm, max_target=4, maxlen=16, num_beams=2)
     again = bert4x.pipeline("seq2seq", bert4x.export(task, tmp_path / "exported").folder)
@@ -105,6 +104,14 @@ def test_a_target_is_that_of_keras(tmp_path):
     assert [piece.text for piece in again.backbone.stream(TEXTS[0], max_new_tokens=4)]
     scores = [m.score("今天", ["天", "天气"]) for m in (unilm, again.backbone)]
     np.testing.assert_allclose(*scores, atol=2e-5)
+    check_ids(unilm, again.backbone)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("family", ["gpt2", "nezha", "roformer"])
+def test_a_language_model_writes_as_keras(family, tmp_path):
+    model = bert4x.load(write_tiny(tmp_path / family, family, num_hidden_layers=1), "lm")
+    check_ids(model, bert4x.load(bert4x.export(model, tmp_path / "writer").folder))
 
 
 def test_bad_input(tasks, folder, tmp_path, monkeypatch):
