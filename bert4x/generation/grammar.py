@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from keras import ops
 
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt
@@ -175,7 +174,7 @@ def decode_in_form(engine, prompts: Sequence[Prompt], options: GenerationOptions
     Raises: GenerationError where a text cannot go on, or has not come to its end after `max_new_tokens`.
     """
     guarded = dataclasses.replace(options, suppress_ids=options.suppress_ids or (0,))  # the rule is at work
-    search, prompt, given, rows = engine.prepare(prompts, guarded)
+    ops, (search, prompt, given, rows) = engine.ops, engine.prepare(prompts, guarded)
     start, advance = engine.functions(search)
     batch, never = int(given["lengths"].shape[0]), np.zeros(form.size, bool)
     never[list(options.suppress_ids)] = True
