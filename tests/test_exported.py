@@ -63,7 +63,7 @@ def test_the_answers_are_those_of_keras(tasks, folder):
 
 def test_no_keras(tasks, folder):
     code = f"""
-import sys, bert4x
+import sys, bert4x, bert4x.generation.score, bert4x.generation.text, bert4x.runtimes.decoding
 print(bert4x.embedder(r"{folder / "sentence-embedding"}")({TEXTS[0]!r}).shape)
 from bert4x.cli import main
 assert main(["predict", r"{folder / "triple-extraction"}", r"{folder / "texts.txt"}", "-"]) == 0
