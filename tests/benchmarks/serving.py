@@ -97,11 +97,11 @@ def load(port: int, make, texts: list[str], clients: int) -> tuple[list[float], 
                 begin = time.perf_counter()
                 one.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
                 answer = one.getresponse()
-                content = json.loads(answer.read())
+                content = answer.read()
                 times[number] = time.perf_counter() - begin
                 if answer.status != 200:
-                    raise RuntimeError(f"{path}: {answer.status} {content}")
-                found[number] = content
+                    raise RuntimeError(f"{path} at port {port}: {answer.status} {content[:500]!r}")
+                found[number] = json.loads(content)
 
     begin = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
