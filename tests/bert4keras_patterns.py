@@ -290,7 +290,12 @@ def sentence_similarity(b, folder):
 def sentiment_albert(b, folder):
     optimizer = b.optimizers.extend_with_piecewise_linear_lr(b.optimizers.Adam, name="AdamLR")
     optimizer = optimizer(learning_rate=1e-3, lr_schedule={2: 1, 4: 0.1})
-    return losses(b, classifier(b, folder, "albert", model="albert"), labelled, steps=2, optimizer=optimizer, **SPARSE)
+    b.backend.set_gelu("tanh")  # as the script does
+    try:
+        model = classifier(b, folder, "albert", model="albert")
+        return losses(b, model, labelled, steps=2, optimizer=optimizer, **SPARSE)
+    finally:
+        b.backend.set_gelu("erf")
 
 
 def several_devices(b, folder):

@@ -331,7 +331,7 @@ def test_families_that_are_asked_for_but_not_there(originals):
         with pytest.raises(errors.ConfigError, match=f"bert checkpoint; it cannot be loaded as model='{model}'"):
             bert4x.load(originals / "hf", model=model)
     with pytest.raises(errors.UnknownArchitectureError, match="did you mean 'bert'"):
-        bert4x.load(originals / "hf", model="brt")
+        bert4x.load(originals / "hf", model="berrt")
     with pytest.raises(errors.UnknownArchitectureError, match="did you mean 'unilm'"):
         bert4x.load(originals / "hf", "unlm")
     with pytest.raises(errors.UnknownOptionError, match="did you mean 'with_mlm'"):

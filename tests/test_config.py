@@ -8,6 +8,7 @@ from make_checkpoints import FAMILIES, LAYOUTS, config_of
 from bert4x.checkpoints.tables import FORMATS, style_for
 from bert4x.config import TransformerConfig, from_json, read_config_file, to_json
 from bert4x.errors import ConfigError, CorruptFileError, UnknownArchitectureError, UnknownOptionError
+from bert4x.families import family_of
 
 GOOGLE_BERT = {
     "attention_probs_dropout_prob": 0.1, "directionality": "bidi", "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
@@ -19,7 +20,7 @@ SIZES = {"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "num_atten
 
 
 def read(data, format, model):
-    return from_json(data, model, style_for(format, model))
+    return from_json(data, model, style_for(format, model), family_of(model).config_class)
 
 
 def test_google_bert():

@@ -24,8 +24,8 @@ EMA = "/ExponentialMovingAverage"  # TensorFlow's moving averages; used where a 
 class Known:
     """The names of a table, every number in them written as #.
 
-    `root` stands before those of the model itself ("bert."); `inner` are these without it, at most `depth` parts long,
-    and `first` their first parts; `heads` are the others. A whole model has the `token` embedding and some of `blocks`;
+    `root` stands before those of the model itself ("bert."); `inner` are these without it, and
+    `first` their first parts; `heads` are the others. A whole model has the `token` embedding and some of `blocks`;
     `always` are the inner names that none lacks.
     """
 
@@ -33,11 +33,13 @@ class Known:
     root: str
     inner: frozenset[str]
     first: frozenset[str]
-    depth: int
     heads: frozenset[str]
     token: str
     blocks: frozenset[str]
     always: frozenset[str]
+
+
+DEEPEST = 16  # parts of the longest inner name of any table, and more
 
 
 @functools.cache
@@ -65,7 +67,6 @@ def known(table: Table) -> Known:
         root,
         frozenset(inner),
         frozenset(name.partition(separator)[0] for name in inner),
-        max((name.count(separator) + 1 for name in inner), default=0),
         frozenset(heads | of_tasks | set(table.tied)),
         token.removeprefix(root),
         frozenset(name for name, ours in inner.items() if "Transformer-" in ours[0]),
@@ -77,6 +78,19 @@ def known(table: Table) -> Known:
 def unnumbered(name: str) -> str:
     """A name with # for every number, as `known` writes names."""
     return re.sub(r"\d+", "#", name)
+
+
+@functools.lru_cache(1 << 15)
+def uninserted(name: str) -> str:
+    """A name without what wrappers of layers leave amid it."""
+    return INSERTED.sub("", name)
+
+
+@functools.lru_cache(1 << 15)
+def endings(name: str, separator: str) -> tuple[str, ...]:
+    """A name with # for every number, and what is left of it without its first part, its first two ..."""
+    parts = unnumbered(name).split(separator)
+    return tuple(separator.join(parts[start:]) for start in range(max(0, len(parts) - DEEPEST), len(parts)))
 
 
 def is_rooted(table: Table, tensors: Tensors) -> bool:
@@ -137,7 +151,7 @@ def found_models(table: Table, tensors: Tensors) -> tuple[dict[str, str], dict[s
     """The names without what wrappers of layers left amid them, and prefix -> inner name -> name in the file."""
     plain, models, look = {}, {}, known(table)
     for name in tensors:
-        plain[name] = INSERTED.sub("", name)
+        plain[name] = uninserted(name)
         if name.removesuffix(EMA) not in tensors:
             plain[name] = name.removesuffix(EMA)
         prefix, inner = divided(look, table.canonical_name(plain[name]))
@@ -148,13 +162,12 @@ def found_models(table: Table, tensors: Tensors) -> tuple[dict[str, str], dict[s
 
 def divided(look: Known, name: str) -> tuple[str, str]:
     """A name as prefix and inner name; the latter is empty for one that the model does not have."""
-    parts = name.rsplit(look.separator, look.depth)[-look.depth :]
-    numberless = [unnumbered(part) for part in parts]
-    for start in range(len(parts)):
-        if look.separator.join(numberless[start:]) in look.inner:
-            inner = look.separator.join(parts[start:])
-            return name.removesuffix(inner), inner
-    return "", ""
+    ends = endings(name, look.separator)
+    if look.inner.isdisjoint(ends):
+        return "", ""
+    size = len(next(end for end in ends if end in look.inner).split(look.separator))
+    inner = look.separator.join(name.rsplit(look.separator, size)[-size:])
+    return name.removesuffix(inner), inner
 
 
 def renamed(table: Table, prefixes: list[str], name: str) -> str:

@@ -5,7 +5,16 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from bert4x.cli.decoding import add_decoding, add_model, given_decoding, load_model, read_stdin, show, unescaped
+from bert4x.cli.decoding import (
+    UNSTREAMED,
+    add_decoding,
+    add_model,
+    given_decoding,
+    load_model,
+    read_stdin,
+    show,
+    unescaped,
+)
 from bert4x.errors import Bert4xError, GenerationError, InputError
 
 TEMPLATE = r"问：{text}\n答："
@@ -30,7 +39,7 @@ def add_commands(command) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether a model that can think before it answers does",
     )
-    add_decoding(sub, leave_out=("num_beams", "length_penalty", "num_return_sequences", "sliding_window"))
+    add_decoding(sub, leave_out=("num_beams", "length_penalty", "num_return_sequences", "sliding_window", *UNSTREAMED))
 
 
 def run_chat(options) -> int:

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
 from numbers import Integral
+from pathlib import Path
 
 from bert4x.errors import InputError
 from bert4x.generation.options import CHECKS, GenerationOptions, read_options
@@ -25,8 +26,14 @@ DECODING = {
     "length_penalty": "beams are compared by log p / length ** penalty",
     "num_return_sequences": "texts for each prompt",
     "stop": r"end at this text, which is left out; \n is a line break; may be given several times",
+    "prompt_lookup": "try so many tokens that stood in the text before; the same greedy text, faster where it repeats",
+    "choices": "write one of these texts; may be given several times",
+    "regex": "write what this regular expression matches",
+    "json_schema": "write JSON of this schema, itself JSON, or @FILE that holds it",
     "sliding_window": "forget the oldest tokens when the model has no more positions",
 }
+FORMS = ("choices", "regex", "json_schema")
+UNSTREAMED = ("prompt_lookup", *FORMS)
 
 
 def add_model(sub) -> None:
@@ -49,17 +56,38 @@ def add_decoding(sub, leave_out=(), **defaults) -> None:
     for name in (name for name in DECODING if name not in leave_out):
         default = defaults.get(name, own[name])
         kwargs = {"help": DECODING[name], "default": default if name in defaults else argparse.SUPPRESS}
-        if name not in CHECKS:
-            kwargs |= {"action": "append", "type": unescaped} if name == "stop" else {"action": "store_true"}
+        if name in TEXTS:
+            kwargs |= TEXTS[name]
+        elif name not in CHECKS:
+            kwargs["action"] = "store_true"
         else:
             kwargs |= {"type": int if CHECKS[name][0] is Integral else float, "metavar": "N"}
             kwargs["help"] += "" if default is None else f" (default: {default})"
         group.add_argument("--" + name.replace("_", "-"), **kwargs)
 
 
+def schema(text: str) -> str:
+    """A schema, or that of a file whose name comes after an @. Raises: argparse.ArgumentTypeError"""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"the schema cannot be read: {error}") from error
+
+
 def unescaped(text: str) -> str:
     r"""A text in which \n stands for a line break: shells make those hard to write."""
     return text.replace(r"\n", "\n")
+
+
+# Options that are texts.
+TEXTS: dict = {
+    "stop": {"action": "append", "type": unescaped},
+    "choices": {"action": "append", "metavar": "TEXT"},
+    "regex": {"metavar": "R"},
+    "json_schema": {"type": schema, "metavar": "JSON"},
+}
 
 
 def given_decoding(options) -> dict:

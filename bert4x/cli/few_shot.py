@@ -2,7 +2,7 @@
 
 import json
 
-from bert4x.cli.decoding import add_decoding, add_model, given_decoding, load_model, read_stdin, unescaped
+from bert4x.cli.decoding import FORMS, add_decoding, add_model, given_decoding, load_model, read_stdin, unescaped
 from bert4x.errors import GenerationError
 
 
@@ -28,7 +28,7 @@ def add_commands(command) -> None:
     sub.add_argument("--normalize", action="store_true", help="compare choices by the mean of their tokens")
     sub.add_argument("--drop-examples", action="store_true", help="leave out the first examples where not all fit")
     sub.add_argument("--json", action="store_true", help="one object a text")
-    add_decoding(sub, leave_out=("num_return_sequences", "sliding_window"), max_new_tokens=32)
+    add_decoding(sub, leave_out=("num_return_sequences", "sliding_window", *FORMS), max_new_tokens=32)
 
 
 def run_few_shot(options) -> int:

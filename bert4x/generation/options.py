@@ -32,6 +32,7 @@ class GenerationOptions:
     forced_ids: dict[int, int] = field(default_factory=dict)  # new token number (from 0; -1 is the last) -> its id
     stop_ids: Sequence[int] | int | None = None
     stop: Sequence[str] | str = ()  # strings that end the text, themselves left out
+    prompt_lookup: int = 0  # tokens of a draft that is copied from the text before, see `bert4x.generation.lookup`
     # The text keeps to a form (`bert4x.generation.grammar`): one of these, ...
     choices: Sequence[str] = ()
     regex: str | None = None  # ... what such a regular expression matches, ...
@@ -109,6 +110,7 @@ class GenerationOptions:
             raise GenerationError("choices, regex and json_schema are three ways to say a form; give one of them")
         others = {"num_beams": self.num_beams > 1, "sliding_window": self.sliding_window, "stop": bool(self.stop)}
         others |= {"forced_ids": bool(self.forced_ids), "min_new_tokens": self.min_new_tokens > 0}
+        others |= {"prompt_lookup": self.prompt_lookup > 0}
         if self.form and (wrong := [name for name, given in others.items() if given]):
             raise GenerationError(f"{wrong[0]} does not go with {self.form}, which says itself what comes, and its end")
 
@@ -159,6 +161,7 @@ CHECKS = {
     "top_p": (NUMBER, lambda v: 0 < v <= 1, "a number above 0 and at most 1"),
     "min_p": (NUMBER, lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "repetition_penalty": (NUMBER, lambda v: 0 < v < float("inf"), "a number above 0; 1 is none"),
+    "prompt_lookup": (INTEGER, lambda v: 0 <= v <= 64, "from 0 to 64; 0 is none"),
     "no_repeat_ngram_size": (INTEGER, lambda v: v >= 0, "at least 0; 0 is none"),
     "num_beams": (INTEGER, lambda v: 1 <= v <= MAX_BEAMS, f"at least 1, at most {MAX_BEAMS}"),
     "num_return_sequences": (INTEGER, lambda v: 1 <= v <= MAX_SEQUENCES, f"at least 1, at most {MAX_SEQUENCES}"),

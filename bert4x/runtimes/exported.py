@@ -1,5 +1,6 @@
 """A folder that `bert4x.export` wrote, opened without Keras: what tasks and generation take for a model."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -125,7 +126,9 @@ class Exported:
 
 def is_export(folder: str | os.PathLike | None) -> bool:
     """Whether a folder holds what `bert4x.export` wrote."""
-    return folder is not None and (Path(folder).expanduser() / FILE).is_file()
+    with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+        return folder is not None and (Path(folder).expanduser() / FILE).is_file()
+    return False
 
 
 def open_export(

@@ -61,7 +61,8 @@ def through_gumbel(theta, target, draws, temperature, hard, seed):
     """The gradient through a soft draw, or a hard one with the soft one's gradient. Shape: -> (draws, n)"""
 
     def total(logits):
-        return ops.sum(value(gumbel_softmax(logits, temperature, hard, seed=seed), target))
+        values = value(gumbel_softmax(logits, temperature, hard, seed=seed), target)
+        return ops.sum(values), values
 
     _, (gradients,) = gradients_of(total, [ops.convert_to_tensor(np.tile(theta, (draws, 1)).astype("float32"))])
     return np.array(ops.convert_to_numpy(gradients))
