@@ -76,6 +76,20 @@ def paired(starts, ends):
     return sorted((start, end) for end, start in pairs.items())
 
 
+def assert_near(found, expected):
+    """The same answers, whose probabilities are those of other batches: they round otherwise."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_near(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_near(one, other)
+    else:
+        assert found == (pytest.approx(expected, abs=2e-5) if isinstance(expected, float) else expected)
+
+
 def test_a_published_head_answers(published, tmp_path):
     folder, head = published
     found = inspect(folder)
@@ -95,8 +109,8 @@ def test_a_published_head_answers(published, tmp_path):
     assert any(answer for _, answer in related)
     for one, answer in related:
         spans = next(iter(answer.values()), [])
-        assert json.dumps(one.get("relations", {}).get("国籍", [])) == json.dumps(spans)
-    assert task([TEXT, "", "南京"], batch_size=2)[:2] == [task(TEXT), {}]
+        assert_near(one.get("relations", {}).get("国籍", []), spans)
+    assert_near(task([TEXT, "", "南京"], batch_size=2)[:2], [task(TEXT), {}])
 
     own = bert4x.convert(folder, tmp_path / "own", "bert4x")
     assert bert4x.pipeline("information_extraction", own, schema={"人物": "国籍"})(TEXT) == task(TEXT)
