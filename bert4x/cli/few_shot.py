@@ -24,7 +24,9 @@ def add_commands(command) -> None:
     sub.add_argument(
         "--separator", type=unescaped, default="\n", help="between cases, and end of an answer (default: a line break)"
     )
-    sub.add_argument("--choices", metavar="A,B", help="choose the likeliest of these, instead of writing freely")
+    sub.add_argument(
+        "--choices", dest="among", metavar="A,B", help="choose the likeliest of these, instead of writing freely"
+    )
     sub.add_argument("--normalize", action="store_true", help="compare choices by the mean of their tokens")
     sub.add_argument("--drop-examples", action="store_true", help="leave out the first examples where not all fit")
     sub.add_argument("--json", action="store_true", help="one object a text")
@@ -37,7 +39,7 @@ def run_few_shot(options) -> int:
     from bert4x.generation.few_shot import FewShot, parse_template
 
     given = given_decoding(options)
-    choices = options.choices.split(",") if options.choices is not None else None
+    choices = options.among.split(",") if options.among is not None else None
     if choices and len(given) > 1:
         raise GenerationError(f"choices are scored, nothing is drawn or searched; leave out {sorted(given)}")
     fields = [name for _, name in parse_template(options.template) if name is not None]
