@@ -5,6 +5,7 @@ are forbidden at each step, by llguidance, which knows for each place of a gramm
 import dataclasses
 import json
 import re
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,42 @@ from bert4x.tokenizers import BackendTokenizer, BpeTokenizer, SpTokenizer, Token
 BYTE = "<0x"  # begins a piece of SentencePiece that is one byte
 
 
+class Spelling:
+    """What the tokens of a vocabulary spell, as llguidance asks for it; the token after the last one is the end.
+
+    Raises: GenerationError without llguidance.
+    """
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer, size: int):
+        try:
+            import llguidance
+        except ImportError as error:
+            raise GenerationError("choices, regex and json_schema need llguidance: pip install llguidance") from error
+        self.texts, self.eos_token_id, self.special_token_ids = spelled(tokenizer, size), size, [size]
+        self.tokens = [*self.texts, b"<end>"]
+        self.characters = {char for text in self.texts for char in text.decode("utf-8", "ignore")}
+        self.has_bytes = len({text for text in self.texts if len(text) == 1}) >= 256 - 13  # 13 are in no UTF-8
+        self.known = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self), n_vocab=size + 1)
+
+    def __call__(self, text: bytes) -> list[int]:
+        raise NotImplementedError("nothing is forced, so no text has to be divided in tokens")
+
+
+_SPELLINGS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # tokenizer -> size -> its spelling
+
+
+def spelling_of(tokenizer, size: int) -> Spelling:
+    """The spelling of a vocabulary, made once: it takes a second for a large one. Raises: GenerationError"""
+    if tokenizer is None:
+        raise GenerationError("choices, regex and json_schema need a vocabulary, and this model has none")
+    held = _SPELLINGS.setdefault(tokenizer, {})
+    if size not in held:
+        held[size] = Spelling(tokenizer, size)
+    return held[size]
+
+
 class Form:
     """A form of texts over a vocabulary, to be followed by any number of texts.
 
@@ -31,49 +68,19 @@ class Form:
     """
 
     def __init__(self, tokenizer, size: int, options: GenerationOptions):
-        try:
-            import llguidance
-        except ImportError as error:
-            raise GenerationError("choices, regex and json_schema need llguidance: pip install llguidance") from error
-        self.stop_ids, self.end, self.size = list(options.stop_ids or ()), size, size  # a token more: the end
-        self.spelled = spelled(tokenizer, size)
-        for choice in options.choices:
-            known = {char for token in self.spelled for char in token.decode("utf-8", "ignore")}
-            if missing := [c for c in choice if c not in known and not self.has_bytes]:
+        self.spelling, self.size, self.stop_ids = spelling_of(tokenizer, size), size, list(options.stop_ids or ())
+        for choice in () if self.spelling.has_bytes else options.choices:
+            if missing := [char for char in choice if char not in self.spelling.characters]:
                 raise GenerationError(f"choices has {choice!r:.60}, and the vocabulary no token with {missing[0]!r}")
-        self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self), n_vocab=size + 1)
         self.grammar = grammar_of(options)
         if error := self.matcher().get_error():
             raise GenerationError(f"{options.form} is no form that can be followed: {error.splitlines()[0]:.200}")
-
-    # What llguidance asks of a tokenizer.
-    bos_token_id = None
-
-    @property
-    def eos_token_id(self) -> int:
-        return self.end
-
-    @property
-    def tokens(self) -> list[bytes]:
-        return [*self.spelled, b"<end>"]
-
-    @property
-    def special_token_ids(self) -> list[int]:
-        return [self.end]
-
-    def __call__(self, text: bytes) -> list[int]:
-        raise NotImplementedError("nothing is forced, so no text has to be divided in tokens")
-
-    @property
-    def has_bytes(self) -> bool:
-        """Whether every byte has a token, and so every text can be spelled."""
-        return len({token for token in self.spelled if len(token) == 1}) >= 256 - 13  # 13 are in no UTF-8
 
     def matcher(self):
         """The form at its beginning."""
         import llguidance
 
-        return llguidance.LLMatcher(self.tokenizer, self.grammar)
+        return llguidance.LLMatcher(self.spelling.known, self.grammar)
 
     def allowed(self, matchers: Sequence) -> np.ndarray:
         """What may follow in some rows. Shape: -> (R, size) bool"""
@@ -83,12 +90,14 @@ class Form:
         for row, matcher in enumerate(matchers):
             masks.fill_next_token_bitmask(matcher, bits, row)
         found = np.unpackbits(bits.view("uint8"), axis=1, bitorder="little")[:, : self.size + 1].astype(bool)
-        found[:, self.stop_ids] = found[:, [self.end]]
+        found[:, self.stop_ids] = found[:, [self.size]]  # the end
         return found[:, : self.size]
 
     def text(self, ids: Sequence[int]) -> str:
         """What ids spell, stop tokens left out."""
-        return b"".join(self.spelled[i] for i in ids if i >= 0 and i not in self.stop_ids).decode("utf-8", "replace")
+        return b"".join(self.spelling.texts[i] for i in ids if i >= 0 and i not in self.stop_ids).decode(
+            "utf-8", "replace"
+        )
 
 
 # Bytes that have to come are not written at once: in a vocabulary of whole characters, two that begin by the same byte
@@ -113,19 +122,9 @@ def grammar_of(options: GenerationOptions) -> str:
 
 
 def spelled(tokenizer, size: int) -> list[bytes]:
-    """What each token spells; nothing for special ones, and for rows without a token.
-
-    Raises: GenerationError without a vocabulary.
-    """
-    if tokenizer is None:
-        raise GenerationError("choices, regex and json_schema need a vocabulary, and this model has none")
-    backend = isinstance(tokenizer, BackendTokenizer)
-    tokens = [None] * size
-    for i in range(size):
-        try:
-            tokens[i] = tokenizer.id_to_token(i)
-        except Exception:  # a row without a token
-            continue
+    """What each token spells; nothing for special ones, and for rows without a token."""
+    backend, empty = isinstance(tokenizer, BackendTokenizer), set(tokenizer.ids_without_token(size))
+    tokens = [None if i in empty else tokenizer.id_to_token(i) for i in range(size)]
     special = {i for i, token in enumerate(tokens) if token is not None and is_special(tokenizer, i, token)}
     by_bytes = isinstance(tokenizer, BpeTokenizer) or (backend and is_byte_level(tokens))
     of_byte = byte_characters()

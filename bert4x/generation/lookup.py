@@ -54,9 +54,10 @@ def tokens(engine, prompt: Prompt, options: GenerationOptions, number: int, ende
     """The tokens that continue a prompt, each with its log-probability."""
     search, arrays, given, _ = engine.prepare([prompt], options)
     start, _ = engine.functions(search)
-    (read,) = engine.compiled.setdefault(
-        ("lookup", search), (engine.compile(functools.partial(read_ahead, engine, search)),)
-    )
+    kind = "lookup", search
+    if kind not in engine.compiled:
+        engine.compiled[kind] = (engine.compile(functools.partial(read_ahead, engine, search)),)
+    (read,) = engine.compiled[kind]
     state = start(arrays, given)
     token, cache = int(state.token[0]), state.cache
     written, first = [token], engine.ops.convert_to_numpy(state.log_probabilities)[0, 0]

@@ -22,7 +22,7 @@ from bert4x.models.inputs import (
     standardize,
     token_input,
 )
-from bert4x.models.over_ours import extend_keras
+from bert4x.models.keras_models import extend_keras
 
 
 def checks_arrays(name: str):
