@@ -101,14 +101,14 @@ class TransformerConfig:
         return self.num_decoder_layers or self.num_hidden_layers
 
     @property
-    def backbone(self) -> str:
-        """The name of the class that builds it: the family's, or that of a subclass of a user's (`of_backbone`)."""
-        return self.extra.get(BACKBONE) or self.model
+    def builder(self) -> str:
+        """The name of the class that builds it: the family's, or that of a subclass of a user's (`of_builder`)."""
+        return self.extra.get(BUILDER) or self.model
 
-    def of_backbone(self, name: str) -> "TransformerConfig":
+    def of_builder(self, name: str) -> "TransformerConfig":
         """This config, which says which class of its family builds the model; files keep it."""
-        others = {key: value for key, value in self.extra.items() if key != BACKBONE}
-        return self.replace(extra=others if name == self.model else others | {BACKBONE: name})
+        others = {key: value for key, value in self.extra.items() if key != BUILDER}
+        return self.replace(extra=others if name == self.model else others | {BUILDER: name})
 
     def replace(self, **changes) -> "TransformerConfig":
         """A copy with some fields changed.
@@ -152,7 +152,7 @@ SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position"),
     *("intermediate_size", "attention_head_size", "attention_key_size", "embedding_size", "num_decoder_layers"),
 )
-BACKBONE = "bert4x_backbone"  # the key of files for a subclass of the user's
+BUILDER = "bert4x_backbone"  # the key of files for a subclass of the user's
 MAX_CONFIG_BYTES = 10_000_000
 MAX_LAYERS = 4096  # far above any model; what a damaged config says must not keep us busy
 # Keys that label the file rather than describe the model; each format writes its own.

@@ -148,10 +148,10 @@ def inputs_of(model, config: TransformerConfig, rows: int = 3, length: int = 9, 
     ids = draw.integers(1, config.vocab_size, (rows, length))
     real = np.arange(length)[None, :] < np.array([length, length - 2, length - 4])[:rows, None]
     inputs = {"token_ids": np.where(real, ids, 0), "padding_mask": real}
-    if model.backbone.needs_segments:
+    if model.builder.needs_segments:
         several = config.segment_vocab_size != 1
         inputs["segment_ids"] = (np.arange(length)[None, :] >= np.array([4, 3, 2])[:rows, None]) * int(several)
-    if model.backbone.application == "seq2seq":
+    if model.builder.application == "seq2seq":
         inputs["target_ids"] = draw.integers(1, config.vocab_size, (rows, length - 3))
     return inputs
 

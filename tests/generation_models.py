@@ -49,7 +49,7 @@ def uncached(model, prompt, steps, segments=None):
     """The likeliest continuation by whole texts, and its log-probability."""
     ids, total = list(prompt), 0.0
     segments = [0] * len(ids) if segments is None else list(segments)
-    following = 1 if model.backbone.application == "unilm" else segments[-1]
+    following = 1 if model.builder.application == "unilm" else segments[-1]
     for _ in range(steps):
         logs = log_softmax(logits_after(model, ids, segments))
         ids.append(int(logs.argmax()))
@@ -62,7 +62,7 @@ def log_probability(model, prompt, continuation, segments=None):
     """Of a continuation, from one pass over the whole text."""
     ids = [*prompt, *continuation]
     segments = [0] * len(prompt) if segments is None else list(segments)
-    following = 1 if model.backbone.application == "unilm" else segments[-1]
+    following = 1 if model.builder.application == "unilm" else segments[-1]
     segments += [following] * len(continuation)
     logits = logits_of(model, ids, segments)
     return sum(log_softmax(logits[len(prompt) - 1 + i])[token] for i, token in enumerate(continuation))

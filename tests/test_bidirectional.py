@@ -166,7 +166,7 @@ def test_any_checkpoint_loads(tmp_path):
     model.save(tmp_path / "model.keras")
     again = bert4x.load(tmp_path / "model.keras")
     close(again([ids, segments]), outputs, 0)
-    assert again.backbone.bidirectional is True
+    assert again.builder.bidirectional is True
 
 
 def test_what_is_refused():

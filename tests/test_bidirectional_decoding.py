@@ -59,17 +59,17 @@ class WithCache(Anew):
     def __init__(self, model, source, rows):
         super().__init__(model, source, rows)
         length = len(source) + 1 + STEPS
-        self.cache, self.index = new_cache(model.backbone.config, rows, length, "float32"), 0
+        self.cache, self.index = new_cache(model.builder.config, rows, length, "float32"), 0
 
     def __call__(self, parents=None, tokens=None):
         inputs = inputs_of(self.model, self.source, self.written)
         if parents is not None:
             self.cache = moved(self.cache, np.array(parents))
             target = np.array(tokens, "int32")[:, None]
-            seq2seq = self.model.backbone.application == "seq2seq"
+            seq2seq = self.model.builder.application == "seq2seq"
             inputs = {"target_ids": target} if seq2seq else {"token_ids": target, "segment_ids": np.ones_like(target)}
         inputs = {name: ops.convert_to_tensor(np.asarray(values, "int32")) for name, values in inputs.items()}
-        logits, self.cache = self.model.backbone.forward(inputs, self.cache, self.index)
+        logits, self.cache = self.model.builder.forward(inputs, self.cache, self.index)
         self.index += next(reversed(inputs.values())).shape[1]
         return normalized(ops.convert_to_numpy(logits)[:, -1])
 
@@ -87,7 +87,7 @@ def moved(values, rows):
 
 def inputs_of(model, source, written):
     """The model's inputs for targets of one source."""
-    if model.backbone.application == "seq2seq":
+    if model.builder.application == "seq2seq":
         return {"token_ids": np.array([source] * len(written)), "target_ids": np.array(written)}
     ids = np.array([[*source, *row] for row in written])
     return {"token_ids": ids, "segment_ids": (np.arange(ids.shape[1]) >= len(source)) * np.ones_like(ids)}

@@ -13,7 +13,7 @@ from documents import ROOT, blocks, run_python, runnable, without_comments
 import bert4x
 from bert4x import errors, families
 from bert4x.checkpoints.files import default_model
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 from bert4x.models.options import LOADING_OPTIONS
 
 DOCS = ROOT / "docs"
@@ -75,7 +75,7 @@ def test_both_languages_have_the_page_and_its_code(page):
 @pytest.mark.parametrize("suffix", [".md", ".zh.md"])
 def test_every_option_and_error_is_described(suffix):
     loading, errors_page = ((DOCS / f"{name}{suffix}").read_text(encoding="utf-8") for name in ("loading", "errors"))
-    options = {*Backbone.options, *LOADING_OPTIONS} - {"name"}  # Keras' own
+    options = {*TransformerBuilder.options, *LOADING_OPTIONS} - {"name"}  # Keras' own
     assert [name for name in sorted(options) if f"`{name}`" not in loading] == []
     types = [name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)]
     assert len(types) > 10

@@ -21,7 +21,7 @@ class Recorder:
         self.tokenizer = BpeTokenizer(byte_characters(), [])
         config = SimpleNamespace(model="gpt2", max_position=positions, hierarchical_position=False)
         start = {"bare_prompts": True, "target_start": lambda tokenizer: None}
-        self.config, self.backbone = config, SimpleNamespace(config=config, application="lm", **start)
+        self.config, self.builder = config, SimpleNamespace(config=config, application="lm", **start)
         self.calls = []
 
     def generate(self, text, **options):

@@ -71,7 +71,7 @@ def test_segments_of_the_prompt(model):
     """A UniLM may be given the beginning of its target; another model goes on in the last segment."""
     row, segments = [8, 9, 10, 11, 12], [0, 0, 0, 1, 1]
     expected, _ = uncached(model, row, NEW, segments)
-    if (model.config.model, model.backbone.application) != ("gpt2", "lm"):  # which knows no segments
+    if (model.config.model, model.builder.application) != ("gpt2", "lm"):  # which knows no segments
         assert expected != uncached(model, row, NEW)[0]
     ids = model.generate_ids([row], segment_ids=[segments], max_new_tokens=NEW)
     np.testing.assert_array_equal(ids, [expected])

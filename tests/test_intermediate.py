@@ -37,7 +37,7 @@ class TestIntermediate:
         # Each is what the blocks up to it make: from the one before, the next.
         state, visible = numpy(intermediate(model, [names[0], "Attention-Mask"])(inputs))
         np.testing.assert_array_equal(state, found[0])
-        block = model.backbone.block
+        block = model.builder.block
         for i in (1, 2):
             context = AttentionContext(lambda window: (visible, None))
             state = numpy(block(f"Transformer-{i}", ops.convert_to_tensor(state), context))

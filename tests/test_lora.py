@@ -266,10 +266,10 @@ class TestCheckpoints:
         bert4x.save(model, tmp_path)
         assert_same(weights(model), held)
         other = build(seed=4, with_mlm="linear")
-        other.backbone.load_weights_from_checkpoint(tmp_path)
+        other.builder.load_weights_from_checkpoint(tmp_path)
         np.testing.assert_allclose(outputs(other), expected, atol=2e-6)
         # The model itself goes on from what it wrote: its adapters are in the matrices, and count no second time.
-        model.backbone.load_weights_from_checkpoint(tmp_path)
+        model.builder.load_weights_from_checkpoint(tmp_path)
         np.testing.assert_allclose(outputs(model), expected, atol=2e-6)
         assert len(model.trainable_variables) == 8
 

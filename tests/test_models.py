@@ -154,7 +154,7 @@ def test_a_subclass_with_a_name_is_opened_as_itself(tmp_path):
         bert4x.save(model, tmp_path / "named", "hf")
         model.save(tmp_path / "x.keras")
         for again in (bert4x.load(tmp_path / "named", "lm"), bert4x.load(tmp_path / "x.keras")):
-            assert type(again.backbone) is Named
+            assert type(again.builder) is Named
             close(again(inputs), expected, 1e-6)
         new = again.generate_ids([[5, 6, 7]], max_new_tokens=4)
         assert np.array_equal(new, model.generate_ids([[5, 6, 7]], max_new_tokens=4))

@@ -34,7 +34,7 @@ def test_a_text_is_what_it_is_alone(family, application):
     assert plain.config.model == family
     for variable in plain.trainable_variables:
         variable.assign(RNG.normal(0, 0.3, variable.shape))
-    packed = plain.backbone.over_the_same_layers(packed=True).build().model
+    packed = plain.builder.over_the_same_layers(packed=True).build().model
     texts = [RNG.integers(5, 90, length) for length in LENGTHS]
     second = 1 if application == "unilm" or plain.config.segment_rows > 1 else 0
     segments = [np.arange(length) * 2 // length * second for length in LENGTHS]

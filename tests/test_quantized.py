@@ -141,7 +141,7 @@ def test_saved_as_keras_and_nothing_else(tmp_path):
         save(model, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
     with pytest.raises(ConfigError, match="overwritten"):
-        model.backbone.load_weights_from_checkpoint(tmp_path / "source")
+        model.builder.load_weights_from_checkpoint(tmp_path / "source")
     with pytest.raises(ConfigError, match="LoRA"):
         model.get_layer("Transformer-0-FeedForward").intermediate_dense.enable_lora(2)
 

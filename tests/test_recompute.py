@@ -118,4 +118,4 @@ def test_loaded_saved_and_loaded(tmp_path):
     model.save(tmp_path / "model.keras")
     again = bert4x.load(tmp_path / "model.keras")
     assert all(layer.recompute for layer in again.layers if isinstance(layer, FeedForward | MultiHeadAttention))
-    assert again.backbone.recompute
+    assert again.builder.recompute

@@ -376,7 +376,7 @@ def test_states_before_the_last_norm(model):
     """Normalised by the last layer's own norm they are its output, also where layers are shared."""
     body = backbone(model)
     last = "Transformer-FeedForward-Norm" if model == "albert" else "Transformer-2-FeedForward-Norm"
-    norm = body.backbone.layers[last]
+    norm = body.builder.layers[last]
     norm.beta.assign(np.random.default_rng(0).normal(size=norm.beta.shape))
     both = keras.Model(body.inputs, [before_last_norm(body), body.output])
     inputs = [np.arange(5, 15)[None], np.zeros((1, 10), "int32")]

@@ -213,7 +213,7 @@ def save(
         drop_head: leave behind what the format has no room for: a task's head, new variables of the model.
         beside: writes more files into the folder.
     Raises: ConversionError when the format cannot express the model, or has no room for all of it; ConfigError for a
-    subclass of a backbone without a name of its own.
+    subclass of a builder without a name of its own.
     """
     from bert4x.training.lora import merged_tensors
 
@@ -224,8 +224,8 @@ def save(
         raise ConversionError("this Keras model was not made by bert4x, so its layout is unknown; use model.save(...)")
     if format not in FORMATS:
         raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
-    if getattr(model, "backbone", None) is not None:
-        model.backbone.check_name()
+    if getattr(model, "builder", None) is not None:
+        model.builder.check_name()
     held = writable_variables(model, drop_head)
     head = None if drop_head else head
     report = getattr(model, "load_report", None)

@@ -122,7 +122,7 @@ class Weights:
         if strict and not self.lenient:
             raise TensorMismatchError(
                 f"{text}\nA checkpoint without that head cannot serve it; strict=False starts those at random. Layers "
-                "that a subclass of a backbone adds are made by self.layer(..., new=True)."
+                "that a subclass of a builder adds are made by self.layer(..., new=True)."
             )
         warnings.warn(f"{text}\nThey start at random.", stacklevel=3)
 

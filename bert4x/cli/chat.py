@@ -117,7 +117,7 @@ class Conversation:
         from bert4x.generation.text import encode
         from bert4x.generation.window import positions_of
 
-        room = positions_of(self.model.backbone) - read_options(self.options).max_new_tokens
+        room = positions_of(self.model.builder) - read_options(self.options).max_new_tokens
         while self.turns and len(encode(self.model, "".join(self.turns) + asked).ids) > room:
             del self.turns[0]
         return "".join(self.turns) + asked
@@ -154,7 +154,7 @@ class Dialogue:
         from bert4x.generation.options import read_options
         from bert4x.generation.window import positions_of
 
-        room = positions_of(self.model.backbone) - read_options(self.options).max_new_tokens
+        room = positions_of(self.model.builder) - read_options(self.options).max_new_tokens
         messages = [*self.first, *self.turns, {"role": "user", "content": text}]
         while len(prompt_of(self.model, messages, self.variables).ids) > room and self.turns:
             del self.turns[:2]

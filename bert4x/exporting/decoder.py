@@ -35,9 +35,9 @@ class Decoding(Forward):
     def __init__(self, source: Exportable):
         super().__init__(source, padding_mask=False)
         self.engine: Engine = engine_of(source.model)
-        config, backbone = source.model.config, source.model.backbone
+        config, builder = source.model.config, source.model.builder
         self.sizes = self.shapes_of_layers()
-        tokens = ["token_ids", "position_ids", "padding_mask", *(["segment_ids"] if backbone.needs_segments else [])]
+        tokens = ["token_ids", "position_ids", "padding_mask", *(["segment_ids"] if builder.needs_segments else [])]
         self.input_keys = (*tokens, "index", "rank", "valid", "positions", *self.sizes)
         self.new = {f"new_{name}": shape for name, shape in self.sizes.items()}  # no output may have an input's name
         self.output_keys = ("logits", "new_rank", *self.new)
@@ -45,7 +45,7 @@ class Decoding(Forward):
 
     def shapes_of_layers(self) -> dict[str, tuple]:
         """The shapes of keys and values in the cache, (B, K, S, d), by their names."""
-        layers = self.engine.backbone.new_cache(1, 1).layers
+        layers = self.engine.builder.new_cache(1, 1).layers
         return {
             f"{kind}_{i}": (None, x.shape[1], None, x.shape[3])
             for i, pair in enumerate(layers)
@@ -53,7 +53,7 @@ class Decoding(Forward):
         }
 
     def call(self, inputs):
-        dtype, index = self.engine.backbone.policy.compute_dtype, inputs["index"][0]
+        dtype, index = self.engine.builder.policy.compute_dtype, inputs["index"][0]
         pairs = [(inputs[f"key_{i}"], inputs[f"value_{i}"]) for i in range(len(self.sizes) // 2)]
         cache = Cache(
             rank=inputs["rank"],

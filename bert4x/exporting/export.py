@@ -116,8 +116,8 @@ def check_backend() -> None:
 
 def needs_mask(source: Exportable) -> bool:
     """Whether only a mask can tell padding, and it matters."""
-    backbone = getattr(source.model, "backbone", None)
-    return backbone is not None and backbone.application != "lm" and source.config.pad_token_id is None
+    builder = getattr(source.model, "builder", None)
+    return builder is not None and builder.application != "lm" and source.config.pad_token_id is None
 
 
 def tolerance_of(forward: Forward, quantize: str | None) -> float:

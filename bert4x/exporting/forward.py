@@ -100,22 +100,22 @@ def task_of(path, config=None) -> str | None:
 
 def application_of(source: Exportable) -> str | None:
     """What the model is used as; of a Keras model over one of ours nobody knows."""
-    backbone = getattr(source.model, "backbone", source.task)
-    return None if backbone is None else backbone.application
+    builder = getattr(source.model, "builder", source.task)
+    return None if builder is None else builder.application
 
 
 def output_names(model: keras.Model) -> tuple[str, ...]:
     """The names of a model's outputs: by the heads that were asked for, or by the layers they come from."""
-    backbone, names = getattr(model, "backbone", None), []
-    if backbone is None:
+    builder, names = getattr(model, "builder", None), []
+    if builder is None:
         return names_of_layers(model)
-    if hasattr(backbone, "heads"):  # an encoder
-        if backbone.with_nsp:
-            names.append("nsp_probabilities" if backbone.with_nsp in (True, "softmax") else "nsp_logits")
-        elif backbone.with_pool:
+    if hasattr(builder, "heads"):  # an encoder
+        if builder.with_nsp:
+            names.append("nsp_probabilities" if builder.with_nsp in (True, "softmax") else "nsp_logits")
+        elif builder.with_pool:
             names.append("pooled")
-    if backbone.with_mlm:
-        names.append("probabilities" if backbone.with_mlm in (True, "softmax") else "logits")
+    if builder.with_mlm:
+        names.append("probabilities" if builder.with_mlm in (True, "softmax") else "logits")
     names = tuple(names or ["hidden_states"])
     return names if len(names) == len(model.outputs) else names_of_layers(model)
 

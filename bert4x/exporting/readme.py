@@ -98,14 +98,14 @@ def shape_text(shape: tuple) -> str:
 def notes(source: Exportable, result, writes: bool) -> list[str]:
     """What else must be known to use it."""
     pad_id = source.config.pad_token_id if source.config else None
-    backbone = getattr(source.model, "backbone", None)
+    builder = getattr(source.model, "builder", None)
     if "padding_mask" in result.inputs:
         found = ["Padding is where `padding_mask` is 0."]
     elif pad_id is not None:
         found = [f"Fill short rows up on the right, with the token id {pad_id}."]
     else:
         found = ["Fill short rows up on the right, with any id."]
-    if backbone is not None and backbone.application in ("lm", "unilm", "seq2seq"):
+    if builder is not None and builder.application in ("lm", "unilm", "seq2seq"):
         cache = "the graph `decoder`, which generates, has one" if writes else "there is none"
         found.append(f"The outputs are those of all places, without a cache of keys and values; {cache}.")
     if source.task is not None:

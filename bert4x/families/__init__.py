@@ -1,7 +1,8 @@
 """The families: one file an architecture, with all that is particular to it; and those of users.
 
 A family is a class: how the model computes (`forward`), its variables, a table for every layout it was published in,
-how its config files spell things, and what it can do. `bert4x.models.backbone.Backbone` lists what a class can say.
+how its config files spell things, and what it can do. What a class can say stands in
+`bert4x.models.builder.TransformerBuilder`.
 """
 
 import importlib
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING
 from bert4x.errors import ConfigError, UnknownArchitectureError, nearest
 
 if TYPE_CHECKING:
-    from bert4x.models.backbone import Backbone
+    from bert4x.models.builder import TransformerBuilder
 
 GROUP = "bert4x.families"  # the entry points by which packages of users name their families
-_CLASSES: dict[str, "type[Backbone]"] = {}  # by all their names
+_CLASSES: dict[str, "type[TransformerBuilder]"] = {}  # by all their names
 _imported = False
 
 
-def register_family(cls: "type[Backbone]") -> "type[Backbone]":
+def register_family(cls: "type[TransformerBuilder]") -> "type[TransformerBuilder]":
     """Class decorator: makes a family known by its `model_name` and `aliases`. `load`, `save`, `convert`, `verify`,
     `.keras` files and generation then know it as they know those of this package.
 
@@ -72,13 +73,13 @@ def _import_all() -> None:
             warnings.warn(f"the family {point.name!r} of {point.value} cannot be used: {error!r}", stacklevel=2)
 
 
-def families() -> "dict[str, type[Backbone]]":
+def families() -> "dict[str, type[TransformerBuilder]]":
     """The families by name: the classes with variables of their own."""
     _import_all()
     return {name: cls for name, cls in sorted(_CLASSES.items()) if name == cls.model_name and "variables" in vars(cls)}
 
 
-def family_of(model: "str | type[Backbone]") -> "type[Backbone]":
+def family_of(model: "str | type[TransformerBuilder]") -> "type[TransformerBuilder]":
     """The class of a model's name; a class is returned as it is, so that users can bring their own.
 
     Raises: UnknownArchitectureError
@@ -91,6 +92,6 @@ def family_of(model: "str | type[Backbone]") -> "type[Backbone]":
     return _CLASSES[str(model).lower()]
 
 
-def family_name(cls: "type[Backbone]") -> str:
+def family_name(cls: "type[TransformerBuilder]") -> str:
     """The family that the weights of a class are of: the class itself, or the parent whose variables it has."""
     return next(vars(parent)["model_name"] for parent in cls.__mro__ if "variables" in vars(parent))

@@ -19,7 +19,7 @@ from bert4x.families.parts import (
     google_heads,
     hf_heads,
 )
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 
 GOOGLE = Table(
     "tf1",
@@ -135,7 +135,7 @@ HF = Table(
 
 
 @register_family
-class Bert(Backbone):
+class Bert(TransformerBuilder):
     """BERT and everything of its shape: RoBERTa-wwm, MacBERT, SimBERT, CLUE's and Zhuiyi's models.
 
     Outputs: the hidden states (B, T, D); or of the heads asked for, in this order: pooled (B, D) or next-sentence

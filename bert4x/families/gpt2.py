@@ -11,7 +11,7 @@ from bert4x.families import register_family
 from bert4x.families.layouts import gguf, megatron, uer
 from bert4x.families.parts import EMBEDDINGS, SLOTS, TRAINING, block
 from bert4x.families.parts import KEYS as BERT_KEYS
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 
 # The original download of CPM-LM has no config file; its sizes are those of the paper (arXiv 2012.00413, table 2).
 CPM_LM = {
@@ -135,7 +135,7 @@ PLAIN_ATTENTION = {
 
 
 @register_family
-class Gpt2(Backbone):
+class Gpt2(TransformerBuilder):
     """Causal whatever the application, except `unilm`, where the source is seen as a whole.
 
     No id is taken for padding unless the source of a `unilm` must be bounded: a causal model never sees what follows,
@@ -152,9 +152,9 @@ class Gpt2(Backbone):
     start_differs = True
     pads_by_vocabulary = False
     options: ClassVar = {
-        name: default for name, default in Backbone.options.items() if name not in ("with_nsp", "with_pool")
+        name: default for name, default in TransformerBuilder.options.items() if name not in ("with_nsp", "with_pool")
     }
-    unused: ClassVar = Backbone.unused | {
+    unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,
         "embedding_mapping": lambda c: False,

@@ -14,7 +14,7 @@ from bert4x.families.layouts import gguf
 from bert4x.families.parts import EMBEDDINGS, TRAINING
 from bert4x.families.scaling import read_scaling, rotary
 from bert4x.json_files import shown
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 
 ATTENTION, FFN = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward"
 
@@ -171,7 +171,7 @@ def styles(model: str, keys: dict[str, tuple[str, ...]], **defaults) -> dict[str
 
 
 @register_family
-class Llama(Backbone):
+class Llama(TransformerBuilder):
     """Causal whatever the application, except `unilm`, where the source is seen as a whole.
 
     No id is taken for padding unless the source of a `unilm` must be bounded, as of GPT2. Nothing is learned for a
@@ -187,9 +187,9 @@ class Llama(Backbone):
     norm_class = "RMSNorm"
     pads_by_vocabulary = False
     options: ClassVar = {
-        name: default for name, default in Backbone.options.items() if name not in ("with_nsp", "with_pool")
+        name: default for name, default in TransformerBuilder.options.items() if name not in ("with_nsp", "with_pool")
     }
-    unused: ClassVar = Backbone.unused | {
+    unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,
         "embedding_mapping": lambda c: False,
@@ -207,7 +207,7 @@ class Llama(Backbone):
         ".*-FeedForward/.*/bias": lambda c: not c.mlp_bias,
         "LM-Head/": lambda c: c.tie_word_embeddings,
     }
-    layer_classes: ClassVar = ((r"LM-Head", "Embedding"), (r".*-Norm", "RMSNorm"), *Backbone.layer_classes)
+    layer_classes: ClassVar = ((r"LM-Head", "Embedding"), (r".*-Norm", "RMSNorm"), *TransformerBuilder.layer_classes)
     tables = (table("llama", BIASES, OUTPUT_BIAS, FFN_BIASES), gguf.LLAMA)
     styles: ClassVar = styles("llama", {}) | {"gguf": gguf.LLAMA_STYLE}
 

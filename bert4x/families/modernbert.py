@@ -12,7 +12,7 @@ from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.parts import ANSWER_SCORES, EMBEDDINGS, ENTITY_TAGS, LABEL_SCORES, TRAINING, linear
 from bert4x.json_files import shown
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 
 ATTENTION, FFN, LAYER = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward", "model.layers.{i}."
 KINDS = "full_attention", "sliding_attention"
@@ -142,7 +142,7 @@ HF = Table(
 
 
 @register_family
-class ModernBert(Backbone):
+class ModernBert(TransformerBuilder):
     """An encoder of long texts. Nothing is learned for a position: `max_position` can be raised when loading.
 
     Outputs: hidden states (B, T, D); or of the heads asked for the pooled text (B, D), then the masked language model
@@ -155,17 +155,17 @@ class ModernBert(Backbone):
     config_class = ModernBertConfig
     norm_class = "ScaleNorm"
     needs_segments = False
-    options: ClassVar = {name: default for name, default in Backbone.options.items() if name != "with_nsp"} | {
-        "with_transform": False
-    }
-    unused: ClassVar = Backbone.unused | {
+    options: ClassVar = {
+        name: default for name, default in TransformerBuilder.options.items() if name != "with_nsp"
+    } | {"with_transform": False}
+    unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,
         "embedding_mapping": lambda c: False,
         "hierarchical_position": lambda c: False,
     }
     absent: ClassVar = {"Transformer-0-MultiHeadSelfAttention-Norm": lambda c: True}
-    layer_classes: ClassVar = ((r".*-Norm", "ScaleNorm"), *Backbone.layer_classes)
+    layer_classes: ClassVar = ((r".*-Norm", "ScaleNorm"), *TransformerBuilder.layer_classes)
     variables = (
         EMBEDDINGS[0],
         ("Embedding-Norm/gamma", "E", None),

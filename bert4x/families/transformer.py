@@ -13,7 +13,7 @@ from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.parts import EMBEDDINGS, block
 from bert4x.json_files import shown
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 from bert4x.models.cache import AttentionContext, EncodedSource
 
 PARTS = ("MultiHeadSelfAttention", "MultiHeadCrossAttention", "FeedForward")
@@ -54,7 +54,7 @@ STYLE = ConfigStyle(
 
 
 @register_family
-class Transformer(Backbone):
+class Transformer(TransformerBuilder):
     """Post-norm, with sinusoidal positions and one embedding table for the source, the target and the output.
 
     Inputs: `token_ids` (B, S), the source, and `target_ids` (B, T), what the decoder reads: the target, shifted right.
@@ -75,7 +75,7 @@ class Transformer(Backbone):
     config_class = EncoderDecoderConfig
     options: ClassVar = {
         name: default
-        for name, default in Backbone.options.items()
+        for name, default in TransformerBuilder.options.items()
         if name not in ("with_nsp", "with_pool", "custom_position_ids", "packed")
     }
     unused: ClassVar = {

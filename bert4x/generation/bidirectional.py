@@ -74,8 +74,8 @@ class BidirectionalDecoder:
 
     def make_engines(self) -> None:
         """What computes, in both directions and in one: for the variables that the model has now."""
-        self.engine = Engine(self.model, self.model.backbone.in_both_directions())
-        self.alone = Engine(self.model, self.model.backbone.in_one_direction())
+        self.engine = Engine(self.model, self.model.builder.in_both_directions())
+        self.alone = Engine(self.model, self.model.builder.in_one_direction())
         self.variables = [id(variable) for variable in self.model.variables]
 
     def generate(self, text: str | Sequence[str], num_beams: int = 4, rerank: bool = False, **options) -> str | list:

@@ -27,11 +27,11 @@ class Engine:
     limit is reached: all the way for `decode`, one token for `stream`.
     """
 
-    def __init__(self, model, backbone=None):
-        self.backbone = model.backbone if backbone is None else backbone
-        self.encodes = self.backbone.application == "seq2seq"  # the prompt is a source, the new tokens a target
+    def __init__(self, model, builder=None):
+        self.builder = model.builder if builder is None else builder
+        self.encodes = self.builder.application == "seq2seq"  # the prompt is a source, the new tokens a target
         self.variables = list(model.variables)
-        self.output = self.backbone.output_table()
+        self.output = self.builder.output_table()
         self.head: tuple[Any, Any] = (None, None)  # the output layer's table, and its transposed copy
         self.compiled: dict[Any, tuple[Callable, ...]] = {}
 
@@ -54,7 +54,7 @@ class Engine:
 
     def new_cache(self, batch: int, length: int):
         """An empty cache with so many slots."""
-        return self.backbone.new_cache(batch, length)
+        return self.builder.new_cache(batch, length)
 
     @property
     def traces(self) -> int:
@@ -113,7 +113,7 @@ class Engine:
 
         Shape: (B, T) -> (B, T) bool
         """
-        pad_id = self.backbone.config.pad_token_id
+        pad_id = self.builder.config.pad_token_id
         return (
             self.ops.ones_like(target_ids, dtype="bool") if pad_id is None else self.ops.not_equal(target_ids, pad_id)
         )
@@ -126,10 +126,10 @@ class Engine:
         from bert4x.layers.embeddings import projecting_by
 
         with projecting_by(head):
-            outputs, cache = self.backbone.forward(inputs, cache, index, last=not every)
+            outputs, cache = self.builder.forward(inputs, cache, index, last=not every)
         outputs = outputs[-1] if isinstance(outputs, list) else outputs
         logits = self.ops.cast(outputs if every else outputs[:, -1], "float32")
-        if self.backbone.with_mlm in (True, "softmax"):  # bert4keras' builder gives probabilities
+        if self.builder.with_mlm in (True, "softmax"):  # bert4keras' builder gives probabilities
             logits = self.ops.log(self.ops.maximum(logits, 1e-30))
         return logits, cache
 
@@ -219,8 +219,8 @@ class Engine:
 
     def given(self, rows, batch: int, beams: int, room: int, options: GenerationOptions, random) -> dict[str, Any]:
         """What the searches and rules are given, as arrays, so that other values compile nothing."""
-        vocabulary = self.backbone.config.vocab_size
-        unilm = self.backbone.application == "unilm"
+        vocabulary = self.builder.config.vocab_size
+        unilm = self.builder.application == "unilm"
         lengths, segments = np.ones(batch, "int32"), np.zeros(batch, "int32")
         if not self.encodes:
             lengths[: len(rows)] = [len(row.ids) for row in rows]
@@ -258,7 +258,7 @@ def engine_of(model) -> Engine:
     Raises: GenerationError for a model that cannot generate, or that decodes in two directions at once.
     """
     check_model(model)
-    if model.backbone.bidirectional:
+    if model.builder.bidirectional:
         raise GenerationError("this model decodes in two directions at once: use bert4x.BidirectionalDecoder(model)")
     if model.engine is None or not model.engine.is_of(model):
         model.engine = Engine(model)
@@ -267,20 +267,20 @@ def engine_of(model) -> Engine:
 
 def check_model(model) -> None:
     """Raises: GenerationError for a model that cannot generate: it has no head, or sees the whole text at once."""
-    backbone = getattr(model, "backbone", None)
-    if backbone is None or backbone.has_conditions:
+    builder = getattr(model, "builder", None)
+    if builder is None or builder.has_conditions:
         raise GenerationError(
             "only models made by bert4x.load or build_transformer_model, with no inputs but ids, can generate; "
             "for others subclass bert4x.snippets.AutoRegressiveDecoder"
         )
-    if backbone.application == "encoder" and not backbone.causal:
+    if builder.application == "encoder" and not builder.causal:
         raise GenerationError(
-            f"application={backbone.application!r} sees the whole text at once and cannot continue it; "
+            f"application={builder.application!r} sees the whole text at once and cannot continue it; "
             "load the model with application='lm' or 'unilm'"
         )
-    if backbone.application == "decoder":
+    if builder.application == "decoder":
         raise GenerationError("this is a decoder without its encoder; load the whole model, application='seq2seq'")
-    if not backbone.with_mlm:
+    if not builder.with_mlm:
         raise GenerationError("this model gives hidden states, not logits; load it with application='lm' or 'unilm'")
 
 

@@ -139,7 +139,7 @@ class FewShot:
     def _fitting(self, parts: tuple[str, list[str]], room: int, what: str) -> str:
         """The prompt, with as many of the examples as leave `room` positions, if some may go."""
         query, shown = parts
-        positions = positions_of(self.lm.backbone)
+        positions = positions_of(self.lm.builder)
         for first in range(len(shown) + 1 if self.drop_examples else 1):
             prompt = self._join(query, shown[first:])
             length = len(encode(self.lm, prompt).ids)

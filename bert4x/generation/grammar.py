@@ -231,4 +231,4 @@ def form_of(model, options: GenerationOptions) -> Form | None:
     """The form that the options ask for. Raises: GenerationError"""
     if not options.form:
         return None
-    return Form(model.tokenizer, model.backbone.config.vocab_size, options)
+    return Form(model.tokenizer, model.builder.config.vocab_size, options)

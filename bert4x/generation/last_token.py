@@ -18,9 +18,9 @@ class LastToken:
 
     def __init__(self, model: keras.Model):
         self._model = model
-        backbone = getattr(model, "backbone", None)
-        is_ours = backbone is not None and backbone.model is model and backbone.with_mlm
-        if is_ours and keras.backend.backend() == "jax" and backbone.application in ("lm", "unilm"):
+        builder = getattr(model, "builder", None)
+        is_ours = builder is not None and builder.model is model and builder.with_mlm
+        if is_ours and keras.backend.backend() == "jax" and builder.application in ("lm", "unilm"):
             last = keras.Input((), dtype="int32", name="Last-Token")
             row = ops.take_along_axis(_logits(model), last[:, None, None], axis=1)
             self._compute = keras.Model([*model.inputs, last], row[:, 0])
@@ -39,13 +39,13 @@ class LastToken:
 
     def _predict_padded(self, inputs) -> np.ndarray:
         """Padding comes after the last token, and has a later segment in a UniLM, so no token sees it."""
-        backbone = self._model.backbone
+        builder = self._model.builder
         self._model.check(inputs)
         arrays = [np.asarray(values) for values in standardize(self._model, inputs)[0]]
         rows, length = arrays[0].shape
-        more = min(-length % BUCKET, backbone.config.max_position - length)
-        for number, name in enumerate(backbone.new_inputs()):
-            fill = int(name == "segment_ids" and backbone.application == "unilm")
+        more = min(-length % BUCKET, builder.config.max_position - length)
+        for number, name in enumerate(builder.new_inputs()):
+            fill = int(name == "segment_ids" and builder.application == "unilm")
             arrays[number] = np.pad(arrays[number], ((0, 0), (0, max(more, 0))), constant_values=fill)
         return self._compute.predict_on_batch([*arrays, np.full(rows, length - 1, "int32")])
 
@@ -56,7 +56,7 @@ class LastToken:
 
 def _logits(model, last: bool = False):
     """The language model's among the outputs: the last."""
-    builder = model.backbone
+    builder = model.builder
     outputs = builder.forward(dict(zip(builder.new_inputs(), model.inputs, strict=False)), last=last)
     outputs = outputs[0] if builder.return_attentions else outputs
     return outputs[-1] if isinstance(outputs, list) else outputs

@@ -43,7 +43,7 @@ def score(model, prompts: str | Sequence[str], choices: Sequence[str], normalize
 
 def continuation(model, prompt: str, choice: str) -> np.ndarray:
     """The ids of a choice. Shape: (L,) int32"""
-    application = "unilm" if model.backbone.application == "unilm" else "lm"
+    application = "unilm" if model.builder.application == "unilm" else "lm"
     return np.array(choice_ids(model.tokenizer, application, prompt, choice), "int32")
 
 
@@ -66,7 +66,7 @@ def score_ids(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Seque
     lengths, segments = np.ones(batch, "int32"), np.zeros(batch, "int32")
     if not engine.encodes:  # whose targets have one token so far
         lengths[:count] = [len(prompt.ids) for prompt in prompts]
-    segments[:count] = [1 if engine.backbone.application == "unilm" else p.segments[-1] for p in prompts]
+    segments[:count] = [1 if engine.builder.application == "unilm" else p.segments[-1] for p in prompts]
     given = {"ids": ids, "real": real, "lengths": lengths, "segments": segments}
     tensors = (
         map_values(engine.ops.convert_to_tensor, values) for values in (as_batch(prompts, batch, engine.encodes), given)

@@ -147,7 +147,7 @@ class SharedBatch:
 
     def candidates(self, requests: Sequence[Request]) -> int:
         """How many of the likeliest tokens are found."""
-        return min(CANDIDATES, self.engine.backbone.config.vocab_size) if any(s.candidates for s in requests) else 0
+        return min(CANDIDATES, self.engine.builder.config.vocab_size) if any(s.candidates for s in requests) else 0
 
     def put(self, given: dict[str, Any], row: int, request: Request, step: int) -> None:
         """What a request is given, in its row, its first step being that of this number."""
@@ -158,7 +158,7 @@ class SharedBatch:
         given["uniforms"][row] = 0
         if request.random is not None:
             given["uniforms"][row, step : step + len(request.random)] = request.random
-        unilm = self.engine.backbone.application == "unilm"
+        unilm = self.engine.builder.application == "unilm"
         given["segments"][row] = 1 if unilm else request.prompt.segments[-1]
         given["lengths"][row] = (1 if self.engine.encodes else len(request.prompt.ids)) - step
 

@@ -103,7 +103,7 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
         raise GenerationError(f"generate_ids knows no text, and so no {settings.form}; use generate")
     prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
     if engine.encodes:
-        prompts = started(engine, prompts, model.backbone.target_start(model.tokenizer))
+        prompts = started(engine, prompts, model.builder.target_start(model.tokenizer))
     new, scores, _ = decode(engine, prompts, settings)
     fill = settings.pad_id if settings.pad_id is not None else (*(settings.stop_ids or ()), 0)[0]
     new = np.where(new < 0, np.int32(fill), new)
@@ -153,7 +153,7 @@ def as_texts(texts: str | Iterable[str]) -> list[str]:
 def with_forced(model, given: dict) -> dict:
     """The options of a call, with the tokens that the model's config forces unless the call says which are."""
     length = given.get("max_new_tokens", GenerationOptions.max_new_tokens)
-    return {"forced_ids": model.backbone.forced_ids(length)} | given
+    return {"forced_ids": model.builder.forced_ids(length)} | given
 
 
 def read_text_options(model, given: dict) -> GenerationOptions:
@@ -170,7 +170,7 @@ def only_tokens(model, options: GenerationOptions) -> GenerationOptions:
     """The same options, by which no row of the model is chosen to which its vocabulary has no token."""
     if not isinstance(model.tokenizer, TokenizerBase):
         return options
-    empty = model.tokenizer.ids_without_token(model.backbone.config.vocab_size)
+    empty = model.tokenizer.ids_without_token(model.builder.config.vocab_size)
     empty = [i for i in empty if i not in options.forced_ids.values()]
     return dataclasses.replace(options, suppress_ids=(*options.suppress_ids, *empty)) if empty else options
 
@@ -179,10 +179,10 @@ def encode(model, text: str | Prompt) -> Prompt:
     """The prompt of a text; one that is made stays. Raises: GenerationError."""
     if isinstance(text, Prompt):
         return text
-    backbone = model.backbone
-    application = {"seq2seq": "unilm", "encoder": "lm"}.get(backbone.application, backbone.application)
-    ids = np.array(encode_prompt(model.tokenizer, application, backbone.bare_prompts, text), "int32")
-    return Prompt(ids, np.zeros_like(ids), backbone.target_start(model.tokenizer))
+    builder = model.builder
+    application = {"seq2seq": "unilm", "encoder": "lm"}.get(builder.application, builder.application)
+    ids = np.array(encode_prompt(model.tokenizer, application, builder.bare_prompts, text), "int32")
+    return Prompt(ids, np.zeros_like(ids), builder.target_start(model.tokenizer))
 
 
 def new_writer(tokenizer, options: GenerationOptions) -> Detokenizer:
@@ -199,7 +199,7 @@ def started(engine: Engine, prompts: list[Prompt], start_id: int | None) -> list
         return prompts
     if engine.encodes:
         return [dataclasses.replace(prompt, start=start_id) for prompt in prompts]
-    if not engine.backbone.bare_prompts or engine.backbone.application == "unilm":
+    if not engine.builder.bare_prompts or engine.builder.application == "unilm":
         raise GenerationError("start_id is for targets and for GPT2; prompts of this model have their start token")
     return [
         Prompt(np.append([start_id], prompt.ids), np.append(prompt.segments[:1], prompt.segments)) for prompt in prompts
@@ -226,7 +226,7 @@ def checked(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -
 
 def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> None:
     """Raises: GenerationError for ids and lengths that the model does not have."""
-    config = engine.backbone.config
+    config = engine.builder.config
     sizes = {"id": config.vocab_size, "segment id": config.segment_rows or 2}
     options.check_ids(config.vocab_size)
     if engine.encodes and any(prompt.start is None for prompt in prompts):
@@ -236,7 +236,7 @@ def check(engine: Engine, prompts: list[Prompt], options: GenerationOptions) -> 
             if ids.min() < 0 or ids.max() >= size:
                 bad = ids[(ids < 0) | (ids >= size)][0]
                 raise GenerationError(f"prompt {number} has {what} {bad}; the model has those from 0 to {size - 1}")
-    check_positions(engine.backbone, prompts, options)
+    check_positions(engine.builder, prompts, options)
 
 
 def continuation(tokenizer, ids: np.ndarray, score, log_probabilities, options: GenerationOptions) -> Continuation:

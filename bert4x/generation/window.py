@@ -13,24 +13,24 @@ from bert4x.generation.output import Output, Token
 from bert4x.generation.sampling import uniforms
 
 
-def positions_of(backbone) -> int:
+def positions_of(builder) -> int:
     """How many positions a model has."""
-    config = backbone.config
+    config = builder.config
     return config.max_position**2 if config.hierarchical_position else config.max_position
 
 
-def check_positions(backbone, prompts: Sequence[Prompt], options: GenerationOptions) -> None:
+def check_positions(builder, prompts: Sequence[Prompt], options: GenerationOptions) -> None:
     """Raises: GenerationError when more positions are needed than there are, and no sliding window is allowed."""
-    limit, longest = positions_of(backbone), max(len(prompt.ids) for prompt in prompts)
+    limit, longest = positions_of(builder), max(len(prompt.ids) for prompt in prompts)
     if options.sliding_window:
-        if backbone.application in ("unilm", "seq2seq"):
+        if builder.application in ("unilm", "seq2seq"):
             raise GenerationError("only a language model can forget the beginning of its text; shorten the source")
         return
     if longest > limit:
         raise GenerationError(
             f"a prompt has {longest} tokens, the model positions for {limit}; shorten it, or give sliding_window=True"
         )
-    if backbone.application == "seq2seq":
+    if builder.application == "seq2seq":
         longest = 1  # the target has positions of its own, and begins with one token
     if longest + options.max_new_tokens > limit:
         raise GenerationError(
@@ -42,7 +42,7 @@ def check_positions(backbone, prompts: Sequence[Prompt], options: GenerationOpti
 def fits(engine: Engine, prompts: Sequence[Prompt], options: GenerationOptions) -> bool:
     """Whether one window is enough."""
     longest = max(len(prompt.ids) for prompt in prompts)
-    return not options.sliding_window or longest + options.max_new_tokens <= positions_of(engine.backbone)
+    return not options.sliding_window or longest + options.max_new_tokens <= positions_of(engine.builder)
 
 
 def decode_in_windows(
@@ -76,7 +76,7 @@ def stream_in_windows(
     options, done = dataclasses.replace(options, do_sample=options.samples), 0
     while done < options.max_new_tokens:
         prompt = window(engine, prompt)
-        now = part(options, done, positions_of(engine.backbone) - len(prompt.ids))
+        now = part(options, done, positions_of(engine.builder) - len(prompt.ids))
         new = []
         for token in engine.stream(prompt, now, None if random is None else random[:, done:]):
             yield token
@@ -90,7 +90,7 @@ def stream_in_windows(
 
 def window(engine: Engine, prompt: Prompt) -> Prompt:
     """What is still seen of a text that leaves no positions: as many of its last tokens as half the positions."""
-    limit = positions_of(engine.backbone)
+    limit = positions_of(engine.builder)
     if len(prompt.ids) < limit:
         return prompt
     kept = max(limit // 2, 1)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from keras import Model
 
-    from bert4x.models.backbone import Backbone as Transformer
     from bert4x.models.build import build_transformer_model
+    from bert4x.models.builder import TransformerBuilder as Transformer
     from bert4x.models.hooks import (
         LM_Mask,
         UniLM_Mask,
@@ -19,7 +19,7 @@ HOOKS = ("LM_Mask", "UniLM_Mask", "extend_with_language_model", "extend_with_uni
 _HOME = {
     "build_transformer_model": ("bert4x.models.build", "build_transformer_model"),
     "Model": ("keras", "Model"),
-    "Transformer": ("bert4x.models.backbone", "Backbone"),
+    "Transformer": ("bert4x.models.builder", "TransformerBuilder"),
     **{name: ("bert4x.models.hooks", name) for name in HOOKS},
 }
 FAMILIES = {  # bert4keras' classes, by the names of families

@@ -14,7 +14,7 @@ from bert4x.config import TransformerConfig, gelu_as_told, read_activation, read
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import family_name, family_of
 from bert4x.hub.names import Location, family_by_name, local, warn_of_head
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 from bert4x.models.hooks import MAPPING
 from bert4x.models.options import ALIASES, check_dependent, follow_on_sizes, sort_options
 from bert4x.runtimes.exported import is_export, open_export
@@ -69,7 +69,7 @@ def load(
     checkpoint = open_checkpoint(place, options.pop("config", None), family)
     if options.pop("verify", False):
         checkpoint.verify()
-    cls = family_of(options.pop("model", None) or checkpoint.config.backbone)
+    cls = family_of(options.pop("model", None) or checkpoint.config.builder)
     if application is None:
         is_decoder = cls.is_decoder(checkpoint.config)
         application = as_decoder(checkpoint, options) if is_decoder else cls.applications[0]
@@ -110,7 +110,7 @@ def give_tokenizer(model: "keras.Model", config: TransformerConfig, tokenizer: T
             stacklevel=3,
         )
     start = getattr(tokenizer, "start_id", None)
-    if model.backbone.start_differs and model.backbone.application == "lm" and start is not None:
+    if model.builder.start_differs and model.builder.application == "lm" and start is not None:
         token = tokenizer.id_to_token(start)
         warnings.warn(
             f"this {config.model} has a vocabulary with {token}, but a prompt is read without it. Models of UER were "
@@ -147,17 +147,17 @@ def load_keras(
 def build_transformer_model(
     config_path: Location | dict | None = None,
     checkpoint_path: Location | None = None,
-    model: str | type[Backbone] = "bert",
+    model: str | type[TransformerBuilder] = "bert",
     application: str | None = None,
     return_keras_model: bool = True,
     **options,
-) -> "keras.Model | Backbone":
+) -> "keras.Model | TransformerBuilder":
     """bert4keras' builder, with its arguments, defaults and layer names.
 
     `application` is "encoder" unless the family has another one, or the config says `is_decoder: true`: "lm".
     Heads give probabilities (`with_mlm="linear"` gives logits); "lm", "unilm", every gpt2 and transformer have the
     language-model head. Any config field or option may be given by name. With `return_keras_model=False` it returns
-    the backbone, whose `.model` is the Keras model. Without `checkpoint_path` the weights are random.
+    the builder, whose `.model` is the Keras model. Without `checkpoint_path` the weights are random.
 
     Raises: Bert4xError; the subclass says what is wrong.
     """
@@ -182,13 +182,13 @@ def build_transformer_model(
     if checkpoint is not None:
         config = with_pad_id(checkpoint, find_tokenizer(checkpoint), given="pad_token_id" in options)
     strict = options.pop("strict", True)
-    backbone = construct(config, cls, application, checkpoint, strict, **options)
+    builder = construct(config, cls, application, checkpoint, strict, **options)
     if by_mapping:
-        backbone.load_weights_from_checkpoint(local(checkpoint_path))
-    return backbone.model if return_keras_model else backbone
+        builder.load_weights_from_checkpoint(local(checkpoint_path))
+    return builder.model if return_keras_model else builder
 
 
-def bert4keras_application(cls: type[Backbone], application: str | None) -> str:
+def bert4keras_application(cls: type[TransformerBuilder], application: str | None) -> str:
     """The application that a script for bert4keras means: "encoder" is what a family does that has none."""
     application = application.lower() if isinstance(application, str) else application or "encoder"
     if application == "encoder" and (application not in cls.applications or cls.applications[0] == "seq2seq"):
@@ -200,13 +200,13 @@ def bert4keras_application(cls: type[Backbone], application: str | None) -> str:
 
 def construct(
     config: TransformerConfig,
-    cls: type[Backbone],
+    cls: type[TransformerBuilder],
     application: str,
     checkpoint: Checkpoint | None,
     strict: bool,
     **options,
-) -> Backbone:
-    """A built backbone with the weights of a checkpoint, if there is one.
+) -> TransformerBuilder:
+    """The builder of a model, with the weights of a checkpoint, if there is one.
 
     Raises: UnknownOptionError, ConfigError, TensorMismatchError.
     """
@@ -226,15 +226,15 @@ def construct(
     changes.setdefault("vocab_size", vocabulary_size(config.vocab_size, *vocabulary))
     changes = kept_token_ids(config, vocabulary[0]) | changes
     changes.update(follow_on_sizes(config, changes))
-    config = config.replace(model=family_name(cls), **changes).of_backbone(cls.model_name)
+    config = config.replace(model=family_name(cls), **changes).of_builder(cls.model_name)
     cls.check_fields(config, changes)
     check_dependent(build)
-    backbone = cls(config, application, **build)
-    backbone.loading = loading
-    return backbone.build() if checkpoint is None else fill(backbone, checkpoint, strict)
+    builder = cls(config, application, **build)
+    builder.loading = loading
+    return builder.build() if checkpoint is None else fill(builder, checkpoint, strict)
 
 
-def read_any_config(config_path, cls: type[Backbone], options: dict[str, Any]) -> TransformerConfig:
+def read_any_config(config_path, cls: type[TransformerBuilder], options: dict[str, Any]) -> TransformerConfig:
     """The config of a model without weights; options fill in what the file lacks, and need not be repeated there."""
     data = dict(config_path) if isinstance(config_path, dict) else read_config_file(config_path) if config_path else {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}

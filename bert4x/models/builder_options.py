@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Options:
-    """Attributes of every builder (`bert4x.models.backbone.Backbone`), and arguments of `build_transformer_model`.
+    """Attributes of every `TransformerBuilder`, and arguments of `build_transformer_model`.
 
     `return_attentions=True` makes `.model` give a pair: what it gives without, and the attention weights, in float32: a
     list with those of each layer, (B, A, T, T). They are the same as without; decoding does not compute them.

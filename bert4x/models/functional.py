@@ -59,7 +59,7 @@ class TransformerModel(keras.Model):
         self.config: TransformerConfig | None = None
         self.tokenizer = None
         self.engine = None  # what generates with it, made when it is first asked to (bert4x.generation.engine)
-        self.backbone = None  # what decoding calls: the builder that made this model, over the same layers
+        self.builder = None  # what decoding calls: the builder that made this model, over the same layers
 
     def __call__(self, inputs, *args, mask=None, **kwargs):
         self.check(inputs)
@@ -124,7 +124,7 @@ class TransformerModel(keras.Model):
         token_ids = given[self.first]
         check_shapes({"token_ids": token_ids} | ids_by_name | {"padding_mask": mask})
         rows = np.shape(token_ids)[0]
-        if getattr(self.backbone, "bidirectional", False) and rows is not None and rows % 2:
+        if getattr(self.builder, "bidirectional", False) and rows is not None and rows % 2:
             raise InputError(f"{rows} rows; a bidirectional model takes an even number, half of them in each direction")
         for (what, size), name in itertools.product(limits.items(), given):
             ids = concrete(given[name]) if name.endswith(INPUT_NAMES[f"{what}_ids"]) else None
@@ -142,10 +142,10 @@ class TransformerModel(keras.Model):
                 raise InputError(too_long(length, positions))
 
     def get_config(self):
-        if self.backbone is not None:
-            self.backbone.check_name()
+        if self.builder is not None:
+            self.builder.check_name()
         config = super().get_config()
-        description = self.backbone.description() if self.backbone and not self.backbone.has_conditions else None
+        description = self.builder.description() if self.builder and not self.builder.has_conditions else None
         return config | {"transformer": self.config.to_dict() if self.config else None, "backbone": description}
 
     @classmethod
@@ -157,9 +157,9 @@ class TransformerModel(keras.Model):
         if description and model.config:
             from bert4x.families import family_of
 
-            cls, layers = family_of(model.config.backbone), {layer.name: layer for layer in model.layers}
-            model.backbone = cls(model.config, description["application"], layers=layers, **description["options"])
-            model.backbone.model = model
+            cls, layers = family_of(model.config.builder), {layer.name: layer for layer in model.layers}
+            model.builder = cls(model.config, description["application"], layers=layers, **description["options"])
+            model.builder.model = model
         return model
 
 

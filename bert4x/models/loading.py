@@ -11,36 +11,36 @@ from bert4x.families import family_name, family_of
 from bert4x.layers import weights_from
 
 
-def fill(backbone, checkpoint: Checkpoint, strict: bool = True):
-    """Builds a backbone from a checkpoint; what is built already (layers of another model, too) takes its values.
+def fill(builder, checkpoint: Checkpoint, strict: bool = True):
+    """Builds a builder from a checkpoint; what is built already (layers of another model, too) takes its values.
 
     Raises: ConfigError, TensorMismatchError.
     """
     from bert4x.training.lora import clear_adapters
 
-    check_family(checkpoint, family_name(type(backbone)))
-    leave_segments_out(backbone.config, checkpoint)
-    if strict and not backbone.loading.get("ignore_invalid_weights"):
+    check_family(checkpoint, family_name(type(builder)))
+    leave_segments_out(builder.config, checkpoint)
+    if strict and not builder.loading.get("ignore_invalid_weights"):
         checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
-    loading = backbone.loading | {"prefix": backbone.prefix}
-    weights = Weights(checkpoint, backbone.config, loading, backbone.is_new)
-    existing = {id(v): v for layer in backbone.layers.values() for v in layer.variables}
+    loading = builder.loading | {"prefix": builder.prefix}
+    weights = Weights(checkpoint, builder.config, loading, builder.is_new)
+    existing = {id(v): v for layer in builder.layers.values() for v in layer.variables}
     if any(v.dtype == "int8" for v in existing.values()):
         raise ConfigError("int8 weights cannot be overwritten; build another model with quantize='int8'")
-    if backbone.model is None:
+    if builder.model is None:
         with weights_from(weights):
-            backbone.build()
-    found = [(v, initial(v, weights)) for v in backbone.model.variables if id(v) in existing]
+            builder.build()
+    found = [(v, initial(v, weights)) for v in builder.model.variables if id(v) in existing]
     weights.settle(strict)
     for variable, values in found:
         if values is not None:
             variable.assign(values)
-    clear_adapters(backbone.model)  # they belonged to other matrices
+    clear_adapters(builder.model)  # they belonged to other matrices
     if not weights.loaded:
-        raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {backbone.config}")
-    backbone.model.load_report = checkpoint.report
-    return backbone
+        raise ConfigError(f"nothing of {checkpoint.files.path} fits this model: {builder.config}")
+    builder.model.load_report = checkpoint.report
+    return builder
 
 
 def leave_segments_out(config: TransformerConfig, checkpoint: Checkpoint) -> None:

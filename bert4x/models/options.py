@@ -4,7 +4,7 @@ from typing import Any
 
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownOptionError, nearest
-from bert4x.models.backbone import Backbone
+from bert4x.models.builder import TransformerBuilder
 
 # Other names of config fields, from published config files and older scripts.
 ALIASES = {
@@ -24,8 +24,8 @@ OWNERS = {  # options that only change what another asks for
 }
 
 
-def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, dict, dict]:
-    """User options as (config fields, options of the backbone, options of loading).
+def sort_options(options: dict[str, Any], cls: type[TransformerBuilder]) -> tuple[dict, dict, dict]:
+    """User options as (config fields, options of the builder, options of loading).
 
     Raises: UnknownOptionError naming the nearest valid one.
     """
@@ -40,8 +40,8 @@ def sort_options(options: dict[str, Any], cls: type[Backbone]) -> tuple[dict, di
             build[name] = value
         elif name in LOADING_OPTIONS:
             loading[name] = value
-        elif name in Backbone.options:  # of other families
-            if value != Backbone.options[name]:
+        elif name in TransformerBuilder.options:  # of other families
+            if value != TransformerBuilder.options[name]:
                 raise UnknownOptionError(f"a {cls.model_name} has no {name}; leave it out")
         else:
             raise UnknownOptionError(f"no option {name!r}; {nearest(name, [*fields, *cls.options, *LOADING_OPTIONS])}")

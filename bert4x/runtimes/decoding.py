@@ -30,7 +30,7 @@ class Decoder(Engine):
                 f"{exported.folder} has no decoder: it was exported without its cache, or as what writes nothing; "
                 "export a language model, by bert4x.export(model, folder, application='lm') or 'unilm'"
             )
-        self.graph, self.backbone = exported.graphs["decoder"], exported.backbone
+        self.graph, self.builder = exported.graphs["decoder"], exported.builder
         self.encodes, self.compiled = False, {}
 
     def is_of(self, model) -> bool:

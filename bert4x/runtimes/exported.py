@@ -71,7 +71,7 @@ def as_input(values) -> np.ndarray:
 
 class Exported:
     """A model without Keras. It has what tasks and `generate` use of a Keras model of ours: `config`, `tokenizer`,
-    `backbone`, which says what its family can do, and `predict_on_batch`; it learns nothing and cannot be saved.
+    `builder`, which says what its family can do, and `predict_on_batch`; it learns nothing and cannot be saved.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Exported:
         self.config, self.tokenizer = config, tokenizer
 
     @functools.cached_property
-    def backbone(self):
+    def builder(self):
         """The builder of such models; it is asked what it knows, and builds nothing."""
         head = {"with_mlm": "linear"} if self.application in ("lm", "unilm", "seq2seq") else {}
-        return family_of(self.config.backbone)(self.config, self.application or "encoder", **head)
+        return family_of(self.config.builder)(self.config, self.application or "encoder", **head)
 
     @functools.cached_property
     def engine(self):

@@ -81,12 +81,12 @@ class Generation:
 
     def room(self, length: int) -> int:
         """How many tokens can follow a prompt."""
-        return positions_of(self.model.backbone) - (1 if self.engine.encodes else length)
+        return positions_of(self.model.builder) - (1 if self.engine.encodes else length)
 
     def check_room(self, length: int, new: int) -> None:
         """Raises: Problem for more tokens than the model has positions."""
         if new > self.room(length):
-            positions = positions_of(self.model.backbone)
+            positions = positions_of(self.model.builder)
             raise Problem(
                 422,
                 f"{length} tokens of prompt and {new} new ones need more than the {positions} positions of this model",

@@ -192,24 +192,24 @@ def pretrained(source, application: str | None, options: dict):
     model = load(source, **head_options(source, application), **options)
     if model.tokenizer is None:
         raise TokenizerError(f"{source} has no vocabulary beside its weights; put its tokenizer there")
-    backbone = model.backbone
-    about = {"family": backbone.config.model, "max_tokens": backbone.config.max_position}
+    builder = model.builder
+    about = {"family": builder.config.model, "max_tokens": builder.config.max_position}
     abilities: dict[str, Any] = {}
 
     def other(**changes):
         """A model over the same layers."""
-        one = backbone.over_the_same_layers("encoder", **changes).build().model
+        one = builder.over_the_same_layers("encoder", **changes).build().model
         one.tokenizer = model.tokenizer
         return one
 
-    reads_both_ways = "encoder" in backbone.applications and not backbone.causal
-    if reads_both_ways and backbone.with_mlm and model.tokenizer.mask_id is not None:
+    reads_both_ways = "encoder" in builder.applications and not builder.causal
+    if reads_both_ways and builder.with_mlm and model.tokenizer.mask_id is not None:
         from bert4x.tasks.fill_mask import FillMask
 
         abilities["fill-mask"] = Fillings("fill-mask", FillMask(other(with_mlm="linear")), about["max_tokens"])
-    if backbone.with_mlm and backbone.application != "encoder":
+    if builder.with_mlm and builder.application != "encoder":
         abilities[WRITING] = Generation(model)
-        about["application"] = backbone.application
+        about["application"] = builder.application
     if reads_both_ways:
         from bert4x.tasks.sentence_embedding import SentenceEmbedding
 
@@ -227,7 +227,7 @@ def head_options(source, application: str | None) -> dict[str, Any]:
     from bert4x.families import family_of
 
     checkpoint = open_checkpoint(default_model() if source is None else source)
-    cls = family_of(checkpoint.config.backbone)
+    cls = family_of(checkpoint.config.builder)
     if application is not None:
         return {"application": application}
     if "seq2seq" in cls.applications or cls.causal:

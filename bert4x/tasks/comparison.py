@@ -78,7 +78,7 @@ def common_heads(checkpoints: Sequence[Checkpoint]) -> list[str]:
 def heads_of(checkpoint: Checkpoint) -> set[str]:
     """The options that ask for heads that a checkpoint has; of tied embeddings a head has no variables of its own."""
     found = set()
-    for option in family_of(checkpoint.config.backbone).options.keys() & set(HEADS):
+    for option in family_of(checkpoint.config.builder).options.keys() & set(HEADS):
         head = option.removeprefix("with_")
         paths = [path for path, (_, of) in variables(checkpoint.config).items() if of == head]
         if all(path in checkpoint.entries for path in paths) and (paths or option == "with_mlm"):
@@ -92,7 +92,7 @@ def models_of_outputs(model, heads: Sequence[str]) -> dict:
     """Name of an output -> the model that gives it alone; all over the same layers."""
     alone = dict.fromkeys(heads, False)
     options = {"hidden": alone} | {head: alone | {head: "tanh" if head == "with_pool" else "linear"} for head in heads}
-    return {name: model.backbone.over_the_same_layers(**chosen).build().model for name, chosen in options.items()}
+    return {name: model.builder.over_the_same_layers(**chosen).build().model for name, chosen in options.items()}
 
 
 def check_outputs(found: Sequence[dict[str, np.ndarray]], paths: Sequence[str | os.PathLike]) -> None:
@@ -168,7 +168,7 @@ def sample_inputs(model, longest: int, seed: int) -> Iterator[Inputs]:
 
 def with_targets(model, inputs: Inputs) -> Inputs:
     """What a model takes: for an encoder-decoder the source, and the same backwards for a target."""
-    if model.backbone.application != "seq2seq":
+    if model.builder.application != "seq2seq":
         return inputs
     source = {name: values for name, values in inputs.items() if name != "segment_ids"}
     return source | {"target_ids": inputs["token_ids"][:, ::-1]}

@@ -142,7 +142,7 @@ def fits(value, kind) -> bool:
 
 def precision(task) -> str:
     """That of the task's model, as a recipe calls it: what the loss is scaled for."""
-    name = task.backbone.backbone.policy.name
+    name = task.backbone.builder.policy.name
     return name if name in typing.get_args(recipe.PRECISIONS) else "float32"
 
 

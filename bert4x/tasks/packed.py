@@ -36,7 +36,7 @@ class Packed:
         tokens = packed_rows(ids, spots, shape, self.task.pad_id)
         texts = packed_rows([[numbers[i]] * len(row) for i, row in enumerate(ids)], spots, shape)
         inputs = [tokens, packed_rows(segments, spots, shape), texts]
-        if not self.task.backbone.backbone.needs_segments:
+        if not self.task.backbone.builder.needs_segments:
             del inputs[1]
         places = [[spots[i][1] + place for i in row for place in where[i]] for row in of_rows]
         targets = [[label for i in row for label in labels[i]] for row in of_rows]

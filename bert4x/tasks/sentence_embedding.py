@@ -204,7 +204,7 @@ class SentenceEmbedding(TextEncoder):
         return save(self.backbone, folder, format, beside=write, **options)
 
     def restore(self, folder):
-        self.backbone.backbone.load_weights_from_checkpoint(folder)
+        self.backbone.builder.load_weights_from_checkpoint(folder)
         if sentence_vectors.are_sentence_vectors(Path(folder)):
             assign_head(self.head, head_of(Path(folder)), folder)
         else:

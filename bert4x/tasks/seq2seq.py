@@ -46,7 +46,7 @@ class Seq2Seq(Task):
     settings = ("max_target", "num_beams")
 
     def __init__(self, backbone, max_target: int = 32, num_beams: int = 3, maxlen: int = 128):
-        builder = backbone.backbone
+        builder = backbone.builder
         if builder.application != "unilm" or builder.bidirectional or not hasattr(builder, "heads"):
             raise ConfigError(
                 f"a {backbone.config.model} of application {builder.application!r}; expected a model like BERT, loaded "
@@ -66,7 +66,7 @@ class Seq2Seq(Task):
         self.never = [i for i in (t.pad_id, t.unk_id, t.start_id, t.mask_id) if i is not None and i != t.end_id]
 
     def build(self):
-        return predicting_at_places(self.backbone.backbone).build().model
+        return predicting_at_places(self.backbone.builder).build().model
 
     def to_export(self):
         return self.backbone  # what is trained predicts at given places; this does so everywhere
@@ -114,7 +114,7 @@ class Seq2Seq(Task):
         return [tokens, segments, self.padded(places, most, -1)], (self.padded([e.target for e in examples], most, -1),)
 
     def packed_model(self):
-        return predicting_at_places(self.backbone.backbone.over_the_same_layers(packed=True)).build().model
+        return predicting_at_places(self.backbone.builder.over_the_same_layers(packed=True)).build().model
 
     def parts(self, example):
         segments = [0] * len(example.source) + [1] * len(example.target)

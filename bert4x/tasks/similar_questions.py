@@ -43,7 +43,7 @@ class SimilarQuestions(seq2seq.Seq2Seq):
     encoding: SentenceEmbedding | None = None  # what `encoder` gives, once it was asked for
 
     def build(self):
-        return seq2seq.predicting_at_places(self.backbone.backbone, with_first=True).build().model
+        return seq2seq.predicting_at_places(self.backbone.builder, with_first=True).build().model
 
     def packed_model(self):
         raise ConfigError("pairs of questions are compared row by row; leave out pack")
@@ -89,7 +89,7 @@ class SimilarQuestions(seq2seq.Seq2Seq):
     def encoder(self) -> SentenceEmbedding:
         """What gives the vectors, of the weights that this has: always the same object, over the same layers."""
         if self.encoding is None:
-            backbone = self.backbone.backbone.over_the_same_layers("encoder", with_mlm=False).build().model
+            backbone = self.backbone.builder.over_the_same_layers("encoder", with_mlm=False).build().model
             backbone.tokenizer = self.tokenizer
             self.encoding = SentenceEmbedding(backbone, "cls", [{"kind": "normalize"}], maxlen=self.maxlen)
         return self.encoding

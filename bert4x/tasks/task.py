@@ -53,7 +53,7 @@ class Task:
         if len(backbone.outputs) > 1 and not self.exported:
             raise ConfigError("this model has several outputs; load it without heads and without return_attentions")
         self.maxlen = maxlen
-        self.transform = getattr(backbone.backbone, "with_transform", False)  # of a ModernBERT
+        self.transform = getattr(backbone.builder, "with_transform", False)  # of a ModernBERT
         if self.transform:
             self.settings = (*self.settings, "transform")
         warn_of_head(backbone)
@@ -216,7 +216,7 @@ class Task:
 
     def model_inputs(self, token_ids: np.ndarray, segment_ids: np.ndarray) -> list[np.ndarray]:
         """What the backbone takes: a model without segments takes only the first."""
-        return [token_ids, segment_ids] if self.backbone.backbone.needs_segments else [token_ids]
+        return [token_ids, segment_ids] if self.backbone.builder.needs_segments else [token_ids]
 
     @property
     def pad_id(self) -> int:
@@ -261,7 +261,7 @@ class Task:
 
     def restore(self, folder: str | os.PathLike) -> None:
         """Takes the weights that `save` wrote. Raises: the errors of `load`."""
-        self.backbone.backbone.load_weights_from_checkpoint(folder)
+        self.backbone.builder.load_weights_from_checkpoint(folder)
         assign_head(self.head, open_checkpoint(folder).head, folder)
 
     @classmethod

@@ -185,7 +185,7 @@ class TextClassification(Task):
     def packed_model(self):
         if self.multi_label or self.problem_type == "regression" or self.pooler:
             raise ConfigError("texts are packed for one label each, without pooler; leave out pack")
-        model = self.backbone.backbone.over_the_same_layers(packed=True).build().model
+        model = self.backbone.builder.over_the_same_layers(packed=True).build().model
         places = L.Input((None,), dtype="int32", name="Input-Places")
         first = L.TakePlaces(name="Take-Places", dtype="float32")(model.output, places)
         dropout, scores = (self.model.get_layer(name) for name in ("Label-Dropout", "Label-Scores"))

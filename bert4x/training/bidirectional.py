@@ -139,7 +139,7 @@ class Writer(Task):
         self.symbols, self.directions, self.smoothing = symbols, tuple(directions), smoothing
 
     def batch(self, triples, length=None, draw=None):
-        make = make_unilm_batch if self.model.backbone.application == "unilm" else make_batch
+        make = make_unilm_batch if self.model.builder.application == "unilm" else make_batch
         inputs, labels = make(triples, self.symbols, self.directions)
         return list(inputs.values()), (labels,)
 
@@ -183,7 +183,7 @@ class Decoder:
 
     def one_way(self, marker: int, rows: list[list[int]], **options):
         """What a model writes after a marker."""
-        if self.model.backbone.application != "unilm":
+        if self.model.builder.application != "unilm":
             return self.model.generate_ids(rows, start_id=marker, **options)
         segments = [[0] * len(row) + [1] for row in rows]
         return self.model.generate_ids([[*row, marker] for row in rows], segments, **options)

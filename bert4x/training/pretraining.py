@@ -117,7 +117,7 @@ class Pretrainer:
         self.model = pretraining_class(config.model)(plain, with_mlm="linear", dtype=dtype).build().model
         self.model.config = config
         if start is not None:
-            self.model.backbone.load_weights_from_checkpoint(start)
+            self.model.builder.load_weights_from_checkpoint(start)
         else:  # Starting from the tokens' frequencies spares it the long way there in steps of the learning rate.
             counts = mixture.token_counts(config.vocab_size) + 1
             self.model.get_layer("MLM-Bias").bias.assign(np.log(counts / counts.sum()))

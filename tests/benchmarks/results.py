@@ -172,7 +172,7 @@ def titles(task, model, folder: Path, valid):
     """The scores of a writer, decoded by our search."""
     model.model.save_pretrained(folder / "trained")
     (folder / "trained/vocab.txt").write_bytes((folder / "hf/vocab.txt").read_bytes())
-    task.backbone.backbone.load_weights_from_checkpoint(folder / "trained")
+    task.backbone.builder.load_weights_from_checkpoint(folder / "trained")
     return task.evaluate(valid)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 APPLICATIONS = ("encoder", "lm", "unilm")  # of a single sequence; an encoder-decoder is "seq2seq"
 
 
-class Backbone(Hooks):
+class TransformerBuilder(Hooks):
     """Base of all architectures: a builder of models, of which the Keras model that users hold is `.model`.
 
     A subclass writes `forward`, one function from inputs to outputs that gets its layers by name from `layer`. Calling
@@ -128,7 +128,7 @@ class Backbone(Hooks):
         """The variable of the family `written_as` for one of this family's."""
         return path
 
-    def in_both_directions(self) -> "Backbone":
+    def in_both_directions(self) -> "TransformerBuilder":
         """This builder with `bidirectional=True`, over the same layers.
 
         Raises: ConfigError where there is no target.
@@ -137,16 +137,16 @@ class Backbone(Hooks):
             return self
         return self.over_the_same_layers(bidirectional=True)
 
-    def in_one_direction(self) -> "Backbone":
+    def in_one_direction(self) -> "TransformerBuilder":
         """This builder with `bidirectional=False`, over the same layers."""
         return self.over_the_same_layers(bidirectional=False) if self.bidirectional else self
 
-    def over_the_same_layers(self, application: str | None = None, **changes) -> "Backbone":
+    def over_the_same_layers(self, application: str | None = None, **changes) -> "TransformerBuilder":
         """This builder with other options, or of another application."""
         options = {name: getattr(self, name) for name in self.options} | changes
         return type(self)(self.config, application or self.application, **options)
 
-    def build(self) -> "Backbone":
+    def build(self) -> "TransformerBuilder":
         """Makes `.model`. Raises: ConfigError where its sizes cannot be divided over the devices."""
         from bert4x import devices
         from bert4x.models.functional import TransformerModel
@@ -164,7 +164,7 @@ class Backbone(Hooks):
                 named["position_ids"] = self.layer(L.PlacesInTexts, "Places-In-Texts")(named["text_ids"])
             outputs = self.forward(named)
         self.model = TransformerModel(self.model_inputs, outputs, name=self.name)
-        self.model.config, self.model.backbone = self.config, self
+        self.model.config, self.model.builder = self.config, self
         return self
 
     def load_weights_from_checkpoint(self, checkpoint, mapping: dict | None = None, strict: bool = True) -> None:
@@ -207,7 +207,7 @@ class Backbone(Hooks):
         """Raises: ConfigError for a subclass without a name of its own: what is saved of it would be opened as its
         parent, which may lack weights that it needs, or compute something else.
         """
-        if "model_name" not in vars(type(self)) or self.model_name != self.config.backbone:
+        if "model_name" not in vars(type(self)) or self.model_name != self.config.builder:
             kind = type(self).__name__
             raise ConfigError(
                 f"{kind} has no name of its own and cannot be saved: it would be opened as a {self.model_name!r}; put "
@@ -283,7 +283,7 @@ class Backbone(Hooks):
 
     def in_parts(self) -> bool:
         """Whether the model is its embeddings, its blocks and its heads, one after the other."""
-        return type(self).forward is Backbone.forward and hasattr(self, "block") and hasattr(self, "heads")
+        return type(self).forward is TransformerBuilder.forward and hasattr(self, "block") and hasattr(self, "heads")
 
 
 def as_list(given) -> list:
