@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bert4x import errors
+from bert4x import errors, plots
 from bert4x import layers as L
 from bert4x.layers.discrete import rotated
 from bert4x.layers.ordered_neurons import spans_of, tree_of
+from bert4x.plots.glyphs import chinese_characters
 from bert4x.training import smooth
 from bert4x.training.command_line import parse
 from bert4x.training.compiled import gradients_of
@@ -221,6 +222,23 @@ def test_noise_contrast():
     np.testing.assert_allclose(whole, -np.log(softmax(every))[:, 0], **TOLERANCE)
 
 
+def test_glyphs(tmp_path):
+    """One baseline and one size of type, filling the square; what a font lacks is refused, not drawn as a box."""
+    images = plots.glyphs("Aag", 20, "DejaVu Sans")
+    ink = images > 0.3
+    rows = [np.flatnonzero(x.any(1)) for x in ink]
+    assert images.shape == (3, 20, 20) and images.min() == 0 and images.max() > 0.9
+    assert rows[0][-1] == rows[1][-1] < rows[2][-1]  # A and a stand on a line, g reaches below it
+    assert rows[0][0] < rows[1][0] and max(ink.any((0, 1)).sum(), ink.any((0, 2)).sum()) >= 18
+    plots.page(images[None], tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 100
+    assert len(chinese_characters()) == 3755
+    with pytest.raises(errors.ConfigError, match="1 characters are not in the font: 字"):
+        plots.glyphs("a字", font="DejaVu Sans")
+    with pytest.raises(errors.ConfigError, match="no font 'Nothing Sans' is installed"):
+        plots.glyphs("a", font="Nothing Sans")
+
+
 def test_self_orthogonality():
     y = RNG.normal(0, 0.2, (6, 3))
 
@@ -248,7 +266,10 @@ def smoke(name, tmp_path, monkeypatch, capsys):
 
 
 def test_every_recipe_is_run_here():
-    tried = {"word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"}
+    tried = {
+        *("word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"),
+        "vq_glyphs",
+    }
     assert {path.stem for path in RECIPES.glob("*.py")} == tried
 
 
@@ -278,3 +299,11 @@ def test_trees_of_a_made_language(tmp_path, monkeypatch, capsys):
     scores, _ = smoke("ordered_neurons", tmp_path, monkeypatch, capsys)
     assert set(scores) == {"ON-LSTM", "right-branching", "random"} and all(0 <= s <= 1 for s in scores.values())
     assert "true: (" in (tmp_path / "run/trees.txt").read_text("utf-8")
+
+
+def test_codes_of_characters(tmp_path, monkeypatch, capsys):
+    table, _ = smoke("vq_glyphs", tmp_path, monkeypatch, capsys)
+    assert set(table) == {"none", "VQ, straight through", "VQ, rotated", "FSQ"}
+    assert all(0 < error < 0.5 for error, *_ in table.values())
+    assert all(1 <= perplexity <= used <= 27 for name, (_, used, perplexity) in table.items() if name != "none")
+    assert (tmp_path / "run/glyphs.png").exists()

@@ -5,6 +5,17 @@ from bert4x.plots.classes import confusion
 from bert4x.plots.decoding import decoding_paths
 from bert4x.plots.extraction import triples
 from bert4x.plots.figures import MissingMatplotlibError
+from bert4x.plots.glyphs import glyphs, page
 from bert4x.plots.runs import comparison, curves
 
-__all__ = ["MissingMatplotlibError", "attention", "comparison", "confusion", "curves", "decoding_paths", "triples"]
+__all__ = [
+    "MissingMatplotlibError",
+    "attention",
+    "comparison",
+    "confusion",
+    "curves",
+    "decoding_paths",
+    "glyphs",
+    "page",
+    "triples",
+]

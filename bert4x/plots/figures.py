@@ -11,6 +11,10 @@ CJK_FONTS = (
     *("WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Heiti SC", "Microsoft YaHei", "SimHei", "SimSun"),
     *("Droid Sans Fallback", "AR PL UMing CN", "AR PL UKai CN", "Arial Unicode MS", "Unifont"),
 )
+INSTALL = (
+    "install one: the package fonts-noto-cjk (Debian, Ubuntu), google-noto-sans-cjk-fonts (Fedora), "
+    "noto-fonts-cjk (Arch)"
+)
 
 
 class MissingMatplotlibError(Bert4xError, ImportError):
@@ -37,8 +41,7 @@ def matplotlib_figure(text: str = ""):
         font = chinese_font(font_manager.fontManager)
         if font is None:
             warnings.warn(
-                "matplotlib finds no font with Chinese characters, they are drawn as boxes; install one: the package "
-                "fonts-noto-cjk (Debian, Ubuntu), google-noto-sans-cjk-fonts (Fedora), noto-fonts-cjk (Arch)",
+                f"matplotlib finds no font with Chinese characters, they are drawn as boxes; {INSTALL}",
                 stacklevel=3,
             )
     return Figure, font
