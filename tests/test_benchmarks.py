@@ -91,6 +91,14 @@ def test_inference(measured, folder):
     assert (folder / "out" / "inference.svg").read_text("utf-8").count("<svg") == 1
 
 
+def test_pipelines(measured):
+    found = measured("pipelines", "--sentences", "12")
+    speeds = {name: float(speed) for name, speed, _ in found["tables"][1]["rows"]}
+    assert list(speeds) == [f"bert4x, {BACKEND}"]
+    (seconds,) = found["bars"]["1x32, texts"].values()
+    assert speeds[f"bert4x, {BACKEND}"] == pytest.approx(12 / np.median(seconds), rel=0.01, abs=0.1)
+
+
 def test_training_compiles_little(measured, monkeypatch):
     """TensorFlow compiles one graph for the first length and one for all others; JAX one for each; and none twice."""
     from bert4x.training.trainer import Trainer

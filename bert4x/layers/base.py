@@ -12,6 +12,7 @@ from keras import ops
 
 from bert4x import devices
 from bert4x.errors import ConfigError, nearest
+from bert4x.layers.calling import CalledAtOnce
 from bert4x.layers.gradients import add_bias, in_one_pass
 from bert4x.layers.quantized import int8_matmul, quantize
 
@@ -43,7 +44,7 @@ def weights_from(source: WeightSource) -> Iterator[None]:
         _source.reset(token)
 
 
-class KnowsCalls:
+class KnowsCalls(CalledAtOnce):
     """Mix-in for a Keras layer: what it was given and gave in each call on symbolic tensors, as Keras 2 has it."""
 
     def get_input_at(self, node_index: int):
@@ -131,6 +132,15 @@ def taken_over(values: np.ndarray, dtype):
     return ops.convert_to_tensor(values, dtype=dtype)
 
 
+def product_on_torch(layer, x):
+    """What a dense layer gives, in PyTorch's own two calls. Shape: (..., K) -> (..., N)"""
+    from torch.nn import functional
+
+    kernel, bias = (getattr(w, "value", w).to(x.dtype) for w in (layer.kernel, layer.bias))
+    y = functional.linear(x, kernel.T, bias)
+    return y if layer.activation is None else layer.activation(y)
+
+
 @keras.saving.register_keras_serializable("bert4x")
 class Dense(LoadsWeights, keras.layers.Dense):
     """`keras.layers.Dense` (LoRA and all) that can start from a checkpoint.
@@ -150,8 +160,10 @@ class Dense(LoadsWeights, keras.layers.Dense):
             kernel.data = kernel.data.T.contiguous().T
 
     def call(self, inputs, training=None):
-        if keras.backend.backend() == "torch" or self.bias is None:
+        if self.bias is None:
             return super().call(inputs, training=training)
+        if keras.backend.backend() == "torch":
+            return product_on_torch(self, inputs)
         on_tensorflow = keras.backend.backend() == "tensorflow"
         # In this form only, of matrices, oneDNN takes product, bias and gelu in one go.
         rows = ops.reshape(inputs, (-1, inputs.shape[-1])) if on_tensorflow else inputs

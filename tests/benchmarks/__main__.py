@@ -23,6 +23,7 @@ CASES = (
     "conversion",
     "tokenization",
     "embedding",
+    "pipelines",
     "growth",
     "cpm",
     "serving",
