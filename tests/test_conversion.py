@@ -19,6 +19,7 @@ from make_checkpoints import (
 import bert4x
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import variables
+from bert4x.checkpoints.weights import is_finite_half
 from bert4x.errors import ConversionError, NotFiniteError, TensorMismatchError
 
 PAIRS = [(family, a, b) for family in FAMILIES for a in LAYOUTS[family] for b in LAYOUTS[family]]
@@ -356,3 +357,13 @@ def test_separate_output_layer_is_refused(tmp_path):
     with pytest.raises(TensorMismatchError, match=r"cls\.predictions.decoder.weight differs from the embedding"):
         bert4x.convert(tmp_path / "b", tmp_path / "d", "bert4x")
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_what_is_not_finite_is_found_wherever_it_stands(dtype):
+    values = np.zeros((400, 700), DTYPES[dtype])  # more than are looked at at once
+    assert is_finite_half(values) and is_finite_half(values[::3, ::2].T) and is_finite_half(values[:0])
+    for bad in (np.inf, -np.inf, np.nan):
+        values[-1, -1] = bad
+        assert not is_finite_half(values) and not is_finite_half(values.T)
+        assert is_finite_half(values[:-1])
