@@ -1,5 +1,6 @@
 """Tiny checkpoints in the published layouts, made without a backend, for the tests of commands and documents."""
 
+import gc
 import os
 import random
 import shlex
@@ -20,6 +21,9 @@ from bert4x.config import TransformerConfig
 # XLA, of TensorFlow and JAX, compiles in less time so; at level 0 some tests of accuracy fail. Tests compile
 # hundreds of functions and run most of them once.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
+# Graphs are made of many objects that live long: Python need not look through all of them so often.
+gc.set_threshold(100_000, 20, 50)
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = "床前明月光疑是地上霜今天天气很好我们去公园散步吧举头望低思故乡语言模型，。"
