@@ -66,3 +66,18 @@ def test_what_keras_has_to_look_at():
     for same in (x.astype("float32"), keras.ops.convert_to_tensor(x)):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(dense(same)), first)
     assert isinstance(dense(keras.Input((4,))), keras.KerasTensor)
+
+
+class Several(bert4x.layers.Layer):
+    def call(self, *tensors, factor=1):
+        return factor * sum(tensors)
+
+
+def test_arguments_are_bound_as_python_binds_them():
+    x, several, dense = keras.ops.ones((2, 3)), Several(), bert4x.layers.Dense(3)
+    for _ in range(2):  # the first call builds them
+        assert float(keras.ops.sum(several(x, x, factor=2))) == 24
+        dense(x)
+    for given, named in [((x,), {"inputs": x}), ((x, None, x), {}), ((x,), {"wrong": 1}), ((), {})]:
+        with pytest.raises((TypeError, ValueError)):
+            dense(*given, **named)

@@ -28,17 +28,18 @@ class CalledAtOnce:
     def __call__(self, *args, **kwargs):
         if get_global_attribute is None or not self.built or not self.is_plain():
             return super().__call__(*args, **kwargs)
-        names, takes_training = parameters(type(self).call)
+        names = parameters(type(self).call)
         given = dict(zip(names, args, strict=False)) | kwargs
+        as_keras_binds = len(given) == len(args) + len(kwargs) and given and next(iter(given)) == names[0]
         training = given.pop("training", None)
-        tensors = self.tensors_of(given)
-        if tensors is None or next(iter(given), None) != names[0]:
+        tensors = self.tensors_of(given) if as_keras_binds else None
+        if tensors is None:
             return super().__call__(*args, **kwargs)
         context = get_global_attribute("current_call_ctx")
         outer = None if context is None else context.get_value("training")
         if training is not None and training != outer:  # layers within have to know it
             return super().__call__(*args, **kwargs)
-        if takes_training and outer is not None:
+        if outer is not None and "training" in names:
             given["training"] = outer
         return self.called(given, tensors, names)
 
@@ -85,10 +86,10 @@ class CalledAtOnce:
 
 
 @functools.cache
-def parameters(call) -> tuple[tuple[str, ...], bool]:
-    """The names of a method's arguments after self, and whether one is `training`."""
-    names = tuple(inspect.signature(call).parameters)[1:]
-    return names, "training" in names
+def parameters(call) -> tuple[str, ...]:
+    """The names of a method's arguments after self; none unless all can be given by place and by name."""
+    found = list(inspect.signature(call).parameters.values())[1:]
+    return tuple(one.name for one in found) if all(one.kind == one.POSITIONAL_OR_KEYWORD for one in found) else ()
 
 
 @functools.cache
