@@ -264,12 +264,12 @@ class MultiHeadAttention(Layer):
     def split_heads(self, x, heads: int):
         """Shape: (B, T, heads * d) -> (B, heads, T, d)"""
         batch, length, size = ops.shape(x)
-        return ops.transpose(ops.reshape(x, (batch, length, heads, size // heads)), (0, 2, 1, 3))
+        return ops.transpose(reshape(x, (batch, length, heads, size // heads)), (0, 2, 1, 3))
 
     def join_heads(self, x):
         """Shape: (B, A, T, d) -> (B, T, A * d)"""
         batch, heads, length, size = ops.shape(x)
-        return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * size))
+        return reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * size))
 
     def compute_mask(self, x, mask=None):
         return mask
@@ -280,3 +280,8 @@ class MultiHeadAttention(Layer):
         scores, weights = (self.symbolic((x.shape[0], self.heads, rows, length), "float32") for _ in range(2))
         out = self.outputs(self.symbolic(x.shape), scores, weights if return_weights else None, None)
         return out[0] if len(out) == 1 else tuple(out)
+
+
+def reshape(x, shape):
+    """Keras' function; by the tensor itself where it can, without a look for symbolic sizes in the shape."""
+    return x.reshape(shape) if keras.backend.backend() == "torch" and ops.is_tensor(x) else ops.reshape(x, shape)

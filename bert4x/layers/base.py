@@ -136,7 +136,9 @@ def product_on_torch(layer, x):
     """What a dense layer gives, in PyTorch's own two calls. Shape: (..., K) -> (..., N)"""
     from torch.nn import functional
 
-    kernel, bias = (getattr(w, "value", w).to(x.dtype) for w in (layer.kernel, layer.bias))
+    kernel, bias = getattr(layer.kernel, "value", layer.kernel), layer.bias.value
+    if kernel.dtype != x.dtype:
+        x = x.to(kernel.dtype)
     y = functional.linear(x, kernel.T, bias)
     return y if layer.activation is None else layer.activation(y)
 
@@ -282,6 +284,8 @@ def activation(name):
 @keras.saving.register_keras_serializable("bert4x")
 def gelu_erf(x):
     """x * Phi(x), with the error function (transformers, bert4keras). Written with Erf, which ONNX can express."""
+    if keras.backend.backend() == "torch":  # which has it in one pass
+        return ops.gelu(x, approximate=False)
     half, inverse_root = (ops.cast(c, x.dtype) for c in (0.5, 0.5**0.5))
     return x * (half * (1 + ops.erf(x * inverse_root)))
 

@@ -14,7 +14,7 @@ from keras import ops
 
 try:
     from keras.src.backend.common.global_state import get_global_attribute
-    from keras.src.backend.common.masking import get_keras_mask
+    from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
     from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 except ImportError:  # another Keras
     get_global_attribute = None
@@ -58,7 +58,12 @@ class CalledAtOnce:
         else:
             with AutocastScope(dtype):
                 outputs = call(**given)
-        self._set_mask_metadata(given[names[0]], outputs, mask)
+        if isinstance(outputs, list | tuple):
+            self._set_mask_metadata(given[names[0]], outputs, mask)
+        elif get_keras_mask(outputs) is None:
+            mask = self.compute_mask(given[names[0]], mask)
+            if mask is not None:
+                set_keras_mask(outputs, mask)
         return outputs
 
     def is_plain(self) -> bool:
