@@ -154,6 +154,33 @@ def test_finite_scalar_quantizer(tmp_path):
         L.FiniteScalarQuantizer([3, 3])(tensor(z))
 
 
+def test_reparametrized_normal(tmp_path):
+    """In training draws of the distribution; without it the mean. The divergence counts more with every update."""
+    mean, logs = RNG.normal(0, 1, (3, 4)), RNG.normal(0, 0.5, (3, 4))
+
+    def divergence(mean, logs):
+        return ((mean**2 + np.exp(logs) - logs - 1) / 2).sum()
+
+    found = numpy(L.normal_divergence(tensor(mean), tensor(logs)))
+    np.testing.assert_allclose(found.sum(), divergence(mean, logs), rtol=1e-5)
+    slopes = gradient(lambda m, v: ops.sum(L.normal_divergence(m, v)), mean, logs)
+    np.testing.assert_allclose(slopes[0], differences(lambda m: divergence(m, logs), mean), atol=1e-5)
+    np.testing.assert_allclose(slopes[1], differences(lambda v: divergence(mean, v), logs), atol=1e-5)
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    layer = L.ReparametrizedNormal(0.5, annealing=4, seed=1)
+    model = keras.Model(inputs, layer(*inputs))
+    given = [np.tile(mean[0], (20000, 1)), np.tile(logs[0], (20000, 1))]
+    for update in range(6):
+        draws = numpy(model([tensor(x) for x in given], training=True))
+        expected = 0.5 * min(update / 4, 1) * divergence(mean[0], logs[0])
+        assert float(numpy(model.losses[-1])) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    np.testing.assert_allclose(draws.mean(0), mean[0], atol=0.04)
+    np.testing.assert_allclose(draws.std(0), np.exp(logs[0] / 2), rtol=0.04)
+    np.testing.assert_allclose(saved(model, tmp_path, [tensor(mean), tensor(logs)])[0], mean, **TOLERANCE)
+    again = keras.saving.load_model(tmp_path / "model.keras").layers[-1]
+    assert (again.weight, again.annealing, again.seed, float(numpy(again.updates))) == (0.5, 4, 1, 6)
+
+
 @pytest.mark.parametrize("rate", [1, 2])
 def test_dilated_gated_convolution(tmp_path, rate):
     x, mask = RNG.normal(0, 1, (2, 7, 4)), np.arange(7) < np.array([[7], [4]])
@@ -268,7 +295,7 @@ def smoke(name, tmp_path, monkeypatch, capsys):
 def test_every_recipe_is_run_here():
     tried = {
         *("word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"),
-        "vq_glyphs",
+        *("vq_glyphs", "noise_contrast", "ode_rnn", "normalisation", "poem_vae"),
     }
     assert {path.stem for path in RECIPES.glob("*.py")} == tried
 
@@ -307,3 +334,36 @@ def test_codes_of_characters(tmp_path, monkeypatch, capsys):
     assert all(0 < error < 0.5 for error, *_ in table.values())
     assert all(1 <= perplexity <= used <= 27 for name, (_, used, perplexity) in table.items() if name != "none")
     assert (tmp_path / "run/glyphs.png").exists()
+
+
+def test_words_by_noise_contrast(tmp_path, monkeypatch, capsys):
+    table, _ = smoke("noise_contrast", tmp_path, monkeypatch, capsys)
+    assert set(table) == {"frequency", "softmax", "noise contrast", "sampled"}
+    for likelihood, total, *_ in table.values():  # they begin at the frequencies, and have hardly moved
+        assert likelihood == pytest.approx(table["frequency"][0], abs=0.1) and abs(total) < 0.1
+    assert len((tmp_path / "run/neighbours.txt").read_text("utf-8").splitlines()) == 20
+
+
+def test_an_equation_as_a_network(tmp_path, monkeypatch, capsys):
+    """Half the step: about half the error by Euler, a sixteenth of it by Runge and Kutta."""
+    pytest.importorskip("scipy")
+    (errors, found), _ = smoke("ode_rnn", tmp_path, monkeypatch, capsys)
+    (euler, better), (half, finer) = errors[0.5], errors[0.25]
+    assert half < euler and 12 < better / finer < 20 and better < 1e-3
+    np.testing.assert_allclose(found["scipy"], found["true"], atol=0.15)
+    assert np.abs(found["network"]).min() > 0  # two steps have moved each constant
+    assert (tmp_path / "run/equation.png").exists()
+
+
+def test_normalisation(tmp_path, monkeypatch, capsys):
+    table, _ = smoke("normalisation", tmp_path, monkeypatch, capsys)
+    curvatures = {kind: curvature for kind, (curvature, _) in table.items()}
+    assert 0 < curvatures["both"] < curvatures["neither"]
+    assert all(len(losses) == 2 for _, losses in table.values()) and (tmp_path / "run/rates.png").exists()
+
+
+def test_couplets(tmp_path, monkeypatch, capsys):
+    (back, commonest, _), said = smoke("poem_vae", tmp_path, monkeypatch, capsys)
+    assert 0 <= back <= 1 and 0 <= commonest < 0.5 and "9 couplets to learn from, 1 to score" in said
+    lines = (tmp_path / "run/couplets.txt").read_text("utf-8").splitlines()
+    assert len(lines) == 1 + 20 + 1 + 10 and all(len(line) == 12 for line in lines if not line.endswith(":"))

@@ -84,6 +84,7 @@ _HOME = {
     "bert4x.layers.slots": "write_slots",
     "bert4x.layers.theseus": "BinaryRandomChoice",
     "bert4x.layers.scale_offset": "LayerNormalization ScaleOffset",
+    "bert4x.layers.variational": "ReparametrizedNormal normal_divergence",
     "bert4x.layers.visibility": "PlacesInTexts Visibility",
 }
 
@@ -138,6 +139,7 @@ __all__ = [
     "RealPositions",
     "RelativeBias",
     "RelativeVectors",
+    "ReparametrizedNormal",
     "Rotary",
     "RowEmbedding",
     "Scale",
@@ -154,6 +156,7 @@ __all__ = [
     "activation",
     "gumbel_softmax",
     "initializer",
+    "normal_divergence",
     "ops",
     "tree",
     "weights_from",

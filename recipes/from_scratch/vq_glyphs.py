@@ -26,6 +26,8 @@ from bert4x import plots, recipe
 from bert4x.layers import FiniteScalarQuantizer, VectorQuantizer
 from bert4x.plots.glyphs import LATIN, chinese_characters
 
+JIT = keras.config.backend() == "jax"  # elsewhere compiling takes longer than it saves here
+
 
 @dataclass
 class Arguments:
@@ -83,7 +85,7 @@ def main(args):
     for name, (quantizer, dimensions) in kinds.items():
         keras.utils.set_random_seed(args.seed)
         model, numbers_of = autoencoder(quantizer and quantizer(), dimensions, args.width)
-        model.compile(keras.optimizers.Adam(args.learning_rate), "mse", jit_compile=False)
+        model.compile(keras.optimizers.Adam(args.learning_rate), "mse", jit_compile=JIT)
         model.fit(seen, seen, batch_size=args.batch_size, epochs=args.epochs, verbose=0)
 
         # 3. Error and use of the codes, on characters that were not seen.
