@@ -9,7 +9,7 @@ from test_detokenize import MAKERS
 
 import bert4x
 from bert4x.errors import GenerationError
-from bert4x.generation.grammar import Form, spelled
+from bert4x.generation.grammar import Form, Guide, spelled
 from bert4x.generation.options import GenerationOptions
 
 pytest.importorskip("llguidance")
@@ -74,13 +74,14 @@ def test_what_tokens_spell(kind, tmp_path):
         letters = sorted({t.decode("utf-8", "ignore") for t in texts if len(t) == 3 and t[0] >= 0xE0})
     word = "".join(letters[:2] * 2)
     form = Form(tokenizer, size, GenerationOptions(choices=[word], stop_ids=()))
-    matcher, ids = form.matcher(), []
-    while not matcher.is_accepting():
-        allowed = np.flatnonzero(form.allowed([matcher])[0])
+    guide, ids, said = Guide(form), [], ""
+    while not guide.has_ended:
+        allowed = np.flatnonzero(guide.allowed())
         assert len(allowed) and all(word.encode()[len(form.text(ids).encode()) :].startswith(texts[i]) for i in allowed)
         ids.append(int(allowed[0]))
-        matcher.consume_token(ids[-1])
-    assert form.text(ids) == word
+        guide.follow(ids[-1])
+        said += guide.add(ids[-1])
+    assert guide.is_whole and form.text(ids) == said + guide.finish() == word
 
 
 BAD = {

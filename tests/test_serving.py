@@ -11,6 +11,7 @@ import threading
 import time
 
 import httpx
+import keras
 import numpy as np
 import pytest
 from conftest import VOCABULARY, refused, write_tiny
@@ -100,7 +101,8 @@ def test_models_say_what_they_can_do(official, client):
     listed = {model.id: model for model in official.models.list()}
     assert set(listed) == {"small", "judge", "finder"}
     assert official.models.retrieve("small").id == "small"
-    assert listed["small"].abilities == ["fill-mask", "generation", "embeddings"]
+    assert listed["small"].abilities == ["fill-mask", "generation", "embeddings", "attention"]
+    assert (listed["small"].layers, listed["small"].heads) == (1, 4)
     assert listed["judge"].abilities == ["classes", "rerank"]
     assert client.get("/info").json()["models"][2]["labels"] == ["人", "地"]
     assert client.get("/health").status_code == client.get("/v2/health/ready").status_code == 200
@@ -204,6 +206,18 @@ def test_tasks(client, able):
     ]
 
 
+def test_attention(client, folders):
+    """Of a head, as the model gives it that is loaded for it."""
+    model = bert4x.load(folders / "small", return_attentions=True)
+    ids, segments = model.tokenizer.encode(TEXTS[0])
+    _, weights = model([np.array([ids]), np.array([segments])])
+    asked = {"inputs": [TEXTS[0], "天"], "parameters": {"layer": 1, "head": 3}}
+    found, other = client.post("/tasks/attention", json=asked).json()["answers"]
+    np.testing.assert_allclose(found["weights"], keras.ops.convert_to_numpy(weights[0])[0, 2], atol=1e-4)
+    assert found["tokens"] == ["[CLS]", *TEXTS[0], "[SEP]"] and (found["layer"], found["head"]) == (1, 3)
+    assert np.shape(other["weights"]) == (3, 3)
+
+
 COMPLETION = {"model": "small", "prompt": "天"}
 PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}
 
@@ -215,7 +229,7 @@ PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": 
         ("/v1/completions", COMPLETION | {"max_token": 3}, 422, "did you mean 'max_tokens'"),
         ("/v1/completions", COMPLETION | {"max_tokens": 1000}, 422, "64 positions"),
         ("/v1/completions", COMPLETION | {"temperature": float("nan")}, 422, "temperature"),
-        ("/v1/completions", COMPLETION | {"response_format": {"type": "json_object"}}, 501, "response_format"),
+        ("/v1/completions", COMPLETION | {"response_format": {"type": "xml"}}, 422, "response_format"),
         ("/v1/completions", COMPLETION | {"prompt": "天" * 100}, 422, "positions"),
         ("/v1/completions", COMPLETION | {"n": 100}, 413, "texts in one request"),
         ("/v1/chat/completions", PICTURE, 422, "text"),
@@ -229,6 +243,7 @@ PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": 
         ("/tasks/reading", {"inputs": {"question": "天", "passage": "天"}}, 404, "no model here"),
         ("/tasks/fill-mask", {"inputs": "天"}, 422, "[MASK]"),
         ("/v2/models/small/infer", {"inputs": []}, 422, "expected ['text']"),
+        ("/tasks/attention", {"inputs": "天", "parameters": {"head": 5}}, 422, "1 to 4"),
         ("/nothing", {}, 404, "no route"),
         ("/embed", b"\xff{", 400, "JSON"),
         ("/embed", b"{", 400, "JSON"),

@@ -10,7 +10,7 @@ from conftest import write_tiny
 from test_serving import LIMITS, running
 
 import bert4x
-from bert4x.serving.abilities import SCORES, TASKS, VECTORS, WRITING
+from bert4x.serving.abilities import ATTENTION, SCORES, TASKS, VECTORS, WRITING
 from bert4x.serving.app import create_app
 from bert4x.serving.models import open_models
 from bert4x.tasks.reading_comprehension import ReadingComprehension
@@ -40,12 +40,13 @@ def test_both_languages_have_all_words():
 
 def test_panes_ask_for_what_servers_have():
     needs = dict(re.findall(r"\"?([\w-]+)\"?: \"([\w-]+)\"", PAGE.split("const NEEDS = {")[1].split("};")[0]))
-    assert set(needs.values()) == {*TASKS, VECTORS, SCORES, WRITING} and set(needs) == set(PANES)
+    assert set(needs.values()) == {*TASKS, VECTORS, SCORES, WRITING, ATTENTION} and set(needs) == set(PANES)
 
 
 PANES = {
     "fill-mask": "bar", "write": "written", "fewshot": "written", "chat": "written", "similarity": "<td",
     "entities": "<p", "classes": "bar", "rerank": "bar", "reading": "<", "titles": "<strong", "triples": "<",
+    "attention": "<td",
 }  # fmt: skip
 
 

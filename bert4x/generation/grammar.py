@@ -2,7 +2,7 @@
 are forbidden at each step, by llguidance, which knows for each place of a grammar what may follow.
 """
 
-import dataclasses
+import codecs
 import json
 import re
 import weakref
@@ -72,32 +72,78 @@ class Form:
         for choice in () if self.spelling.has_bytes else options.choices:
             if missing := [char for char in choice if char not in self.spelling.characters]:
                 raise GenerationError(f"choices has {choice!r:.60}, and the vocabulary no token with {missing[0]!r}")
+        self.never = np.zeros(size, bool)
+        self.never[list(options.suppress_ids)] = True
         self.grammar = grammar_of(options)
         if error := self.matcher().get_error():
             raise GenerationError(f"{options.form} is no form that can be followed: {error.splitlines()[0]:.200}")
 
     def matcher(self):
-        """The form at its beginning."""
+        """The form at its beginning, as llguidance follows it."""
         import llguidance
 
         return llguidance.LLMatcher(self.spelling.known, self.grammar)
 
-    def allowed(self, matchers: Sequence) -> np.ndarray:
-        """What may follow in some rows. Shape: -> (R, size) bool"""
-        from llguidance import numpy as masks
-
-        bits = masks.allocate_token_bitmask(len(matchers), self.size + 1)
-        for row, matcher in enumerate(matchers):
-            masks.fill_next_token_bitmask(matcher, bits, row)
-        found = np.unpackbits(bits.view("uint8"), axis=1, bitorder="little")[:, : self.size + 1].astype(bool)
-        found[:, self.stop_ids] = found[:, [self.size]]  # the end
-        return found[:, : self.size]
-
     def text(self, ids: Sequence[int]) -> str:
         """What ids spell, stop tokens left out."""
-        return b"".join(self.spelling.texts[i] for i in ids if i >= 0 and i not in self.stop_ids).decode(
-            "utf-8", "replace"
-        )
+        return b"".join(self.bytes_of(i) for i in ids).decode("utf-8", "replace")
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """What a token adds to a text: nothing, where it ends it."""
+        return b"" if token_id < 0 or token_id in self.stop_ids else self.spelling.texts[token_id]
+
+
+class Guide:
+    """One text on its way through a form: what may follow, and whether it has ended.
+
+    `add` and `finish` give the text as it is written, as those of `Detokenizer` do.
+    """
+
+    stopped = None  # by no string
+
+    def __init__(self, form: Form):
+        self.form, self.matcher, self.has_ended = form, form.matcher(), False
+        self.known: np.ndarray | None = None  # what may follow, once it was asked for
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def allowed(self) -> np.ndarray:
+        """What may follow. Shape: -> (V,) bool"""
+        if self.known is None:
+            from llguidance import numpy as masks
+
+            size = self.form.size
+            bits = masks.allocate_token_bitmask(1, size + 1)
+            masks.fill_next_token_bitmask(self.matcher, bits, 0)
+            found = np.unpackbits(bits.view("uint8"), bitorder="little")[: size + 1].astype(bool)
+            found[self.form.stop_ids] = found[size]  # the end
+            self.known = found[:size] & ~self.form.never
+        return self.known
+
+    def follow(self, token_id: int) -> None:
+        """Goes on by a token, -1 where there was none. A text ends by a stop token; where there is none, as soon as it
+        may end; and where nothing but the end may follow.
+        """
+        stop_ids = self.form.stop_ids
+        if token_id < 0 or token_id in stop_ids:
+            self.has_ended = True
+            return
+        self.matcher.consume_token(token_id)
+        self.known, self.has_ended = None, self.matcher.is_stopped()
+        if not self.has_ended and self.is_whole:
+            self.has_ended = not stop_ids or not np.delete(self.allowed(), stop_ids).any()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text may end here."""
+        return self.matcher.is_accepting()
+
+    def add(self, token_id: int) -> str:
+        """The characters that a token makes whole."""
+        return self.decoder.decode(self.form.bytes_of(token_id))
+
+    def finish(self) -> str:
+        """The rest of the text: half of a character, where it was cut."""
+        return self.decoder.decode(b"", True)
 
 
 # Bytes that have to come are not written at once: in a vocabulary of whole characters, two that begin by the same byte
@@ -172,33 +218,33 @@ def decode_in_form(engine, prompts: Sequence[Prompt], options: GenerationOptions
 
     Raises: GenerationError where a text cannot go on, or has not come to its end after `max_new_tokens`.
     """
-    guarded = dataclasses.replace(options, suppress_ids=options.suppress_ids or (0,))  # the rule is at work
-    ops, (search, prompt, given, rows) = engine.ops, engine.prepare(prompts, guarded)
+    ops, (search, prompt, given, rows) = engine.ops, engine.prepare(prompts, options)
     start, advance = engine.functions(search)
-    batch, never = int(given["lengths"].shape[0]), np.zeros(form.size, bool)
-    never[list(options.suppress_ids)] = True
-    matchers = [form.matcher() for _ in range(rows)]
+    guides = [Guide(form) for _ in range(rows)]
 
     def now(given):
-        forbidden = np.zeros((batch, form.size), bool)
-        forbidden[:rows] = ~form.allowed(matchers) | never
+        forbidden = np.zeros((int(given["lengths"].shape[0]), form.size), bool)
+        for row, guide in enumerate(guides):
+            if not guide.has_ended:
+                forbidden[row] = ~guide.allowed()
         return given | {"suppressed": ops.convert_to_tensor(forbidden)}
 
-    state, ended = start(prompt, now(given)), np.zeros(rows, bool)
+    state = start(prompt, now(given))
     for step in range(1, options.max_new_tokens + 1):
         finished = np.array(ops.convert_to_numpy(state.finished))
         written = ops.convert_to_numpy(state.ids)[:rows, -search.room :]
-        for row in np.flatnonzero(~ended):
-            ended[row] = follow(form, matchers[row], int(written[row, step - 1]))
-            if ended[row] and not matchers[row].is_accepting():
-                raise stuck(row, form.text(written[row]))
-        finished[:rows] = ended
-        if ended.all() or step == options.max_new_tokens:
+        for row, guide in enumerate(guides):
+            if not guide.has_ended:
+                guide.follow(int(written[row, step - 1]))
+                if guide.has_ended and not guide.is_whole:
+                    raise stuck(f"prompt {row}", form.text(written[row]))
+            finished[row] = guide.has_ended
+        if finished[:rows].all() or step == options.max_new_tokens:
             break
         state = state._replace(finished=ops.convert_to_tensor(finished))
         state = advance(state, now(given), ops.convert_to_tensor(step + 1, "int32"))
-    for row in np.flatnonzero(~ended):
-        if not matchers[row].is_accepting():
+    for row, guide in enumerate(guides):
+        if not guide.is_whole:
             raise GenerationError(
                 f"prompt {row}: after {options.max_new_tokens} tokens the text is not at an end that {options.form} "
                 "allows; give more max_new_tokens"
@@ -206,23 +252,10 @@ def decode_in_form(engine, prompts: Sequence[Prompt], options: GenerationOptions
     return outputs(search, state, rows, options)
 
 
-def follow(form: Form, matcher, token_id: int) -> bool:
-    """Goes on by a token, -1 where there was none; returns whether the text has ended, well or not."""
-    if token_id < 0 or token_id in form.stop_ids:
-        return True
-    matcher.consume_token(token_id)
-    return matcher.is_stopped() or (matcher.is_accepting() and (not form.stop_ids or is_over(form, matcher)))
-
-
-def is_over(form: Form, matcher) -> bool:
-    """Whether nothing but the end may follow."""
-    return not np.delete(form.allowed([matcher])[0], form.stop_ids).any()
-
-
-def stuck(row: int, text: str) -> GenerationError:
+def stuck(which: str, text: str) -> GenerationError:
     """The error about a text that the vocabulary cannot go on with."""
     return GenerationError(
-        f"prompt {row}: after {text[-40:]!r} the vocabulary has no token that the form allows; it cannot spell what is "
+        f"{which}: after {text[-40:]!r} the vocabulary has no token that the form allows; it cannot spell what is "
         "wanted (upper case, for instance, where all is lower-cased)"
     )
 

@@ -25,7 +25,7 @@ class Rules:
         return cls(
             penalty=options.repetition_penalty != 1,
             ngram=options.no_repeat_ngram_size,
-            suppress=bool(options.suppress_ids),
+            suppress=bool(options.suppress_ids or options.form),
             minimum=options.min_new_tokens > 0 and bool(options.stop_ids),
             force=bool(options.forced_ids),
         )

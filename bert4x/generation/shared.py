@@ -17,6 +17,7 @@ import numpy as np
 from bert4x.generation import sampling
 from bert4x.generation.batch import Prompt, as_batch, bucket
 from bert4x.generation.engine import TEMPERATURES, Engine, map_values
+from bert4x.generation.grammar import Guide
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.search import Decoded, Sampling
 from bert4x.models.cache import mapped
@@ -34,19 +35,22 @@ class Request:
         options: without beams, of one sequence.
         random: numbers in [0, 1) for each step (`sampling.uniforms`), where tokens are drawn. Shape: (N,)
         candidates: whether the likeliest tokens of each step are wanted.
+        guide: where the options ask for a form: the text's own way through it.
     """
 
     prompt: Prompt
     options: GenerationOptions
     random: np.ndarray | None = None
     candidates: bool = False
+    guide: Guide | None = None
 
     @property
     def shape(self) -> Hashable:
         """Sequences with the same can be rows of one batch."""
         o = self.options
         forced = tuple(sorted(o.forced_ids.items()))
-        return Sampling.of(o, 0), tuple(o.stop_ids or ()), tuple(o.suppress_ids), forced, o.min_new_tokens
+        suppressed = None if self.guide else tuple(o.suppress_ids)  # a guide knows them
+        return Sampling.of(o, 0), tuple(o.stop_ids or ()), suppressed, forced, o.min_new_tokens
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,15 @@ class SharedBatch:
             self.resize(len(self.live))
             rows = self.live
             many = self.candidates([self.requests[row] for row in rows])
+            for row in rows:
+                self.forbid(self.given, row, self.requests[row])
             self.state, likeliest = self.compiled(step, many)(self.state, self.tensors(self.given))
             self.number += 1
             self.told = told(self.state, self.number, self.room, likeliest, {row: self.requests[row] for row in rows})
         found, self.told = self.told, []
+        for request, one in found:
+            if request.guide is not None:
+                request.guide.follow(one.token_id)
         return found
 
     # tensors
@@ -139,6 +148,8 @@ class SharedBatch:
         given = self.engine.given(prompts, batch, 1, self.room, requests[0].options, None)
         for name, none in BY_ROW.items():
             given[name] = np.full((batch, 1), none, np.asarray(given[name]).dtype)
+        if requests[0].guide is not None:
+            given["suppressed"] = np.zeros((batch, self.engine.builder.config.vocab_size), bool)
         for row, request in enumerate(requests):
             self.put(given, row, request, 0)
         prompt = map_values(self.engine.ops.convert_to_tensor, as_batch(prompts, batch, sources=self.engine.encodes))
@@ -158,9 +169,15 @@ class SharedBatch:
         given["uniforms"][row] = 0
         if request.random is not None:
             given["uniforms"][row, step : step + len(request.random)] = request.random
+        self.forbid(given, row, request)
         unilm = self.engine.builder.application == "unilm"
         given["segments"][row] = 1 if unilm else request.prompt.segments[-1]
         given["lengths"][row] = (1 if self.engine.encodes else len(request.prompt.ids)) - step
+
+    def forbid(self, given: dict[str, Any], row: int, request: Request) -> None:
+        """What its form does not allow now, in its row."""
+        if request.guide is not None:
+            given["suppressed"][row] = ~request.guide.allowed()
 
     def tensors(self, given: dict[str, Any]) -> dict[str, Any]:
         """What is given, as tensors."""
@@ -188,7 +205,8 @@ class SharedBatch:
         take = self.engine.ops.take
         by_row = {name: mapped(lambda x: take(x, order, axis=0), values) for name, values in by_row.items()}
         self.state = self.state._replace(**by_row)
-        by_row = ("real", "lengths", "segments", "uniforms", *BY_ROW)
+        by_row = ["real", "lengths", "segments", "uniforms", *BY_ROW]
+        by_row += ["suppressed"] if np.ndim(self.given["suppressed"]) == 2 else []
         self.given = {name: x[order] if name in by_row else x for name, x in self.given.items()}
         self.requests = ([self.requests[row] for row in kept] + [None] * rows)[:rows]
 

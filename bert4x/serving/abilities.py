@@ -21,7 +21,7 @@ TASKS = {
     "classes": ("text-classification",),
     "fill-mask": ("fill-mask",),
 }
-VECTORS, SCORES, WRITING = "embeddings", "rerank", "generation"
+VECTORS, SCORES, WRITING, ATTENTION = "embeddings", "rerank", "generation", "attention"
 # The parameters that a task takes -> the type, the least and the largest value.
 PARAMETERS = {"fill-mask": {"top_k": (int, 1, 100)}, "titles": {"num_beams": (int, 1, 16)}}
 
@@ -157,7 +157,7 @@ def check_lengths(lengths: Sequence[int], limits: Limits, longest: int | None) -
         if longest is not None and length > longest:
             raise Problem(
                 413,
-                f"text {number} has {length} tokens, the model takes {longest}; shorten it, or give truncate: true",
+                f"text {number} has {length} tokens, at most {longest} are taken; shorten it, or give truncate: true",
             )
 
 

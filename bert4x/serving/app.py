@@ -95,7 +95,8 @@ async def on_gone(request: Request, error: ClientGone) -> Response:
     return Response(status_code=499)
 
 
-FIELDS = {name for kind in Body.__subclasses__() for name in kind.model_fields}  # else it is a type that it could be
+# In the place of an error there are also the types that a value could be; these are fields.
+FIELDS = {field.alias or name for kind in Body.__subclasses__() for name, field in kind.model_fields.items()}
 HANDLERS = {
     Problem: on_error,
     ValueError: on_error,  # of which all of ours about input are

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from bert4x.errors import GenerationError
 from bert4x.generation.batch import Prompt
 from bert4x.generation.chat import prompt_of
 from bert4x.generation.engine import engine_of
+from bert4x.generation.grammar import Form, Guide, form_of
 from bert4x.generation.options import GenerationOptions
 from bert4x.generation.sampling import uniforms
 from bert4x.generation.shared import Request
@@ -22,6 +24,10 @@ from bert4x.serving.writing import Piece, Writing
 
 ROOM = 512  # tokens of an answer in a dialogue, where nobody says
 ASKED, ANSWER = "问：", "答："  # turns for a model without a chat template
+
+
+# The options of a form -> the fields of requests that ask for it.
+FIELDS = {"json_schema": "response_format", "choices": "guided_choice", "regex": "guided_regex"}
 
 
 class Generation:
@@ -66,6 +72,7 @@ class Generation:
             given["max_new_tokens"] = max(1, min(ROOM, self.room(longest)))
         self.check_room(longest, given["max_new_tokens"])
         options: GenerationOptions = read_text_options(self.model, given)
+        form = self.form(options)
         encoded = started(self.engine, encoded, options.start_id)
         if not encoded:
             raise Problem(422, "there is no prompt; expected at least one text", param="prompt")
@@ -77,7 +84,18 @@ class Generation:
         if options.samples:
             random = uniforms(options.seed, [prompt.ids for prompt in encoded], copies, options.max_new_tokens)
         rows = [prompt for prompt in encoded for _ in range(copies)]
-        return [Request(row, options, own, candidates) for row, own in zip(rows, random, strict=True)]
+        guides = [form and Guide(form) for _ in rows]
+        pairs = zip(rows, random, guides, strict=True)
+        return [Request(row, options, own, candidates, guide) for row, own, guide in pairs]
+
+    def form(self, options: GenerationOptions) -> Form | None:
+        """What texts are to look like, where the options say. Raises: Problem for a form that is none."""
+        if options.form and find_spec("llguidance") is None:
+            raise Problem(501, "response_format needs llguidance, which this server has not", param="response_format")
+        try:
+            return form_of(self.model, options)
+        except GenerationError as error:
+            raise Problem(400, str(error), "invalid_form", FIELDS[options.form]) from error
 
     def room(self, length: int) -> int:
         """How many tokens can follow a prompt."""
@@ -146,4 +164,21 @@ def sampling_of(body) -> dict[str, Any]:
     if body.n > 1 and body.temperature != 0:
         given["do_sample"] = True
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    return given | ({"stop": stop} if stop else {})
+    return given | ({"stop": stop} if stop else {}) | forms_of(body)
+
+
+def forms_of(body) -> dict[str, Any]:
+    """The options of forms that it asks for. Raises: Problem for a format without its schema, or with one too many."""
+    wanted = body.response_format
+    found = {"choices": body.guided_choice, "regex": body.guided_regex}
+    if wanted is not None:
+        if (wanted.type == "json_schema") != (wanted.json_schema is not None):
+            raise Problem(
+                400,
+                f"response_format is of type {wanted.type!r}, and json_schema is "
+                f"{'missing' if wanted.json_schema is None else 'given'}; the type 'json_schema' has one, no other",
+                param="response_format",
+            )
+        schemas = {"text": None, "json_object": {"type": "object"}}
+        found["json_schema"] = wanted.json_schema.content if wanted.json_schema else schemas[wanted.type]
+    return {name: value for name, value in found.items() if value is not None}

@@ -10,7 +10,7 @@ from typing import Any
 from bert4x.checkpoints.task_file import FILE
 from bert4x.errors import CheckpointNotFoundError, ConfigError, InputError, TokenizerError, nearest
 from bert4x.runtimes.exported import is_export, open_export
-from bert4x.serving.abilities import SCORES, TASKS, VECTORS, WRITING, Ability, Embedding, Fillings, Reranking
+from bert4x.serving.abilities import ATTENTION, SCORES, TASKS, VECTORS, WRITING, Ability, Embedding, Fillings, Reranking
 from bert4x.serving.batching import Worker
 from bert4x.serving.generation import Generation
 from bert4x.serving.limits import Limits
@@ -38,6 +38,9 @@ class Served:
         more: dict[str, Any] = {"chat_template": writing.has_template} if writing else {}
         if VECTORS in self.abilities:
             more["dimensions"] = self.abilities[VECTORS].task.size
+        if ATTENTION in self.abilities:
+            attentions = self.abilities[ATTENTION].task
+            more |= {"layers": attentions.layers, "heads": attentions.heads}
         for name in ("entities", "classes"):
             if name in self.abilities:
                 more["labels"] = list(self.abilities[name].task.labels)
@@ -211,9 +214,12 @@ def pretrained(source, application: str | None, options: dict):
         abilities[WRITING] = Generation(model)
         about["application"] = builder.application
     if reads_both_ways:
+        from bert4x.serving.attention import Attending
         from bert4x.tasks.sentence_embedding import SentenceEmbedding
 
         abilities[VECTORS] = Embedding(SentenceEmbedding(other(with_mlm=False)))
+        looking = builder.over_the_same_layers("encoder", with_mlm=False, return_attentions=True)
+        abilities[ATTENTION] = Attending(looking, model.tokenizer)
         about["note"] = "it was not trained for sentence vectors: the mean of its hidden states is given"
     if not abilities:
         raise ConfigError(f"{source} can do nothing that is served: it has no head, and reads from left to right")

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 
 from bert4x.serving.abilities import VECTORS, WRITING
 from bert4x.serving.answering import Context, as_response, events
-from bert4x.serving.generation import Stream, sampling_of
+from bert4x.serving.generation import Stream, forms_of, sampling_of
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Chat, Completion, Embeddings
 from bert4x.serving.transcript import ChatForm, CompletionForm, Text
@@ -50,7 +50,6 @@ def routes(context: Context) -> APIRouter:
     @router.post("/completions", summary="Texts that continue a prompt")
     async def completions(body: Completion, request: Request):
         served, ability = context.models.find(body.model, WRITING)
-        no_format(body.response_format)
         given = sampling_of(body) | {"max_new_tokens": body.max_tokens}
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         form = CompletionForm(ability.tokenizer, body.logprobs)
@@ -59,13 +58,13 @@ def routes(context: Context) -> APIRouter:
     @router.post("/chat/completions", summary="The answer in a dialogue")
     async def chat(body: Chat, request: Request):
         served, ability = context.models.find(body.model, WRITING)
-        no_format(body.response_format)
         if body.top_logprobs and not body.logprobs:
             raise Problem(422, "top_logprobs are given with logprobs: true only", param="top_logprobs")
         variables = body.chat_template_kwargs.model_dump() if body.chat_template_kwargs else {}
         prompt, options = await context.read(ability.dialogue, [one.plain() for one in body.messages], variables)
         most = body.max_completion_tokens or body.max_tokens
-        given = options | sampling_of(body) | {"max_new_tokens": most}
+        asked = sampling_of(body)
+        given = ({} if forms_of(body) else options) | asked | {"max_new_tokens": most}
         form = ChatForm(ability.tokenizer, (body.top_logprobs or 0) if body.logprobs else None)
         return await write(context, request, served, ability, [prompt], given, body, form)
 
@@ -76,12 +75,6 @@ def described(served) -> dict[str, Any]:
     """A model in OpenAI's list, with what it can do."""
     base = {"id": served.name, "object": "model", "created": served.created, "owned_by": "bert4x"}
     return base | served.describe()
-
-
-def no_format(wanted) -> None:
-    """The place where answers are to be kept to a form. Raises: Problem"""
-    if wanted is not None and wanted.type != "text":
-        raise Problem(501, f"response_format {wanted.type!r} is not served yet", param="response_format")
 
 
 def encoded(vector: np.ndarray, encoding: str) -> list[float] | str:

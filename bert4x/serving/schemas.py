@@ -28,17 +28,27 @@ class Body(BaseModel):
     @classmethod
     def no_others(cls, data: Any) -> Any:
         """Names what an unknown field may be meant for."""
+        known = [field.alias or name for name, field in cls.model_fields.items()]
         for name in data if isinstance(data, dict) else ():
-            if name not in cls.model_fields:
-                raise ValueError(f"no field {name!r:.80}; {nearest(str(name)[:80], cls.model_fields)}")
+            if name not in known:
+                raise ValueError(f"no field {name!r:.80}; {nearest(str(name)[:80], known)}")
         return data
+
+
+class Schema(Body):
+    """The JSON schema of an answer, as OpenAI's clients send it; it is kept to, `strict` or not."""
+
+    content: dict[str, Any] = Field(alias="schema")
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 class Format(Body):
     """What an answer has to look like."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    json_schema: Schema | None = None
 
 
 class Decoding(Body):
@@ -57,6 +67,9 @@ class Decoding(Body):
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
     response_format: Format | None = None
+    # As vLLM calls them: one of some texts, or what a regular expression matches.
+    guided_choice: Annotated[list[Text], Field(min_length=1)] | None = None
+    guided_regex: Text | None = None
     # Taken, where they ask for nothing: clients send them.
     frequency_penalty: Literal[0, 0.0] | None = None
     presence_penalty: Literal[0, 0.0] | None = None

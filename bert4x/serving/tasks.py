@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from bert4x.errors import nearest
-from bert4x.serving.abilities import TASKS
+from bert4x.serving.abilities import ATTENTION, TASKS
 from bert4x.serving.answering import Context, as_response
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Pair, TaskInputs
@@ -15,7 +15,7 @@ def routes(context: Context) -> APIRouter:
     """The router of these endpoints."""
     router = APIRouter(prefix="/tasks", tags=["Tasks"])
 
-    @router.post("/{name}", summary="The answers of a task: entities, triples, reading, titles, classes, fill-mask")
+    @router.post("/{name}", summary="The answers of a task: " + ", ".join([*TASKS, ATTENTION]))
     async def task(name: str, body: TaskInputs, request: Request):
         name = OTHER_NAMES.get(name, name)
         known = {*TASKS, *(a for one in context.models.served.values() for a in one.abilities if runs(one, a))}

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bert4x.generation.grammar import stuck
 from bert4x.generation.shared import Request, SharedBatch, Step
 from bert4x.generation.text import new_writer
 from bert4x.serving.problems import as_problem
@@ -35,22 +36,27 @@ class Writing:
     tell: Callable[[Piece | BaseException], None]
     gone: Callable[[], bool] = lambda: False
     tokens: int = 0
+    said: str = ""  # the last of it
     writer: object = field(init=False)
 
     def __post_init__(self):
-        self.writer = new_writer(self.tokenizer, self.request.options)
+        self.writer = self.request.guide or new_writer(self.tokenizer, self.request.options)
 
     def add(self, step: Step) -> bool:
-        """Tells of a token; whether the text has ended."""
-        options = self.request.options
+        """Tells of a token; whether the text has ended. Raises: GenerationError where its form can go nowhere."""
+        options, guide = self.request.options, self.request.guide
+        ended = guide is not None and guide.has_ended
+        if ended and not guide.is_whole:
+            raise stuck("this text", self.said)
         if step.token_id < 0:
             self.tell(Piece(self.writer.finish(), None, "forbidden"))
             return True
         self.tokens += 1
         is_stop = step.token_id in (options.stop_ids or ())
         text = "" if is_stop else self.writer.add(step.token_id)
+        self.said = (self.said + text)[-40:]
         reason = "length" if self.tokens == options.max_new_tokens else None
-        reason = "stop" if is_stop or self.writer.stopped is not None else reason
+        reason = "stop" if is_stop or ended or self.writer.stopped is not None else reason
         self.tell(Piece(text + (self.writer.finish() if reason else ""), step, reason))
         return reason is not None
 
