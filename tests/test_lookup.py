@@ -56,11 +56,63 @@ def test_the_same_tokens_in_fewer_passes(family, application, draft, passes):
     )
 
 
+@pytest.mark.parametrize(("family", "application", "draft"), [("bert", "unilm", 1), ("gpt2", "lm", 5)])
+def test_another_model_drafts(family, application, draft):
+    """Also where it is the model itself, whose drafts are all right, and one that is nearly always wrong."""
+    config = {"num_hidden_layers": 2, "max_position": 200, "vocab_size": 11}
+    more = {"application": application} | ({"with_mlm": True} if family == "bert" else {})
+    model, _ = random_model(family, config, **more)
+    other, _ = random_model(family, config | {"num_hidden_layers": 1}, **more)
+    prompts = [[3, 4, 5, 6], [7, 8, 9, 1, 2, 3, 4]]
+    plain, scores = model.generate_ids(prompts, max_new_tokens=20, return_scores=True)
+    for drafter in (model, other):
+        given = {"drafter": drafter, "draft_tokens": draft, "max_new_tokens": 20}
+        found, others = model.generate_ids(prompts, return_scores=True, **given)
+        np.testing.assert_array_equal(found, plain)
+        np.testing.assert_allclose(others, scores, rtol=1e-4, atol=1e-4)
+        stop = [int(plain[0, 5])]
+        np.testing.assert_array_equal(
+            model.generate_ids(prompts, stop_ids=stop, **given),
+            model.generate_ids(prompts, stop_ids=stop, max_new_tokens=20),
+        )
+
+
+def test_a_right_drafter_saves_passes(monkeypatch):
+    """Four of its tokens and one more come of each pass of the model."""
+    model, _ = random_model("gpt2", {"max_position": 200, "vocab_size": 11})
+    read, real = [], lookup.Reader.read
+    monkeypatch.setattr(lookup.Reader, "read", lambda self, *a: read.append(type(self)) or real(self, *a))
+    plain = model.generate_ids([[2, 3, 4]], max_new_tokens=21)
+    np.testing.assert_array_equal(model.generate_ids([[2, 3, 4]], max_new_tokens=21, drafter=model), plain)
+    assert read.count(lookup.Reader) == 4 and read.count(lookup.Drafter) == 16
+
+
+def test_drafters_that_do_not_fit():
+    model, _ = random_model("gpt2", {"max_position": 60})
+    fitting, _ = random_model("gpt2", {"max_position": 20})
+    encoder = random_model("bert", {})[0]
+    vocabulary, _ = random_model("gpt2", {"max_position": 60, "vocab_size": 12})
+    given = {"max_new_tokens": 30}
+    for options, message in (
+        ({"drafter": fitting}, "drafter: 2 tokens of prompt and 30 new ones"),
+        ({"drafter": encoder}, "sees the whole text"),
+        ({"drafter": vocabulary}, "a model of 12 tokens"),
+        ({"drafter": model, "seed": 1}, "drafter is for greedy texts"),
+        ({"drafter": model, "prompt_lookup": 2}, "give one of them"),
+        ({"draft_tokens": 2}, "give drafter"),
+        ({"drafter": model, "draft_tokens": 65}, "from 1 to 64"),
+    ):
+        with pytest.raises(GenerationError, match=message):
+            model.generate_ids([[2, 3]], **given, **options)
+
+
 def test_texts_and_stop_strings():
     model = bert4x.load(application="lm", num_hidden_layers=1)
     prompts = ["床前明月光，疑是地上霜。床前明月光，", "白日依山尽，黄河入海流。白日依山"]
     for options in ({}, {"stop": "。"}, {"max_new_tokens": 5}):
-        assert model.generate(prompts, **options, prompt_lookup=6) == model.generate(prompts, **options)
+        plain = model.generate(prompts, **options)
+        assert model.generate(prompts, **options, prompt_lookup=6) == plain
+        assert model.generate(prompts, **options, drafter=model) == plain
 
 
 def test_what_drafts_do_not_go_with():

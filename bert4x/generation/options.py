@@ -4,6 +4,7 @@ import dataclasses
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bert4x.errors import GenerationError, nearest
 
@@ -32,7 +33,10 @@ class GenerationOptions:
     forced_ids: dict[int, int] = field(default_factory=dict)  # new token number (from 0; -1 is the last) -> its id
     stop_ids: Sequence[int] | int | None = None
     stop: Sequence[str] | str = ()  # strings that end the text, themselves left out
-    prompt_lookup: int = 0  # tokens of a draft that is copied from the text before, see `bert4x.generation.lookup`
+    # Drafts, see `bert4x.generation.lookup`: so many tokens copied from the text before; or by a smaller model ...
+    prompt_lookup: int = 0
+    drafter: Any = None
+    draft_tokens: int | None = None  # ... which writes so many, by default 4
     # The text keeps to a form (`bert4x.generation.grammar`): one of these, ...
     choices: Sequence[str] = ()
     regex: str | None = None  # ... what such a regular expression matches, ...
@@ -89,6 +93,10 @@ class GenerationOptions:
                 f"forced_ids is {forced!r}; the last new token, -1, is also number {last}: give one id"
             )
         object.__setattr__(self, "forced_ids", {last if at == -1 else at: token for at, token in forced.items()})
+        if self.drafter is not None and self.prompt_lookup:
+            raise GenerationError("drafter and prompt_lookup are two ways to make drafts; give one of them")
+        if self.draft_tokens is not None and self.drafter is None:
+            raise GenerationError("draft_tokens are those of a drafter, and there is none; give drafter=another model")
         self.check_rules(last)
         self.check_form()
 
@@ -98,6 +106,11 @@ class GenerationOptions:
         given = {"choices": bool(self.choices), "regex": self.regex is not None}
         given["json_schema"] = self.json_schema is not None
         return next((name for name, is_given in given.items() if is_given), None)
+
+    @property
+    def drafts(self) -> str | None:
+        """The name of the option that says where drafts come from."""
+        return "drafter" if self.drafter is not None else "prompt_lookup" if self.prompt_lookup else None
 
     def check_form(self) -> None:
         """Raises: GenerationError for a form that is none, for two, and for what does not go with one."""
@@ -110,7 +123,7 @@ class GenerationOptions:
             raise GenerationError("choices, regex and json_schema are three ways to say a form; give one of them")
         others = {"num_beams": self.num_beams > 1, "sliding_window": self.sliding_window, "stop": bool(self.stop)}
         others |= {"forced_ids": bool(self.forced_ids), "min_new_tokens": self.min_new_tokens > 0}
-        others |= {"prompt_lookup": self.prompt_lookup > 0}
+        others |= {f"{self.drafts}": bool(self.drafts)}
         if self.form and (wrong := [name for name, given in others.items() if given]):
             raise GenerationError(f"{wrong[0]} does not go with {self.form}, which says itself what comes, and its end")
 
@@ -162,6 +175,7 @@ CHECKS = {
     "min_p": (NUMBER, lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "repetition_penalty": (NUMBER, lambda v: 0 < v < float("inf"), "a number above 0; 1 is none"),
     "prompt_lookup": (INTEGER, lambda v: 0 <= v <= 64, "from 0 to 64; 0 is none"),
+    "draft_tokens": (INTEGER, lambda v: 1 <= v <= 64, "from 1 to 64"),
     "no_repeat_ngram_size": (INTEGER, lambda v: v >= 0, "at least 0; 0 is none"),
     "num_beams": (INTEGER, lambda v: 1 <= v <= MAX_BEAMS, f"at least 1, at most {MAX_BEAMS}"),
     "num_return_sequences": (INTEGER, lambda v: 1 <= v <= MAX_SEQUENCES, f"at least 1, at most {MAX_SEQUENCES}"),
@@ -170,7 +184,7 @@ CHECKS = {
     "start_id": (INTEGER, lambda v: v >= 0, "an id"),
     "pad_id": (INTEGER, lambda v: v >= 0, "an id"),
 }
-OPTIONAL = ("temperature", "top_k", "top_p", "min_p", "seed", "start_id", "pad_id")
+OPTIONAL = ("draft_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "start_id", "pad_id")
 CHOICES = {
     "do_sample": (True, False, None),
     "early_stopping": (True, False, "never"),

@@ -12,7 +12,7 @@ from bert4x.generation.batch import Prompt, read_prompts
 from bert4x.generation.detokenize import Detokenizer
 from bert4x.generation.engine import Engine, engine_of
 from bert4x.generation.grammar import decode_in_form, form_of
-from bert4x.generation.lookup import check_lookup, decode_by_lookup
+from bert4x.generation.lookup import check_drafts, check_same_tokens, decode_by_drafts
 from bert4x.generation.options import GenerationOptions, read_options
 from bert4x.generation.prompt import default_stop_ids, encode_prompt, stop_id
 from bert4x.generation.stop_strings import StopWatch, decode_beams
@@ -68,6 +68,7 @@ def continuations(model, texts: Sequence[str | Prompt], **options) -> list[list[
     """
     engine = engine_of(model)
     settings = read_text_options(model, with_forced(model, options))
+    check_same_tokens(model, settings)
     prompts = [encode(model, prompt) for prompt in texts]
     if not prompts:
         return []
@@ -101,6 +102,7 @@ def generate_ids(model, ids, segment_ids=None, padding_mask=None, return_scores:
         raise GenerationError("generate_ids knows no text; give stop_ids, or use generate")
     if settings.form:
         raise GenerationError(f"generate_ids knows no text, and so no {settings.form}; use generate")
+    check_same_tokens(model, settings)
     prompts = read_prompts(ids, segment_ids, padding_mask, settings.pad_id)
     if engine.encodes:
         prompts = started(engine, prompts, model.builder.target_start(model.tokenizer))
@@ -121,8 +123,8 @@ def stream(model, text: str | Prompt, **options) -> Iterator[Piece]:
     settings = read_text_options(model, with_forced(model, options))
     if settings.num_beams > 1 or settings.num_return_sequences > 1:
         raise GenerationError("only one sequence can be streamed; num_beams and num_return_sequences must be 1")
-    if settings.form or settings.prompt_lookup:
-        raise GenerationError(f"with {settings.form or 'prompt_lookup'} no text can be streamed; use generate")
+    if settings.form or settings.drafts:
+        raise GenerationError(f"with {settings.form or settings.drafts} no text can be streamed; use generate")
     prompts = started(engine, [encode(model, text)], settings.start_id)
     check(engine, prompts, settings)
     return pieces(engine, model.tokenizer, prompts[0], settings)
@@ -209,9 +211,9 @@ def started(engine: Engine, prompts: list[Prompt], start_id: int | None) -> list
 def decode(engine: Engine, prompts: list[Prompt], options: GenerationOptions, writer: Detokenizer | None = None):
     """`Engine.decode` after all checks; a writer is of a text that stop strings end. Raises: GenerationError."""
     prompts = checked(engine, prompts, options)
-    if options.prompt_lookup:
-        check_lookup(engine, options)
-        return decode_by_lookup(engine, prompts, options, None if writer is None else StopWatch(writer))
+    if options.drafts:
+        check_drafts(engine, prompts, options)
+        return decode_by_drafts(engine, prompts, options, None if writer is None else StopWatch(writer))
     if writer is not None and options.num_beams > 1:
         return decode_beams(engine, prompts, options, writer)
     return decode_in_windows(engine, prompts, options, None if writer is None else StopWatch(writer))
