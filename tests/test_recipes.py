@@ -11,6 +11,7 @@ import pytest
 
 import bert4x
 from bert4x.recipe import SMOKE
+from bert4x.tasks.triples import read_schema
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -83,6 +84,15 @@ def test_the_four_published_tasks(recipe, few_shot):
     examples = [dict(zip(("country", "capital"), case, strict=True)) for case in cases]
     prompt = bert4x.FewShot(None, template, examples, between).prompt(question)
     assert prompt == "美国的首都是华盛顿\n法国的首都是巴黎\n日本的首都是东京\n中国的首都是"
+
+
+def test_extraction_by_generation(recipe):
+    pytest.importorskip("llguidance")
+    lines = recipe("extraction_by_generation.py", "--smoke")
+    assert lines[-3] == "2 texts, 9 predicates, 1 shown: 2 answers have the form" and lines[-1] == SMOKE
+    predicates = {entry["predicate"] for entry in read_schema(RECIPES / "data/toy_schema.jsonl")}
+    for answer in lines[1:6:3]:
+        assert all(len(subject) <= 6 and predicate in predicates for subject, predicate, _ in json.loads(answer))
 
 
 def test_own_examples(recipe, lm, tmp_path):
