@@ -30,6 +30,7 @@ TEXTS = [
     "好",
 ]
 PATIENCE = 120.0  # seconds after which a request is stuck
+START = 300.0  # seconds until the server answers
 
 
 class Soak:
@@ -75,8 +76,8 @@ class Soak:
                 number = draw.randrange(3 * len(TEXTS))
                 try:
                     found = self.ask(client, number)
-                except (httpx.TimeoutException, AssertionError) as error:
-                    self.wrong.append(f"stuck or cut short: {error!r}")
+                except (httpx.HTTPError, AssertionError, KeyError, ValueError) as error:
+                    self.wrong.append(f"stuck, cut short or refused: {error!r:.300}")
                     continue
                 self.seen["answers"] += 1
                 if not same(found, self.expected[number]):
@@ -183,15 +184,21 @@ def served(arguments: list[str]):
         command = [sys.executable, "-m", "bert4x", "serve", "--port", "0", *arguments]
         with log.open("w") as file:
             process = subprocess.Popen(command, cwd=ROOT, stderr=file)
+        until = time.monotonic() + START
         while "serves at" not in log.read_text():
-            if process.poll() is not None:
-                sys.exit(log.read_text())
+            if process.poll() is not None or time.monotonic() > until:
+                process.kill()
+                sys.exit(f"it does not serve after {START:g} s: {log.read_text()}")
             time.sleep(0.2)
         try:
             yield process, log.read_text().partition("serves at ")[2].split()[0]
         finally:
             process.terminate()
-            status = process.wait(PATIENCE)
+            try:
+                status = process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = f"none {PATIENCE:g} s after SIGTERM"
             print(f"ended with status {status}")
             print(log.read_text()[-2000:])
             if status:
@@ -207,8 +214,9 @@ def main() -> None:
     with served([]) as (process, address):
         soak = Soak(address, "bert4x-small")
         soak.learn()
-        threads = [threading.Thread(target=soak.good) for _ in range(args.good)]
-        threads += [threading.Thread(target=soak.bad) for _ in range(args.bad)]
+        # Daemons: one that is stuck is told of at the end, and does not keep this process.
+        threads = [threading.Thread(target=soak.good, daemon=True) for _ in range(args.good)]
+        threads += [threading.Thread(target=soak.bad, daemon=True) for _ in range(args.bad)]
         for thread in threads:
             thread.start()
         begin, history = time.monotonic(), []
@@ -217,8 +225,9 @@ def main() -> None:
             history.append((memory(process.pid), descriptors(process.pid)))
             print(f"{passed:5.0f} s: {history[-1][0]} MB, {history[-1][1]} descriptors, {dict(soak.seen)}", flush=True)
         soak.over.set()
+        until = time.monotonic() + PATIENCE + 10
         for thread in threads:
-            thread.join(2 * PATIENCE)
+            thread.join(max(0.0, until - time.monotonic()))
         stuck = sum(thread.is_alive() for thread in threads)
         time.sleep(1)
         metrics = httpx.get(f"{address}/metrics", timeout=PATIENCE).text

@@ -1,6 +1,6 @@
 """`bert4x serve` on the loopback, beside servers that answer one request at a time: texts of mixed length.
 
-    python -m tests.benchmarks serving [--clients 1 8 64] [--requests N] [--flat N] [options of all cases]
+    python -m tests.benchmarks serving [--clients 1 8 64] [--requests N] [--seconds N] [--flat N] [options of all]
 
 The others are a loop that calls our model on one text, and transformers' pipeline, behind the same FastAPI and uvicorn
 (tests/benchmarks/serving_peers.py). All read the same random BERT-base, on the first backend that is given; vectors are
@@ -14,10 +14,11 @@ import http.client
 import itertools
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from tests.benchmarks import common, report
 from tests.benchmarks.checkpoints import bert, prepared
 
 LENGTH = 16  # tokens of a completion
-PATIENCE = 600
+PATIENCE = 300  # seconds of a request, and START of a server until it answers
+START = 300
+SECONDS = {"toy": 4, "small": 20, "full": 60}  # of a measurement, at most
 
 
 def arguments():
@@ -35,6 +38,7 @@ def arguments():
     parser.set_defaults(repeats=2)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--requests", type=int, help="of each measurement (default: by size)")
+    parser.add_argument("--seconds", type=float, help="of each measurement, at most (default: by size)")
     parser.add_argument("--flat", type=int, help="requests after which memory is compared (default: by size)")
     return parser
 
@@ -47,34 +51,38 @@ def texts_of(vocabulary: int, count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, backend: str):
-    """A server, once it answers: its process."""
+def running(command: list[str], backend: str):
+    """A server on a port of its own choice, once it has said which: its process and the port.
+
+    Raises: RuntimeError where it ends, or does not begin in time.
+    """
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(common.ROOT)}
-    log = tempfile.TemporaryFile()  # noqa: SIM115
-    process = subprocess.Popen(command, cwd=common.ROOT, env=environment, stderr=log)
+    with tempfile.NamedTemporaryFile() as log:
+        until = START + time.monotonic()
+        process = subprocess.Popen(command, cwd=common.ROOT, env=environment, stderr=log)
+        try:
+            while not (said := re.search(r"serves at http://[\d.]+:(\d+)", Path(log.name).read_text(errors="replace"))):
+                if process.poll() is not None or time.monotonic() > until:
+                    state = "did not begin" if process.poll() is None else "ended"
+                    raise RuntimeError(f"{' '.join(command)} {state}: {Path(log.name).read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield process, int(said[1])
+        finally:
+            ended(process)
+
+
+def ended(process) -> None:
+    """Ends a process that this one started, by force where it does not listen."""
+    process.terminate()
     try:
-        for _ in range(10 * PATIENCE):
-            with contextlib.suppress(OSError), contextlib.closing(connection(port)) as client:
-                client.request("GET", "/health")
-                if client.getresponse().status == 200:
-                    break
-            if process.poll() is not None:
-                log.seek(0)
-                raise RuntimeError(f"{' '.join(command)}: {log.read().decode(errors='replace')[-2000:]}")
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def connection(port: int) -> http.client.HTTPConnection:
     return http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def embedding(text: str) -> tuple[str, dict]:
@@ -85,28 +93,36 @@ def completion(text: str) -> tuple[str, dict]:
     return "/v1/completions", {"prompt": text[:60], "model": "bert", "max_tokens": LENGTH}
 
 
-def load(port: int, make, texts: list[str], clients: int) -> tuple[list[float], float, list]:
-    """Seconds of each request, of all of them, and what was answered."""
-    queue, found = itertools.count(), [None] * len(texts)
-    times = [0.0] * len(texts)
+def load(port: int, make, texts: list[str], clients: int, seconds: float) -> tuple[list[float], float, list]:
+    """Seconds of each request, of all of them, and what was answered; after so many seconds no more are sent, so that
+    a slow server has fewer, and what was not asked is None.
+
+    Raises: RuntimeError for an answer that is an error, OSError where none comes for `PATIENCE` seconds.
+    """
+    queue, found, failed = itertools.count(), [None] * len(texts), threading.Event()
+    times, begin = [], time.perf_counter()
 
     def client() -> None:
         with contextlib.closing(connection(port)) as one:
-            while (number := next(queue)) < len(texts):
+            while (number := next(queue)) < len(texts) and not failed.is_set():
+                if (sent := time.perf_counter()) - begin > seconds and times:
+                    return
                 path, body = make(texts[number])
-                begin = time.perf_counter()
                 one.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
                 answer = one.getresponse()
                 content = answer.read()
-                times[number] = time.perf_counter() - begin
+                times.append(time.perf_counter() - sent)
                 if answer.status != 200:
                     raise RuntimeError(f"{path} at port {port}: {answer.status} {content[:500]!r}")
                 found[number] = json.loads(content)
 
-    begin = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-        for done in [pool.submit(client) for _ in range(clients)]:
-            done.result()
+        waiting = [pool.submit(client) for _ in range(clients)]
+        for done in concurrent.futures.as_completed(waiting):
+            if done.exception():
+                failed.set()
+    for done in waiting:
+        done.result()
     return times, time.perf_counter() - begin, found
 
 
@@ -120,7 +136,7 @@ def commands(folder: Path, against: list[str]) -> dict[str, list[str]]:
     """Who serves -> the command, but for the port."""
     peer = [sys.executable, "-m", "tests.benchmarks.serving_peers"]
     found = {
-        "bert4x serve": [sys.executable, "-m", "bert4x", "serve", f"bert={folder}", "--port"],
+        "bert4x serve": [sys.executable, "-m", "bert4x", "serve", f"bert={folder}", *UNHURRIED],
         "naive loop": [*peer, "naive", str(folder)],
     }
     if "transformers" in against and common.installed("transformers"):
@@ -132,25 +148,25 @@ def measure(args) -> report.Report:
     backend, config = args.backend[0], bert(args.size)
     folder = prepared(args.folder, f"bert-{args.size}", config)
     count = args.requests or {"toy": 40, "small": 192, "full": 192}[args.size]
-    texts = texts_of(config.vocab_size, count)
+    texts, seconds = texts_of(config.vocab_size, count), args.seconds or SECONDS[args.size]
     figures: dict[tuple, list] = {}
     vectors, problems = {}, []
     with contextlib.ExitStack() as stack:
         servers = {}
         for name, command in commands(folder, args.against).items():
-            port = free_port()
-            servers[name] = port, stack.enter_context(running([*command, str(port)], port, backend))
+            servers[name] = stack.enter_context(running(command, backend))[1]
         for _ in range(args.repeats + 1):  # the first does not count: it compiles
             for (what, make), clients, name in itertools.product(MAKERS.items(), args.clients, servers):
                 if what == "completions" and name.startswith("transformers"):
                     continue
                 some = texts if clients > 1 else texts[: max(8, count // 8)]
-                times, seconds, found = load(servers[name][0], make, some, clients)
-                figures.setdefault((what, clients, name), []).append((times, len(some) / seconds))
+                times, taken, found = load(servers[name], make, some, clients, seconds)
+                figures.setdefault((what, clients, name), []).append((times, len(times) / taken))
                 if what == "embeddings" and clients == args.clients[-1]:
-                    vectors[name] = np.array([one["data"][0]["embedding"] for one in found])
+                    vectors[name] = [one and one["data"][0]["embedding"] for one in found]
     for name, values in vectors.items():
-        difference = float(np.abs(values - vectors["naive loop"]).max())
+        both = [pair for pair in zip(values, vectors["naive loop"], strict=True) if None not in pair]
+        difference = float(np.abs(np.subtract(*zip(*both, strict=True))).max())
         problems.append(f"{name}: vectors differ from the naive loop's by at most {difference:.1e}")
         if difference > 1e-3:
             raise RuntimeError(problems[-1])
@@ -169,10 +185,13 @@ def measure(args) -> report.Report:
     bars = {
         f"embeddings, {n} clients": {who: kept["embeddings", n, who][0][0] for who in servers} for n in args.clients
     }
-    title = f"Serving BERT-base on the loopback ({args.size}, {backend}, {count} texts of mixed length)"
+    title = (
+        f"Serving BERT-base on the loopback ({args.size}, {backend}, up to {count} texts of mixed length, {seconds} s)"
+    )
     return report.Report("serving", title, tables, bars, problems=problems)
 
 
+UNHURRIED = ["--port", "0", "--max-seconds", str(PATIENCE)]
 MAKERS = {"embeddings": embedding, "completions": completion}
 
 
@@ -181,8 +200,9 @@ def direct_latency(folder: Path, texts: list[str], backend: str) -> float:
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(common.ROOT)}
     command = [sys.executable, "-m", "tests.benchmarks.serving_peers", "direct", str(folder), str(4 * len(texts))]
     done = subprocess.run(
-        command, input="\n".join(texts), env=environment, cwd=common.ROOT, capture_output=True, text=True, check=True
-    )
+        command, input="\n".join(texts), env=environment, cwd=common.ROOT, capture_output=True, text=True, check=True,
+        timeout=2 * PATIENCE,
+    )  # fmt: skip
     return common.median(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -204,16 +224,16 @@ def targets(args, rate: dict, latency: dict, direct: float) -> list[tuple]:
 def flat(args, backend: str) -> tuple[str, str, str]:
     """How much a server of a toy grows over many requests, after the first fifth of them."""
     count = args.flat or {"toy": 100, "small": 2000, "full": 10_000}[args.size]
-    folder, port = prepared(args.folder, "bert-toy", bert("toy")), free_port()
+    folder, seconds = prepared(args.folder, "bert-toy", bert("toy")), 10 * (args.seconds or SECONDS[args.size])
     texts = texts_of(bert("toy").vocab_size, count)
-    command = [sys.executable, "-m", "bert4x", "serve", f"bert={folder}", "--port", str(port)]
-    with running(command, port, backend) as process:
-        ask = functools.partial(load, port, embedding, clients=8)
-        ask(texts[: count // 5])
+    command = [sys.executable, "-m", "bert4x", "serve", f"bert={folder}", *UNHURRIED]
+    with running(command, backend) as (process, port):
+        ask = functools.partial(load, port, embedding, clients=8, seconds=seconds)
+        done = len(ask(texts[: count // 5])[0])
         before = memory(process)
-        ask(texts[count // 5 :])
+        done += len(ask(texts[count // 5 :])[0])
         grown = memory(process) / before
-    return (f"memory after {count:,} requests against that after a fifth", *report.verdict(grown, most=1.05))
+    return (f"memory after {done:,} requests against that after a fifth", *report.verdict(grown, most=1.05))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Servers to be measured beside `bert4x serve`, each in a process of its own: one request at a time, by a lock.
 
-    python -m tests.benchmarks.serving_peers naive|transformers FOLDER PORT
+    python -m tests.benchmarks.serving_peers naive|transformers FOLDER
     python -m tests.benchmarks.serving_peers direct FOLDER CALLS < texts, one a line
 
-Both answer /v1/embeddings and /v1/completions behind the same FastAPI and uvicorn. `direct` prints the seconds of calls
-without any server.
+They say where they serve, on a port that was free. Both answer /v1/embeddings and /v1/completions behind the same
+FastAPI and uvicorn. `direct` prints the seconds of calls without any server.
 """
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -49,7 +50,7 @@ class Transformers:
         raise NotImplementedError("this pipeline gives vectors")
 
 
-def serve(kind: str, folder: str, port: int) -> None:
+def serve(kind: str, folder: str) -> None:
     """Serves until it is ended."""
     import uvicorn
     from fastapi import FastAPI
@@ -70,7 +71,9 @@ def serve(kind: str, folder: str, port: int) -> None:
     def health():
         return {}
 
-    uvicorn.run(app, port=port, log_level="warning")
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as sock:
+        print(f"serves at http://127.0.0.1:{sock.getsockname()[1]}", file=sys.stderr, flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[sock])
 
 
 def direct(folder: str, calls: int) -> None:
@@ -86,5 +89,5 @@ def direct(folder: str, calls: int) -> None:
 
 
 if __name__ == "__main__":
-    kind, folder, number = sys.argv[1:]
-    direct(folder, int(number)) if kind == "direct" else serve(kind, folder, int(number))
+    kind, folder, *calls = sys.argv[1:]
+    direct(folder, int(*calls)) if kind == "direct" else serve(kind, folder)
