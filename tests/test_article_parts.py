@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import bert4x
 from bert4x import errors, plots
 from bert4x import layers as L
 from bert4x.layers.discrete import rotated
@@ -296,6 +297,7 @@ def test_every_recipe_is_run_here():
     tried = {
         *("word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"),
         *("vq_glyphs", "noise_contrast", "ode_rnn", "normalisation", "poem_vae"),
+        "long_texts",
     }
     assert {path.stem for path in RECIPES.glob("*.py")} == tried
 
@@ -367,3 +369,12 @@ def test_couplets(tmp_path, monkeypatch, capsys):
     assert 0 <= back <= 1 and 0 <= commonest < 0.5 and "9 couplets to learn from, 1 to score" in said
     lines = (tmp_path / "run/couplets.txt").read_text("utf-8").splitlines()
     assert len(lines) == 1 + 20 + 1 + 10 and all(len(line) == 12 for line in lines if not line.endswith(":"))
+
+
+def test_longer_texts_than_in_training(tmp_path, monkeypatch, capsys):
+    """The same hidden tokens at each length: what is not scaled does not depend on how it was loaded."""
+    table, said = smoke("long_texts", tmp_path, monkeypatch, capsys)
+    assert {len(shares) for shares in table.values()} == {3} and all(0 <= x <= 1 for row in table.values() for x in row)
+    assert len({row[0] for (name, _), row in table.items() if name == "as usual"}) == 1
+    assert "411 hidden tokens of 46 texts" in said and (tmp_path / "run/long_texts.png").exists()
+    assert bert4x.load(tmp_path / "run/with_log_n/model").config.log_n == 16

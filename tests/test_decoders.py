@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 from battery import array, close
+from random_models import random_model, tiny_config
 
 import bert4x
 from bert4x.checkpoints.checkpoint import bits
 from bert4x.checkpoints.formats.safetensors_file import read_safetensors
-from bert4x.errors import Bert4xError, ConfigError, TensorMismatchError
+from bert4x.errors import Bert4xError, ConfigError, ConversionError, TensorMismatchError
 from bert4x.tasks.text_classification import TextClassification
 
 SIZES = {
@@ -142,3 +143,56 @@ def test_classes_of_texts(published, tmp_path):
     with torch.no_grad():
         close(again(torch.tensor(ids)).logits.numpy(), expected, 2e-5)
     assert again.config.id2label == config.id2label
+
+
+@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
+def test_longer_texts_by_name(tmp_path, kind):
+    """A Llama of 10 positions, loaded for 40: as transformers computes it, of what it wrote and of what we write."""
+    torch = pytest.importorskip("torch", reason="compares with transformers on PyTorch")
+    transformers = pytest.importorskip("transformers", reason="compares with transformers")
+    torch.manual_seed(0)
+    sizes = SIZES | {"max_position_embeddings": 10, "num_hidden_layers": 2}
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, attn_implementation="eager")).eval()
+    for parameter in theirs.parameters():
+        parameter.data.normal_(0, 0.3)
+    theirs.save_pretrained(tmp_path / "short")
+    ours = bert4x.load(tmp_path / "short", max_position=40, rope_scaling=kind)
+    known = {} if kind == "linear" else {"original_max_position_embeddings": 10}
+    assert ours.config.rope_scaling == {"rope_type": kind, "factor": 4.0} | known
+    bert4x.save(ours, tmp_path / "long", "hf")
+    said = json.loads((tmp_path / "long" / "config.json").read_text())
+    if kind == "dynamic":  # of which transformers knows the length in training as this only
+        said["max_position_embeddings"] = 10
+    config = transformers.LlamaConfig(**said, attn_implementation="eager")
+    back = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "long", config=config).eval()
+    ids = np.random.default_rng(0).integers(1, 97, (2, 33))
+    real = np.arange(33) < np.array([[33], [21]])
+    with torch.no_grad():
+        expected = back(input_ids=torch.tensor(ids), attention_mask=torch.tensor(real * 1)).logits.numpy()
+        unscaled = theirs(input_ids=torch.tensor(ids), attention_mask=torch.tensor(real * 1)).logits.numpy()
+    close(array(ours({"token_ids": ids, "padding_mask": real}))[real], expected[real], 2e-5)
+    assert np.abs(expected - unscaled)[real].max() > 0.1
+    again = bert4x.load(tmp_path / "long")
+    assert again.config.replace(extra={}) == ours.config.replace(extra={})
+    assert again.config.replace(max_position=60).rope_scaling == ours.config.rope_scaling  # still trained with 10
+
+
+def test_what_is_said_of_long_texts_is_refused(tmp_path):
+    """Names and numbers that mean nothing."""
+    folder = bert4x.save(random_model("gau")[0], tmp_path / "gau")
+    assert bert4x.load(folder, max_position=58, rope_scaling="yarn").config.rope_scaling["factor"] == 2
+    for changes, message in (
+        ({"rope_scaling": "yarn"}, "29 positions of a model that was trained with 29; expected a larger max_position"),
+        ({"rope_scaling": "ntk", "max_position": 58}, "expected rope_type linear, dynamic, yarn"),
+        ({"log_n": 1}, "log_n = 1; expected a whole number from 2"),
+        ({"log_n_beyond": "yes"}, "log_n_beyond = 'yes'; expected true or false"),
+        ({"rope_theta": 0}, "rope_theta = 0; expected a positive number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            bert4x.load(folder, **changes)
+    with pytest.raises(ConfigError, match="log_n_beyond without log_n"):
+        bert4x.build_transformer_model(**tiny_config("roformer"), log_n_beyond=True)
+    with pytest.raises(ConfigError, match="expected an object"):
+        bert4x.build_transformer_model(**tiny_config("roformer"), rope_scaling="yarn")
+    with pytest.raises(ConversionError, match="log_n"):
+        bert4x.save(random_model("qwen3", {"log_n": 30})[0], tmp_path / "gguf", "gguf")

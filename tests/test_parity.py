@@ -54,7 +54,22 @@ class TestAlbertZh(TestBert):
     test_lists_and_missing_inputs = test_bad_inputs = test_explicit_padding_mask = test_hierarchical_positions = None
 
 
-class TestRoformer(TestBert):
+LONG = {  # what a config says of texts longer than those in training
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 3.0}, "log_n": 5},
+    "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 3.0}, "log_n": 20, "log_n_beyond": True},
+}
+
+
+class LongTexts:
+    @pytest.mark.parametrize("said", LONG)
+    def test_long_texts(self, said):
+        """Rows of which some have more, some fewer real tokens than were trained."""
+        scaling = LONG[said]["rope_scaling"] | {"original_max_position_embeddings": 10}
+        config = self.config(rope_theta=50.0, **LONG[said] | {"rope_scaling": scaling})
+        self.check(config, inputs=self.inputs(config, length=27))
+
+
+class TestRoformer(LongTexts, TestBert):
     model = "roformer"
     variants = {name: TestBert.variants[name] for name in ("factorised embeddings", "head and key sizes")}  # noqa: RUF012
     layer_names = ("Embedding-Token-Segment", "Transformer-0-MultiHeadSelfAttention", "MLM-Norm")
@@ -78,6 +93,7 @@ class TestGau(TestRoformerV2):
 
 class TestNezha(TestRoformer):
     model = "nezha"
+    test_long_texts = None
 
 
 class TestErnie(TestRoformer):
@@ -143,6 +159,7 @@ class TestModernBert(TestDebertaV2):
 
 class TestElectra(TestRoformer):
     model = "electra"
+    test_long_texts = None
     outputs = (({"with_discriminator": "linear", "with_mlm": "linear"}, ("discriminator_logits", "mlm_logits")),)
     layer_names = ("Embedding-Position", "Discriminator-Dense", "Discriminator-Prediction", "MLM-Activation")
 
@@ -181,7 +198,7 @@ class TestGpt2Ml(TestGpt2):
     test_lists_and_missing_inputs = test_bad_inputs = test_custom_position_ids = None
 
 
-class TestQwen3(FamilyBattery):
+class TestQwen3(LongTexts, FamilyBattery):
     model = "qwen3"
     oracle = staticmethod(llama.forward)
     outputs = (({}, ("hidden",)), ({"with_mlm": "linear"}, ("lm_logits",)))

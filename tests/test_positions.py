@@ -14,6 +14,7 @@ from bert4x import layers as L
 from bert4x import masks
 from bert4x.config import TransformerConfig
 from bert4x.families.bert import Bert
+from bert4x.layers import entropy
 from tests.random_models import tiny_config
 
 DRAW = np.random.default_rng(0)
@@ -108,10 +109,14 @@ def test_relative_vectors_of_nezha():
 
 
 @pytest.mark.parametrize("flash", [False, True])
-def test_groups_norms_and_scale(flash):
-    """Head h of six reads keys and values of head h // 3 of two; queries and keys have a root mean square of gamma."""
-    layer = random_attention(key_value_heads=2, query_key_norm=1e-3, scale=0.7, flash_attention=flash)
+def test_groups_norms_and_scale(flash, monkeypatch):
+    """Head h of six reads keys and values of head h // 3 of two; queries and keys have a root mean square of gamma;
+    scores grow with the logarithm of how many keys a query sees.
+    """
+    monkeypatch.setattr(entropy, "SHORTEST", 1)
+    layer = random_attention(key_value_heads=2, query_key_norm=1e-3, scale=0.7, flash_attention=flash, log_n=5)
     x, visible = DRAW.normal(size=(2, 9, 10)).astype("float32"), np.tril(np.ones((1, 1, 9, 9), bool))
+    sharpness = np.log(np.arange(1, 10))[:, None] / np.log(5)
     query, key, value = (heads(layer, name, x, n) for name, n in (("query", 6), ("key", 2), ("value", 2)))
     query, key = (
         x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3) * array(norm.gamma)
@@ -119,7 +124,7 @@ def test_groups_norms_and_scale(flash):
     )
     mixed = np.zeros_like(query)
     for head in range(6):
-        scores = np.where(visible[0], query[:, head] @ key[:, head // 3].transpose(0, 2, 1) * 0.7, -np.inf)
+        scores = np.where(visible[0], query[:, head] @ key[:, head // 3].transpose(0, 2, 1) * 0.7 * sharpness, -np.inf)
         mixed[:, head] = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True) @ value[:, head // 3]
     expected = mixed.transpose(0, 2, 1, 3).reshape(2, 9, 24) @ array(layer.output_dense.kernel)
     close(layer(x, visible), expected + array(layer.output_dense.bias), 2e-5)
@@ -164,15 +169,19 @@ class Biased(Unembedded):
 
 
 KINDS = {
-    "rotary": (Unembedded, {"scheme": L.YarnRotary(10.0, interleaved=True, log_n=3, factor=2.0, trained_length=9)}),
+    "rotary": (
+        Unembedded,
+        {"scheme": L.YarnRotary(10.0, interleaved=True, factor=2.0, trained_length=9), "settings": {"log_n": 4}},
+    ),
     "vectors": (Unembedded, {"scheme": L.RelativeVectors(3)}),
     "bias": (Biased, {}),
-    "groups": (Unembedded, {"scheme": L.Rotary(10.0), "settings": {"key_value_heads": 1}, "window": 3}),
+    "groups": (Unembedded, {"scheme": L.Rotary(10.0, log_n=3), "settings": {"key_value_heads": 1}, "window": 3}),
 }
 
 
 @pytest.mark.parametrize(("kind", "application"), [("rotary", "lm"), *((kind, "unilm") for kind in KINDS)])
-def test_cached_equals_uncached_with_padding_on_either_side(kind, application):
+def test_cached_equals_uncached_with_padding_on_either_side(kind, application, monkeypatch):
+    monkeypatch.setattr(entropy, "SHORTEST", 1)  # so that log n differs from token to token
     cls, attributes = KINDS[kind]
     cls = type("Tried", (cls,), attributes)
     config = tiny_config(initializer_range=0.3, num_hidden_layers=2, attention_key_size=8, attention_head_size=8)

@@ -2,6 +2,7 @@
 attention and feed-forward network in one.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from bert4x.checkpoints.spec import Rule, Table
@@ -9,6 +10,7 @@ from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.families import register_family
 from bert4x.families.parts import DEFAULTS, EMBEDDINGS, KEYS, SLOTS
 from bert4x.families.roformer_v2 import RoformerV2
+from bert4x.families.scaling import ROPE_PARAMETERS, RotaryConfig
 from bert4x.models.cache import new_cache
 
 UNIT, THEIRS = "Transformer-{i}-GatedAttentionUnit", "GAU_alpha/encoder/layer_{i}/gau"
@@ -26,6 +28,13 @@ ZHUIYI = Table(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class GauConfig(RotaryConfig):
+    """GAU-alpha was trained with attention that grows with the logarithm of the length."""
+
+    log_n: int | None = 512
+
+
 @register_family
 class Gau(RoformerV2):
     """Rotary positions; one head of `attention_key_size` features, which looks at values of `intermediate_size`.
@@ -35,6 +44,7 @@ class Gau(RoformerV2):
 
     model_name = "gau"
     aliases = ("gau_alpha",)
+    config_class = GauConfig
     attention_class = "GatedAttentionUnit"
     sizes: ClassVar = {
         "K": lambda c: c.attention_key_size,
@@ -50,7 +60,12 @@ class Gau(RoformerV2):
     layer_classes = ((r".*-GatedAttentionUnit", "GatedAttentionUnit"), *RoformerV2.layer_classes)
     tables = (ZHUIYI,)
     styles: ClassVar = {
-        "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS | {"hidden_act": "silu", "attention_key_size": 128})
+        "tf1": ConfigStyle(
+            "gelu_erf",
+            KEYS,
+            DEFAULTS | {"hidden_act": "silu", "attention_key_size": 128},
+            composed=ROPE_PARAMETERS,
+        )
     }
     unused: ClassVar = RoformerV2.unused | {
         "num_attention_heads": lambda c: 1,

@@ -3,24 +3,23 @@ feed-forward networks, keys and values that several heads share. Here Llama and 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from bert4x import layers as L
 from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table, alternatives
-from bert4x.config import ConfigStyle, TransformerConfig
+from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf
 from bert4x.families.parts import EMBEDDINGS, TRAINING
-from bert4x.families.scaling import read_scaling, rotary
-from bert4x.json_files import shown
+from bert4x.families.scaling import RotaryConfig, Rotated
 from bert4x.models.builder import TransformerBuilder
 
 ATTENTION, FFN = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaConfig(TransformerConfig):
+class LlamaConfig(RotaryConfig):
     """The fields of Llama's config files beside those of all."""
 
     max_position: int = 2048
@@ -30,8 +29,6 @@ class LlamaConfig(TransformerConfig):
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     num_key_value_heads: int | None = None  # default: as many as heads of queries
-    rope_theta: float = 10000.0
-    rope_scaling: dict[str, Any] | None = None  # {"rope_type": one of SCALINGS, "factor": ...}
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False  # whether the embedding table is the output layer, too
@@ -46,21 +43,8 @@ class LlamaConfig(TransformerConfig):
                 f"config says num_key_value_heads = {self.num_key_value_heads}, which {self.num_attention_heads} "
                 "attention heads cannot share; expected a divisor"
             )
-        self.check_number("rope_theta", int | float)
         for name in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
             self.check_switch(name)
-        object.__setattr__(self, "rope_scaling", read_scaling(self.rope_scaling))
-
-    def check_number(self, name: str, kind: Any) -> None:
-        """Raises: ConfigError for a field that is no positive number."""
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < 2**31:
-            raise ConfigError(f"config says {name} = {shown(value)}; expected a positive number")
-
-    def check_switch(self, name: str) -> None:
-        """Raises: ConfigError for a field that is neither true nor false."""
-        if not isinstance(getattr(self, name), bool):
-            raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
 
     def window(self, layer: int) -> int | None:
         """How many tokens a layer sees, the token itself included; None for all."""
@@ -171,7 +155,7 @@ def styles(model: str, keys: dict[str, tuple[str, ...]], **defaults) -> dict[str
 
 
 @register_family
-class Llama(TransformerBuilder):
+class Llama(Rotated, TransformerBuilder):
     """Causal whatever the application, except `unilm`, where the source is seen as a whole.
 
     No id is taken for padding unless the source of a `unilm` must be bounded, as of GPT2. Nothing is learned for a
@@ -241,9 +225,6 @@ class Llama(TransformerBuilder):
         sizes = {"input_dim": self.config.vocab_size, "output_dim": self.config.hidden_size}
         start = L.initializer(self.config.initializer_range)
         return self.layer(L.Embedding, "LM-Head", embeddings_initializer=start, **sizes)
-
-    def positions(self):
-        return rotary(self.config.rope_theta, self.config.rope_scaling, self.config.max_position)
 
     def attention_options(self):
         own = {"key_value_heads": self.config.num_key_value_heads, "use_bias": self.config.attention_bias}

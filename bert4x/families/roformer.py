@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from bert4x import layers as L
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
 from bert4x.families.parts import DEFAULTS, KEYS, hf_heads
+from bert4x.families.scaling import ROPE_PARAMETERS, Rotated
 
 POSITIONS = ("Embedding-Position",)
 
@@ -19,7 +19,7 @@ HF = replace(
 
 
 @register_family
-class Roformer(bert.Bert):
+class Roformer(Rotated, bert.Bert):
     """BERT with rotary positions. Nothing is learned for a position: `max_position` can be raised when loading.
 
     Outputs: those of BERT. Published checkpoints have the head of the masked language model, RoFormer-Sim a pooler too.
@@ -28,22 +28,21 @@ class Roformer(bert.Bert):
     model_name = "roformer"
     aliases = ()
     misnamed = ()
+    interleaved = True
     variables = tuple(row for row in bert.Bert.variables if not row[0].startswith(POSITIONS))
     tables = (bert.GOOGLE.of("roformer", without=POSITIONS), HF)
     styles: ClassVar = {
-        "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "roformer"}),
+        "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "roformer"}, composed=ROPE_PARAMETERS),
         "hf": ConfigStyle(
             "gelu_erf",
             KEYS,
             DEFAULTS | {"max_position": 1536},
             labels={"model_type": "roformer", "architectures": ["RoFormerForMaskedLM"]},
+            composed=ROPE_PARAMETERS,
             required={"rotary_value": False, "add_cross_attention": False},
         ),
     }
     unused: ClassVar = bert.Bert.unused | {"hierarchical_position": lambda c: False}
-
-    def positions(self):
-        return L.Rotary(interleaved=True)
 
     def position_embedding(self, x, inputs, index=0, cached=False):
         return x  # attention knows positions

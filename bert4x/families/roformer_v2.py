@@ -11,6 +11,7 @@ from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family, roformer
 from bert4x.families.parts import DEFAULTS, KEYS
+from bert4x.families.scaling import ROPE_PARAMETERS
 from bert4x.json_files import shown
 
 ABSENT = ("Embedding-Position", "Mapping", "Norm", "Pooler", "NSP", "MLM", "/bias")
@@ -48,13 +49,13 @@ class RoformerV2(roformer.Roformer):
         roformer.HF.of("roformer_v2", without=ABSENT),
     )
     styles: ClassVar = {
-        "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "roformer_v2"}),
+        "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "roformer_v2"}, composed=ROPE_PARAMETERS),
         "hf": ConfigStyle(
             "gelu_erf",
             KEYS,
             DEFAULTS | {"max_position": 1536},
             labels={"model_type": "roformer", "architectures": ["RoFormerForMaskedLM"], "use_bias": False},
-            composed={"norm_type": (read_norm, lambda config: "rms_norm")},
+            composed=ROPE_PARAMETERS | {"norm_type": (read_norm, lambda config: "rms_norm")},
             required={"rotary_value": False, "add_cross_attention": False},
         ),
     }

@@ -1,24 +1,28 @@
-"""How config files say that rotary positions are scaled to texts longer than those in training."""
+"""Rotary positions, and how they are scaled to texts longer than those in training: the fields of a config that say it,
+and how a family is built by them.
+"""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from bert4x import layers as L
+from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.json_files import shown
 
+TRAINED = "original_max_position_embeddings"
 # What `rope_scaling` may be: the class in `bert4x.layers`, and our name of each of its numbers; a length is that in
 # training, by default `max_position`.
 SCALINGS = {
     "linear": ("LinearRotary", {"factor": "factor"}),
-    "dynamic": ("DynamicRotary", {"factor": "factor", "original_max_position_embeddings": "trained_length"}),
+    "dynamic": ("DynamicRotary", {"factor": "factor", TRAINED: "trained_length"}),
     "yarn": (
         "YarnRotary",
-        {name: name for name in ("factor", "beta_fast", "beta_slow", "attention_factor")}
-        | {"original_max_position_embeddings": "trained_length"},
+        {name: name for name in ("factor", "beta_fast", "beta_slow", "attention_factor")} | {TRAINED: "trained_length"},
     ),
     "llama3": (
         "Llama3Rotary",
-        {"factor": "factor", "original_max_position_embeddings": "trained_length"}
+        {"factor": "factor", TRAINED: "trained_length"}
         | {"low_freq_factor": "low_turns", "high_freq_factor": "high_turns"},
     ),
 }
@@ -32,12 +36,15 @@ def read_scaling(given: Any) -> dict[str, Any] | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise ConfigError(f"config says rope_scaling = {shown(given)}; expected an object")
+        raise ConfigError(
+            f"config says rope_scaling = {shown(given)}; expected an object (a name alone is for bert4x.load(..., "
+            "max_position=...), where the weights say the length in training)"
+        )
     held = {key: value for key, value in given.items() if value is not None and key not in ("rope_theta", "type")}
     kind = held.setdefault("rope_type", given.get("type", "default"))
     if kind == "default" and len(held) == 1:
         return None
-    if kind not in SCALINGS:
+    if not isinstance(kind, str) or kind not in SCALINGS:
         raise ConfigError(f"config says rope_scaling = {shown(given)}; expected rope_type {', '.join(SCALINGS)}")
     known = SCALINGS[kind][1]
     for name, value in held.items():
@@ -52,10 +59,94 @@ def read_scaling(given: Any) -> dict[str, Any] | None:
     return held
 
 
-def rotary(theta: float, scaling: dict[str, Any] | None, max_position: int) -> "L.Rotary":
-    """The positions of a config with this `rope_scaling`, as `read_scaling` gives it."""
-    scaling = dict(scaling or {})
-    name, numbers = SCALINGS.get(scaling.pop("rope_type", None), ("Rotary", {}))
-    given = {"trained_length": max_position} if "trained_length" in numbers.values() else {}
-    given |= {numbers[key]: value for key, value in scaling.items()}
-    return getattr(L, name)(theta=theta, **given)
+def scaled_to(given: Any, trained: int, length: int) -> dict[str, Any] | None:
+    """A `rope_scaling` for texts of this length, of a model that was trained with `trained` positions. A name alone is
+    that scaling by the factor between the two.
+
+    Raises: ConfigError for what is not computed here, or a name where there is nothing to scale to.
+    """
+    if isinstance(given, str):
+        if length <= trained:
+            raise ConfigError(
+                f"rope_scaling = {given!r} for {length} positions of a model that was trained with {trained}; expected "
+                "a larger max_position, or an object with a factor"
+            )
+        given = {"rope_type": given, "factor": length / trained}
+    scaling = read_scaling(given)
+    if scaling is None or length == trained or TRAINED not in SCALINGS[scaling["rope_type"]][1]:
+        return scaling
+    return scaling | {TRAINED: scaling.get(TRAINED, trained)}
+
+
+def read_parameters(said: Any) -> dict[str, Any]:
+    """The fields that transformers' `rope_parameters` say."""
+    theta = {"rope_theta": said["rope_theta"]} if isinstance(said, dict) and "rope_theta" in said else {}
+    return {"rope_scaling": said} | theta
+
+
+# Read, not written: of styles whose files say the two fields by our names.
+ROPE_PARAMETERS = {"rope_parameters": (read_parameters, lambda config: None)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryConfig(TransformerConfig):
+    """`rope_scaling` is {"rope_type": one of SCALINGS, "factor": ...}. `log_n` is a length in training, by which scores
+    grow with the logarithm of the length (`bert4x.layers.entropy`), with `log_n_beyond` for longer texts only.
+    """
+
+    rope_theta: float = 10000.0
+    rope_scaling: dict[str, Any] | None = None
+    log_n: int | None = None
+    log_n_beyond: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_number("rope_theta", int | float)
+        self.check_switch("log_n_beyond")
+        if self.log_n is not None:
+            self.check_length()
+        elif self.log_n_beyond:
+            raise ConfigError("config says log_n_beyond without log_n, the length in training")
+        object.__setattr__(self, "rope_scaling", read_scaling(self.rope_scaling))
+
+    def replace(self, **changes):
+        """A copy with some fields changed. With another `max_position`, the length in training stays what it was."""
+        given = changes.get("rope_scaling", self.rope_scaling)
+        if given is not None:
+            trained = (self.rope_scaling or {}).get(TRAINED, self.max_position)
+            changes["rope_scaling"] = scaled_to(given, trained, changes.get("max_position", self.max_position))
+        return super().replace(**changes)
+
+    def check_length(self) -> None:
+        """Raises: ConfigError for a length in training that has no logarithm to divide by."""
+        if isinstance(self.log_n, bool) or not isinstance(self.log_n, int) or not 2 <= self.log_n < 2**31:
+            raise ConfigError(f"config says log_n = {shown(self.log_n)}; expected a whole number from 2: the length")
+
+    def check_number(self, name: str, kind: Any) -> None:
+        """Raises: ConfigError for a field that is no positive number."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < 2**31:
+            raise ConfigError(f"config says {name} = {shown(value)}; expected a positive number")
+
+    def check_switch(self, name: str) -> None:
+        """Raises: ConfigError for a field that is neither true nor false."""
+        if not isinstance(getattr(self, name), bool):
+            raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
+
+
+class Rotated:
+    """Mix-in of families whose config is a `RotaryConfig`: their positions and attention are as it says."""
+
+    config_class: ClassVar[type[TransformerConfig]] = RotaryConfig
+    interleaved: ClassVar[bool] = False  # which features are a pair; see `bert4x.layers.Rotary`
+
+    def positions(self):
+        scaling = dict(self.config.rope_scaling or {})
+        name, numbers = SCALINGS.get(scaling.pop("rope_type", None), ("Rotary", {}))
+        given = {"trained_length": self.config.max_position} if TRAINED in numbers else {}
+        given |= {numbers[key]: value for key, value in scaling.items()}
+        return getattr(L, name)(theta=self.config.rope_theta, interleaved=self.interleaved, **given)
+
+    def attention_options(self):
+        own = {"log_n": self.config.log_n, "log_n_beyond": self.config.log_n_beyond}
+        return super().attention_options() | own

@@ -5,6 +5,7 @@ from keras import ops
 
 from bert4x.errors import ConfigError
 from bert4x.layers.base import Dense, Dropout, Layer, initializer
+from bert4x.layers.entropy import growth
 from bert4x.layers.norm import RMSNorm
 from bert4x.layers.recompute import recomputed
 from bert4x.layers.slots import write_slots
@@ -25,6 +26,8 @@ class MultiHeadAttention(Layer):
         scale: what products of queries and keys are multiplied by; default: key_size^-0.5.
         query_key_norm: the epsilon of an RMSNorm over each head of queries and keys (Qwen3); default: no norm.
         positions: how it knows the positions of tokens (`bert4x.layers.positions`); default: it does not.
+        log_n: the length in training m: scores are multiplied by log n / log m where a query sees n keys
+            (`bert4x.layers.entropy`); default: they are not. With `log_n_beyond` only where n is above m.
         recompute: what it computes in training is not kept, but computed again in the backward pass.
         flash_attention: Keras' own attention computes it, which holds no scores where the backend can do so (Dao et al.
             2022, arXiv 2205.14135); None does so on PyTorch, outside of training. It knows no dropout, bias, relative
@@ -52,7 +55,7 @@ class MultiHeadAttention(Layer):
     settings = (
         *("heads", "head_size", "key_size", "key_value_heads", "use_bias", "dropout", "stddev", "scale"),
         *("query_key_norm", "positions", "return_scores", "partner_dropout", "recompute", "flash_attention"),
-        "output_bias",
+        *("output_bias", "log_n", "log_n_beyond"),
     )
 
     def __init__(
@@ -72,6 +75,8 @@ class MultiHeadAttention(Layer):
         query_key_norm=None,
         positions=None,
         output_bias=None,
+        log_n=None,
+        log_n_beyond=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -86,6 +91,8 @@ class MultiHeadAttention(Layer):
         self.scale = scale
         self.query_key_norm = query_key_norm
         self.positions = keras.saving.deserialize_keras_object(positions) if isinstance(positions, dict) else positions
+        self.log_n = log_n
+        self.log_n_beyond = log_n_beyond
         self.return_scores = return_scores
         self.partner_dropout = partner_dropout
         self.recompute = recompute
@@ -221,6 +228,8 @@ class MultiHeadAttention(Layer):
 
     def weights_of(self, scores, visible):
         """Shape: (B, A, T, S), (B, 1, T, S) -> (B, A, T, S) float32, which add up to 1 for each query"""
+        if self.log_n is not None:
+            scores = scores * growth(visible, self.log_n, self.log_n_beyond)
         return ops.softmax(ops.where(visible, scores, HIDDEN), axis=-1)
 
     def mix(self, weights, value, places, training):
@@ -253,6 +262,8 @@ class MultiHeadAttention(Layer):
 
     def flash(self, query, key, value, visible):
         """Shape: (B, A, T, d), (B, K, S, d), (B, K, S, d), (B, 1, T or 1, S) -> (B, A, T, d)"""
+        if self.log_n is not None:
+            query = query * ops.cast(growth(visible, self.log_n, self.log_n_beyond), query.dtype)
         query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
         if self.key_value_heads != self.heads:
             key, value = (ops.repeat(x, self.heads // self.key_value_heads, axis=2) for x in (key, value))

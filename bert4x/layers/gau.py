@@ -1,14 +1,9 @@
 """The gated attention unit."""
 
-import math
-
 import keras
-from keras import ops
 
 from bert4x.layers.attention import MultiHeadAttention
 from bert4x.layers.base import Dense, Dropout, activation, initializer
-
-TRAINED_LENGTH, SHORTEST = 512, 16  # of log n, in tokens
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -17,19 +12,16 @@ class GatedAttentionUnit(MultiHeadAttention):
     kexue.fm/archives/9052): o((gate * attention(query, key, value))), where one dense layer with an activation gives
     the gate, the values, and what queries and keys are, each with a scale of its own. It has no biases.
 
-    Its softmax is that of scores times log(n) / log(512), where n keys are visible, at least 16 (Su,
-    kexue.fm/archives/8823).
-
-    Settings are those of `MultiHeadAttention`; `head_size`, that of values, is the size within. Arguments of a call are
-    the same, too, with A = K = 1.
+    Settings are those of `MultiHeadAttention`; `head_size`, that of values, is the size within; `log_n` is 512, as in
+    GAU-alpha. Arguments of a call are the same, too, with A = K = 1.
 
     Shape: x (B, T, D), visible (B, 1, T, S) bool -> (B, T, D) ...
     """
 
     settings = (*(name for name in MultiHeadAttention.settings if name not in ("heads", "use_bias")), "activation")
 
-    def __init__(self, head_size, activation="silu", **kwargs):
-        super().__init__(heads=1, head_size=head_size, use_bias=False, **kwargs)
+    def __init__(self, head_size, activation="silu", log_n=512, **kwargs):
+        super().__init__(heads=1, head_size=head_size, use_bias=False, log_n=log_n, **kwargs)
         self.activation = activation
 
     def build(self, x_shape):
@@ -62,11 +54,3 @@ class GatedAttentionUnit(MultiHeadAttention):
 
     def output_of(self, mixed, x):
         return self.output_dense(x[..., : self.head_size] * self.join_heads(mixed))
-
-    def weights_of(self, scores, visible):
-        count = ops.sum(ops.cast(visible, "float32"), axis=-1, keepdims=True)
-        scores = scores * (ops.log(ops.maximum(count, float(SHORTEST))) / math.log(TRAINED_LENGTH))
-        return super().weights_of(scores, visible)
-
-    def uses_flash(self, training, *unknown) -> bool:
-        return False  # it knows no log n

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .long_texts import sharper
 from .parts import ACTIVATIONS, Weights, is_visible, padding, rotated, softmax
 
 
@@ -28,12 +29,13 @@ def forward(weights, config, token_ids, segment_ids=None, padding_mask=None, pos
         gate, values, shared = inner[..., :size], inner[..., size : 2 * size], inner[..., 2 * size :]
         mixed = np.zeros_like(values)
         for b in range(batch):
-            query, key = (rotated(shared[b] * w[f"{name}/{part}_scale"], places[b]) for part in ("query", "key"))
+            query, key = (
+                rotated(shared[b] * w[f"{name}/{part}_scale"], places[b], config) for part in ("query", "key")
+            )
             for q in range(length):
                 seen = [k for k in range(length) if is_visible(application, q, k, segments[b], valid[b])]
                 if seen:
                     scores = key[seen] @ query[q] / np.sqrt(config["attention_key_size"])
-                    scores = scores * np.log(max(len(seen), 16)) / np.log(512)  # (Su 2021, kexue 8823)
-                    mixed[b, q] = softmax(scores) @ values[b, seen]
+                    mixed[b, q] = softmax(scores * sharper(config, len(seen))) @ values[b, seen]
         x = norm(x + (gate * mixed) @ w[f"{name}/output/kernel"])
     return {"hidden": x, "mlm_logits": x @ w["Embedding-Token/embeddings"].T}

@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from .long_texts import frequencies, sharper
 from .parts import Weights, is_visible, padding, softmax
 
 
@@ -43,16 +44,17 @@ def attention(w, path, x, config, seen, places):
     query, key, value = (w.dense(f"{path}/{name}", x).reshape(len(x), -1, size) for name in ("query", "key", "value"))
     group, mixed = query.shape[1] // key.shape[1], np.zeros_like(query)
     for a in range(query.shape[1]):
-        q_head = turned(norm(w, f"{path}/query_norm", query[:, a], config), places, config["rope_theta"])
-        k_head = turned(norm(w, f"{path}/key_norm", key[:, a // group], config), places, config["rope_theta"])
+        q_head = turned(norm(w, f"{path}/query_norm", query[:, a], config), places, config)
+        k_head = turned(norm(w, f"{path}/key_norm", key[:, a // group], config), places, config)
         for q, keys in enumerate(seen):
             if keys:
-                mixed[q, a] = softmax(k_head[keys] @ q_head[q] / np.sqrt(size)) @ value[keys, a // group]
+                scores = k_head[keys] @ q_head[q] / np.sqrt(size) * sharper(config, len(keys))
+                mixed[q, a] = softmax(scores) @ value[keys, a // group]
     return w.dense(f"{path}/output", mixed.reshape(len(x), -1))
 
 
-def turned(x, places, theta):
+def turned(x, places, config):
     """Features i and i + d / 2 of x (T, d), as a complex number, turned by the angle position / theta^(2 i / d)."""
-    half = x.shape[1] // 2
-    z = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * places[:, None] / theta ** (np.arange(half) / half))
+    half, (each, magnitude) = x.shape[1] // 2, frequencies(config, x.shape[1], places.max() + 1)
+    z = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * places[:, None] * each) * magnitude
     return np.concatenate([z.real, z.imag], -1)

@@ -51,7 +51,7 @@ def attention(w, path, x, config, seen, places, theta):
     )
     mixed = np.zeros_like(query)
     for a in range(heads):
-        q_head, k_head = (turned(y[:, a], places, theta) for y in (query, key))
+        q_head, k_head = (turned(y[:, a], places, {"rope_theta": theta}) for y in (query, key))
         for q, keys in enumerate(seen):
             if keys:  # padding far from all real tokens sees nothing
                 mixed[q, a] = softmax(k_head[keys] @ q_head[q] / np.sqrt(size)) @ value[keys, a]

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from .long_texts import frequencies, sharper
+
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -171,7 +173,7 @@ def attend(query, key, value, heads, seen, previous=None, config=None, places=No
         ks, vs = slice(a * key_size, (a + 1) * key_size), slice(a * value_size, (a + 1) * value_size)
         q_head, k_head = query[:, ks], key[:, ks]
         if kind in ("roformer", "roformer_v2"):
-            q_head, k_head = rotated(q_head, places), rotated(k_head, places)
+            q_head, k_head = rotated(q_head, places, config), rotated(k_head, places, config)
         scores[a] = q_head @ k_head.T / math.sqrt(key_size)
         if kind == "nezha":
             vectors = distance_vectors(places, key_size, config)
@@ -184,17 +186,18 @@ def attend(query, key, value, heads, seen, previous=None, config=None, places=No
             scores[a] += previous[a]
         for q, keys in enumerate(seen):
             if len(keys):  # a padded query may see nothing: its row is meaningless and nobody looks at it
-                weights, values = softmax(scores[a, q, keys]), value[keys, vs]
+                sharpness = sharper(config, len(keys)) if config else 1.0
+                weights, values = softmax(scores[a, q, keys] * sharpness), value[keys, vs]
                 if kind == "nezha":
                     values = values + distance_vectors(places, value_size, config)[q, keys]
                 mixed[q, vs] = weights @ values
     return mixed, scores
 
 
-def rotated(x, places):
+def rotated(x, places, config):
     """Features 2 i and 2 i + 1 of x (T, d), as a complex number, turned by the angle position / 10000^(2 i / d)."""
-    angles = places[:, None] / 10000.0 ** (np.arange(0, x.shape[1], 2) / x.shape[1])
-    z = (x[:, ::2] + 1j * x[:, 1::2]) * np.exp(1j * angles)
+    each, magnitude = frequencies(config, x.shape[1], places.max() + 1)
+    z = (x[:, ::2] + 1j * x[:, 1::2]) * np.exp(1j * places[:, None] * each) * magnitude
     return np.stack([z.real, z.imag], -1).reshape(x.shape)
 
 

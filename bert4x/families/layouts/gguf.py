@@ -4,7 +4,7 @@ metadata say in place of a config file.
 
 from bert4x.checkpoints.spec import TRANSPOSED, Layout, Rule, Table
 from bert4x.config import ConfigStyle
-from bert4x.errors import ConfigError
+from bert4x.errors import ConfigError, ConversionError
 from bert4x.json_files import shown
 
 SELF, FFN, BLOCK = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward", "blk.{i}."
@@ -145,6 +145,9 @@ def write_scaling(config) -> dict | None:
     scaling = config.rope_scaling
     if not scaling:
         return None
+    said = ("rope_type", "factor", "original_max_position_embeddings")
+    if scaling["rope_type"] not in ("linear", "yarn") or not scaling.keys() <= {*said}:
+        raise ConversionError(f"a GGUF cannot say rope_scaling = {scaling}; expected linear or yarn, with {said[1:]}")
     found = {"type": scaling["rope_type"], "factor": float(scaling["factor"])}
     if "original_max_position_embeddings" in scaling:
         found["original_context_length"] = scaling["original_max_position_embeddings"]
@@ -164,6 +167,8 @@ def decoder_style(arch: str, pre: str, **more: tuple[str, ...]) -> ConfigStyle:
         pad_token_id=(),
         attention_bias=(),
         mlp_bias=(),
+        log_n=(),
+        log_n_beyond=(),
         **more,
     )
     return ConfigStyle(
@@ -172,7 +177,7 @@ def decoder_style(arch: str, pre: str, **more: tuple[str, ...]) -> ConfigStyle:
         {"tie_word_embeddings": True},
         {"model_type": arch, "tokenizer.ggml.pre": pre},
         composed={f"{arch}.rope.scaling": (read_scaling, write_scaling)},
-        required={"hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False},
+        required={"hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False, "log_n": None},
         measured=("vocab_size",),
     )
 
