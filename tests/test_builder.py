@@ -1,10 +1,12 @@
 """The builder object of `return_keras_model=False`, and layers shared between two models."""
 
+import json
+
 import numpy as np
 import pytest
 
 import bert4x
-from bert4x.errors import ConfigError, UnknownOptionError
+from bert4x.errors import ConfigError, UnknownArchitectureError, UnknownOptionError
 from tests.random_models import tiny_config
 
 
@@ -73,3 +75,18 @@ def test_a_whole_model(tmp_path):
     assert again.config == model.config
     with pytest.raises(UnknownOptionError, match="whole model"):
         bert4x.load(tmp_path / "model.keras", application="lm")
+
+
+def test_the_family_that_a_config_names(tmp_path):
+    """Ours do; bert4keras' do not, and are BERTs unless `model` is given, which decides."""
+    named = tiny_config("albert")
+    (tmp_path / "config.json").write_text(json.dumps(named | {"model": "not one of ours"}))
+    for config, options, family in [
+        (named, {}, "albert"),
+        ({name: value for name, value in named.items() if name != "model"}, {}, "bert"),
+        (named, {"model": "bert"}, "bert"),
+        (tmp_path / "config.json", {}, "bert"),
+    ]:
+        assert bert4x.build_transformer_model(config, **options).config.model == family
+    with pytest.raises(UnknownArchitectureError, match="albert"):
+        bert4x.build_transformer_model(named | {"model": "alberd"})

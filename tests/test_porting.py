@@ -32,6 +32,16 @@ def ported(source: str) -> str:
             "import bert4x.snippets\nbert4x.snippets.open('é')\n",
         ),
         ("from bert4keras import snippets as s\n", "from bert4x import snippets as s\n"),
+        (
+            "from bert4keras.snippets import open, K, keras\n",
+            "from bert4x.snippets import open\nfrom bert4x.backend import K, keras\n",
+        ),
+        ("from bert4keras.snippets import K as k\n", "from bert4x.backend import K as k\n"),
+        ("import bert4keras\nbert4keras.__version__ >= '0.9'\n", "import bert4x\n\"0.11.5\" >= '0.9'\n"),
+        (
+            "from keras.losses import kullback_leibler_divergence as kld, mse\n",
+            "from keras.losses import kl_divergence as kld, mse\n",
+        ),
         ("import os\nos.environ['TF_KERAS'] = '1'  # 必须\nimport re\n", "import os\nimport re\n"),
         ("from keras.layers import Dense\nfrom keras.models import Model\n", None),
         ("from tensorflow.keras.layers import Dense\n", "from keras.layers import Dense\n"),
@@ -50,31 +60,34 @@ def test_imports_change_and_nothing_else(source, expected):
         ("m.save_weights('中/best.weights')", "m.save_weights('中/best.weights.h5')"),
         ('e = Evaluator("a.weights")', 'e = Evaluator("a.weights.h5")'),
         ("m.save_weights('a.h5')", "m.save_weights('a.weights.h5')"),
+        ("m.save_weights('a.weights.h5', save_format='h5')", "m.save_weights('a.weights.h5')"),
+        ("tokenizer.encode(x, max_length=3)", "tokenizer.encode(x, maxlen=3)"),
+        ("x = tokenizer._token_sep_id", "x = tokenizer._token_end_id"),
+        ("load_vocab(p, startwith=['[PAD]'])", "load_vocab(p, startswith=['[PAD]'])"),
         ("m.save('test.model')", "m.save('test.keras')"),
         ("m.fit_generator(g, epochs=2)", "m.fit(g, epochs=2)"),
         ("m.predict_generator(g)", "m.predict(g)"),
+        ("m.fit_generator(g, workers=2, epochs=3, use_multiprocessing=True)", "m.fit(g, epochs=3)"),
         ("m.compile(optimizer=Adam(lr=1e-5))", "m.compile(optimizer=Adam(learning_rate=1e-5))"),
     ],
 )
 def test_what_keras_3_calls_otherwise(line, expected):
     """The line is changed, and a comment above says why."""
-    above, changed = ported(f"def f():\n    {line}  # 注\n").splitlines()[1:]
-    assert above.startswith("    # bert4x: ")
+    *above, changed = ported(f"def f():\n    {line}  # 注\n").splitlines()[1:]
+    assert above and all(one.startswith("    # bert4x: ") for one in above)
     assert changed == f"    {expected}  # 注"
 
 
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("from bert4keras.snippets import nothing_such\n", "bert4x.snippets has no nothing_such"),
+        ("from bert4keras.snippets import nothing_such\nnothing_such()\n", "bert4x.snippets has no nothing_such"),
         ("import bert4keras.pipelines\n", "there is no module bert4x.pipelines"),
         ("tf.keras.layers.Dense(3)\n", "write keras"),
         ("sess = tf.Session()\n", "no sessions"),
         ("model._make_train_function()\n", "Keras 3 has no _make_train_function"),
-        ("m.fit_generator(g, workers=2)\n", "takes no workers"),
         ("m.save_weights(f'{x}.weights')\n", "must end in .weights.h5"),
         ("p = multi_gpu_model(m, 2)\n", "multi_gpu_model"),
-        ("layer.trainable = False\nm.compile()\nn.compile()\n", "trainable again before its fit"),
     ],
 )
 def test_lines_that_need_a_hand_are_named(source, said):
@@ -147,6 +160,39 @@ def test_command(tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
     script.write_text("sess = tf.Session()\n", encoding="utf-8")
     assert cli.main(["port", str(script)]) == 1
+
+
+def test_models_train_what_was_trainable_when_they_were_compiled():
+    source = "import keras\nm.compile()\nn.layers[0].trainable = False\nn.compile()\n"
+    lines = [line for line in ported(source).splitlines() if not line.startswith("#")]
+    assert lines == [
+        "import keras",
+        "from bert4x.training.freezing import as_compiled",
+        "as_compiled(m).compile()",
+        "n.layers[0].trainable = False",
+        "as_compiled(n).compile()",
+    ]
+    once = "import keras\nn.trainable = False\nn.compile()\n"
+    assert ported(once) == once
+
+
+def test_layers_within_layers_are_made_before_training():
+    layer = (
+        "class A(Layer):\n    def build(self, s):\n        self.d = {}\n\n    def call(self, x):\n        return x\n"
+    )
+    shape = "\n    def compute_output_shape(self, s):\n        return s\n\n    x = 1\n"
+    assert "compute_output_shape" not in ported(layer.format("Dense(3)") + shape)
+    assert ported(layer.format("self.add_weight(3)") + shape) == layer.format("self.add_weight(3)") + shape
+
+
+def test_tf_keras_is_imported_where_it_is_not():
+    text = ported("import tensorflow as tf\ntf.keras.layers.Dense(3)\n")
+    assert text.startswith("import tensorflow as tf\nimport keras\n") and text.endswith("\nkeras.layers.Dense(3)\n")
+
+
+def test_a_name_that_nothing_reads_goes():
+    text = ported("from bert4keras.snippets import nothing_such, open\n")
+    assert text.splitlines()[-1] == "from bert4x.snippets import open" and "has no nothing_such" in text
 
 
 def test_scripts_beside_and_encodings(tmp_path):

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from bert4x.backend.draws import random_bernoulli
-from bert4x.backend.shapes import dtype
+from bert4x.backend.shapes import alike, dtype
 
 
 def identity(x: Any, name: str | None = None):
@@ -55,6 +55,11 @@ def relu(x: Any, alpha: float = 0.0, max_value: float | None = None, threshold: 
     return keras.activations.relu(x, negative_slope=alpha, max_value=max_value, threshold=threshold)
 
 
+def bias_add(x: Any, bias: Any, data_format: str | None = None):
+    """x and a bias of its last axis, or of all its axes but the first."""
+    return x + bias
+
+
 def hard_sigmoid(x: Any):
     """0.2 x + 0.5 between 0 and 1, as in Keras 2; Keras 3's is steeper."""
     return ops.clip(0.2 * x + 0.5, 0.0, 1.0)
@@ -83,11 +88,7 @@ def binary_crossentropy(target: Any, output: Any, from_logits: bool = False):
 
 def where(cond: Any, x: Any, y: Any):
     """x where the condition is not 0, else y; all of any shapes that fit."""
-    kinds = [kind for kind in (dtype(x), dtype(y)) if kind]
-    x, y = (
-        part if dtype(part) else ops.convert_to_tensor(part, (*kinds, keras.backend.floatx())[0]) for part in (x, y)
-    )
-    return ops.where(ops.cast(cond, "bool"), x, y)
+    return ops.where(ops.cast(cond, "bool"), *alike(x, y))
 
 
 def switch(condition: Any, then_expression: Any, else_expression: Any):

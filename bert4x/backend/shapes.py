@@ -71,9 +71,16 @@ def permute_dimensions(x: Any, pattern: Sequence[int]):
     return ops.transpose(x, pattern)
 
 
+def alike(*values: Any) -> list:
+    """Tensors as they are; numbers, and lists of them, as tensors of the first one's dtype."""
+    kinds = [kind for kind in map(dtype, values) if kind]
+    made = (*kinds, keras.backend.floatx())[0]
+    return [x if dtype(x) else ops.convert_to_tensor(x, made) for x in values]
+
+
 def concatenate(tensors: Sequence[Any], axis: int = -1):
-    """Tensors one behind another."""
-    return ops.concatenate(tensors, axis)
+    """Tensors one behind another; some may be lists of numbers."""
+    return ops.concatenate(alike(*tensors), axis)
 
 
 def repeat(x: Any, n: int):

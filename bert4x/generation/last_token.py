@@ -12,8 +12,8 @@ BUCKET = 32  # on JAX, lengths are filled up to its multiples: every other lengt
 class LastToken:
     """`predict(inputs)` gives what a model gives for the last token of each row: (N, T) ... -> (N, V).
 
-    A language model of bert4x computes its head for that token only; of any other Keras model, the last row of its
-    first output is taken. Much less overhead than `keras.Model.predict`, which is made for data sets.
+    A language model of bert4x computes its head for that token only; of any other Keras model, the last row of each
+    output is taken. Much less overhead than `keras.Model.predict`, which is made for data sets.
     """
 
     def __init__(self, model: keras.Model):
@@ -28,13 +28,14 @@ class LastToken:
         elif is_ours:
             self._compute = keras.Model(model.inputs, _logits(model, last=True)[:, -1])
         elif getattr(model, "outputs", None):
-            self._compute = keras.Model(model.inputs, model.outputs[0][:, -1])
+            last = [output[:, -1] for output in model.outputs]
+            self._compute = keras.Model(model.inputs, last if len(last) > 1 else last[0])
         else:  # a subclassed model has no graph to add to
             self.predict = self._predict_whole
             return
         self._compute.jit_compile = keras.backend.backend() == "jax"  # XLA on TensorFlow would compile every length
 
-    def predict(self, inputs) -> np.ndarray:
+    def predict(self, inputs) -> np.ndarray | list[np.ndarray]:
         return self._compute.predict_on_batch(inputs)
 
     def _predict_padded(self, inputs) -> np.ndarray:
@@ -49,9 +50,8 @@ class LastToken:
             arrays[number] = np.pad(arrays[number], ((0, 0), (0, max(more, 0))), constant_values=fill)
         return self._compute.predict_on_batch([*arrays, np.full(rows, length - 1, "int32")])
 
-    def _predict_whole(self, inputs) -> np.ndarray:
-        outputs = self._model.predict_on_batch(inputs)
-        return (outputs[0] if isinstance(outputs, list | tuple) else outputs)[:, -1]
+    def _predict_whole(self, inputs) -> np.ndarray | list[np.ndarray]:
+        return keras.tree.map_structure(lambda output: output[:, -1], self._model.predict_on_batch(inputs))
 
 
 def _logits(model, last: bool = False):

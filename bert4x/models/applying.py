@@ -61,8 +61,10 @@ def options_of(builder, cls, kwargs: dict) -> dict:
     if issubclass(cls, L.Embedding | keras.layers.Embedding) and kwargs.pop("mask_zero", False):
         kwargs.setdefault("pad_id", builder.config.pad_token_id)
     if issubclass(cls, L.FeedForward | L.MultiHeadAttention) and "kernel_initializer" in kwargs:
-        kwargs["stddev"] = stddev_of(kwargs.pop("kernel_initializer"))
-    if issubclass(cls, L.MultiHeadAttention) and "attention_dropout" in kwargs:
+        kwargs["stddev"] = stddev_of(builder, kwargs.pop("kernel_initializer"))
+    if issubclass(cls, L.GatedAttentionUnit) and "units" in kwargs:
+        kwargs = unit_options(builder, kwargs)
+    elif issubclass(cls, L.MultiHeadAttention) and "attention_dropout" in kwargs:
         kwargs = attention_options(builder, kwargs)
     return kwargs
 
@@ -82,8 +84,25 @@ def attention_options(builder, kwargs: dict) -> dict:
     return builder.attention_options() | {"positions": builder.positions()} | kwargs
 
 
-def stddev_of(initializer) -> float:
-    """The deviation of the builder's initializer. Raises: ConfigError for another kind."""
+def unit_options(builder, kwargs: dict) -> dict:
+    """Those of bert4keras' gated attention unit. Raises: ConfigError for what it cannot do here."""
+    normalization, use_bias = kwargs.pop("normalization", "squared_relu"), kwargs.pop("use_bias", True)
+    if normalization != "softmax_plus" or use_bias:
+        raise ConfigError(
+            f"a gated attention unit with normalization={normalization!r}, use_bias={use_bias}; expected "
+            "'softmax_plus' and False, or a layer of your own"
+        )
+    kwargs |= {"head_size": kwargs.pop("units"), "dropout": kwargs.pop("attention_dropout", None) or 0.0}
+    options = builder.attention_options() | {"positions": builder.positions()} | kwargs
+    return {name: value for name, value in options.items() if name not in ("heads", "use_bias")}
+
+
+def stddev_of(builder, initializer) -> float:
+    """The deviation of the builder's initializer, also of a subclass that has a method of this name. Raises:
+    ConfigError for another kind.
+    """
+    if getattr(initializer, "__self__", None) is builder:
+        return builder.config.initializer_range
     if not isinstance(initializer, keras.initializers.TruncatedNormal):
         raise ConfigError(f"kernel_initializer={initializer!r}; expected the builder's `initializer`")
     return initializer.stddev
@@ -94,7 +113,7 @@ def attended(builder, layer, inputs, arguments: dict):
 
     Raises: ConfigError for attention of one sequence to another, and for positions that the layer does not have.
     """
-    query, key, value, *rest = inputs
+    query, key, value, *rest = [inputs[0]] * 2 + inputs if isinstance(layer, L.GatedAttentionUnit) else inputs
     if key is not query or value is not query:
         raise ConfigError(
             "query, key and value are not the same tensor; expected bert4x.layers.CrossAttention for that"

@@ -12,7 +12,7 @@ from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
 from bert4x.checkpoints.weights import kept_token_ids, vocabulary_size
 from bert4x.config import TransformerConfig, gelu_as_told, read_activation, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
-from bert4x.families import family_name, family_of
+from bert4x.families import families, family_name, family_of
 from bert4x.hub.names import Location, family_by_name, local, warn_of_head
 from bert4x.models.builder import TransformerBuilder
 from bert4x.models.hooks import MAPPING
@@ -147,13 +147,14 @@ def load_keras(
 def build_transformer_model(
     config_path: Location | dict | None = None,
     checkpoint_path: Location | None = None,
-    model: str | type[TransformerBuilder] = "bert",
+    model: str | type[TransformerBuilder] | None = None,
     application: str | None = None,
     return_keras_model: bool = True,
     **options,
 ) -> "keras.Model | TransformerBuilder":
     """bert4keras' builder, with its arguments, defaults and layer names.
 
+    `model` is a family or a class; by default the family that the config names as its "model", as ours do, else "bert".
     `application` is "encoder" unless the family has another one, or the config says `is_decoder: true`: "lm".
     Heads give probabilities (`with_mlm="linear"` gives logits); "lm", "unilm", every gpt2 and transformer have the
     language-model head. Any config field or option may be given by name. With `return_keras_model=False` it returns
@@ -161,6 +162,7 @@ def build_transformer_model(
 
     Raises: Bert4xError; the subclass says what is wrong.
     """
+    model = named_family(config_path) if model is None else model
     cls, checkpoint, given = family_of(model), None, application
     application = bert4keras_application(cls, application)
     by_mapping = checkpoint_path is not None and cls.overrides(*MAPPING)
@@ -186,6 +188,17 @@ def build_transformer_model(
     if by_mapping:
         builder.load_weights_from_checkpoint(local(checkpoint_path))
     return builder.model if return_keras_model else builder
+
+
+def named_family(config: Location | dict | TransformerConfig | None) -> str:
+    """The "model" of a config; "bert" where it says none. In a file of somebody else's the word may mean anything.
+
+    Raises: UnknownArchitectureError for a dict that names no family.
+    """
+    if config is None or isinstance(config, TransformerConfig):
+        return "bert" if config is None else config.model
+    named = (config if isinstance(config, dict) else read_config_file(config)).get("model", "bert")
+    return named if isinstance(config, dict) or str(named) in families() else "bert"
 
 
 def bert4keras_application(cls: type[TransformerBuilder], application: str | None) -> str:

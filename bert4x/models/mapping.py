@@ -72,6 +72,9 @@ def weights_in_order(layer) -> list:
     weights = [v for v in layer.weights if not v.path.split("/")[-1].startswith("seed_generator")]
     if isinstance(layer, L.LayerNorm):
         weights = sorted(weights, key=lambda v: not v.path.endswith("/beta"))
+    if isinstance(layer, L.GatedAttentionUnit):
+        order = ("intermediate/kernel", "query_scale", "key_scale", "output/kernel")
+        weights = sorted(weights, key=lambda v: next(i for i, name in enumerate(order) if v.path.endswith(name)))
     return weights
 
 

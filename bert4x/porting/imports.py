@@ -8,12 +8,14 @@ from pathlib import Path
 from bert4x.porting.script import HAND, IMPORT, LOOK, RULE, Script
 
 PACKAGE = Path(__file__).parents[1]
+VERSION = "0.11.5"  # of bert4keras, whose names and orders are here
 SUFFIX = "_bert4x"  # of the names of ported scripts
 MODULES = ("backend", "layers", "models", "optimizers", "snippets", "tokenizers")
 OLD_MODULES = {"tokenizer": "tokenizers", "bert": "models", "train": "optimizers", "utils": "snippets"}
 GONE = {"uniout"}  # Python 3 prints Chinese
 DATASETS = ("TrainingDatasetRoBERTa", "TrainingDatasetGPT", "TrainingDatasetUniLM")
 CORPORA = "bert4x.training.corpora"
+LOSSES = {"kullback_leibler_divergence": "kl_divergence", "logcosh": "log_cosh"}  # as Keras 3 calls them
 # What `from bert4keras.models import *` brought with it beside what models have.
 KERAS_LAYERS = {
     "Activation", "Add", "Average", "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "Dense", "Dot",
@@ -52,7 +54,10 @@ def port_imports(script: Script) -> None:
         elif node.level == 0:
             _from(script, node)
     for node in script.nodes(ast.Name):
-        if node.id == "bert4keras":
+        parent = script.parents.get(node)
+        if node.id == "bert4keras" and getattr(parent, "attr", None) == "__version__":
+            script.rewrite(parent, f'"{VERSION}"', IMPORT)
+        elif node.id == "bert4keras":
             script.replace(node, "bert4keras", "bert4x", IMPORT)
     for node in script.nodes(ast.Assign):
         if _is_environment(node.targets[0], "TF_KERAS"):
@@ -83,6 +88,9 @@ def _plain(script: Script, node: ast.Import) -> None:
             _replace_import(script, node, f"from bert4x.backend import K{_as('K', alias.asname)}")
         elif alias.name == "tensorflow.keras" and alias.asname and len(node.names) == 1:
             _replace_import(script, node, f"import keras{_as('keras', alias.asname)}")
+        elif _is_ported(script, alias.name):
+            script.replace(alias, alias.name, f"{alias.name}{SUFFIX} as {alias.asname or alias.name}", IMPORT)
+            script.note(node, RULE, f"port {alias.name}.py, too")
         elif alias.name.startswith("tensorflow.keras"):
             script.note(node, HAND, "Keras is not part of TensorFlow here: import keras")
 
@@ -98,6 +106,8 @@ def _replace_import(script: Script, node: ast.AST, new: str) -> None:
 
 def _from(script: Script, node: ast.ImportFrom) -> None:
     root, _, rest = node.module.partition(".")
+    if root in ("keras", "tensorflow"):
+        _losses(script, node)
     if root == "bert4keras":
         _from_bert4keras(script, node, OLD_MODULES.get(rest, rest))
     elif node.module == "tensorflow" and [alias.name for alias in node.names] == ["keras"]:
@@ -116,6 +126,14 @@ def _from(script: Script, node: ast.ImportFrom) -> None:
         _from_beside(script, node)
 
 
+def _losses(script: Script, node: ast.ImportFrom) -> None:
+    """Losses that Keras 3 calls otherwise keep their names in the script."""
+    for alias in node.names if node.module.endswith((".losses", ".metrics")) else ():
+        if alias.name in LOSSES:
+            new = f"{LOSSES[alias.name]} as {alias.asname or alias.name}"
+            script.rewrite(alias, new, IMPORT)
+
+
 def _from_bert4keras(script: Script, node: ast.ImportFrom, module: str) -> None:
     """`from bert4keras.M import ...`, to `from bert4x.M import ...`; the text between stays as it is."""
     home = f"bert4x.{module}" if module else "bert4x"
@@ -124,29 +142,41 @@ def _from_bert4keras(script: Script, node: ast.ImportFrom, module: str) -> None:
         script.rewrite(node, "", IMPORT)
         script.note(node, IMPORT, f"{', '.join(names)}: Python 3 prints Chinese by itself")
         return
+    known = {"*"} | exported(home) | (set() if module else set(MODULES))
+    strays = [alias for alias in node.names if alias.name in ("K", "keras") and module not in ("", "backend")]
+    unread = [alias for alias in node.names if alias.name not in known and not _read(script, alias)]
+    for alias in node.names:
+        if alias not in strays and alias.name not in known | GONE:
+            kind, more = (LOOK, ", and nothing here reads it") if alias in unread else (HAND, "")
+            script.note(node, kind, f"{home} has no {alias.name}{more}")
+    moved = ", ".join(alias.name + _as(alias.name, alias.asname) for alias in strays)
+    lines = [f"from bert4x.backend import {moved}"] if strays else []
+    gone = [alias for alias in node.names if alias.name in GONE or alias in strays or alias in unread]
+    if len(gone) == len(node.names):
+        script.rewrite(node, *lines or [""], IMPORT)
+        return
     script.replace(node, node.module, home, IMPORT)
     script.note(node, IMPORT, home)
+    _drop_names(script, node, gone)
+    if lines:
+        script.append(node, lines)
     if names == ["*"]:
         _star(script, node, home)
-        return
-    for alias in node.names:
-        if alias.name in GONE:
-            _drop_name(script, node, alias)
-        elif module and alias.name not in exported(home):
-            script.note(node, HAND, f"{home} has no {alias.name}")
-        elif not module and alias.name not in (*MODULES, *exported(home)):
-            script.note(node, HAND, f"bert4x has no {alias.name}")
 
 
-def _drop_name(script: Script, node: ast.ImportFrom, gone: ast.alias) -> None:
-    """Takes one name out of several, with its comma."""
-    place = node.names.index(gone)
-    start, end = script.span(gone)
-    if place:
-        start = script.span(node.names[place - 1])[1]
-    else:
-        end = script.span(node.names[1])[0]
-    script.cut(start, end, node)
+def _read(script: Script, alias: ast.alias) -> bool:
+    """Whether a script reads what an import binds."""
+    return (alias.asname or alias.name) in script.read
+
+
+def _drop_names(script: Script, node: ast.ImportFrom, gone: list[ast.alias]) -> None:
+    """Takes some of the names out of an import, with their commas."""
+    kept = [place for place, alias in enumerate(node.names) if alias not in gone]
+    if kept[0]:
+        script.cut(script.span(node.names[0])[0], script.span(node.names[kept[0]])[0], node)
+    for place in range(kept[0] + 1, len(node.names)):
+        if place not in kept:
+            script.cut(script.span(node.names[place - 1])[1], script.span(node.names[place])[1], node)
 
 
 def _star(script: Script, node: ast.ImportFrom, home: str) -> None:
@@ -173,7 +203,12 @@ def _from_beside(script: Script, node: ast.ImportFrom) -> None:
     if node.module == "data_utils" and used:
         _replace_import(script, node, f"from {CORPORA} import {', '.join(used)}")
         return
-    beside = (script.folder or Path()) / f"{node.module}.py"
-    if beside.is_file() and b"bert4keras" in beside.read_bytes():
+    if _is_ported(script, node.module):
         script.replace(node, node.module, node.module + SUFFIX, IMPORT)
         script.note(node, RULE, f"port {node.module}.py, too")
+
+
+def _is_ported(script: Script, module: str) -> bool:
+    """Whether a module beside a script uses bert4keras."""
+    beside = (script.folder or Path()) / f"{module}.py"
+    return beside.is_file() and b"bert4keras" in beside.read_bytes()

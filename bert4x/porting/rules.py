@@ -8,16 +8,23 @@ from bert4x.porting.script import HAND, LOOK, RULE, Script
 
 RENAMED_METHODS = {"fit_generator": "fit", "predict_generator": "predict", "evaluate_generator": "evaluate"}
 WORKERS = ("workers", "use_multiprocessing", "max_queue_size", "max_q_size", "nb_worker", "pickle_safe")
+OLD_METHODS = {"set_rtype": "wraps"}  # bert4keras' own, of its versions before 0.8
+OLD_KEYWORDS = {"encode": ("max_length", "maxlen"), "tokenize": ("max_length", "maxlen")}
+OLD_KEYWORDS |= {"load_vocab": ("startwith", "startswith")}
+OLD_TOKENS = {"_token_cls_id": "_token_start_id", "_token_sep_id": "_token_end_id"}
+TENSORFLOW_1 = {  # names of TensorFlow 1, of the same functions
+    "log": "math.log", "rsqrt": "math.rsqrt", "ceil": "math.ceil", "is_nan": "math.is_nan", "lgamma": "math.lgamma",
+    "matrix_band_part": "linalg.band_part", "matrix_diag": "linalg.diag", "set_random_seed": "random.set_seed",
+    "random_uniform": "random.uniform", "random_normal": "random.normal", "truncated_normal": "random.truncated_normal",
+}  # fmt: skip
 OPTIMIZER = re.compile(r"Adam|SGD|RMSprop|Adagrad|Adadelta|AdaFactor|Nadam|Lion|Optimizer")
 WEIGHTS = ".weights.h5"
 ADVERSARIES_HOME = "bert4x.training.adversarial"
 PRIVATE = ("_make_train_function", "train_function", "total_loss", "_feed_inputs", "_feed_targets", "metrics_tensors")
 TENSORFLOW = "TensorFlow's own functions, from here on: on the TensorFlow backend only"
 NO_MODELS = (".npy", ".npz", ".json", ".txt", ".png", ".xlsx", ".csv", ".keras")  # what other things save, or is right
-FROZEN = (
-    "Keras 3 reads this when fit begins, Keras 2 when a model was compiled: a model that is compiled above and fitted "
-    "below needs its layers trainable again before its fit"
-)
+FREEZING = "bert4x.training.freezing"
+FROZEN = "Keras 3 freezes when fit begins, Keras 2 when a model is compiled: as_compiled keeps what was so then"
 SESSIONS = ("Session", "ConfigProto", "get_session", "set_session", "global_variables_initializer", "placeholder")
 
 
@@ -30,6 +37,8 @@ def port_rest(script: Script) -> None:
     _file_names(script)
     _scalar_losses(script)
     _layers_of_losses(script)
+    _frozen_after_compiling(script)
+    _layers_within_layers(script)
     for node in script.nodes(ast.Attribute):
         if not any(node in inside for inside in replaced):
             _attribute(script, node)
@@ -69,8 +78,18 @@ def _call(script: Script, node: ast.Call) -> None:
     if method in RENAMED_METHODS:
         _method(script, node, RENAMED_METHODS[method])
         told = [keyword for keyword in WORKERS if keyword in keywords]
-        if told:
-            script.note(node, HAND, f"Keras 3's {RENAMED_METHODS[method]} takes no {', '.join(told)}: delete")
+        for name in told:
+            _drop_keyword(script, node, keywords[name])
+            script.note(node, RULE, f"Keras 3's {RENAMED_METHODS[method]} takes no {name}")
+    if method in OLD_METHODS:
+        _method(script, node, OLD_METHODS[method])
+    old, new = OLD_KEYWORDS.get(name, (None, None))
+    if old in keywords and (name == "load_vocab" or "tokenizer" in script.text(node.func)):
+        script.replace(keywords[old], old, new)
+        script.note(node, RULE, f"{old} is {new}")
+    if method == "save_weights" and "save_format" in keywords:
+        _drop_keyword(script, node, keywords["save_format"])
+        script.note(node, RULE, "the end of the name says the format")
     if "lr" in keywords and (OPTIMIZER.search(name) or name in _extended(script)):
         script.replace(keywords["lr"], "lr", "learning_rate")
         script.note(node, RULE, "lr is learning_rate")
@@ -96,6 +115,15 @@ def _method(script: Script, node: ast.Call, new: str) -> None:
     end = script.span(node.func)[1]
     script.put(end - len(old), end, new, node)
     script.note(node, RULE, f"{old} is {new}")
+
+
+def _drop_keyword(script: Script, node: ast.Call, gone: ast.keyword) -> None:
+    """Takes a keyword out of a call, with the comma before it."""
+    given = [node.func, *node.args, *node.keywords]
+    before = given[given.index(gone) - 1]
+    start, end = script.span(gone)
+    first = before is node.func
+    script.put(start if first else script.span(before)[1], end, "", node)
 
 
 def _file_names(script: Script) -> None:
@@ -186,32 +214,72 @@ def _layers_of_losses(script: Script) -> None:
 
 
 def _set_to_false(script: Script, node: ast.Attribute) -> bool:
-    """Whether an attribute is given False."""
+    """Whether it is `trainable`, and given False."""
     value = getattr(script.parents.get(node), "value", None)
-    return isinstance(node.ctx, ast.Store) and getattr(value, "value", None) is False
+    return node.attr == "trainable" and isinstance(node.ctx, ast.Store) and getattr(value, "value", None) is False
 
 
-def _compiled(script: Script) -> int:
-    """How many models the script compiles."""
-    return sum(getattr(node.func, "attr", None) == "compile" for node in script.nodes(ast.Call))
+def _frozen_after_compiling(script: Script) -> None:
+    """Where a script compiles several models and freezes layers, each model trains what was trainable when it was
+    compiled.
+    """
+    compiled = [node for node in script.nodes(ast.Call) if getattr(node.func, "attr", None) == "compile"]
+    if len(compiled) < 2 or not any(_set_to_false(script, node) for node in script.nodes(ast.Attribute)):
+        return
+    for node in compiled:
+        script.rewrite(node.func.value, f"as_compiled({script.text(node.func.value)})")
+        script.note(node, RULE, FROZEN)
+    imports = [node for node in script.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    script.append(imports[-1], [f"from {FREEZING} import as_compiled"])
+
+
+def _layers_within_layers(script: Script) -> None:
+    """A layer that makes others in `build`: where it has `compute_output_shape`, Keras 3 does not call it before it
+    trains, and those within would have no weights until then.
+    """
+    for layer in script.nodes(ast.ClassDef):
+        methods = {node.name: node for node in layer.body if isinstance(node, ast.FunctionDef)}
+        if "build" in methods and "call" in methods and "compute_output_shape" in methods:
+            values = [node.value for node in ast.walk(methods["build"]) if isinstance(node, ast.Assign)]
+            made = [
+                getattr(value.func, "id", getattr(value.func, "attr", ""))
+                for value in values
+                if isinstance(value, ast.Call)
+            ]
+            if any(name[:1].isupper() for name in made):
+                script.rewrite(methods["compute_output_shape"], "")
+                script.note(layer, RULE, "Keras 3 finds the shape in `call`, and so makes the layers within it")
+
+
+def _tf_keras(script: Script, node: ast.Attribute) -> None:
+    """`tf.keras` is `keras`, which is imported beside TensorFlow where it is not yet."""
+    imports = [one for one in script.nodes(ast.Import) if any(alias.asname == "tf" for alias in one.names)]
+    if "keras" not in script.bound and not imports:
+        script.note(node, HAND, "tf.keras: write keras, and import it")
+        return
+    if "keras" not in script.bound:
+        script.append(imports[0], ["import keras"])
+        script.bound.add("keras")
+    script.rewrite(node, "keras")
+    script.note(node, RULE, "tf.keras is keras")
 
 
 def _attribute(script: Script, node: ast.Attribute) -> None:
     root = getattr(node.value, "id", None)
     if root == "tf" and node.attr == "keras":
-        if "keras" in script.bound:
-            script.rewrite(node, "keras")
-            script.note(node, RULE, "tf.keras is keras")
-        else:
-            script.note(node, HAND, "tf.keras: write keras, and import it")
+        _tf_keras(script, node)
     elif node.attr in SESSIONS and root in ("tf", "K"):
         script.note(node, HAND, f"{root}.{node.attr}: there are no sessions any more; delete")
+    elif root == "tf" and node.attr in TENSORFLOW_1 and "tf" in script.bound:
+        script.rewrite(node, f"tf.{TENSORFLOW_1[node.attr]}")
+        script.note(node, RULE, f"tf.{node.attr} was a name of TensorFlow 1")
+    elif node.attr in OLD_TOKENS:
+        script.rewrite(node, f"{script.text(node.value)}.{OLD_TOKENS[node.attr]}")
+        script.note(node, RULE, f"{node.attr} is {OLD_TOKENS[node.attr]}")
     elif root == "tf" and not any(note.text == TENSORFLOW for note in script.notes):
         script.note(node, LOOK, TENSORFLOW)
     elif root == "K" and node.attr in ("gradients", "function"):
         script.note(node, LOOK, f"K.{node.attr} runs on the TensorFlow backend only")
-    elif node.attr == "trainable" and _set_to_false(script, node) and _compiled(script) > 1:
-        script.note(node, HAND, FROZEN)
     elif node.attr in PRIVATE:
         script.note(node, HAND, f"Keras 3 has no {node.attr}; see Training in the documentation")
     elif node.attr == "get_output_at" and isinstance(script.parents.get(node), ast.Call):
