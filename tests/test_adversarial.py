@@ -21,6 +21,7 @@ from bert4x.training.adversarial import (
     virtual_adversarial_training,
 )
 from bert4x.training.attribution import integrated_gradients
+from bert4x.training.freezing import as_compiled
 from bert4x.training.trainer import Trainer
 
 IDS = np.array([[1, 2, 2], [4, 0, 5]], "int32")
@@ -435,6 +436,24 @@ def test_theseus_chooses_for_the_batch():
     assert set(drawn.mean((1, 2))) == {0, 1}
     assert 0.55 < drawn.mean() < 0.95
     assert (values(model(batch, training=False)) == 0).all()
+
+
+def test_models_train_as_they_were_compiled():
+    """As in a script of BERT-of-Theseus: two models over one layer, which the second has frozen."""
+    shared, own = keras.layers.Dense(1, use_bias=False), keras.layers.Dense(1, use_bias=False)
+    x = keras.Input((2,))
+    first = keras.Model(x, shared(x))
+    second = keras.Model(x, own(x) + shared(x))
+    as_compiled(first).compile("sgd", "mse")
+    shared.trainable = False
+    as_compiled(second).compile("sgd", "mse")
+    batch = np.ones((4, 2)), np.full((4, 1), 9.0)
+    for model, trained, kept in ((first, shared, own), (second, own, shared)):
+        before = [values(layer.kernel) for layer in (trained, kept)]
+        model.fit(*batch, epochs=1, verbose=0)
+        assert (values(trained.kernel) != before[0]).all()
+        np.testing.assert_array_equal(values(kept.kernel), before[1])
+    assert not shared.trainable and own.trainable
 
 
 class TestTable:

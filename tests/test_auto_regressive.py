@@ -375,6 +375,9 @@ def test_last_token_of_a_fine_tuned_model():
     np.testing.assert_allclose(after, whole(model, inputs), atol=2e-5)
     around = keras.Model(model.inputs, keras.layers.Rescaling(0.5)(model.output))
     np.testing.assert_allclose(decoder.last_token(around).predict(inputs), after / 2, atol=2e-5)
+    both = keras.Model(model.inputs, [around.output, model.output])
+    for found, part in zip(decoder.last_token(both).predict(inputs), (2, 1), strict=True):
+        np.testing.assert_allclose(found, after / part, atol=2e-5)
 
     class Subclassed(keras.Model):
         def call(self, x):

@@ -172,6 +172,12 @@ def test_all_give_what_bert4keras_gives():
     assert not wrong
 
 
+def test_lists_of_numbers_among_tensors():
+    x = K.constant([1.5, 2.5])
+    assert K.eval(K.concatenate([[0], x], axis=0)).tolist() == [0.0, 1.5, 2.5]
+    assert K.eval(K.bias_add(x[None], K.constant([1.0, -1.0]))).tolist() == [[2.5, 1.5]]
+
+
 def test_variables():
     x, y = K.variable([[1.0, 2.0]], name="x"), K.variable(np.zeros(3))
     K.set_value(x, K.eval(x) * 2)

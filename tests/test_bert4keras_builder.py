@@ -7,10 +7,11 @@ from keras import ops
 
 import bert4x
 from bert4x import layers as L
+from bert4x.backend import K
 from bert4x.errors import ConfigError, GenerationError, TensorMismatchError
 from bert4x.layers import Loss
 from bert4x.models import BERT as Bert
-from bert4x.models import LM_Mask, extend_with_unified_language_model
+from bert4x.models import LM_Mask, RoFormerV2, data_parallel, extend_with_unified_language_model
 from tests.random_models import tiny_config
 
 IDS = np.array([[5, 6, 7, 0], [8, 9, 0, 0], [5, 7, 6, 9]])
@@ -53,6 +54,19 @@ def test_a_loss_layer(tmp_path):
     training.save(tmp_path / "training.keras")
     again = bert4x.load(tmp_path / "training.keras").evaluate([IDS, SEGMENTS], verbose=0, return_dict=True)
     np.testing.assert_allclose([again["loss"], again["tokens"]], [expected, real.sum()], rtol=1e-5)
+
+
+def test_a_loss_of_a_finished_model():
+    model = build(application="unilm")
+    mask = ops.cast(model.get_layer("Embedding-Token").output_mask, "float32")
+    loss = ops.sum(model.output[..., 0] * mask) / ops.sum(mask)
+    training = L.with_loss(model, loss)
+    training.compile(optimizer=keras.optimizers.SGD(0.0))
+    predicted = training.predict([IDS, SEGMENTS], verbose=0)
+    np.testing.assert_allclose(predicted, model.predict([IDS, SEGMENTS], verbose=0), rtol=1e-6)
+    found = training.fit([IDS, SEGMENTS], verbose=0).history["loss"]
+    real = IDS > 0
+    np.testing.assert_allclose(found, [predicted[..., 0][real].sum() / real.sum()], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +192,93 @@ class OwnBlock(Bert):
         return self.apply(inputs=x, name=f"{ffn}-Norm", **norm)
 
 
+class Prompts(L.Embedding):
+    """P-tuning as a script for bert4keras writes it: of the table only rows 5 and 6 train."""
+
+    def call(self, inputs, mode="embedding"):
+        table = self.embeddings
+        mask = np.zeros((K.int_shape(table)[0], 1))
+        mask[5:7] += 1
+        if keras.backend.backend() == "torch":  # whose tensors cannot be multiplied by an array where they train
+            mask = K.constant(mask)
+        self.embeddings = table * mask + K.stop_gradient(table) * (1 - mask)
+        found = super().call(inputs, mode)
+        self.embeddings = table
+        return found
+
+
+class Prompted(Bert):
+    def apply(self, inputs=None, layer=None, arguments=None, **kwargs):
+        return super().apply(inputs, Prompts if layer is L.Embedding else layer, arguments, **kwargs)
+
+
+def test_rows_of_a_table_that_train(saved):
+    model, found = outputs(saved, model=Prompted)
+    np.testing.assert_allclose(found, outputs(saved)[1], atol=1e-6)
+    table = model.get_layer("Embedding-Token").embeddings
+    before = array(table)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit([IDS, SEGMENTS], IDS, verbose=0)
+    changed = np.flatnonzero((array(table) != before).any(axis=1))
+    assert changed.tolist() == [5, 6]
+
+
+class OwnUnits(RoFormerV2):
+    """GAU-alpha as its authors write it for bert4keras."""
+
+    def initializer(self, shape, dtype=None):
+        return super().initializer(shape, dtype)
+
+    def apply_main_layers(self, inputs, index):
+        name = f"Transformer-{index}-GatedAttentionUnit"
+        x, mask = [inputs, self.compute_position_bias(inputs)], self.compute_attention_bias(index)
+        if mask is not None:
+            x.insert(1, mask)
+        x = self.apply(
+            inputs=x,
+            layer=L.GatedAttentionUnit,
+            arguments={"a_bias": None if mask is None else True, "p_bias": "rotary"},
+            units=self.intermediate_size,
+            key_size=self.attention_key_size,
+            activation=self.hidden_act,
+            use_bias=False,
+            normalization="softmax_plus",
+            attention_dropout=self.attention_dropout_rate,
+            kernel_initializer=self.initializer,
+            name=name,
+        )
+        x = self.apply(inputs=[inputs, x], layer=L.Add, name=f"{name}-Add")
+        norm = {"zero_mean": False, "scale": False, "offset": False, "name": f"{name}-Norm"}
+        return self.apply(inputs=x, layer=L.LayerNormalization, **norm)
+
+    def variable_mapping(self):
+        names = {f"Embedding-{kind}": [f"bert/embeddings/{name}_embeddings"] for kind, name in KINDS}
+        for i in range(self.num_hidden_layers):
+            parts = ("i_dense/kernel", "q_scaleoffset/gamma", "k_scaleoffset/gamma", "o_dense/kernel")
+            unit = f"Transformer-{i}-GatedAttentionUnit"
+            names[unit] = [f"GAU_alpha/encoder/layer_{i}/gau/{part}" for part in parts]
+        return names
+
+
+KINDS = (("Token", "word"), ("Segment", "token_type"))
+
+
+@pytest.mark.parametrize("application", ["encoder", "lm"])
+def test_gated_units_of_a_subclass(application, tmp_path):
+    sizes = tiny_config("gau", num_hidden_layers=2, layer_norm_eps=1e-7)
+    like = bert4x.build_transformer_model(sizes, model="gau", application=application, return_keras_model=False)
+    for v in like.model.weights:
+        if v.path.endswith("_scale"):
+            v.assign(np.random.default_rng(len(v.path)).random(v.shape))
+    bert4x.save(like.model, tmp_path, "tf1")
+    config = {name: value for name, value in sizes.items() if name != "model"}
+    model = bert4x.build_transformer_model(
+        config, tmp_path / "bert_model.ckpt", model=OwnUnits, application=application
+    )
+    found, expected = (one.predict([IDS, SEGMENTS], verbose=0) for one in (model, like.model))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 class OwnMask(LM_Mask, Bert):
     pass
 
@@ -222,6 +323,16 @@ def test_own_layers_at_the_end_and_between(saved):
         v.assign(v * 2)
     _, found = outputs(saved, model=Doubled)
     np.testing.assert_allclose(found, reference.predict([IDS, SEGMENTS], verbose=0), atol=1e-6)
+
+
+def test_parts_of_a_batch_on_devices(saved):
+    model, expected = outputs(saved)
+    assert data_parallel(model, ["cpu:0"]) is model
+    divided = data_parallel(model, ["cpu:0", "cpu:0"], [2, 1])
+    np.testing.assert_allclose(divided.predict([IDS, SEGMENTS], verbose=0), expected, atol=1e-6)
+    assert {id(v) for v in divided.trainable_variables} == {id(v) for v in model.trainable_variables}
+    with pytest.raises(ConfigError, match="1 parts for 2 devices"):
+        data_parallel(model, ["cpu:0", "cpu:0"], [1])
 
 
 def test_parts_of_two_builders(saved):

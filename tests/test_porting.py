@@ -42,6 +42,11 @@ def ported(source: str) -> str:
             "from keras.losses import kullback_leibler_divergence as kld, mse\n",
             "from keras.losses import kl_divergence as kld, mse\n",
         ),
+        (
+            "from bert4keras.layers import LayerNormalization\nfrom keras.layers import *\n",
+            "from bert4x.layers import LayerNormalization\nfrom keras.layers import *\n"
+            "from bert4x.layers import LayerNormalization\n",
+        ),
         ("import os\nos.environ['TF_KERAS'] = '1'  # 必须\nimport re\n", "import os\nimport re\n"),
         ("from keras.layers import Dense\nfrom keras.models import Model\n", None),
         ("from tensorflow.keras.layers import Dense\n", "from keras.layers import Dense\n"),
@@ -183,6 +188,18 @@ def test_layers_within_layers_are_made_before_training():
     shape = "\n    def compute_output_shape(self, s):\n        return s\n\n    x = 1\n"
     assert "compute_output_shape" not in ported(layer.format("Dense(3)") + shape)
     assert ported(layer.format("self.add_weight(3)") + shape) == layer.format("self.add_weight(3)") + shape
+
+
+def test_layers_with_masks_of_their_own_give_new_tensors():
+    layer = "class A(Layer):\n    def {}(self, x, mask=None):\n        return K.abs(x)\n\n"
+    call = "    def call(self, x, mask=None):\n        return x[0]\n"
+    assert ported(layer.format("compute_mask") + call).endswith("        return K.identity(x[0])\n")
+    assert ported(layer.format("other") + call) == layer.format("other") + call
+
+
+def test_losses_of_finished_models():
+    text = ported("import keras\nm.add_loss(a + b)\n")
+    assert "\nfrom bert4x.layers import with_loss\n" in text and text.endswith("\nm = with_loss(m, a + b)\n")
 
 
 def test_tf_keras_is_imported_where_it_is_not():

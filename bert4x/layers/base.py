@@ -55,6 +55,16 @@ class KnowsCalls(CalledAtOnce):
         """The symbolic output of a call, by its number; of several a list."""
         return one_or_list(self._inbound_nodes[node_index].output_tensors)
 
+    @property
+    def output_mask(self):
+        """The symbolic mask of the output; None where nothing is masked."""
+        return getattr(self.output, "_keras_mask", None)
+
+
+def integerize_shape(build):
+    """The function itself: shapes are of numbers and None here, and were of objects in TensorFlow 1."""
+    return build
+
 
 def one_or_list(tensors):
     """The only one of some tensors, or all of them as a list."""

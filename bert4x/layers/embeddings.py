@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import types
 
 import keras
 from keras import ops
@@ -33,19 +34,18 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
 
     `pad_id` names the id that is padding; later layers see it masked. The first position is never masked, because
     some models start sequences with id 0 (as in bert4keras). None means that every id is a real token. bert4keras'
-    words are taken, too: `mask_zero=True` for `pad_id=0`, `mode="dense"` for `reverse=True`, and a subclass may give
-    `embeddings` other values for as long as it computes.
+    words are taken, too: `mask_zero=True` for `pad_id=0`, `mode="dense"` for `reverse=True`. In the `call` of a
+    subclass `embeddings` is a tensor, which may be given other values until it returns.
 
     Shape: (B, T) ids -> (B, T, E); reversed: (B, T, E) -> (B, T, V)
     Raises: InputError for an id without a row, where ids can be looked at.
     """
 
-    replaced = None
-
     def __init__(self, *args, pad_id=None, mask_zero=False, **kwargs):
         super().__init__(*args, **kwargs)
         self.pad_id = 0 if mask_zero and pad_id is None else pad_id
         self.supports_masking = True
+        self.own_call = types.SimpleNamespace(runs=False, embeddings=None)  # a subclass's; Keras tracks nothing in it
         if self.reverse_dtype is None:
             self.reverse_dtype = self.compute_dtype  # the table is read in float32
 
@@ -64,13 +64,24 @@ class Embedding(LoadsWeights, keras.layers.ReversibleEmbedding):
     def compute_output_spec(self, inputs, reverse=False, mode=None):
         return super().compute_output_spec(inputs, reverse=projects(reverse, mode))
 
+    def __call__(self, *args, **kwargs):
+        self.own_call.runs = type(self).call is not Embedding.call
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            self.own_call.runs, self.own_call.embeddings = False, None
+
     @property
     def embeddings(self):
-        return super().embeddings if self.replaced is None else self.replaced
+        if not self.own_call.runs:
+            return super().embeddings
+        if self.own_call.embeddings is None:  # a Keras variable times an array of float64 would be float64
+            self.own_call.embeddings = ops.copy(super().embeddings)
+        return self.own_call.embeddings
 
     @embeddings.setter
     def embeddings(self, values):
-        self.replaced = None if values is self._embeddings else values
+        self.own_call.embeddings = values
 
     def transposed(self):
         """A copy of the table for `projecting_by`; None where it would not be used.

@@ -98,6 +98,24 @@ class Loss(Layer):
         return [*super().metrics, *self.named.metrics.values()]
 
 
+@keras.saving.register_keras_serializable("bert4x")
+class AddedLoss(Loss):
+    """A loss that was computed before, and comes last. See `with_loss`."""
+
+    def compute_loss(self, inputs, mask=None):
+        return inputs[-1]
+
+
+def with_loss(model: keras.Model, loss) -> keras.Model:
+    """A model of the same inputs and outputs that also trains on a loss computed from these symbolic tensors: Keras 2's
+    `model.add_loss(loss)`.
+
+    Shape: loss () symbolic
+    """
+    outputs = AddedLoss(list(range(len(model.outputs))))([*model.outputs, loss])
+    return keras.Model(model.inputs, outputs if len(model.outputs) > 1 else outputs[0])
+
+
 def is_ids(x) -> bool:
     """Whether a tensor is an integer input of one of our models."""
     history = getattr(x, "_keras_history", None)

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
         extend_with_language_model,
         extend_with_unified_language_model,
     )
+    from bert4x.models.parallel import data_parallel
 
 HOOKS = ("LM_Mask", "UniLM_Mask", "extend_with_language_model", "extend_with_unified_language_model")
 _HOME = {
     "build_transformer_model": ("bert4x.models.build", "build_transformer_model"),
     "Model": ("keras", "Model"),
     "Transformer": ("bert4x.models.builder", "TransformerBuilder"),
+    "data_parallel": ("bert4x.models.parallel", "data_parallel"),
     **{name: ("bert4x.models.hooks", name) for name in HOOKS},
 }
 FAMILIES = {  # bert4keras' classes, by the names of families
@@ -59,17 +61,13 @@ __all__ = [
     "Transformer",
     "UniLM_Mask",
     "build_transformer_model",
+    "data_parallel",
     "extend_with_language_model",
     "extend_with_unified_language_model",
 ]
 
 
 def __getattr__(name: str):
-    if name == "data_parallel":
-        raise ImportError(
-            "bert4x.models has no data_parallel; write bert4x.devices.distribution(...) (docs/scaling.md), or compile "
-            "the model in the scope of a tf.distribute strategy"
-        )
     if name in FAMILIES:
         return importlib.import_module("bert4x.families").family_of(FAMILIES[name])
     if name not in _HOME:

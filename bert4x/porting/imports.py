@@ -16,6 +16,7 @@ GONE = {"uniout"}  # Python 3 prints Chinese
 DATASETS = ("TrainingDatasetRoBERTa", "TrainingDatasetGPT", "TrainingDatasetUniLM")
 CORPORA = "bert4x.training.corpora"
 LOSSES = {"kullback_leibler_divergence": "kl_divergence", "logcosh": "log_cosh"}  # as Keras 3 calls them
+NEW_LAYERS = ("LayerNormalization", "MultiHeadAttention")  # bert4keras' and, since, Keras'
 # What `from bert4keras.models import *` brought with it beside what models have.
 KERAS_LAYERS = {
     "Activation", "Add", "Average", "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "Dense", "Dot",
@@ -108,6 +109,8 @@ def _from(script: Script, node: ast.ImportFrom) -> None:
     root, _, rest = node.module.partition(".")
     if root in ("keras", "tensorflow"):
         _losses(script, node)
+    if node.module.endswith("keras.layers") and node.names[0].name == "*":
+        _keep_ours(script, node)
     if root == "bert4keras":
         _from_bert4keras(script, node, OLD_MODULES.get(rest, rest))
     elif node.module == "tensorflow" and [alias.name for alias in node.names] == ["keras"]:
@@ -124,6 +127,15 @@ def _from(script: Script, node: ast.ImportFrom) -> None:
         script.note(node, HAND, f"Keras 3 has no {node.module}")
     elif "." not in node.module:
         _from_beside(script, node)
+
+
+def _keep_ours(script: Script, star: ast.ImportFrom) -> None:
+    """Layers of bert4keras that Keras has under the same names since, and `*` would put in their place."""
+    before = [node for node in script.nodes(ast.ImportFrom) if node.lineno < star.lineno]
+    names = [alias.name for node in before if node.module == "bert4keras.layers" for alias in node.names]
+    hidden = [name for name in names if name in NEW_LAYERS]
+    if hidden:
+        script.append(star, [f"from bert4x.layers import {', '.join(hidden)}"])
 
 
 def _losses(script: Script, node: ast.ImportFrom) -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 
+from bert4x.porting.file_names import port_file_names
 from bert4x.porting.imports import functions
 from bert4x.porting.script import HAND, LOOK, RULE, Script
 
@@ -18,11 +19,9 @@ TENSORFLOW_1 = {  # names of TensorFlow 1, of the same functions
     "random_uniform": "random.uniform", "random_normal": "random.normal", "truncated_normal": "random.truncated_normal",
 }  # fmt: skip
 OPTIMIZER = re.compile(r"Adam|SGD|RMSprop|Adagrad|Adadelta|AdaFactor|Nadam|Lion|Optimizer")
-WEIGHTS = ".weights.h5"
 ADVERSARIES_HOME = "bert4x.training.adversarial"
 PRIVATE = ("_make_train_function", "train_function", "total_loss", "_feed_inputs", "_feed_targets", "metrics_tensors")
 TENSORFLOW = "TensorFlow's own functions, from here on: on the TensorFlow backend only"
-NO_MODELS = (".npy", ".npz", ".json", ".txt", ".png", ".xlsx", ".csv", ".keras")  # what other things save, or is right
 FREEZING = "bert4x.training.freezing"
 FROZEN = "Keras 3 freezes when fit begins, Keras 2 when a model is compiled: as_compiled keeps what was so then"
 SESSIONS = ("Session", "ConfigProto", "get_session", "set_session", "global_variables_initializer", "placeholder")
@@ -34,11 +33,13 @@ def port_rest(script: Script) -> None:
     for node in script.nodes(ast.Call):
         if not any(node in inside for inside in replaced):
             _call(script, node)
-    _file_names(script)
+    port_file_names(script)
     _scalar_losses(script)
     _layers_of_losses(script)
     _frozen_after_compiling(script)
     _layers_within_layers(script)
+    _own_masks(script)
+    _losses_of_models(script)
     for node in script.nodes(ast.Attribute):
         if not any(node in inside for inside in replaced):
             _attribute(script, node)
@@ -126,56 +127,6 @@ def _drop_keyword(script: Script, node: ast.Call, gone: ast.keyword) -> None:
     script.put(start if first else script.span(before)[1], end, "", node)
 
 
-def _file_names(script: Script) -> None:
-    """Keras 3 wants weights in files named *.weights.h5, and models in *.keras: such names are changed wherever they
-    occur.
-    """
-    saved, models = set(), set()
-    for node in script.nodes(ast.Call):
-        method, path = getattr(node.func, "attr", None), node.args[0] if node.args else None
-        if path is None or method not in ("save_weights", "load_weights", "save"):
-            continue
-        name = _text_of(script, path)
-        if method == "save":
-            models |= {name} if name and not name.endswith(NO_MODELS) else set()
-        elif name is None:
-            script.note(node, LOOK, f"the name of the file must end in {WEIGHTS}")
-        elif method == "save_weights":
-            saved.add(name)
-        elif name.endswith((".h5", ".hdf5")) and not name.endswith(WEIGHTS) and name not in saved:
-            script.note(node, LOOK, "a file that Keras 2 saved loads into the same model of bert4x")
-    for node in script.nodes(ast.Constant):
-        value = node.value
-        if not isinstance(value, str) or "\n" in value:
-            continue
-        if (value in saved or value.endswith(".weights")) and not value.endswith(WEIGHTS):
-            _rename(script, node, re.sub(r"(\.weights|\.h5|\.hdf5|\.ckpt)?$", WEIGHTS, value, count=1))
-        elif value in models and not value.endswith(".keras"):
-            _rename(script, node, re.sub(r"(\.model|\.h5|\.hdf5)?$", ".keras", value, count=1))
-
-
-def _text_of(script: Script, node: ast.AST) -> str | None:
-    """The text of a constant, or of a name to which one is assigned."""
-    if isinstance(node, ast.Name):
-        values = [found.value for found in script.nodes(ast.Assign) if node.id in map(script.text, found.targets)]
-        node = values[0] if len(values) == 1 else node
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
-
-
-def _rename(script: Script, node: ast.Constant, new: str) -> None:
-    """Puts the new end of a file's name into a text."""
-    written, ending = script.text(node), WEIGHTS if new.endswith(WEIGHTS) else ".keras"
-    same = next((i for i, (a, b) in enumerate(zip(node.value, new, strict=False)) if a != b), len(node.value))
-    old = node.value[same:]
-    quotes = 3 if written.endswith(("'''", '"""')) else 1
-    if isinstance(script.parents.get(node), ast.JoinedStr) or not written[:-quotes].endswith(old):
-        script.note(node, HAND, f"the name of the file must end in {ending}")
-        return
-    stop = script.span(node)[1] - quotes
-    script.put(stop - len(old.encode()), stop, new[same:], node)
-    script.note(node, RULE, f"Keras 3 wants {ending}")
-
-
 def _scalar_losses(script: Script) -> None:
     """Layers that compute a loss, under whose name a dict has what becomes of it: Keras 3 takes no scalars there."""
     keys = {getattr(key, "value", None) for node in script.nodes(ast.Dict) for key in node.keys}
@@ -229,8 +180,7 @@ def _frozen_after_compiling(script: Script) -> None:
     for node in compiled:
         script.rewrite(node.func.value, f"as_compiled({script.text(node.func.value)})")
         script.note(node, RULE, FROZEN)
-    imports = [node for node in script.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    script.append(imports[-1], [f"from {FREEZING} import as_compiled"])
+    _import_below(script, f"from {FREEZING} import as_compiled")
 
 
 def _layers_within_layers(script: Script) -> None:
@@ -249,6 +199,38 @@ def _layers_within_layers(script: Script) -> None:
             if any(name[:1].isupper() for name in made):
                 script.rewrite(methods["compute_output_shape"], "")
                 script.note(layer, RULE, "Keras 3 finds the shape in `call`, and so makes the layers within it")
+
+
+def _own_masks(script: Script) -> None:
+    """A layer with a mask of its own that gives an input as it is: for Keras 3 that tensor keeps its old mask."""
+    for layer in script.nodes(ast.ClassDef) if "K" in script.read else ():
+        methods = {node.name: node for node in layer.body if isinstance(node, ast.FunctionDef)}
+        arguments = methods["call"].args.args if "compute_mask" in methods and "call" in methods else []
+        for node in ast.walk(methods["call"]) if len(arguments) > 1 else ():
+            value = getattr(node, "value", None) if isinstance(node, ast.Return) else None
+            if getattr(getattr(value, "value", value), "id", None) == arguments[1].arg:
+                script.rewrite(value, f"K.identity({script.text(value)})")
+                script.note(node, RULE, "a new tensor, which takes the mask of compute_mask")
+
+
+def _losses_of_models(script: Script) -> None:
+    """`model.add_loss(loss)` of a finished model makes another model with the loss in it."""
+    calls = [node.value for node in script.nodes(ast.Expr) if isinstance(node.value, ast.Call)]
+    calls = [node for node in calls if getattr(node.func, "attr", None) == "add_loss" and len(node.args) == 1]
+    calls = [node for node in calls if isinstance(node.func.value, ast.Name) and node.func.value.id != "self"]
+    for node in calls:
+        model, start = node.func.value.id, script.span(node.func)
+        script.put(*start, f"{model} = with_loss", node)
+        script.put(script.span(node.args[0])[0], script.span(node.args[0])[0], f"{model}, ", node)
+        script.note(node, RULE, "Keras 3's models are finished; with_loss makes another over the same layers")
+    if calls:
+        _import_below(script, "from bert4x.layers import with_loss")
+
+
+def _import_below(script: Script, line: str) -> None:
+    """Adds an import below the last one at the top of a script."""
+    imports = [node for node in script.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    script.append(imports[-1], [line])
 
 
 def _tf_keras(script: Script, node: ast.Attribute) -> None:
@@ -280,6 +262,8 @@ def _attribute(script: Script, node: ast.Attribute) -> None:
         script.note(node, LOOK, TENSORFLOW)
     elif root == "K" and node.attr in ("gradients", "function"):
         script.note(node, LOOK, f"K.{node.attr} runs on the TensorFlow backend only")
+    elif node.attr == "add_metric" and root not in (None, "self"):
+        script.note(node, HAND, "Keras 3's models have no add_metric; a bert4x.layers.Loss has")
     elif node.attr in PRIVATE:
         script.note(node, HAND, f"Keras 3 has no {node.attr}; see Training in the documentation")
     elif node.attr == "get_output_at" and isinstance(script.parents.get(node), ast.Call):
