@@ -8,7 +8,8 @@ Key k is visible to query q iff `valid[k] and rank[k] <= rank[q]`. What an appli
   token (segment 1) sees the source and the targets before it (Dong et al. 2019, arXiv 1905.03197).
 
 In a layer with a window w, keys w ranks or more before a query are not visible: 0 <= rank[q] - rank[k] < w. An encoder,
-whose ranks are all 0, counts tokens instead, in both directions: |q - k| < w.
+whose ranks are all 0, counts tokens instead, in both directions: |q - k| < w. With a dilation r the window is of w
+steps of r: of what is less than w r away, every r-th is visible (`bert4x.layers.local` computes both in blocks).
 
 Where several texts are packed into a row, a token sees none of another text. Within a text all differences of ranks are
 what they would be in a row of its own.
@@ -33,9 +34,9 @@ def token_rank(application: str, token_ids, segment_ids=None):
     return ops.zeros_like(token_ids, dtype="int32")
 
 
-def visible(query_rank, key_rank, key_valid=None, window=None, places=None):
+def visible(query_rank, key_rank, key_valid=None, window=None, places=None, dilation=1):
     """Which keys each query may attend to; with a window w only those less than w ranks before it, or with `places` of
-    the same tokens as queries and keys, those less than w places away.
+    the same tokens as queries and keys, those less than w places away; with a dilation, every so many of w times that.
 
     Shape: (B, T), (B, S), (B, S) bool or None[, places (B, T), S = T] -> (B, 1, T, S) bool
     """
@@ -43,7 +44,8 @@ def visible(query_rank, key_rank, key_valid=None, window=None, places=None):
     seen = key <= query
     if window is not None:
         distance = query - key if places is None else ops.abs(places[:, None, :, None] - places[:, None, None, :])
-        seen = ops.logical_and(seen, distance < window)
+        seen = ops.logical_and(seen, distance < window * dilation)
+        seen = ops.logical_and(seen, distance % dilation == 0) if dilation > 1 else seen
     return seen if key_valid is None else ops.logical_and(seen, key_valid[:, None, None, :])
 
 

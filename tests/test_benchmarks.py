@@ -158,7 +158,7 @@ def test_cases_of_whole_processes(measured, monkeypatch, name):
 
 def test_every_case_has_its_options_and_unknown_ones_are_named():
     for name in command.CASES:
-        case = __import__(f"tests.benchmarks.{name}", fromlist=["measure"])
+        case = __import__(f"tests.benchmarks.{name.replace('-', '_')}", fromlist=["measure"])
         assert case.arguments().parse_args(["--size", "toy"]).size == "toy" and callable(case.measure)
     with pytest.raises(SystemExit, match="no case 'speed'; expected some of inference"):
         command.main(["speed"])

@@ -28,12 +28,14 @@ OTHER = {
     "return_attentions": True, "custom_position_ids": True, "layer_norm_cond": 4, "layer_norm_cond_hidden_size": 6,
     "layer_norm_cond_hidden_act": "relu", "additional_input_layers": 3, "layers": {}, "prefix": "A-", "name": "mine",
     "sequence_length": 7, "bidirectional": True, "bidirectional_weight": 0.2, "bidirectional_dropout": 0.1,
-    "packed": True, "recompute": True, "flash_attention": True, "dtype": "mixed_bfloat16", "quantize": "int8",
+    "packed": True, "recompute": True, "flash_attention": True, "attention_window": 3,
+    "attention_dilation": 2, "dtype": "mixed_bfloat16", "quantize": "int8",
 }  # fmt: skip
 INPUTS = ("layer_norm_cond", "additional_input_layers")  # given as Keras inputs of that size
 OWNERS = {  # what does nothing alone, and what it belongs to
     "bidirectional_weight": {"bidirectional": True},
     "bidirectional_dropout": {"bidirectional": True},
+    "attention_dilation": {"attention_window": 3},
     "layer_norm_cond_hidden_size": {"layer_norm_cond": 4},
     "layer_norm_cond_hidden_act": {"layer_norm_cond": 4, "layer_norm_cond_hidden_size": 6},
 }
@@ -85,7 +87,7 @@ def test_nothing_is_ignored(family):
     expected |= (
         {"num_decoder_layers"}
         if family != "transformer"
-        else {"custom_position_ids", "hierarchical_position", "packed"}
+        else {"custom_position_ids", "hierarchical_position", "packed", "attention_window"}
     )
     expected |= {*OWNERS} | ({"bidirectional"} if family != "transformer" else set())
     assert refused == expected

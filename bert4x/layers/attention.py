@@ -6,6 +6,9 @@ from keras import ops
 from bert4x.errors import ConfigError
 from bert4x.layers.base import Dense, Dropout, Layer, initializer
 from bert4x.layers.entropy import growth
+from bert4x.layers.flash import attend_without_scores
+from bert4x.layers.groups import by_groups
+from bert4x.layers.local import attend_locally
 from bert4x.layers.norm import RMSNorm
 from bert4x.layers.recompute import recomputed
 from bert4x.layers.slots import write_slots
@@ -44,6 +47,7 @@ class MultiHeadAttention(Layer):
         return_weights: also return the attention weights, the softmax before its dropout.
         visible_to_partner, partner_weight: attention of two directions (`bert4x.layers.two_directions`), with
             `partner_dropout` inside its tanh.
+        local: [window, dilation, causal], to attend in blocks (`bert4x.layers.local`); `visible` is then (B, 1, 1, T).
         previous_scores: the name of `bias` in `.keras` files of earlier versions.
 
     The softmax runs in float32 whatever the policy.
@@ -141,6 +145,7 @@ class MultiHeadAttention(Layer):
         visible_to_partner=None,
         partner_weight=0.1,
         return_weights=False,
+        local=None,
         previous_scores=None,
         training=None,
     ):
@@ -150,7 +155,7 @@ class MultiHeadAttention(Layer):
         places, partner = (positions, key_positions), (visible_to_partner, partner_weight)
 
         def attend(x, bias=None):
-            return self.attend(x, visible, bias, places, past, index, partner, return_weights, training)
+            return self.attend(x, visible, bias, places, past, index, partner, return_weights, local, training)
 
         given = [x] if bias is None else [x, bias]
         if not (self.recompute and training):
@@ -158,12 +163,14 @@ class MultiHeadAttention(Layer):
         dropouts = [self.attention_dropout] + ([self.fusion_dropout] if visible_to_partner is not None else [])
         return recomputed(self, attend, *given, dropouts=dropouts)
 
-    def attend(self, x, visible, bias, places, past, index, partner, return_weights, training):
+    def attend(self, x, visible, bias, places, past, index, partner, return_weights, local, training):
         """All of `call`. `places`: positions of queries and keys, or None; `partner`: what it sees, and its weight."""
         query, (key, value) = self.queries(x), self.keys_values(x)
         query_positions, key_positions = self.positions_of(x, *places)
         if self.positions is not None:
             query, key = self.positions.turn(query, key, query_positions)
+        if local is not None:
+            return self.output_of(self.look_near(query, key, value, visible, local, training), x)
         if past is not None:
             key, value = (write_slots(old, index, new, axis=2) for old, new in zip(past, (key, value), strict=True))
         flash = self.uses_flash(training, past, bias, partner[0], return_weights or None)
@@ -212,19 +219,35 @@ class MultiHeadAttention(Layer):
         Shape: -> (B, A, T, d_v), (B, A, T, S) float32, (B, A, T, S) float32
         """
         if flash:
-            return self.flash(query, key, value, visible), None, None
+            if self.log_n is not None:
+                query = query * ops.cast(growth(visible, self.log_n, self.log_n_beyond), query.dtype)
+            scale = self.key_size**-0.5 if self.scale is None else self.scale
+            return attend_without_scores(query, key, value, visible, scale), None, None
         scores = self.scores(query, key, places)
         scores = scores if bias is None else scores + ops.cast(bias, "float32")
         weights = self.weights_of(scores, visible)
         return self.mix(weights, value, places, training), scores, weights
 
+    def look_near(self, query, key, value, valid, local, training):
+        """The values mixed for each query of those near it. Shape: ..., (B, 1, 1, T) -> (B, A, T, d_v)"""
+
+        def weigh(products, visible):
+            weights = ops.cast(self.weights_of(self.scaled(products), visible), self.compute_dtype)
+            return self.attention_dropout(weights, training=training)
+
+        return attend_locally(query, key, value, valid, weigh, *local)
+
     def scores(self, query, key, places=(None, None)):
         """Shape: (B, A, T, d_k), (B, K, S, d_k) -> (B, A, T, S) float32"""
-        scores = self.by_groups(query, ops.transpose(key, (0, 1, 3, 2)))
+        scores = by_groups(query, ops.transpose(key, (0, 1, 3, 2)))
         if self.positions is not None and self.positions.inside_scores:
             scores = scores + self.positions.scores(query, *places)
-        scores = ops.cast(scores, "float32")
-        return scores / self.key_size**0.5 if self.scale is None else scores * self.scale
+        return self.scaled(scores)
+
+    def scaled(self, products):
+        """Products of queries and keys as scores, in float32."""
+        products = ops.cast(products, "float32")
+        return products / self.key_size**0.5 if self.scale is None else products * self.scale
 
     def weights_of(self, scores, visible):
         """Shape: (B, A, T, S), (B, 1, T, S) -> (B, A, T, S) float32, which add up to 1 for each query"""
@@ -235,42 +258,19 @@ class MultiHeadAttention(Layer):
     def mix(self, weights, value, places, training):
         """Shape: (B, A, T, S), (B, K, S, d_v) -> (B, A, T, d_v)"""
         weights = self.attention_dropout(ops.cast(weights, self.compute_dtype), training=training)
-        mixed = self.by_groups(weights, value)
+        mixed = by_groups(weights, value)
         if self.positions is not None and self.positions.inside_scores:
             mixed = mixed + self.positions.values(weights, self.head_size, *places)
         return mixed
 
-    def by_groups(self, x, shared):
-        """Products of what each head has with what its group of heads shares.
-
-        Shape: (B, A, T, n), (B, K, n, m) -> (B, A, T, m)
-        """
-        if self.key_value_heads == self.heads:
-            return ops.matmul(x, shared)
-        batch, _, length, size = ops.shape(x)
-        rows = ops.reshape(x, (batch, self.key_value_heads, -1, size))
-        return ops.reshape(ops.matmul(rows, shared), (batch, self.heads, length, ops.shape(shared)[-1]))
-
     def uses_flash(self, training, *unknown) -> bool:
-        """Whether `flash` is wanted, and computes the same: it knows nothing of what is in `unknown`, if not None."""
+        """Whether Keras' own attention is wanted, and computes the same: it knows nothing of what is `unknown`."""
         wanted = self.flash_attention
         if wanted is None:  # in training PyTorch could not differentiate it twice
             wanted = keras.backend.backend() == "torch" and not training
         alike = self.key_size == self.head_size and not (self.positions is not None and self.positions.inside_scores)
         needs_scores = self.return_scores or (training and self.dropout) or any(x is not None for x in unknown)
         return wanted and alike and not needs_scores
-
-    def flash(self, query, key, value, visible):
-        """Shape: (B, A, T, d), (B, K, S, d), (B, K, S, d), (B, 1, T or 1, S) -> (B, A, T, d)"""
-        if self.log_n is not None:
-            query = query * ops.cast(growth(visible, self.log_n, self.log_n_beyond), query.dtype)
-        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
-        if self.key_value_heads != self.heads:
-            key, value = (ops.repeat(x, self.heads // self.key_value_heads, axis=2) for x in (key, value))
-        if visible.shape[2] == 1:  # which cuDNN does not take
-            visible = ops.logical_and(visible, ops.ones((ops.shape(query)[1], 1), "bool"))
-        scale = self.key_size**-0.5 if self.scale is None else self.scale
-        return ops.transpose(ops.dot_product_attention(query, key, value, mask=visible, scale=scale), (0, 2, 1, 3))
 
     def split_heads(self, x, heads: int):
         """Shape: (B, T, heads * d) -> (B, heads, T, d)"""

@@ -19,11 +19,14 @@ class Attention(Parts):
         if cache is None:
 
             def visibility(window):
+                if self.attention_window:  # which is computed in blocks: only padding has to be told
+                    return self.visibility(tokens, inputs, "source"), None
                 seen = tokens, inputs, application, window
                 of_partner = self.visibility(*seen, of_partner=True) if self.bidirectional else None
                 return self.visibility(*seen), of_partner
 
-            return AttentionContext(visibility, (inputs.get("position_ids"), None), weights=self.return_attentions)
+            places, weights = (inputs.get("position_ids"), None), self.return_attentions
+            return AttentionContext(visibility, places, weights=weights, causal=application == "lm")
         from bert4x import masks
 
         ids, positions = inputs["token_ids"], inputs.get("position_ids")
@@ -35,7 +38,9 @@ class Attention(Parts):
         cache = cache.with_tokens(index, rank=rank, valid=valid, positions=positions)
 
         def visible(window):
-            seen = rank, cache.rank, cache.valid, window
+            seen = rank, cache.rank, cache.valid, window or self.attention_window
+            if self.attention_window and not window:
+                return masks.visible(*seen, dilation=self.attention_dilation), None
             return masks.visible(*seen), masks.visible_to_partner(application, *seen) if self.bidirectional else None
 
         return AttentionContext(visible, (positions, cache.positions), cache, index)
@@ -86,6 +91,10 @@ class Attention(Parts):
             given |= {"past": context.past, "index": context.index}
         if context.weights is not None:
             given["return_weights"] = True
+        if self.attention_window and context.cache is None:
+            self.check_local(visible, given, options["positions"])
+            near = (window, 1) if window else (self.attention_window, self.attention_dilation)
+            given["local"] = [*near, context.causal]
         outputs = layer(x, visible, **{key: value for key, value in given.items() if value is not None})
         outputs, *rest = outputs if isinstance(outputs, list | tuple) else [outputs]
         if residual:

@@ -88,6 +88,7 @@ class TransformerBuilder(Hooks):
         vars(self).update(given)
         self.check_bidirectional()
         self.check_packed()
+        self.check_window()
         self.loading: dict[str, Any] = {}  # options of loading: keep_tokens ...
         self.model = None
 

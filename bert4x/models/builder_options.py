@@ -28,6 +28,10 @@ class Options:
     number of each token's text, and each text begins at position 0. The hidden states are those of texts in rows of
     their own (`bert4x.training.packing`). Heads of a whole row, `with_pool` and `with_nsp`, do not go with it.
 
+    `attention_window=64` lets every token see only what is less than 64 tokens away (an "lm": before it), computed in
+    blocks, so that time and memory grow with the length, not with its square; with `attention_dilation=4`, every fourth
+    token of what is less than 256 away (Su, kexue.fm/archives/6853). It is for the applications "encoder" and "lm".
+
     `recompute=True` computes again, in the backward pass, what attention and feed-forward layers compute in training,
     under the same dropout, instead of keeping it: a fraction of the memory.
     """
@@ -50,6 +54,8 @@ class Options:
     bidirectional: bool = False
     bidirectional_weight: float = 0.1
     bidirectional_dropout: float = 0.3
+    attention_window: int | None = None
+    attention_dilation: int = 1
     recompute: bool = False
     flash_attention: bool | None = None  # see `bert4x.layers.MultiHeadAttention`
     dtype: str | None = None  # a policy of Keras; default: the global one
@@ -89,6 +95,30 @@ class Options:
         if self.packed and (wrong or self.application == "seq2seq"):
             what = f"{wrong[0]}={getattr(self, wrong[0])!r}" if wrong else "an encoder-decoder"
             raise ConfigError(f"packed=True does not go with {what}; expected one of the two")
+
+    def check_window(self):
+        """Raises: ConfigError for a window that cannot be, or what cannot be computed in blocks."""
+        window, dilation = self.attention_window, self.attention_dilation
+        if window is None and dilation == 1:
+            return
+        if not all(isinstance(size, int) and size > 0 for size in (window, dilation)):
+            raise ConfigError(
+                f"attention_window={window!r}, attention_dilation={dilation!r}; expected two positive integers, the "
+                "second only with the first"
+            )
+        wrong = [name for name in ("bidirectional", "packed", "return_attentions") if getattr(self, name)]
+        wrong += ["residual_attention_scores"] if self.config.residual_attention_scores else []
+        if wrong or self.application not in ("encoder", "lm") or self.attention_class != "MultiHeadAttention":
+            what = f"{wrong[0]}=True" if wrong else f"the application {self.application!r} of a {self.model_name}"
+            raise ConfigError(f"attention_window={window} does not go with {what}; leave one of them out")
+
+    def check_local(self, visible, given: dict, positions) -> None:
+        """Raises: ConfigError for what attention in blocks does not know."""
+        if visible.shape[2] != 1 or given["bias"] is not None or (positions is not None and positions.inside_scores):
+            raise ConfigError(
+                f"attention_window={self.attention_window} does not go with a bias of scores, or relative positions "
+                f"inside them, which a {self.model_name} has here; leave it out"
+            )
 
 
 OPTIONS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Options)}

@@ -101,6 +101,7 @@ class AttentionContext:
         cache: with the tokens of this pass, but without their keys and values.
         index: the slot of the first token of this pass.
         weights: whether to keep the attention weights of each layer.
+        causal: whether no token sees what follows it; for attention in blocks, which has no mask.
     """
 
     def __init__(
@@ -110,7 +111,9 @@ class AttentionContext:
         cache: Cache | None = None,
         index=0,
         weights=False,
+        causal=False,
     ):
+        self.causal = causal
         self.masks_by_window = {None: masks(None)}
         self.make_masks = self.padding = masks
         self.query_positions, self.key_positions = positions

@@ -19,6 +19,7 @@ LOADING_OPTIONS = ("keep_tokens", "compound_tokens", "autoresize_weights", "igno
 OWNERS = {  # options that only change what another asks for
     "bidirectional_weight": "bidirectional",
     "bidirectional_dropout": "bidirectional",
+    "attention_dilation": "attention_window",
     "layer_norm_cond_hidden_size": "layer_norm_cond",
     "layer_norm_cond_hidden_act": "layer_norm_cond_hidden_size",
 }

@@ -25,6 +25,7 @@ CASES = (
     "embedding",
     "pipelines",
     "growth",
+    "local-attention",
     "cpm",
     "serving",
     "exported",
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
     if unknown:
         sys.exit(f"no case {unknown[0]!r}; expected some of {', '.join(CASES)}")
     for name in names or CASES:
-        case = importlib.import_module(f"tests.benchmarks.{name}")
+        case = importlib.import_module(f"tests.benchmarks.{name.replace('-', '_')}")
         common.main(case.arguments(), case.measure, options)
 
 
