@@ -298,6 +298,7 @@ def test_every_recipe_is_run_here():
         *("word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"),
         *("vq_glyphs", "noise_contrast", "ode_rnn", "normalisation", "poem_vae"),
         "long_texts",
+        *("chinese_chess", "dgcnn_reading", "dgcnn_triples", "smooth_f1"),  # test_article_recipes.py
     }
     assert {path.stem for path in RECIPES.glob("*.py")} == tried
 
