@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         Scale,
         activation,
         initializer,
-        integerize_shape,
         weights_from,
     )
     from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from bert4x.layers.ffn import FeedForward
     from bert4x.layers.gau import GatedAttentionUnit
     from bert4x.layers.joining import BatchConcat, BatchSplit, Concatenate1D, GlobalMaxPooling1D
+    from bert4x.layers.keras2 import integerize_shape
     from bert4x.layers.loss import Loss, with_loss
     from bert4x.layers.norm import LayerNorm, RMSNorm, ScaleNorm
     from bert4x.layers.ordered_neurons import OrderedNeurons
@@ -61,9 +61,7 @@ _HOME = {
     "keras": "Input Model ops tree",
     "keras.layers": "Activation GlobalAveragePooling1D",
     "bert4x.layers.attention": "MultiHeadAttention",
-    "bert4x.layers.base": (
-        "Add Dense Dropout Layer LoadsWeights Scale activation initializer integerize_shape weights_from"
-    ),
+    "bert4x.layers.base": "Add Dense Dropout Layer LoadsWeights Scale activation initializer weights_from",
     "bert4x.layers.crf": "ConditionalRandomField MaximumEntropyMarkovModel",
     "bert4x.layers.cross_attention": "CrossAttention",
     "bert4x.layers.disentangled": "DisentangledAttention DistanceTable LocalConvolution",
@@ -73,6 +71,7 @@ _HOME = {
     "bert4x.layers.position_embeddings": "PositionEmbedding RealPositions SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
     "bert4x.layers.joining": "BatchConcat BatchSplit Concatenate1D GlobalMaxPooling1D",
+    "bert4x.layers.keras2": "integerize_shape",
     "bert4x.layers.loss": "Loss with_loss",
     "bert4x.layers.gau": "GatedAttentionUnit",
     "bert4x.layers.norm": "LayerNorm RMSNorm ScaleNorm",
