@@ -51,7 +51,7 @@ def main(args):
         train, valid = run.data(read, TOY)
         if not args.given:
             encoder = bert4x.embedder(args.miner, **({} if args.miner else {"pooling": "mean"}))
-            train, valid = (mined(encoder, rows, [*train, *valid], args, run.say) for rows in (train, valid))
+            train, valid = (mined(encoder, rows, [*train, *valid], args) for rows in (train, valid))
 
         # 2. A pretrained encoder that reads question and answer as a pair; its first token's state gives one score.
         task = Ranking(run.load(), listwise=args.loss == "listwise", maxlen=args.max_length)
@@ -67,14 +67,11 @@ def main(args):
         return report
 
 
-def mined(encoder, rows, all_rows, args, say):
+def mined(encoder, rows, all_rows, args):
     """The rows with wrong answers that look right, from the answers to all questions."""
-    found = bert4x.mine_negatives(
+    return bert4x.mine_negatives(
         encoder, rows, args.wrong, [answer for _, answer in all_rows], top_k=args.nearest, seed=args.seed
     )
-    if len(found) < len(rows):
-        say(f"{len(rows) - len(found):,} of {len(rows):,} rows have less than {args.wrong} wrong answers; left out")
-    return found
 
 
 if __name__ == "__main__":

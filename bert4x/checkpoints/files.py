@@ -156,6 +156,11 @@ def default_model() -> Path:
     return Path(__file__).parents[1] / "assets" / "default"
 
 
+def default_vectors() -> Path:
+    """The folder of the small model of sentence vectors inside the package."""
+    return default_model().with_name("vectors")
+
+
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder.
 

@@ -126,7 +126,7 @@ def pooling(place: Path) -> dict[str, Any]:
 
 def checked_pooling(ways: str | Sequence[str]) -> list[str]:
     """Ways to pool, as a list. Raises: UnknownOptionError for one that is not known."""
-    ways = [ways] if isinstance(ways, str) else list(ways)
+    ways = list(ways) if isinstance(ways, list | tuple) else [ways]
     for way in ways:
         if way not in POOLING:
             raise UnknownOptionError(f"no pooling {way!r}; {nearest(str(way), POOLING)}")

@@ -56,7 +56,7 @@ def run_embed(options) -> int:
     size = encode.beginning(options.dimensions)
     made_of = {
         "input": fingerprint(Path(options.input)),
-        "model": fingerprint(Path(options.model)) if options.model else "the small model",
+        "model": fingerprint(Path(options.model)) if options.model else "the small model of sentence vectors",
         "options": {"prompt": options.prompt, "dimensions": size, "text_column": options.text_column},
     }
     with alone(path), VectorFile(path, made_of, total, size) as file:

@@ -7,6 +7,7 @@ import numpy as np
 
 from bert4x.errors import InputError
 from bert4x.tasks.text import as_texts
+from bert4x.tasks.vectors import check_count
 
 
 class Reranked(NamedTuple):
@@ -30,6 +31,8 @@ class Judge:
             raise InputError(f"found {query!r:.60} for a query; expected a text")
         if not texts:
             raise InputError("no texts to compare; expected a list of texts")
+        if top_k is not None:
+            check_count("top_k", top_k)
         scores = self.scores([(query, text) for text in texts], batch_size)
         order = np.argsort(-scores, kind="stable").tolist()
         return Reranked(scores, order[:top_k])
@@ -39,6 +42,7 @@ class Judge:
 
         Raises: InputError where one is NaN or infinite.
         """
+        check_count("batch_size", batch_size)
         scores = self.judged(pairs, batch_size)
         if not np.isfinite(scores).all():
             raise InputError("the scores that this model gives hold NaN or infinity")

@@ -1,10 +1,13 @@
 """Wrong answers that a model takes for right ones: what sentence vectors and rerankers learn most from."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from bert4x.errors import DataError, InputError
+from bert4x.tasks.text import as_texts
+from bert4x.tasks.vectors import check_count
 
 
 def mine_negatives(
@@ -29,13 +32,17 @@ def mine_negatives(
             (Moreira et al. 2024, arXiv 2407.15831, have 0.95).
         top_k: of how many of the nearest they are drawn.
         options: of the encoder, such as `batch_tokens`.
-    Returns: (question, answer, wrong answers ...); rows without so many are left out.
-    Raises: DataError without rows, InputError for a count below 1.
+    Returns: (question, answer, wrong answers ...); rows without so many are left out, with a warning.
+    Raises: DataError without rows, and for one that is no pair of texts; InputError for a count below 1.
     """
-    if not rows:
-        raise DataError("no rows; expected (question, answer)")
-    if count < 1 or top_k < count:
-        raise InputError(f"count = {count}, top_k = {top_k}; expected at least 1, and top_k no less than count")
+    rows = pairs(rows)
+    for name, value, least in (("count", count, 1), ("top_k", top_k, 1), ("skip", skip, 0), ("seed", seed, 0)):
+        check_count(name, value, least)
+    if top_k < count:
+        raise InputError(f"count = {count}, top_k = {top_k}: so many cannot be drawn of these; give a larger top_k")
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or margin != margin:
+        raise InputError(f"margin = {margin!r}; expected a share of the right answer's similarity, such as 0.95")
+    _, corpus = as_texts(corpus)
     texts = list(dict.fromkeys([*(answer for _, answer in rows), *corpus]))
     right: dict[str, set[str]] = {}
     for question, answer in rows:
@@ -54,4 +61,21 @@ def mine_negatives(
         if len(wrong) >= count:
             chosen = sorted(draw.choice(len(wrong), count, replace=False))
             kept.append((question, answer, *(wrong[i] for i in chosen)))
+    if len(kept) < len(rows):
+        warnings.warn(
+            f"{len(rows) - len(kept)} of {len(rows)} rows have less than {count} wrong answers, and are left out: give"
+            " a larger corpus, or margin",
+            stacklevel=2,
+        )
     return kept
+
+
+def pairs(rows: Sequence) -> list[tuple[str, str]]:
+    """Rows that are a question and its answer. Raises: DataError"""
+    rows = list(rows)
+    for number, row in enumerate(rows):
+        if isinstance(row, str) or len(row) != 2 or not all(isinstance(text, str) for text in row):
+            raise DataError(f"row {number}: found {row!r:.80}; expected (question, answer)")
+    if not rows:
+        raise DataError("no rows; expected (question, answer)")
+    return rows

@@ -67,8 +67,9 @@ class TextEncoder(Task):
         """
         one, texts = as_texts(texts)
         before, size = self.prompt(prompt), self.beginning(dimensions)
-        if batch_tokens < 1:
-            raise InputError(f"batch_tokens = {batch_tokens}; expected at least 1")
+        for name, value in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
+            if value is not None or name == "batch_tokens":
+                v.check_count(name, value)
         rows = self.encoded(texts, before)
         skip = 0 if self.include_prompt or not before else len(self.encoded([before], "")[0]) - self.ends
         compute = watched(self.computed) if progress else self.computed

@@ -1,6 +1,6 @@
 """Vectors without a model: how similar they are, the nearest of many, and forms that take less room. In NumPy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,12 @@ def as_vectors(values, what: str = "vectors") -> np.ndarray:
             f"{what}: found an array of shape {array.shape} and dtype {array.dtype}; expected (N, D) numbers"
         )
     return array
+
+
+def check_count(name: str, value, least: int = 1) -> None:
+    """Raises: InputError for what is no whole number, or one below the least."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} = {value!r}; expected a whole number, at least {least}")
 
 
 def finite(array: np.ndarray, what: str) -> np.ndarray:
@@ -77,8 +83,7 @@ def search(queries, corpus, top_k: int = 10, kind: str = "cosine") -> list[list[
     Shape: queries (Q, D), corpus (N, D)
     Raises: InputError for a corpus of other sizes, NaN, and a `top_k` below 1.
     """
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
-        raise InputError(f"top_k = {top_k!r}; expected a number of texts, at least 1")
+    check_count("top_k", top_k)
     queries, corpus = as_vectors(queries, "queries"), as_vectors(corpus, "the corpus")
     if queries.shape[1] != corpus.shape[1]:
         raise InputError(
@@ -120,14 +125,26 @@ def packed(vectors: np.ndarray, precision: str, ranges: np.ndarray | None = None
         return vectors
     if precision == "binary":
         return np.packbits(vectors > 0, axis=1)
-    low, high = (vectors.min(0), vectors.max(0)) if ranges is None else np.asarray(ranges, "float32")
+    low, high = (vectors.min(0), vectors.max(0)) if ranges is None else checked_ranges(ranges, vectors.shape[1])
     steps = np.maximum(high - low, 1e-12) / 255
     return (np.clip(np.floor((vectors - low) / steps), 0, 255) - 128).astype("int8")
 
 
+def checked_ranges(ranges, size: int) -> np.ndarray:
+    """The least and the largest number of each place. Raises: InputError for another shape, or NaN."""
+    ranges = finite(as_vectors(ranges, "ranges"), "ranges")
+    if ranges.shape != (2, size):
+        raise InputError(f"ranges of shape {ranges.shape}; expected (2, {size}): the least and the largest numbers")
+    return ranges
+
+
 def is_texts(values) -> bool:
     """Whether these are texts, and no vectors."""
-    return not isinstance(values, np.ndarray) and all(isinstance(value, str) for value in values)
+    return (
+        isinstance(values, Iterable)
+        and not isinstance(values, np.ndarray)
+        and all(isinstance(value, str) for value in values)
+    )
 
 
 def paired(first: np.ndarray, second: np.ndarray, kind: str) -> np.ndarray:

@@ -135,19 +135,23 @@ def peer_of(task, folder: Path):
     return models[task.name]()
 
 
+def decayed(model) -> list[dict]:
+    """The parameters of a model in two groups: biases and norms do not decay."""
+    plain = [
+        p for name, p in model.named_parameters() if name.endswith(("bias", "gamma", "beta")) or "LayerNorm" in name
+    ]
+    ids = {id(p) for p in plain}
+    others = [p for p in model.parameters() if id(p) not in ids]
+    return [{"params": plain, "weight_decay": 0.0}, {"params": others, "weight_decay": DECAYED}]
+
+
 def train(task, rows, schedule: Schedule, folder: Path):
     """Trains a peer, after every epoch of which it is scored by `task.evaluate`; yields (epoch, model, seconds)."""
     import torch
 
     torch.manual_seed(schedule.seed)
     model = peer_of(task, folder)
-    plain = [
-        p for name, p in model.named_parameters() if name.endswith(("bias", "gamma", "beta")) or "LayerNorm" in name
-    ]
-    ids = {id(p) for p in plain}
-    decayed = [p for p in model.parameters() if id(p) not in ids]
-    groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": DECAYED}]
-    optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, eps=1e-7)
+    optimizer = torch.optim.AdamW(decayed(model), lr=schedule.learning_rate, eps=1e-7)
     examples = task.prepare(rows)
     batches = Batches([example.length for example in examples], schedule.batch_size, schedule.seed)
     updates, update, seconds = schedule.epochs * len(batches), 0, 0.0
