@@ -20,8 +20,8 @@ def embedder(source: str | os.PathLike | None = None, **options) -> SentenceEmbe
     Args:
         source: a folder of sentence-transformers, whose pooling, dense layers, normalisation, prompts and longest text
             are obeyed; a run of ours; or any encoder, or a run of another task, whose mean hidden state then is the
-            vector, which is said. By default the small model of sentence vectors inside the package; with `pooling`, the
-            small BERT there.
+            vector, which is said. By default the small model of sentence vectors inside the package; with `pooling`,
+            the small BERT there.
         options: of `bert4x.load`, such as `dtype`, and settings of `SentenceEmbedding`, such as `pooling`.
     Raises: the errors of `load`; CorruptFileError for settings that cannot be.
     """

@@ -3,11 +3,10 @@
     python -m tests.benchmarks.sentence_vectors --data DATA [--output runs/vectors] [--only cosent] [--seeds 0 1 2]
     python -m tests.benchmarks.sentence_vectors --data DATA --only --models e5 --before "query: " "passage: "
 
-The small BERT inside the package is averaged, then trained by recipes/sentence_embeddings.py; the peer has the same initial weights, rows, batches,
-rates, and the losses of sentence-transformers. Pairs: Spearman's correlation of cosine and grade or label. CMRC: the
-passage of a question among all passages. Beside them, the small model of sentence
-vectors, as it is. A run that is there already is not done again. The table of docs/results.md is
-what this prints.
+The small BERT inside the package is averaged, then trained by recipes/sentence_embeddings.py; the peer has the same
+initial weights, rows, batches and rates, and the losses of sentence-transformers. Beside them, the small model of
+sentence vectors, as it is. Pairs: Spearman's correlation of cosine and grade or label. CMRC: the passage of a question
+among all passages. A run that is there already is not done again.
 """
 
 import argparse
