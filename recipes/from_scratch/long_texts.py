@@ -3,7 +3,7 @@ rotary positions.
 
 Over more tokens than in training, the softmax of attention spreads. Scores times log n / log m, for n tokens where m
 were trained, keep its entropy what it was. Two masked language models with rotary positions are trained on windows of
-64 tokens, with and without it, and asked for the same hidden tokens with ever more of the text around them.
+16 to 64 tokens, with and without it, and asked for the same hidden tokens with ever more of the text around them.
 
     python recipes/from_scratch/long_texts.py --data law.txt.xz
     python recipes/from_scratch/long_texts.py --data law.txt.xz --steps 20000 --hidden 256 --output runs/long
@@ -38,14 +38,18 @@ TOY = Path(__file__).parents[1] / "data/toy_text.txt"
 @dataclass
 class Arguments:
     smoke_values: ClassVar[dict[str, Any]] = {
-        "length": 16, "longest": 64, "layers": 1, "hidden": 16, "heads": 2, "batch": 4, "steps": 2, "data": None,
+        "length": 16, "shortest": 8, "longest": 64, "layers": 1, "hidden": 16, "heads": 2, "batch": 4, "steps": 2,
+        "data": None, "model": None,
     }  # fmt: skip
 
     data: str | None = recipe.option(None, "text file, plain or .xz; default: toy text")
     output: Path = recipe.option(Path("runs/long_texts"), "folder of the models and the picture")
-    length: int = recipe.option(64, "tokens of a window in training, [CLS] and [SEP] included", least=4)
+    length: int = recipe.option(64, "tokens of the longest window in training, [CLS] and [SEP] included", least=4)
+    shortest: int = recipe.option(16, "tokens of a window in training, which vary up to --length", least=4)
     longest: int = recipe.option(512, "of a window that is scored: by doubling from --length", least=4)
-    model: str | None = recipe.option(None, "folder of a BERT to begin with, but for its positions, or: embedded")
+    model: str | None = recipe.option(
+        None, "folder of a BERT or RoFormer to begin with, but for its positions, or: embedded"
+    )
     layers: int = recipe.option(4, "of each new model", least=1)
     hidden: int = recipe.option(128, "its size", least=8)
     heads: int = recipe.option(4, "of its attention", least=1)
@@ -62,15 +66,20 @@ class Arguments:
 
 
 class Windows:
-    """Windows of a text, as `Pretrainer` asks for them. Shape of `pieces`: (N, length - 2)"""
+    """Windows of a text, as `Pretrainer` asks for them. Were they all of one length, log n would be the same for all.
 
-    def __init__(self, pieces, batch, seed):
-        self.pieces, self.batch, self.seed = pieces, batch, seed
+    Shape of `pieces`: (N, length - 2)
+    """
+
+    def __init__(self, pieces, shortest, batch, seed):
+        self.pieces, self.shortest, self.batch, self.seed = pieces, shortest - 2, batch, seed
         self.batch_tokens = batch * (pieces.shape[1] + 2)
 
     def rows(self, step):
-        chosen = np.random.default_rng([self.seed, step]).integers(len(self.pieces), size=self.batch)
-        return self.pieces.shape[1] + 2, list(self.pieces[chosen])
+        rng, longest = np.random.default_rng([self.seed, step]), self.pieces.shape[1]
+        chosen = rng.integers(len(self.pieces), size=self.batch)
+        sizes = rng.integers(self.shortest, longest, size=self.batch, endpoint=True)
+        return longest + 2, [self.pieces[i][:size] for i, size in zip(chosen, sizes, strict=True)]
 
     def token_counts(self, vocab_size):
         return np.bincount(self.pieces.ravel(), minlength=vocab_size)
@@ -127,13 +136,18 @@ def score(model, length, texts, hidden):
 
 
 def main(args):
+    if not args.shortest <= args.length < args.longest:
+        lengths = f"--shortest {args.shortest}, --length {args.length}, --longest {args.longest}"
+        raise DataError(f"{lengths}; expected the second to be no less than the first, and the third to be more")
     # 1. Windows of the length in training; and longer texts that no model has seen, some of whose tokens are hidden.
     source = CorpusFile.parse(args.data or str(TOY))
     args.model = str(bert4x.default_model()) if args.model == "embedded" else args.model
     tokenizer = bert4x.Tokenizer(Path(args.model or bert4x.default_model()) / "vocab.txt", do_lower_case=True)
     documents = source.documents() if args.smoke else source.training_documents()
     size, longest = args.length - 2, args.longest - 2
-    windows = Windows(cut(itertools.islice(documents, args.texts), tokenizer, size), args.batch, args.seed)
+    windows = Windows(
+        cut(itertools.islice(documents, args.texts), tokenizer, size), args.shortest, args.batch, args.seed
+    )
     held_out = source.documents() if args.smoke else source.held_out_documents()
     texts = cut(held_out, tokenizer, longest, args.windows)[: args.scored]
     hidden = np.random.default_rng(args.seed).random(texts.shape) < 0.15
