@@ -18,6 +18,7 @@ from bert4x.plots.glyphs import chinese_characters
 from bert4x.training import smooth
 from bert4x.training.command_line import parse
 from bert4x.training.compiled import gradients_of
+from bert4x.training.fields import conditional_score, follow, poisson_field
 
 RNG = np.random.default_rng(0)
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
@@ -182,6 +183,19 @@ def test_reparametrized_normal(tmp_path):
     assert (again.weight, again.annealing, again.seed, float(numpy(again.updates))) == (0.5, 4, 1, 6)
 
 
+def test_scores_and_fields():
+    """The score of noise is a gradient, the field a sum over charges; Heun's steps are exact for a linear slope."""
+    x, clean = RNG.normal(0, 1, (4, 3)), RNG.normal(0, 1, (4, 3))
+    expected = differences(lambda x: -((x - clean) ** 2).sum() / (2 * 0.7**2), x)
+    np.testing.assert_allclose(numpy(conditional_score(tensor(x), tensor(clean), 0.7)), expected, rtol=1e-4, atol=1e-5)
+    places, data = np.abs(RNG.normal(0, 1, (5, 3))), RNG.normal(0, 1, (7, 2))
+    apart = places[:, None] - np.pad(data, ((0, 0), (0, 1)))
+    field = (apart / np.linalg.norm(apart, axis=-1, keepdims=True) ** 3).sum(1)
+    found = numpy(poisson_field(tensor(places), tensor(data)))
+    np.testing.assert_allclose(found, field / np.linalg.norm(field, axis=-1, keepdims=True), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(follow(lambda x, t: 0 * x + 2 * t, np.ones((2, 2)), [0.0, 1.0, 3.0]), 10.0)
+
+
 @pytest.mark.parametrize("rate", [1, 2])
 def test_dilated_gated_convolution(tmp_path, rate):
     x, mask = RNG.normal(0, 1, (2, 7, 4)), np.arange(7) < np.array([[7], [4]])
@@ -296,7 +310,7 @@ def smoke(name, tmp_path, monkeypatch, capsys):
 def test_every_recipe_is_run_here():
     tried = {
         *("word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"),
-        *("vq_glyphs", "noise_contrast", "ode_rnn", "normalisation", "poem_vae"),
+        *("vq_glyphs", "noise_contrast", "ode_rnn", "normalisation", "poem_vae", "scores_and_fields"),
         "long_texts",
         *("chinese_chess", "dgcnn_reading", "dgcnn_triples", "smooth_f1"),  # test_article_recipes.py
     }
@@ -333,9 +347,9 @@ def test_trees_of_a_made_language(tmp_path, monkeypatch, capsys):
 
 def test_codes_of_characters(tmp_path, monkeypatch, capsys):
     table, _ = smoke("vq_glyphs", tmp_path, monkeypatch, capsys)
-    assert set(table) == {"none", "VQ, straight through", "VQ, rotated", "FSQ"}
-    assert all(0 < error < 0.5 for error, *_ in table.values())
-    assert all(1 <= perplexity <= used <= 27 for name, (_, used, perplexity) in table.items() if name != "none")
+    assert set(table) == {"rotated", "fsq"}
+    for error, used, perplexity in table.values():
+        assert 0 < error < 0.5 and 1 <= perplexity <= used <= 27
     assert (tmp_path / "run/glyphs.png").exists()
 
 
@@ -379,3 +393,12 @@ def test_longer_texts_than_in_training(tmp_path, monkeypatch, capsys):
     assert len({row[0] for (name, _), row in table.items() if name == "as usual"}) == 1
     assert "411 hidden tokens of 46 texts" in said and (tmp_path / "run/long_texts.png").exists()
     assert bert4x.load(tmp_path / "run/with_log_n/model").config.log_n == 16
+
+
+def test_points_that_follow_a_field(tmp_path, monkeypatch, capsys):
+    """The two losses of a network differ by what those of none differ by."""
+    table, _ = smoke("scores_and_fields", tmp_path, monkeypatch, capsys)
+    gaps = [table[name][1] - table[name][0] for name in ("nothing", "the true score", "the noise's score")]
+    np.testing.assert_allclose(gaps, gaps[0], rtol=0.2)
+    assert table["other points of the data"] < table["a normal distribution of the same spread"]
+    assert (tmp_path / "run/points.png").exists()

@@ -141,7 +141,7 @@ def main(args):
         print(f"| {name} | " + " | ".join(f"{x:.3f}" for x in constants) + " |")
 
     # 3. The solution of the equation that was found, as a picture.
-    ours = np.concatenate([START[None], model.predict([START[None], np.zeros((1, args.observed, 1))], verbose=0)[0]])
+    ours = np.concatenate([START[None], ops.convert_to_numpy(model([START[None], np.zeros((1, args.observed, 1))]))[0]])
     try:
         with picture(args.output / "equation.png") as (axis,):
             for i, name in enumerate(("eaten", "eaters")):

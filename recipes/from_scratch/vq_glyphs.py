@@ -23,6 +23,7 @@ import numpy as np
 from keras import ops
 
 from bert4x import plots, recipe
+from bert4x.errors import ConfigError, nearest
 from bert4x.layers import FiniteScalarQuantizer, VectorQuantizer
 from bert4x.plots.glyphs import LATIN, chinese_characters
 
@@ -32,13 +33,15 @@ JIT = keras.config.backend() == "jax"  # elsewhere compiling takes longer than i
 @dataclass
 class Arguments:
     smoke_values: ClassVar[dict[str, Any]] = {
-        "script": "latin", "characters": 64, "font": "DejaVu Sans", "epochs": 1, "width": 2, "levels": (3, 3, 3)
+        "script": "latin", "characters": 64, "font": "DejaVu Sans", "epochs": 1, "width": 2, "levels": (3, 3, 3),
+        "quantizers": ("rotated", "fsq"),
     }  # fmt: skip
 
     output: Path = recipe.option(Path("runs/vq_glyphs"), "folder of the pictures")
     script: Literal["chinese", "latin"] = recipe.option("chinese", "whose characters")
     characters: int | None = recipe.option(None, "of these, drawn at random; default: all", least=10)
     font: str | None = recipe.option(None, "name or file of a font; default: an installed one with Chinese characters")
+    quantizers: tuple[str, ...] = recipe.option(("none", "straight", "rotated", "fsq"), "which are trained")
     levels: tuple[int, ...] = recipe.option((8, 8, 8), "of FSQ; their product is how many codes all have")
     width: int = recipe.option(16, "channels of the first layer", least=1)
     epochs: int = recipe.option(10, "times that each image is seen", least=1)
@@ -76,13 +79,17 @@ def main(args):
     codes = int(np.prod(args.levels))
     kinds = {
         "none": (None, 4 * args.width),
-        "VQ, straight through": (lambda: VectorQuantizer(codes), 4 * args.width),
-        "VQ, rotated": (lambda: VectorQuantizer(codes, through="rotated"), 4 * args.width),
-        "FSQ": (lambda: FiniteScalarQuantizer(args.levels), len(args.levels)),
+        "straight": (lambda: VectorQuantizer(codes), 4 * args.width),
+        "rotated": (lambda: VectorQuantizer(codes, through="rotated"), 4 * args.width),
+        "fsq": (lambda: FiniteScalarQuantizer(args.levels), len(args.levels)),
     }
+    for name in args.quantizers:
+        if name not in kinds:
+            raise ConfigError(f"no quantizer {name!r}; {nearest(name, kinds)}")
     table, rows = {}, [unseen[:16, ..., 0]]
     print(f"| quantiser | squared error | codes used of {codes} | perplexity |\n|---|---|---|---|")
-    for name, (quantizer, dimensions) in kinds.items():
+    for name in args.quantizers:
+        quantizer, dimensions = kinds[name]
         keras.utils.set_random_seed(args.seed)
         model, numbers_of = autoencoder(quantizer and quantizer(), dimensions, args.width)
         model.compile(keras.optimizers.Adam(args.learning_rate), "mse", jit_compile=JIT)
