@@ -29,6 +29,7 @@ from bert4x.checkpoints.formats.torch_pickle import MAGIC, read_torch
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, Tensors, from_array
 from bert4x.config import ConfigStyle, from_json, read_config_file
+from bert4x.tokenizers.gguf import gguf_tokenizer
 
 # what to splice in where a file is text, and where it is a pickle
 JSON_TOKENS = (
@@ -225,7 +226,17 @@ def gguf_targets(folder: Path) -> dict[str, Target]:
     metadata = {"general.architecture": "bert", "bert.block_count": 2, "bert.attention.layer_norm_epsilon": 1e-12}
     metadata |= {"tokenizer.ggml.tokens": ["[PAD]", "a", "的"], "types": [3, 1, 1], "causal": False}
     write_gguf(path, [*small_tensors()[:3], matrix, Packed(from_array("packed", matrix.read()))], metadata)
-    return {"gguf": Target({path.name: path.read_bytes()}, path.name, lambda folder: read_gguf(folder / path.name))}
+    found = {"gguf": Target({path.name: path.read_bytes()}, path.name, lambda folder: read_gguf(folder / path.name))}
+    ids = {token: number for number, token in enumerate(["<s>", "a", "b", "ab", "的"])}
+    said = {"model": "llama", "tokens": list(ids), "token_type": [3, 1, 1, 1, 1], "bos_token_id": 0}
+    said |= {"scores": [0.0, -2.0, -3.0, -1.0, -4.0]}
+    write_gguf(path, [], metadata | {f"tokenizer.ggml.{key}": value for key, value in said.items()})
+
+    def read(folder: Path) -> Tensors:
+        gguf_tokenizer(folder / path.name)
+        return {}
+
+    return found | {"gguf-tokenizer": Target({path.name: path.read_bytes()}, path.name, read)}
 
 
 MAKERS = (

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 from battery import array, close
@@ -14,6 +15,9 @@ from bert4x import testing
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.errors import ConfigError
 from bert4x.families import family_of
+from bert4x.tasks.comparison import verify
+from bert4x.tasks.text_classification import TextClassification
+from bert4x.tasks.triple_extraction import before_last_norm
 from bert4x.tokenizers import Tokenizer
 
 SIZES = {
@@ -121,6 +125,25 @@ def test_heads_of_cpt(tmp_path):
         changed.write_text(json.dumps(json.loads(file.read_text()) | changes))
         with pytest.raises(ConfigError, match=message):
             open_checkpoint(folder, changed)
+
+
+def test_tasks_on_an_encoder(tmp_path):
+    """A head over CPT's encoder, or a Llama without what writes, is the same model in both layouts; triples find BART's
+    last norm behind its name.
+    """
+    models = {}
+    for family, application in (("bart", "encoder"), ("cpt", "encoder"), ("llama", "lm")):
+        config = testing.tiny_config(family_of(family), **(SIZES if family != "llama" else {}), vocab_size=len(TOKENS))
+        models[family] = testing.build(family_of(family), config, testing.random_weights(config), application)
+        models[family].tokenizer = Tokenizer({token: number for number, token in enumerate(TOKENS)})
+    for family in ("cpt", "llama"):
+        task = TextClassification(models[family], ["a", "b"], maxlen=9)
+        folders = [task.save(tmp_path / f"{family}-{format}", format) for format in ("bert4x", "hf")]
+        assert verify(*folders)["text-classification"] < 1e-6
+    body = models["bart"]
+    norm = body.builder.layers["Encoder-Transformer-2-FeedForward-Norm"]
+    states, output = keras.Model(body.inputs, [before_last_norm(body), body.output])(np.arange(5, 11)[None])
+    close(norm(states), array(output))
 
 
 def test_config(tmp_path):

@@ -10,9 +10,11 @@ import pytest
 from conftest import write_tiny
 
 import bert4x
+from bert4x import testing
 from bert4x.checkpoints.files import default_vectors
 from bert4x.cli import main
 from bert4x.errors import ConfigError, CorruptFileError, DataError, InputError, RunError, UnknownOptionError
+from bert4x.families import family_of
 from bert4x.layers import Pooling
 from bert4x.metrics import retrieval, sts
 from bert4x.tasks import vectors as v
@@ -75,6 +77,18 @@ def as_told(way, hidden, counts):
             "weightedmean": (places[:, None] * states).sum(0) / places.sum(),
         }[way])  # fmt: skip
     return np.array(rows)
+
+
+def test_a_family_without_that_layout(tmp_path):
+    """Its vectors are saved as a run of ours."""
+    cls = family_of("gau")
+    config = testing.tiny_config(cls)
+    model = testing.build(cls, config, testing.random_weights(config))
+    model.tokenizer = bert4x.Tokenizer(
+        {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "我", "们"])}
+    )
+    encoder = SentenceEmbedding(model, maxlen=9)
+    np.testing.assert_array_equal(bert4x.embedder(encoder.save(tmp_path))(["我们"]), encoder(["我们"]))
 
 
 @pytest.mark.parametrize("way", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])

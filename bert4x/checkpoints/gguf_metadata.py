@@ -1,7 +1,5 @@
 """What the metadata of a GGUF say of a model and its vocabulary, in place of a config file and others."""
 
-import json
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +16,6 @@ PACKED = "q8_0"  # a dtype of matrices in GGUF
 DTYPES = {"float32": np.dtype("f4"), "float16": np.dtype("f2"), "bfloat16": BFLOAT16}
 FLOATS = ("epsilon", "freq_base", "factor")  # ends of keys of numbers that llama.cpp reads as such
 FILE_TYPES = {"float32": 0, "float16": 1, PACKED: 7, "bfloat16": 32}
-NORMAL, UNKNOWN, CONTROL, USER, UNUSED = range(1, 6)  # types of tokens
-ROLES = {  # of tokens; a WordPiece's start and end tokens are bos, and both of eos and separator
-    "start_id": ("bos",),
-    "end_id": ("eos", "seperator"),  # so spelled there
-    "unk_id": ("unknown",),
-    "pad_id": ("padding",),
-    "mask_id": ("mask",),
-}
 TABLES = ("position_embd.weight", "token_types.weight")  # stay float32, as llama.cpp's own scripts have it
 
 
@@ -54,6 +44,8 @@ def said_by(metadata: dict[str, Any], where) -> dict[str, Any]:
 
 def metadata_of(config: TransformerConfig, ours: dict[str, LazyTensor], tokenizer, dtype: str | None) -> dict[str, Any]:
     """The metadata of a model. Raises: ConversionError for a config that llama.cpp cannot be told."""
+    from bert4x.tokenizers.gguf_saving import vocabulary_metadata
+
     said = flat(to_json(config.replace(extra={}), style_for("gguf", config.model)))
     arch, pre = said.pop("model_type"), said.pop("tokenizer.ggml.pre", None)
     lost = [key for key in said if not key.startswith((f"{arch}.", "tokenizer."))]
@@ -65,7 +57,13 @@ def metadata_of(config: TransformerConfig, ours: dict[str, LazyTensor], tokenize
     name = dtype or str(ours["Embedding-Token/embeddings"].dtype)
     head = {"general.architecture": arch, "general.name": arch, "general.file_type": FILE_TYPES.get(name, 0)}
     head |= {"general.quantization_version": 2} if name == PACKED else {}
-    return head | said | vocabulary_of(tokenizer, config, pre)
+    vocabulary = vocabulary_metadata(tokenizer, config.vocab_size, pre)
+    size = len(vocabulary.get("tokenizer.ggml.tokens", ()))
+    if size > config.vocab_size:
+        raise ConversionError(
+            f"the vocabulary has {size} tokens, the model {config.vocab_size}; llama.cpp refuses that"
+        )
+    return head | said | vocabulary
 
 
 def flat(data: dict[str, Any], before: str = "") -> dict[str, Any]:
@@ -74,71 +72,6 @@ def flat(data: dict[str, Any], before: str = "") -> dict[str, Any]:
     for key, value in data.items():
         found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
     return found
-
-
-def vocabulary_of(tokenizer, config: TransformerConfig, pre: str | None) -> dict[str, Any]:
-    """The metadata of a vocabulary: WordPiece, or byte-level BPE."""
-    from bert4x.tokenizers import Tokenizer
-
-    before = "tokenizer.ggml."
-    if isinstance(tokenizer, Tokenizer):
-        tokens, types, found = wordpieces(tokenizer), {}, {"model": "bert"}
-        types = {number: UNKNOWN if number == tokenizer.unk_id else CONTROL for number in special(tokenizer)}
-    elif (content := byte_level(tokenizer)) is not None:
-        tokens = {number: token for token, number in content["model"]["vocab"].items()}
-        added = {one["id"]: one for one in content["added_tokens"]}
-        tokens |= {number: one["content"] for number, one in added.items()}
-        types = {number: CONTROL if one["special"] else USER for number, one in added.items()}
-        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"]["merges"]]
-        found = {"model": "gpt2", "merges": merges} | ({"pre": pre} if pre else {})
-    else:
-        if tokenizer is not None:
-            warnings.warn(
-                f"the GGUF has no vocabulary: a {type(tokenizer).__name__} has no form there; llama.cpp takes ids only",
-                stacklevel=4,
-            )
-        return {f"{before}model": "none"}
-    size = max(config.vocab_size, 1 + max(tokens))
-    if size > config.vocab_size:
-        raise ConversionError(
-            f"the vocabulary has {size} tokens, the model {config.vocab_size}; llama.cpp refuses that"
-        )
-    found["tokens"] = [tokens.get(number, f"[PAD{number}]") for number in range(size)]
-    found["token_type"] = [types.get(n, NORMAL) if n in tokens else UNUSED for n in range(size)]
-    for role, names in ROLES.items():
-        number = getattr(tokenizer, role, None)
-        found |= {f"{name}_token_id": int(number) for name in names if number is not None}
-    if getattr(tokenizer, "eos_id", None) is not None:
-        found.setdefault("eos_token_id", int(tokenizer.eos_id))
-    template = (getattr(tokenizer, "chat_templates", None) or {}).get("default")
-    chat = {"tokenizer.chat_template": template} if isinstance(template, str) else {}
-    return {f"{before}{key}": value for key, value in found.items()} | chat
-
-
-def special(tokenizer) -> set[int]:
-    """The ids of tokens that no text contains."""
-    numbers = {getattr(tokenizer, role, None) for role in ROLES} - {None}
-    return numbers | {tokenizer.token_dict[one.content] for one in tokenizer.added_tokens.values() if one.special}
-
-
-def wordpieces(tokenizer) -> dict[int, str]:
-    """Tokens as llama.cpp has them: what continues a word as it stands, what begins one behind a mark."""
-    control = special(tokenizer)
-    found = {}
-    for token, number in tokenizer.token_dict.items():
-        bracketed = number in control or (token.startswith("[") and token.endswith("]"))
-        found[number] = token if bracketed else token[2:] if token.startswith("##") else "\u2581" + token
-    return found
-
-
-def byte_level(tokenizer) -> dict | None:
-    """The tokenizer.json of a byte-level BPE; None for another tokenizer."""
-    backend = getattr(tokenizer, "_backend", None)
-    if backend is None:
-        return None
-    content = json.loads(backend.to_str())
-    level = "ByteLevel" in json.dumps(content.get("pre_tokenizer"))
-    return content if content["model"].get("type") == "BPE" and level else None
 
 
 def as_llama_cpp(tensors, dtype: str | None) -> list:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def find_tokenizer(checkpoint: Checkpoint):
     from bert4x.tokenizers import load_tokenizer
 
     try:
-        config = checkpoint.config
-        return load_tokenizer(checkpoint.folder, config.extra | {"model_type": config.model})
+        config, files = checkpoint.config, checkpoint.files
+        place = files.path if files.container == "gguf" else checkpoint.folder
+        return load_tokenizer(place, config.extra | {"model_type": config.model})
     except TokenizerError as error:
         warnings.warn(f"the vocabulary in {checkpoint.folder} cannot be used: {error}", stacklevel=3)
         return None
@@ -68,7 +70,26 @@ def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.
 
     Raises: ConversionError when a vocabulary that is no vocab.txt should be trimmed.
     """
-    source = checkpoint.folder
+    if checkpoint.files.container != "gguf" or has_vocabulary(checkpoint.folder):
+        copy_files(checkpoint, checkpoint.folder, target, format, keep)
+        return
+    tokenizer = find_tokenizer(checkpoint)  # inside the file, as it will be in another GGUF
+    if tokenizer is not None and format != "gguf":
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save(folder)
+            copy_files(checkpoint, Path(folder), target, format, keep)
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether files of a vocabulary lie in a folder."""
+    from bert4x.tokenizers.folder import vocab_file
+
+    named = any((folder / name).is_file() for name in VOCABULARY_FILES)
+    return named or any(folder.glob("*.model")) or vocab_file(folder) is not None
+
+
+def copy_files(checkpoint: Checkpoint, source: Path, target: Path, format: str, keep: np.ndarray | None) -> None:
+    """Copies the vocabulary that lies in `source`, as `copy_vocabulary`."""
     renamed = RENAMED_VOCABULARY.get(format, {})
     names = [name for name in VOCABULARY_FILES if (source / name).is_file()]
     pieces = sorted(path.name for path in source.glob("*.model") if path.name not in names)

@@ -173,9 +173,12 @@ class Bart(Transformer):
 
     @classmethod
     def config_by_tensors(cls, config, table, held):
-        """Transformers normalises embeddings whatever the file says, if it has the norms, and needs no bias."""
+        """Transformers normalises embeddings whatever the file says, if it has the norms, and needs no bias; of a bias
+        an encoder alone tells nothing.
+        """
         norms = any(layer.endswith("-Embedding-Norm") for layer in held)
-        return config.replace(normalize_embedding=norms, output_bias="MLM-Bias" in held)
+        bias = "MLM-Bias" in held or not any(layer.startswith("Decoder-") for layer in held)
+        return config.replace(normalize_embedding=norms, output_bias=bias)
 
     def forced_ids(self, length):
         first, last = self.config.forced_bos_token_id, self.config.forced_eos_token_id

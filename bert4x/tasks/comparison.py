@@ -38,7 +38,8 @@ def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0
     check_alike(checkpoints, paths)
     heads = common_heads(checkpoints)
     tasks = common_tasks(checkpoints, paths)
-    models = [load(path, dtype="float32", **dict.fromkeys(heads, True)) for path in paths]
+    options = {"dtype": "float32"} | held_options(checkpoints, heads)
+    models = [load(path, **options) for path in paths]
     parts = [models_of_outputs(model, heads) for model in models]
     worst: dict[str, float] = {}
     longest = min(checkpoint.config.max_position for checkpoint in checkpoints)
@@ -50,6 +51,15 @@ def verify(first: str | os.PathLike, second: str | os.PathLike, *, seed: int = 0
         for name, values in found[0].items():
             worst[name] = max(worst.get(name, 0.0), float(np.abs(values - found[1][name]).max()))
     return worst
+
+
+def held_options(checkpoints: Sequence[Checkpoint], heads: Sequence[str]) -> dict:
+    """The options of `load` for what both checkpoints have: a task's may lack what writes, a decoder or its head."""
+    cls = family_of(checkpoints[0].config.builder)
+    options = ({"with_mlm": False} if "with_mlm" in cls.options else {}) | dict.fromkeys(heads, True)
+    decoder = [path for path, (_, head) in variables(checkpoints[0].config).items() if head == "decoder"]
+    alone = decoder and not any(set(decoder) & checkpoint.entries.keys() for checkpoint in checkpoints)
+    return options | ({"application": "encoder"} if alone and "encoder" in cls.applications else {})
 
 
 def check_alike(checkpoints: Sequence[Checkpoint], paths: Sequence[str | os.PathLike]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from bert4x import layers as L
 from bert4x.checkpoints import sentence_vectors
 from bert4x.checkpoints.heads import HeldHead
+from bert4x.checkpoints.tables import writer
 from bert4x.checkpoints.task_file import FILE
 from bert4x.errors import ConfigError, DataError, UnknownOptionError, nearest
 from bert4x.hub.names import local
@@ -204,10 +205,12 @@ class SentenceEmbedding(TextEncoder):
 
     # checkpoints
 
-    def save(self, folder: str | os.PathLike, format: str = "hf", *, drop_head: bool = False, **options) -> Path:
-        """Writes a folder of sentence-transformers, which that library and `bert4x.embedder` open; or, in the format
-        "bert4x", a run of ours.
+    def save(self, folder: str | os.PathLike, format: str | None = None, *, drop_head: bool = False, **options) -> Path:
+        """Writes a folder of sentence-transformers, format "hf", which that library and `bert4x.embedder` open; or, in
+        the format "bert4x", a run of ours, as by default of a family that has no layout there.
         """
+        if format is None:
+            format = "hf" if any(table.format == "hf" for table in writer(self.config.model).tables) else "bert4x"
         if format != "hf" or drop_head:
             return super().save(folder, format, drop_head=drop_head, **options)
         from bert4x.checkpoints.convert import save

@@ -170,6 +170,8 @@ def before_last_norm(backbone: "L.Model"):
     Raises: ConfigError for a model that does not end in one.
     """
     layer, node, _ = backbone.output._keras_history if not isinstance(backbone.output, list) else (None, 0, 0)
+    if isinstance(layer, L.Activation) and layer.activation is L.activation("linear"):  # a name for an output, no more
+        layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
     if not isinstance(layer, L.LayerNorm):
         raise ConfigError(
             "triple extraction needs the states before the model's last layer normalisation, but this model does not "

@@ -16,6 +16,7 @@ from .backend import around, from_tokenizer_json, read_backend
 from .base import TokenizerBase
 from .bpe import BpeTokenizer, roberta
 from .chat import read_chat
+from .gguf import gguf_tokenizer
 from .reading import reading
 from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
 from .settings import GENERIC, TokenizerSettings, read_object, read_settings
@@ -42,7 +43,8 @@ def load_tokenizer(folder: str | os.PathLike | None = None, config: dict | None 
 
     Looks for vocab.txt (or the only *vocab*.txt), tokenizer.json, a SentencePiece model, and GPT2's vocab.json +
     merges.txt or encoder.json + vocab.bpe; also in `bpe_3w_new` (CPM-LM's original layout), in `assets` (that of a
-    SavedModel), in `0_Transformer` (that of sentence-transformers), and beside DeepSpeed's folder of one step.
+    SavedModel), in `0_Transformer` (that of sentence-transformers), and beside DeepSpeed's folder of one step;
+    last, inside a GGUF.
     `config` is the model's Hugging Face configuration; without it config.json is read. tokenizer_config.json is
     obeyed. A vocab.txt alone is lower-cased unless it has a token with a capital Latin letter ([CLS] aside).
 
@@ -51,14 +53,28 @@ def load_tokenizer(folder: str | os.PathLike | None = None, config: dict | None 
     Raises TokenizerError for a vocabulary that is damaged. One that needs a package that is not installed, or is of a
     kind not supported here, gives a warning and None, so that the weights can be used all the same.
     """
-    folder = default_model() if folder is None else Path(local(folder, weights=False)).expanduser()
-    folder = folder if folder.is_dir() else folder.parent
-    for place in places(folder):
+    source = default_model() if folder is None else Path(local(folder, weights=False)).expanduser()
+    for place in places(source if source.is_dir() else source.parent):
         tokenizer = _load_from(place, config)
         if tokenizer is not None:
             read_chat(tokenizer, place)
             return tokenizer
-    return None
+    found = [source] if source.is_file() else sorted(source.glob("*.gguf"))
+    return _from_gguf(found[0]) if len(found) == 1 and found[0].suffix == ".gguf" else None
+
+
+def _from_gguf(path: Path) -> TokenizerBase | None:
+    """The tokenizer inside a GGUF, with its chat templates."""
+    said = gguf_tokenizer(path)
+    if said is None:
+        return None
+    content, settings, (templates, stop_ids) = said
+    with reading(path):
+        tokenizer = _from_tokenizer_json(path, content, settings, None)
+    if tokenizer is not None:
+        tokenizer.chat_templates, tokenizer.stop_ids = templates, stop_ids
+        tokenizer.special_names = {key: one.content for key, one in settings.names.items()}
+    return tokenizer
 
 
 def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:

@@ -36,7 +36,14 @@ class SpModel(NamedTuple):
 def read_sp_model(path: str | os.PathLike) -> SpModel:
     """Raises: TokenizerError for a file that is no SentencePiece model."""
     with reading(path):
-        model = list(fields(read_bounded(path)))
+        data = read_bounded(path)
+    return sp_model_of(data, path)
+
+
+def sp_model_of(data: bytes, path: str | os.PathLike) -> SpModel:
+    """What the bytes of a model say. Raises: TokenizerError for bytes, of `path`, that are none."""
+    with reading(path):
+        model = list(fields(data))
         pieces = [dict(fields(value)) for number, value in model if number == PIECES]
         trainer = dict(fields(next((value for number, value in model if number == TRAINER), b"")))
         normalizer = dict(fields(next((value for number, value in model if number == NORMALIZER), b"")))

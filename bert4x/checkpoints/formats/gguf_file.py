@@ -174,7 +174,7 @@ def packed_bytes(values: np.ndarray) -> bytes:
 
 
 def write_gguf(path, tensors: Iterable[LazyTensor | Packed], metadata: Mapping[str, Any]) -> None:
-    """Writes tensors, one in memory at a time, behind metadata: bool, int, float, str, and lists of str or int.
+    """Writes tensors, one in memory at a time, behind metadata: bool, int, float, str, and lists of str, int or float.
 
     Raises: ConversionError for what the format cannot hold.
     """
@@ -230,4 +230,6 @@ def value_bytes(key: str, value) -> bytes:
             return pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(text_bytes, value))
         case list() if all(isinstance(item, int) for item in value):
             return pack("<IIQ", ARRAY, 5, len(value)) + np.array(value, "<i4").tobytes()
+        case list() if all(isinstance(item, float) for item in value):
+            return pack("<IIQ", ARRAY, FLOAT32, len(value)) + np.array(value, "<f4").tobytes()
     raise ConversionError(f"GGUF has no room for {key} = {str(value)[:80]}")
