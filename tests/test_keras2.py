@@ -27,6 +27,30 @@ ORDER = {
 }
 
 
+def graph_of(config) -> dict:
+    """What Keras 2 writes of the layers of bert4keras' model of a config, as far as it matters."""
+    size, heads = config["hidden_size"], config["num_attention_heads"]
+    width = {"output_dim": config["embedding_size"]}
+    layers = {
+        "Embedding-Token": {"input_dim": config["vocab_size"]} | width,
+        "Embedding-Segment": {"input_dim": 2} | width,
+        "Embedding-Position": {"input_dim": config["max_position"], "hierarchical": None} | width,
+        "Embedding-Norm": {"epsilon": 0.5},
+    }
+    for i in range(config["num_hidden_layers"]):
+        name = "Transformer" if config["model"] == "albert" else f"Transformer-{i}"
+        attention = {"heads": heads, "head_size": size // heads, "key_size": size // heads, "out_dim": size}
+        activation = {"class_name": "function", "config": config["hidden_act"]}
+        layers |= {
+            f"{name}-MultiHeadSelfAttention": attention | {"attention_dropout": 0.1},
+            f"{name}-MultiHeadSelfAttention-Norm": {"epsilon": config["layer_norm_eps"]},
+            f"{name}-FeedForward": {"units": config["intermediate_size"], "activation": [activation]},
+        }
+    calls = [[]] * (config["num_hidden_layers"] if config["model"] == "albert" else 1)
+    listed = [{"class_name": "X", "config": {"name": n} | of, "inbound_nodes": calls} for n, of in layers.items()]
+    return {"class_name": "Functional", "config": {"layers": listed}}
+
+
 def write_keras2(path, weights, root=""):
     layers = list(dict.fromkeys(name.split("/")[0] for name in weights))
     with h5py.File(path, "w") as file:
@@ -42,18 +66,23 @@ def write_keras2(path, weights, root=""):
             group.attrs["weight_names"] = written
 
 
-@pytest.mark.parametrize("root", ["", "model_weights"], ids=["save_weights", "model.save"])
+@pytest.mark.parametrize("root", ["", "model_weights", "alone"], ids=["save_weights", "model.save", "no config"])
 @pytest.mark.parametrize("family", ["bert", "albert"])
 def test_files_of_bert4keras(tmp_path, family, root):
     config = tiny_config(family)
     weights = random_weights(config, seed=1)
     published = {key: value for key, value in config.items() if key != "model"}
-    (tmp_path / "bert_config.json").write_text(json.dumps(published), encoding="utf-8")
-    write_keras2(tmp_path / "best_model.h5", weights, root)
+    write_keras2(tmp_path / "best_model.h5", weights, root.replace("alone", "model_weights"))
+    if root == "alone":  # the graph in the file says what a config would
+        with h5py.File(tmp_path / "best_model.h5", "a") as file:
+            file.attrs["model_config"] = json.dumps(graph_of(config))
+    else:
+        (tmp_path / "bert_config.json").write_text(json.dumps(published), encoding="utf-8")
 
     checkpoint = open_checkpoint(tmp_path)
 
     assert checkpoint.config.model == family
+    assert {name: getattr(checkpoint.config, name) for name in config} == config
     assert not checkpoint.report.problems
     assert set(checkpoint.variables) == set(weights)
     for path, values in weights.items():

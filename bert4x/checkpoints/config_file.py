@@ -7,6 +7,7 @@ from pathlib import Path
 from bert4x.checkpoints.files import Files, places
 from bert4x.checkpoints.formats.gguf_file import open_gguf
 from bert4x.checkpoints.gguf_metadata import said_by
+from bert4x.checkpoints.keras_graph import said_by_graph
 from bert4x.checkpoints.tables import config_names, spelled_keys
 from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
@@ -17,8 +18,8 @@ Said = dict | TransformerConfig | None  # what is known of a model beside its we
 
 
 def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
-    """The file of the config and what it says: that of a path, the one beside the weights, or a GGUF itself. What is
-    `given` as a dict or a config is taken as it is; (None, None) where there is none.
+    """The file of the config and what it says: that of a path, the one beside the weights, a GGUF itself, or a whole
+    model of Keras 2. What is `given` as a dict or a config is taken as it is; (None, None) where there is none.
 
     Raises: ConfigError, CorruptFileError.
     """
@@ -27,6 +28,9 @@ def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
     if given is None and files.container == "gguf":
         return files.path, said_by(open_gguf(files.path)[0], files.path)
     place = find_config(files) if given is None else Path(given).expanduser()
+    if place is None and files.container == "hdf5":
+        said = said_by_graph(files.path)
+        return (None if said is None else files.path), said
     return place, place and with_generation(place, read_model_config(place))
 
 

@@ -72,7 +72,7 @@ def most_layers(config: TransformerConfig) -> int:
 def own_table(format: str, config: TransformerConfig) -> Table:
     """The table of a format that is keyed by our variable paths."""
     rules = tuple(Rule(path, path) for path in variables(config))
-    return Table(format, config.model, rules, backbone=OWN_NAMES)
+    return Table(format, config.model, rules, backbone=OWN_NAMES, ignored=family_of(config.model).computed)
 
 
 def table_for(format: str, config: TransformerConfig) -> Table:

@@ -46,6 +46,7 @@ class Nezha(bert.Bert):
     config_class = NezhaConfig
     variables = tuple(row for row in bert.Bert.variables if not row[0].startswith(POSITIONS))
     tables = (bert.GOOGLE.of("nezha", without=POSITIONS), HF)
+    computed = ("^Embedding-Relative-Position",)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"use_relative_position": True}),
         "hf": ConfigStyle(

@@ -59,6 +59,7 @@ class TransformerBuilder(Hooks):
     sizes: ClassVar[dict[str, Callable[[Any], int]]] = {}  # letters of its own for the shapes of variables
     config_class: ClassVar[type[TransformerConfig]] = TransformerConfig  # one with the family's own fields
     config_files: ClassVar[dict[str, str]] = {}  # format -> name of its config file, where it is not config.json
+    computed: ClassVar[tuple[str, ...]] = ()  # names of bert4keras' layers whose numbers are computed here
     weights_file: ClassVar[str] = "model.ckpt"  # prefix of TensorFlow's files
     decoder_key: ClassVar[str | None] = None  # the key of config files by which it reads from left to right only
     causal: ClassVar[bool] = False  # no token sees what follows it, whatever the application, but in a source
