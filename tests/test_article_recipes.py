@@ -9,6 +9,7 @@ from test_article_parts import RECIPES, smoke
 from bert4x import errors
 
 
+@pytest.mark.exhaustive  # two models of four layers are compiled: more than a minute on TensorFlow
 def test_chinese_chess(tmp_path, monkeypatch, capsys):
     pytest.importorskip("cchess", reason="cchess is not installed: the rules of Chinese chess")
     results, said = smoke("chinese_chess", tmp_path, monkeypatch, capsys)
