@@ -485,6 +485,9 @@ def test_commands(encoder, tmp_path, capsys, monkeypatch):
     ):
         command = ["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(tmp_path / name)]
         assert main(command) == 2 and words in capsys.readouterr().err
+    out.write_bytes(out.read_bytes()[:200])
+    assert main(["embed", str(texts), str(out), "--model", str(model)]) == 2
+    assert "has lost its end" in capsys.readouterr().err
     with pytest.raises(RunError, match="is there already"):
         (tmp_path / "other.npy").write_bytes(b"x")
         from bert4x.tasks.vector_files import VectorFile

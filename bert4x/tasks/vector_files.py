@@ -41,9 +41,12 @@ class VectorFile:
         if said is None:
             raise RunError(f"{self.path} is there already; delete it, or choose another output")
         done = said.pop("done", 0)
-        if said != self.made_of:
+        if said != self.made_of and done:
             other = ", ".join(sorted(name for name in said | self.made_of if said.get(name) != self.made_of.get(name)))
             raise RunError(f"{self.path} holds vectors of another {other}; delete it, or choose another output")
+        whole = np.prod(self.made_of["shape"]) * 4  # NumPy would fill a file that was cut with zeros
+        if done and self.path.stat().st_size < whole:
+            raise RunError(f"{self.path} has lost its end; delete it to begin anew")
         return done
 
     def add(self, vectors: np.ndarray) -> None:

@@ -41,6 +41,7 @@ def main():
     p.add_argument("--scored", type=int, default=1500, help="of each file of pairs, and questions of CMRC, at most")
     p.add_argument("--backend", choices=common.BACKENDS, default="tensorflow", help="of ours")
     p.add_argument("--no-peer", action="store_true", help="ours only")
+    p.add_argument("--steps", type=int, help="instead of all: so many updates without dropout, ours and the peer's")
     p.add_argument("--models", nargs="+", default=[], metavar="FOLDER", help="scored as they are")
     p.add_argument("--before", nargs=2, default=["", ""], help="of --models: put before a sentence, and a passage")
     p.add_argument("--peer", nargs=2, metavar=("JOB", "SEED"), help=argparse.SUPPRESS)
@@ -50,6 +51,10 @@ def main():
         return
     args.output.mkdir(parents=True, exist_ok=True)
     write_rows(args)
+    if args.steps:
+        for job in args.only:
+            print(job, json.dumps(compared(job, args)), flush=True)
+        return
     for model in args.models:
         kept(args.output / f"{Path(model).name}.json", lambda model=model: scores(published(model, args), args))
     kept(args.output / "before.json", lambda: scores(ours(default_model(), pooling="mean"), args))
@@ -206,6 +211,32 @@ def peer(task, rows, schedule, folder: Path):
     model.eval()
     model.max_seq_length = PASSAGE
     return lambda texts, passages: model.encode(texts, normalize_embeddings=True)
+
+
+def compared(job: str, args) -> dict[str, float]:
+    """How far a few updates without dropout move the numbers of vectors, and how far ours are then from the peer's."""
+    import keras
+
+    import bert4x
+    from bert4x.tasks.readers import read_compared
+    from bert4x.tasks.sentence_embedding import SentenceEmbedding
+    from bert4x.training.loop import Schedule
+
+    def task():
+        keras.utils.set_random_seed(0)
+        model = bert4x.load(dropout_rate=0.0, attention_dropout_rate=0.0)
+        return SentenceEmbedding(model, "mean", [{"kind": "normalize"}], maxlen=64)
+
+    options = JOBS[job]
+    size, rate, file = options["batch_size"], options["learning_rate"], f"{options['rows']}.train.tsv"
+    rows = read_compared(args.output / file, options["rows"], wrong=options.get("wrong", 0))[: args.steps * size]
+    texts = [row[0] for row in rows[:100]]
+    theirs = peer(task(), rows, Schedule(1, size, None, rate), args.output / f"{job}-steps")(texts, False)
+    ours = task()
+    start = ours(texts)
+    ours.fit(rows, epochs=1, batch_size=size, learning_rate=rate, verbose=False)
+    found = ours(texts)
+    return {"moved": float(np.abs(found - start).max()), "apart": float(np.abs(found - theirs).max())}
 
 
 # the table
