@@ -143,9 +143,8 @@ class SentenceEmbedding(TextEncoder):
 
     def static(self, texts: Sequence[str], dimensions: int | None = None) -> "SentenceEmbedding":
         """A model of single tokens: a text's vector is the sum of vectors of its tokens, whatever their order, rare
-        ones with more weight. Many times as fast as an encoder, and nearer to people's grades than the mean of one that
-        was never trained for sentence vectors. What the tokens are comes from this model; see
-        `bert4x.tasks.static_vectors`.
+        ones with more weight. For encoders that were never trained for sentence vectors: what each token is comes from
+        their table; see `bert4x.tasks.static_vectors`.
 
         It is a BERT whose single block adds nothing, so that all that reads a BERT reads it; trained further, the
         block learns.

@@ -1,4 +1,4 @@
-"""Sentence vectors without a pass through blocks: the sum of vectors of tokens, weighted by how rare they are.
+"""Sentence vectors of single tokens: the sum of the tokens' vectors, weighted by how rare they are.
 
 Rare tokens count more, by a / (a + their share of all tokens), as in SIF (Arora et al. 2017, "A simple but
 tough-to-beat baseline for sentence embeddings"), and the sums are whitened (kexue.fm/archives/8069). Nothing is
