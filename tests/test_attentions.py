@@ -112,6 +112,15 @@ def test_saved_and_loaded(tmp_path):
         close(found, array(expected), 0)
 
 
+def test_a_picture_of_what_a_model_gives():
+    """As it is: PyTorch's tensors want to be differentiated."""
+    plots, _ = pytest.importorskip("bert4x.plots"), pytest.importorskip("matplotlib", reason="draws with matplotlib")
+    model, inputs = random_model("bert", return_attentions=True)
+    weights = model(inputs)[1][-1][0]
+    figure = plots.attention(weights, ["字"] * inputs[0].shape[1])
+    close(np.array(figure.axes[0].images[0].get_array()), array(weights)[0], 0)
+
+
 def test_where_it_does_not_go():
     with pytest.raises(ConfigError, match="return_attentions"):
         random_model("bert", application="unilm", bidirectional=True, return_attentions=True)

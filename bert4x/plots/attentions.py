@@ -33,6 +33,8 @@ def attention(
     Raises: MissingMatplotlibError without matplotlib; InputError for another shape.
     """
     sources = tokens if sources is None else sources
+    if hasattr(weights, "detach"):  # PyTorch's, which may want to be differentiated
+        weights = weights.detach().cpu()
     squares = np.asarray(weights, "float32")
     squares = squares[None] if squares.ndim == 2 else squares
     if squares.ndim != 3 or squares.shape[1:] != (len(tokens), len(sources)):
