@@ -12,7 +12,7 @@ from bert4x.checkpoints.formats.tf1_bundle import read_tf1
 from bert4x.checkpoints.formats.tf2_objects import read_objects
 from bert4x.checkpoints.keras_names import by_paths
 from bert4x.checkpoints.opening import open_checkpoint
-from bert4x.errors import CorruptFileError, UnknownFormatError
+from bert4x.errors import Bert4xError, CorruptFileError, UnknownFormatError
 from tests.random_models import random_weights, tiny_config
 
 # Keras 2 creates the variables of a layer in this order and numbers their names as it likes.
@@ -172,3 +172,25 @@ def test_damage_in_a_graph_of_objects(tmp_path):
     data.write_bytes(content[:at] + b"X" + content[at + 1 :])
     with pytest.raises(CorruptFileError, match="fails its checksum"):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (('"output_dim"', '"unsaid"'), None),
+        (("Transformer-1-", f"Transformer-{'9' * 5000}-"), None),
+        (('"layers"', '"unsaid"'), "no config file"),
+        (("{", "["), "model_config is not readable JSON"),
+        (('"name"', '"unsaid"'), "a layer without name"),
+    ],
+)
+def test_a_graph_that_is_damaged(tmp_path, damage, message):
+    config = tiny_config("bert")
+    write_keras2(tmp_path / "model.h5", random_weights(config), "model_weights")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        file.attrs["model_config"] = json.dumps(graph_of(config)).replace(*damage)
+    if message is None:
+        assert open_checkpoint(tmp_path).config.num_hidden_layers == config["num_hidden_layers"]
+    else:
+        with pytest.raises(Bert4xError, match=message):
+            open_checkpoint(tmp_path)

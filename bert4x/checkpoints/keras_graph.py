@@ -49,12 +49,12 @@ def said_by_graph(path: Path) -> dict[str, Any] | None:
                         raise CorruptFileError(f"{where}: {name} says {key} = {value!r}, another layer {said[key]!r}")
     if not {"vocab_size", "hidden_size", "num_attention_heads"} <= said.keys():
         return None
-    numbers = [int(match[1]) for name in layers if (match := re.match(r"Transformer-(\d+)-", name))]
+    numbers = [int(match[1]) for name in layers if (match := re.match(r"Transformer-(\d{1,6})-", name))]
     shared = sum(of.get("called", 1) for name, of in layers.items() if re.fullmatch(ATTENTION, name))
     said["num_hidden_layers"] = 1 + max(numbers) if numbers else shared
     kinds = {POSITIONS[of["class"]] for of in layers.values() if of["class"] in POSITIONS}
     said |= {"model_type": next(iter(kinds))} if len(kinds) == 1 else {}
-    return said if said["embedding_size"] != said["hidden_size"] else without_embedding_size(said)
+    return without_embedding_size(said) if said.get("embedding_size") == said["hidden_size"] else said
 
 
 def settings(graph: dict, where: str) -> dict[str, dict]:
