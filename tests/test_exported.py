@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from answers import assert_same_answers
 from conftest import write_tiny
+from random_models import tiny_config
 
 import bert4x
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
@@ -87,11 +88,12 @@ DECODING = [
 ]
 
 
-def check_ids(model, again):
+def check_ids(model, again, **more):
     """Both continue prompts by the same ids, with the same scores."""
     prompts = [[7, 5, 9], [8, 6, 4, 30, 12, 11, 10]]
     for options in DECODING:
-        both = [m.generate_ids(prompts, max_new_tokens=6, return_scores=True, **options) for m in (model, again)]
+        options = options | more | {"max_new_tokens": 6, "return_scores": True}
+        both = [m.generate_ids(prompts, **options) for m in (model, again)]
         np.testing.assert_array_equal(*(ids for ids, _ in both))
         np.testing.assert_allclose(*(scores for _, scores in both), atol=2e-5)
 
@@ -112,6 +114,16 @@ def test_generation_is_that_of_keras(tmp_path):
 def test_a_language_model_writes_as_keras(family, tmp_path):
     model = bert4x.load(write_tiny(tmp_path / family, family, num_hidden_layers=1), "lm")
     check_ids(model, bert4x.load(bert4x.export(model, tmp_path / "writer").folder))
+
+
+@pytest.mark.exhaustive
+def test_an_encoder_decoder_writes_as_keras(tmp_path):
+    """By two graphs: one reads the source, one the target with its cache."""
+    config = tiny_config("t5", num_hidden_layers=1)
+    model = bert4x.build_transformer_model(config, model="t5", application="seq2seq", with_mlm="linear")
+    again = bert4x.load(bert4x.export(model, tmp_path / "writer").folder)
+    assert set(again.graphs) == {"model", "decoder", "source"}
+    check_ids(model, again, start_id=1)
 
 
 def test_bad_input(tasks, folder, tmp_path, monkeypatch):

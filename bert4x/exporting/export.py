@@ -13,7 +13,7 @@ from bert4x.checkpoints.staging import staging_folder
 from bert4x.checkpoints.task_file import FILE
 from bert4x.checkpoints.write import write_config, write_json
 from bert4x.errors import ConversionError
-from bert4x.exporting.decoder import Decoding, decodes
+from bert4x.exporting.decoder import graphs_of
 from bert4x.exporting.forward import Exportable, Forward, application_of, difference, open_source
 from bert4x.exporting.readme import readme
 from bert4x.exporting.targets import check, check_weights, write
@@ -133,7 +133,7 @@ def other_parts(source: Exportable, cache: bool) -> dict[str, Forward]:
         name: Forward(Exportable(model, outputs, None, None), padding_mask=False)
         for name, (model, outputs) in parts.items()
     }
-    return found | ({"decoder": Decoding(source)} if decodes(source) and cache else {})
+    return found | (graphs_of(source) if cache else {})
 
 
 def write_part(

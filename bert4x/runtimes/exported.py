@@ -21,7 +21,7 @@ from bert4x.tokenizers import load_tokenizer
 
 FILE = "export.json"  # which graphs there are, and what they take and give, in order
 KINDS = {"to": (str,), "quantize": (str,), "application": (str,), "graphs": (dict,)}
-GRAPHS = ("model", "objects", "decoder")
+GRAPHS = ("model", "objects", "decoder", "source")
 MAX_BYTES = 1 << 20
 
 
