@@ -156,7 +156,7 @@ BUILDER = "bert4x_backbone"  # the key of files for a subclass of the user's
 MAX_CONFIG_BYTES = 10_000_000
 MAX_LAYERS = 4096  # far above any model; what a damaged config says must not keep us busy
 # Keys that label the file rather than describe the model; each format writes its own.
-LABELS = {"model_type", "architectures", "torch_dtype", "dtype", "transformers_version", "library", "model"}
+LABELS = {"model_type", "architectures", "torch_dtype", "library", "model"}
 REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -214,9 +214,8 @@ def gelu_as_told() -> Iterator[None]:
 
 def read_activation(name: str, style: ConfigStyle) -> str:
     """Our name of an activation: gelu is always told apart as `gelu_erf` or `gelu_tanh`."""
-    if name == "gelu":
-        return _plain_gelu.get() or style.gelu
-    return "gelu_tanh" if name in TANH_SPELLINGS else OTHER_SPELLINGS.get(name, name)
+    plain = _plain_gelu.get() or style.gelu
+    return plain if name == "gelu" else "gelu_tanh" if name in TANH_SPELLINGS else OTHER_SPELLINGS.get(name, name)
 
 
 def write_activation(name: str, style: ConfigStyle) -> str:
@@ -241,9 +240,6 @@ def from_json(
     for key, (read, _) in style.composed.items():
         if (value := looked_up(data, key)) not in (None, ABSENT):
             values |= read(value)
-    missing = ["/".join(style.spellings(name)) for name in REQUIRED if name not in values]
-    if missing:
-        raise ConfigError(f"config lacks {', '.join(missing)}; found only {shown(sorted(data))}")
     if isinstance(values.get("hidden_act"), str):
         values["hidden_act"] = read_activation(values["hidden_act"], style)
     kind = style.labels.get("model_type")
@@ -252,11 +248,13 @@ def from_json(
             f"config says model_type = {shown(data['model_type'])}, but the tensors are named like those of {kind!r}; "
             "that is another architecture, which would give wrong outputs here"
         )
+    if missing := ["/".join(style.spellings(name)) for name in REQUIRED if name not in values]:
+        raise ConfigError(f"config lacks {', '.join(missing)}; found only {shown(sorted(data))}")
     for key, only in style.required.items():
         if data.get(key, only) != only:
             raise ConfigError(f"config says {key} = {shown(data[key])}; only {only!r} is supported here")
-    known = {key for name in cls.spelled() for key in style.spellings(name)} | LABELS
-    known |= style.composed.keys() | style.labels.keys()
+    known = {key for name in cls.spelled() for key in style.spellings(name)}.union(LABELS, style.composed, style.labels)
+    known |= {"pad_token_id"} if data.get("pad_token_id") == values.get("pad_token_id") else set()  # nothing is lost
     return cls(model=model, **values, extra=without(data, known))
 
 
@@ -268,8 +266,8 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     for key, only in style.required.items():
         if getattr(config, key, only) != only:
             raise ConversionError(f"this layout always has {key} = {only!r}; the model has {getattr(config, key)!r}")
-    another = config.attention_head_size + 1  # needed where the heads do not divide the hidden size
-    sizes = {} if config.hidden_size % config.num_attention_heads == 0 else {"attention_head_size": another}
+    divided = config.hidden_size % config.num_attention_heads == 0  # else the size of a head must be given
+    sizes = {} if divided else {"attention_head_size": config.attention_head_size + 1}
     required = (getattr(config, name) for name in REQUIRED)
     plain = type(config)(config.model, *required, **(style.defaults | sizes))
     data = config.extra | style.labels
@@ -286,6 +284,9 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     for key, (_, write) in style.composed.items():
         if (value := write(config)) is not None:
             put(data, key, value)
+    for name in ("layer_norm_eps", "pad_token_id") if "model_type" in style.labels else ():  # transformers always says
+        if style.spellings(name) in ((), (name,)) and getattr(config, name) is not None:
+            data.setdefault(name, getattr(config, name))
     return data
 
 
@@ -294,7 +295,6 @@ def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises: ConfigError when there is none, CorruptFileError when it is not one.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"config file {path} does not exist")
-    return read_json(path, limit=MAX_CONFIG_BYTES)
+    if (path := Path(path).expanduser()).is_file():
+        return read_json(path, limit=MAX_CONFIG_BYTES)
+    raise ConfigError(f"config file {path} does not exist")

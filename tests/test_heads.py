@@ -18,6 +18,7 @@ from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tensors import from_array
 from bert4x.cli import main
 from bert4x.errors import (
+    CheckpointNotFoundError,
     ConfigError,
     ConversionError,
     CorruptFileError,
@@ -117,6 +118,7 @@ def pooled(folder, *texts):
     return np.concatenate([keras.ops.convert_to_numpy(x) for x in outputs])
 
 
+OTHERS = {"finetuning_task": "x", "dtype": "float32", "transformers_version": "5.24.0"}
 PROBLEMS = {
     "unsaid": (2, {}, softmax),
     "single": (3, named("好", "坏", "中") | {"problem_type": "single_label_classification"}, softmax),
@@ -152,14 +154,17 @@ def test_a_published_classifier_answers(family, problem, tmp_path):
 def test_there_and_back_bit_for_bit(family, problem, tmp_path):
     """The config, too: what it says of labels, problem and dropout, and what means nothing to us."""
     count, said, _ = PROBLEMS[problem]
-    folder, _ = published(tmp_path / "a", family, count=count, classifier_dropout=0.25, finetuning_task="x", **said)
+    folder, _ = published(tmp_path / "a", family, count=count, classifier_dropout=0.25, **OTHERS, **said)
+    data = json.loads((folder / "config.json").read_text("utf-8"))
+    data.pop("torch_dtype")  # as transformers 5 says it: "dtype"
+    (folder / "config.json").write_text(json.dumps(data), "utf-8")
     for through in ("bert4x", "tf1"):
         between = bert4x.convert(folder, tmp_path / through, through)
         assert open_checkpoint(between).head.task == "text-classification"
         back = bert4x.convert(between, tmp_path / f"{through}-hf", "hf")
         assert_same_tensors(folder, back)
         before, after = (json.loads((x / "config.json").read_text("utf-8")) for x in (folder, back))
-        assert before == after
+        assert before == after and after.keys() >= OTHERS.keys() | {"layer_norm_eps", "pad_token_id"}
 
 
 def test_tags_of_a_published_tagger(tmp_path):
@@ -202,6 +207,11 @@ def test_schemes_of_tags():
     ]
     assert alone.encode([("地", 1, 2)], 4)[0].tolist() == [2, 1, 1, 2]
     assert Grouped(bio_tags(["a-b"])).entity_labels == ["a-b"]
+    logs = np.log(np.full((7, 7), 0.1) + 0.5 * np.eye(7)[[1, 2, 3, 4, 0, 5, 5]])
+    for single in "SUW":  # BIOES, BILOU, BMEWO; and tags that are labels alone beside them
+        mixed = Grouped(["O", "B-人", "M-人", "E-人", f"{single}-人", "X", "[SEP]"])
+        assert [span for span, _ in mixed.decode(logs, None)] == [("人", 0, 2), ("人", 3, 3), ("X", 5, 6)]
+        assert mixed.encode([("人", 0, 2), ("人", 3, 3), ("X", 5, 6)], 7)[0].tolist() == [1, 2, 3, 4, 0, 5, 5]
     with pytest.raises(ConfigError, match="no O"):
         Grouped(["B-人", "I-人"]).encode([], 3)
     with pytest.raises(ConfigError, match="each of them once"):
@@ -338,6 +348,13 @@ def test_heads_that_contradict_the_config(tmp_path):
     ):
         with pytest.raises(TensorMismatchError, match="names 2 labels, but there are scores of 4"):
             act()
+    edit = json.loads((folder / "config.json").read_text("utf-8"))
+    for wrong, labels in ((["a", "b", "c", "d"], 4), ("abcd", 0)):  # a list can be read, other things are named
+        (folder / "config.json").write_text(json.dumps(edit | {"id2label": wrong}), "utf-8")
+        assert len(open_checkpoint(folder).head.labels) == labels
+    (folder / "config.json").write_text(json.dumps(edit | {"architectures": ["MyClassifier"]}), "utf-8")
+    with pytest.raises(CheckpointNotFoundError, match=r"classifier\.bias.*MyClassifier.*BertForSequenceClassification"):
+        bert4x.pipeline("text-classification", folder)
     with pytest.raises(ConfigError, match="'text-classification', not for 'token-classification'"):
         bert4x.pipeline("token-classification", published(tmp_path / "c")[0])
 

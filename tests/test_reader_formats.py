@@ -181,8 +181,34 @@ class TestCsv:
         with pytest.raises(DataError, match="UTF-16"):
             read_labelled(write("很好吃\t正".encode("utf-16"), name))
 
+    @pytest.mark.parametrize(
+        ("begin", "message"),
+        [
+            (b"PK\x03\x04", r"Excel's \.xlsx"),
+            (b"PAR1", "Parquet"),
+            (b"\x1f\x8b", "gzip"),
+            (b"a\t1\rb\t2\r", "CR"),
+        ],
+    )
+    def test_what_is_no_lines_of_text(self, write, begin, message):
+        with pytest.raises(DataError, match=message):
+            read_labelled(write(begin))
+
+    def test_labels_in_the_place_of_texts(self, write, said):
+        rows = "体育\t甲\n财经\t乙\n体育\t丙\n"
+        assert len(read_labelled(write(rows), say=said.append)) == 3
+        assert "3 labels in 3 rows, but 2 texts" in said.pop() and not said
+        assert read_labelled(write(rows), label="first", say=said.append)[0] == ("甲", "体育") and not said
+
 
 class TestJson:
+    def test_choices_of_label_studio(self, write):
+        cancelled, given = {"was_cancelled": True, "result": []}, {"type": "choices", "value": {"choices": ["正"]}}
+        rows = [{"id": 1, "data": {"text": "甲"}, "annotations": [cancelled, {"result": [given]}]}]
+        assert read_labelled(write(json.dumps(rows), "d.json")) == [("甲", "正")]
+        with pytest.raises(DataError, match="item 2, column 'label': no label"):
+            read_labelled(write(json.dumps([*rows, rows[0] | {"annotations": []}]), "d.json"))
+
     @pytest.mark.parametrize("array", [True, False])
     @pytest.mark.parametrize("names", [("text", "label"), ("文本", "标签"), ("review", "sentiment")])
     def test_lines_and_arrays(self, write, array, names):

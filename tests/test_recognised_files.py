@@ -8,9 +8,10 @@ from make_checkpoints import config_of, draw, open_checkpoint, write_checkpoint
 
 import bert4x
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
+from bert4x.checkpoints.formats.torch_globals import find_global
 from bert4x.checkpoints.formats.torch_write import write_torch
 from bert4x.checkpoints.tensors import from_array
-from bert4x.errors import TokenizerError, UnknownFormatError, nearest, similar
+from bert4x.errors import CheckpointNotFoundError, TokenizerError, UnknownFormatError, nearest, similar
 from bert4x.hub.selection import choose
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 411577189\n"
@@ -64,6 +65,39 @@ def test_pointers_in_the_place_of_parts(tmp_path):
         file.write_bytes(POINTER)
         with pytest.raises(bert4x.Bert4xError, match=rf"(?s){file.name}.*Git LFS"):
             open_checkpoint(folder)
+
+
+def test_parts_without_what_joins_them(tmp_path):
+    sharded = write_checkpoint(tmp_path / "hf", "hf", config_of(), shards=2)
+    (sharded / "model.safetensors.index.json").unlink()
+    with pytest.raises(CheckpointNotFoundError, match=r"2 parts.*without model\.safetensors\.index\.json.*download"):
+        open_checkpoint(sharded)
+    (tmp_path / "fsdp" / "pytorch_model_fsdp_0").mkdir(parents=True)
+    (tmp_path / "fsdp" / "pytorch_model_fsdp_0" / "__0_0.distcp").write_bytes(b"PK")
+    with pytest.raises(UnknownFormatError, match=r"pytorch_model_fsdp_0 holds no weights.*dcp_to_torch"):
+        open_checkpoint(tmp_path / "fsdp")
+
+
+def test_one_file_comes_before_parts(tmp_path):
+    """As in transformers: who saves a model again in one file may leave the parts of the older one."""
+    folder = write_checkpoint(tmp_path / "hf", "hf", config_of(), shards=2)
+    one = write_checkpoint(tmp_path / "one", "hf", config_of()) / "model.safetensors"
+    one.rename(folder / one.name)
+    assert open_checkpoint(folder).files.path.name == one.name
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("torch.float8_e5m2", "float8_e5m2: numbers of less than 16 bits"),
+        ("torch.ComplexFloatStorage", "or complex ones"),
+        ("torch._utils._rebuild_qtensor", "less than 16 bits"),
+        ("torch.distributed.tensor.DTensor", r"several devices.*full_tensor\(\)"),
+    ],
+)
+def test_tensors_that_are_not_read(name, message):
+    with pytest.raises(UnknownFormatError, match=message):
+        find_global(*name.rsplit(".", 1))
 
 
 def test_what_is_no_file_of_weights(tmp_path):

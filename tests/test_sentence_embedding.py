@@ -17,6 +17,7 @@ from bert4x.errors import ConfigError, CorruptFileError, DataError, InputError, 
 from bert4x.families import family_of
 from bert4x.layers import Pooling
 from bert4x.metrics import retrieval, sts
+from bert4x.metrics.regression import regression_scores
 from bert4x.tasks import vectors as v
 from bert4x.tasks.readers import read_compared
 from bert4x.tasks.reranker import Reranker
@@ -361,7 +362,10 @@ def test_scores():
     assert found == pytest.approx({
         "recall@2": 0.75, "mrr@2": 0.5, "ndcg@2": (1 / np.log2(3) + 3 / np.log2(3) / ideal) / 2
     })  # fmt: skip
-    for bad in (([1], [1]), ([1, 2], [1, 2, 3]), ([1, 1], [1, 2]), ([1, np.nan], [1, 2])):
+    same, values = np.full(3, 0.1), np.arange(3.0)  # whose deviation is 1e-17, by rounding
+    assert sts(same, values) == {"spearman": 0, "pearson": 0} == sts(values, same)
+    assert regression_scores(same, values)["pearson"] == regression_scores(values, same)["pearson"] == 0
+    for bad in (([1], [1]), ([1, 2], [1, 2, 3]), ([1, np.nan], [1, 2])):
         with pytest.raises(InputError):
             sts(*bad)
     with pytest.raises(InputError, match="query 0 has no right answer"):

@@ -10,7 +10,7 @@ from make_checkpoints import config_of, write_checkpoint
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 import bert4x
-from bert4x.errors import ConversionError
+from bert4x.errors import ConversionError, TokenizerError
 from bert4x.generation.detokenize import Detokenizer
 from bert4x.tokenizers import BackendTokenizer, BpeTokenizer, load_tokenizer, load_vocab
 
@@ -62,6 +62,31 @@ def test_a_tokenizer_json_of_another_kind(tmp_path):
     together = np.asarray(model.predict([ids, segments], verbose=0))
     alone = np.asarray(model.predict([ids[1:, :4], segments[1:, :4]], verbose=0))
     np.testing.assert_allclose(together[1, :4], alone[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("around", [("[CLS]", "[SEP]"), ("[CLS]", "")])
+@pytest.mark.parametrize("prefix", ["##", "@@"])
+def test_a_generic_tokenizer_json_counts_as_it_stands(prefix, around, tmp_path):
+    """What it puts around a text, how it continues words, and its unknown token, where no class says otherwise."""
+    words = ["[PAD]", "<unk>", "[CLS]", "[SEP]", "好", "play", f"{prefix}ing"]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.model.continuing_subword_prefix = prefix
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    one = f"{around[0]} $A {around[1]}".strip()
+    special = [(token, words.index(token)) for token in around if token]
+    pair = f"{one} $B:1 {around[1]}".strip()
+    tokenizer.post_processor = processors.TemplateProcessing(single=one, pair=pair, special_tokens=special)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    dump(tmp_path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"})
+    ours = load_tokenizer(tmp_path)
+    for text in ("playing好", "犇 play"):
+        assert ours.encode(text)[0] == tokenizer.encode(text).ids
+    damaged = json.loads(tokenizer.to_str()) | {
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 999]}
+    }
+    dump(tmp_path / "tokenizer.json", damaged)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json puts a token around texts that is not in its vocab"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_padding_id_that_nothing_confirms(tmp_path):

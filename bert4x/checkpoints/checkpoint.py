@@ -68,7 +68,7 @@ class Checkpoint:
         architectures: Sequence[str] = (),
     ):
         """`names` maps the names of the tensors to those without what wrappers put before them."""
-        self.files, self.config, self.tensors = files, config, tensors
+        self.files, self.config, self.tensors, self.architectures = files, config, tensors, tuple(architectures)
         self.names: dict[str, str] = names or {}
         held = self.names.values()
         with_pooler = (head for head in table.heads if head.pooler)

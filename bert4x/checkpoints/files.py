@@ -19,7 +19,9 @@ CONTAINERS = (
     "model.safetensors, pytorch_model.bin, a TensorFlow checkpoint (.index and .data-00000-of-00001), .weights.h5, "
     ".ckpt of Lightning, tf_model.h5, flax_model.msgpack, .pdparams, .gguf, or mp_rank_XX_model_states.pt"
 )
-NAMED = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+# In transformers' order: one file before the shards of an older one.
+NAMED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 # Files of any name, if there is one of a kind: safe formats, then those that hold no optimizer, first.
 ALONE = (
     "*.safetensors",
@@ -138,11 +140,16 @@ def inside(folder: Path) -> Files | None:
 def refuse_folder(folder: Path) -> Files:
     """Raises: UnknownFormatError for weights that are recognised and not read, CheckpointNotFoundError for none."""
     names = sorted(child.name for child in folder.iterdir())
-    what = explained(names)
-    if what:
-        raise UnknownFormatError(f"{folder} holds no weights that bert4x reads: {what}")
+    for place in (folder, *(folder / name for name in names[:20] if (folder / name).is_dir())):  # FSDP's are inside
+        if what := explained(sorted(child.name for child in place.iterdir())):
+            raise UnknownFormatError(f"{place} holds no weights that bert4x reads: {what}")
     for pattern in (*ALONE, "*.index"):
         several = [path.name for path in of_kind(folder, pattern)]
+        if len(several) > 1 and (shard := SHARD.fullmatch(several[0])):
+            raise CheckpointNotFoundError(
+                f"{folder} holds {len(several)} parts of a model, {several[0]} ..., without {shard[1]}{shard[2]}"
+                ".index.json, which says what is in each: download that file, too"
+            )
         if len(several) > 1:
             raise CheckpointNotFoundError(
                 f"{folder} holds several files that may be the weights: {', '.join(several[:10])}; pass one of them"

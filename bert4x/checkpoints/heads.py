@@ -144,13 +144,15 @@ def read_settings(head: Head, config: TransformerConfig, count: int) -> dict[str
 
 
 def read_labels(extra: dict[str, Any], count: int) -> list[str]:
-    """The labels that a config file names, or transformers' own names of as many."""
+    """The labels that a config file names, or transformers' own names of as many; none for what cannot be read."""
     named = extra.get("id2label")
-    if not isinstance(named, dict) or not named:
+    if not named:
         return [f"LABEL_{i}" for i in range(count)]
+    if isinstance(named, list):
+        return [str(label) for label in named]
     try:
         numbers = sorted((int(number), str(label)) for number, label in named.items())
-    except ValueError:
+    except (ValueError, AttributeError):
         return []
     return [label for _, label in numbers]
 

@@ -191,8 +191,8 @@ def write_config(
     data = to_json(config, style_for(format, config.model))
     if format in OWN_FORMATS:
         data["model"] = config.model
-    if format == "hf":
-        data["torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
+    if "dtype" in data or format == "hf":  # the key of transformers 5, if the file had it that the model is from
+        data["dtype" if "dtype" in data else "torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
     if architecture:
         data["architectures"] = [architecture]
     write_json(folder / writer(config.model).config_files.get(format, "config.json"), data)

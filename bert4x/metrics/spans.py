@@ -16,7 +16,7 @@ from bert4x.errors import InputError, nearest
 TagSequences = Sequence[Sequence[str]]
 Triples = Sequence[Iterable[Sequence[str]]]
 SCHEMES = ("BIO", "BIOES")
-SYNONYMS = {"M": "I", "L": "E", "U": "S"}  # BMES and BILOU name the same places by other letters
+SYNONYMS = {"M": "I", "L": "E", "U": "S", "W": "S"}  # BMES, BILOU and BMEWO name the same places by other letters
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from bert4x.errors import InputError
 
 def sts(similarities: Sequence[float], grades: Sequence[float]) -> dict[str, float]:
     """The correlations of similarities and grades: by ranks (Spearman, equal values at their mean rank), and Pearson's.
+    Both are 0 where one side does not vary.
 
     Shape: (N,), (N,)
-    Raises: InputError for two lengths, less than two pairs, or values that are all the same.
+    Raises: InputError for two lengths, less than two pairs, or values that are not finite.
     """
     a, b = np.asarray(similarities, "float64"), np.asarray(grades, "float64")
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
@@ -20,13 +21,16 @@ def sts(similarities: Sequence[float], grades: Sequence[float]) -> dict[str, flo
         )
     if not np.isfinite(a).all() or not np.isfinite(b).all():
         raise InputError("similarities or grades hold NaN or infinity")
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise InputError("all similarities, or all grades, are the same: there is no correlation")
     return {"spearman": correlation(ranks(a), ranks(b)), "pearson": correlation(a, b)}
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's."""
+    """Pearson's; 0 where one side does not vary, as when a model gives every text the same value.
+
+    Shape: (N,), (N,)
+    """
+    if np.ptp(a) == 0 or np.ptp(b) == 0:  # not by the deviation, which rounding makes more than 0
+        return 0.0
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
 

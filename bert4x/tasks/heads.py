@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.heads import HeldHead
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.sentence_vectors import are_sentence_vectors, read_settings
@@ -34,14 +35,25 @@ def read_task(folder: str | os.PathLike, config=None) -> tuple[str, dict]:
         raise CheckpointNotFoundError(
             f"{path} is the export of a model without the head of a task; export the folder of a trained task"
         )
-    head = open_checkpoint(folder, config).head
+    checkpoint = open_checkpoint(folder, config)
+    head = checkpoint.head
     if head is None:
         raise CheckpointNotFoundError(
-            f"{path / FILE} does not exist, and the weights have no head of a task that is known here; expected the "
-            "folder of a trained task"
+            f"{path / FILE} does not exist, and the weights have no head of a task that is known here"
+            f"{unknown_head(checkpoint)}; expected the folder of a trained task"
         )
     head.check(folder)
     return head.task, dict(head.settings)
+
+
+def unknown_head(checkpoint: Checkpoint) -> str:
+    """What a checkpoint without a known head has beside its model, and what to do if it is one all the same."""
+    if not checkpoint.report.unknown:
+        return ""
+    named = ", ".join(checkpoint.architectures) or "no class"
+    known = dict.fromkeys(head.architecture for head in checkpoint.table.heads if "For" in (head.architecture or ""))
+    hint = f'. If it computes as {" or ".join(known)}, let "architectures" there name that' if known else ""
+    return f" (there are {', '.join(checkpoint.report.unknown[:4])}, and the config names {named}{hint})"
 
 
 def known_settings(cls, settings: dict[str, Any], folder: str | os.PathLike) -> dict[str, Any]:

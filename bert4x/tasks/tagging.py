@@ -11,7 +11,7 @@ from bert4x.layers.transitions import log_softmax
 from bert4x.metrics.spans import find_entities
 
 NEVER = -1e12  # the score of tags that cannot follow each other: finite, so that sums of it are
-PLACES = "BIMESLU"  # before the - of a tag: in BIO, BIOES, BMES and BILOU
+PLACES = "BIMESLUW"  # before the - of a tag: in BIO, BIOES, BMES, BILOU and BMEWO
 
 Span = tuple[str, int, int]  # label, first and last token
 
@@ -87,7 +87,8 @@ class Grouped:
 
     With tags that are labels alone, or labels after B- and I-, entities are those of transformers' pipeline with the
     aggregation strategy "simple": B- begins one; any other tag goes on with one of the same label. Where there are
-    other places (BIOES, BMES, BILOU), they are those of `find_entities`. O is no entity.
+    other places (BIOES, BMES, BILOU), they are those of `find_entities`, for which a tag that is a label alone, such as
+    X or [SEP], is I- of it. O is no entity.
     """
 
     def __init__(self, tags: Sequence[str]):
@@ -96,6 +97,8 @@ class Grouped:
         self.labels = [tag[2:] if tag[1:2] == "-" and tag[0] in PLACES else tag for tag in self.tags]
         places = {tag[0] for tag, label in zip(self.tags, self.labels, strict=True) if tag != label}
         self.simple = places <= {"B", "I"}
+        pairs = zip(self.tags, self.labels, strict=True)
+        self.placed = [f"I-{tag}" if tag == label != "O" else tag for tag, label in pairs]
 
     @property
     def entity_labels(self) -> list[str]:
@@ -113,7 +116,7 @@ class Grouped:
                 continue
             tags[first : last + 1] = self.number(label, "IM")
             tags[last] = self.number(label, "ELIM")
-            tags[first] = self.number(label, "SUBI" if first == last else "BI")
+            tags[first] = self.number(label, "SUWBI" if first == last else "BI")
         return tags, left_out
 
     def number(self, label: str, places: str) -> int:
@@ -128,7 +131,7 @@ class Grouped:
         """
         best = places.argmax(-1)
         likely = np.exp(places[range(len(best)), best])
-        spans = self.group(best) if self.simple else find_entities([self.tags[tag] for tag in best])
+        spans = self.group(best) if self.simple else find_entities([self.placed[tag] for tag in best])
         return [((label, first, end - 1), float(likely[first:end].mean())) for label, first, end in spans]
 
     def decode_all(

@@ -158,6 +158,8 @@ def from_tokenizer_json(backend: tokenizers.Tokenizer, settings: TokenizerSettin
     before, after, second_start, second_segment = around(backend)
     if len(before) > 1 or len(after) > 1:
         raise TokenizerError(f"{where} puts {before} before a text and {after} after it; expected one token at most")
+    if None in (*before, *after, *second_start):
+        raise TokenizerError(f"{where} puts a token around texts that is not in its vocabulary")
     known = backend.get_vocab(with_added_tokens=True)
     usual = {"pad": ("<pad>", "[PAD]"), "unk": ("<unk>", "[UNK]"), "mask": ("<mask>", "[MASK]")}
     first = {name: next((token for token in tokens if token in known), None) for name, tokens in usual.items()}

@@ -189,6 +189,11 @@ def _from_tokenizer_json(
     kind = model.get("type") or ("WordPiece" if "max_input_chars_per_word" in model else None)  # old files leave it out
     kinds = kind, normalizer.get("type"), splitter.get("type")
     bert = kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer") and normalizer.get("clean_text") is True
+    if not settings.configured or settings.kind in GENERIC:  # what the file itself says counts
+        bert = bert and model.get("continuing_subword_prefix", "##") == "##"
+    if bert and settings.configured and settings.kind in GENERIC and content.get("post_processor"):
+        usual = [[settings.name(*ROLES[role])] for role in ("token_start", "token_end")]
+        bert = list(around(read_backend(content, str(path)))[:2]) == usual
     if kind == "WordPiece" and (bert or settings.kind == "BertTokenizer"):
         read_backend(content, str(path))
         base = model["vocab"]
@@ -198,7 +203,10 @@ def _from_tokenizer_json(
             return _wordpiece(base, settings, lower=True, **options)
         options |= {"strip_accents": normalizer.get("strip_accents")}
         options |= {"tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True)}
-        unsaid = dataclasses.replace(settings, switches={})
+        names = settings.names
+        if isinstance(unknown := model.get("unk_token"), str):  # what the model itself gives, whatever is named beside
+            names = names | {"unk_token": AddedToken(unknown, special=True, normalized=False)}
+        unsaid = dataclasses.replace(settings, switches={}, names=names)
         return _wordpiece(base, unsaid, lower=bool(normalizer.get("lowercase")), **options)
     if kinds == ("BPE", None, "ByteLevel") and not splitter.get("add_prefix_space"):
         backend = read_backend(content, str(path))

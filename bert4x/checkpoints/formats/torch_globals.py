@@ -10,7 +10,7 @@ import numpy as np
 from bert4x.checkpoints.formats.common import checked_shape
 from bert4x.checkpoints.formats.pickle_machine import IGNORED, Global
 from bert4x.checkpoints.tensors import BFLOAT16
-from bert4x.errors import CorruptFileError, UnsafeFileError
+from bert4x.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
 
 MAX_EXPANSION = 1 << 16  # elements a broadcast tensor may have beyond those of its storage
 
@@ -148,6 +148,19 @@ def _known_globals() -> dict[tuple[str, str], Global]:
 GLOBALS = _known_globals()
 INERT = Global("a class of a training framework")  # one for all: their names are the file's, of any length
 
+# What no code runs for, and is not read all the same: why, and what to do.
+UNREAD = (
+    (
+        r"torch\.(float[468]_\w+|complex\w+|u?int[1-7]|qu?int\w+|bits\w+|(Complex|Q)\w+Storage)|torch\._utils\._rebuild_qtensor",
+        "its tensors are of {}: numbers of less than 16 bits, or complex ones, are no weights here; take the "
+        "checkpoint in float16, bfloat16 or float32",
+    ),
+    (
+        r"torch\.distributed\.\S+|torch\._utils\._rebuild_wrapper_subclass",
+        "its tensors are divided over several devices ({}): save tensor.full_tensor() of each",
+    ),
+)
+
 
 def find_global(module: str, name: str) -> Global:
     """The inert stand-in of what a pickle refers to. Raises `UnsafeFileError` for anything not listed here."""
@@ -155,6 +168,9 @@ def find_global(module: str, name: str) -> Global:
     if known is None and (f"{module}.".startswith(INERT_PACKAGES) or INERT_CONFIGS.fullmatch(module)):
         return INERT
     if known is None:
+        for pattern, why in UNREAD:
+            if re.fullmatch(pattern, f"{module}.{name}"):
+                raise UnknownFormatError(why.format(f"{module}.{name}"))
         raise UnsafeFileError(
             f"the pickle refers to {module}.{name}, which no checkpoint needs and which may run code; "
             "nothing was executed. If it is a whole model you trust, save its state_dict() instead"

@@ -18,6 +18,17 @@ from bert4x.errors import DataError
 LONGEST_LINE = 1 << 28  # bytes of a line, or of a JSON file, so that a damaged or hostile file does not fill the memory
 SURROGATE = re.compile("[\ud800-\udfff]")
 STDIN = "-"
+# How files begin that are no text: what each is.
+BINARY = (
+    (b"PK\x03\x04", "a zip file, as Excel's .xlsx is: save it as CSV, or read it with pandas and pass the DataFrame"),
+    (b"\xd0\xcf\x11\xe0", "a file of Microsoft Office: save it as CSV"),
+    (b"PAR1", "Parquet: read it with pandas, and pass the DataFrame"),
+    (b"ARROW1", "Arrow: read it with pandas, and pass the DataFrame"),
+    (b"\x1f\x8b", "gzip: unpack it"),
+    (b"BZh", "bzip2: unpack it"),
+    (b"SQLite format 3", "a database of SQLite: read it with pandas, and pass the DataFrame"),
+    (b"%PDF", "a PDF: take its text"),
+)
 
 Say = Callable[[str], None]
 
@@ -35,7 +46,7 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
         while line := guarded(file.readline, path, f"line {number + 1}"):
             number += 1
             if number == 1:
-                check_utf16(line, path)
+                check_text(line, path)
             line = decoded(line, f"{path}, line {number}").removesuffix("\n").removesuffix("\r")
             yield number, cleaned(line.removeprefix("\ufeff") if number == 1 else line, count)
     warn_of_surrogates(path, count[0])
@@ -45,7 +56,7 @@ def whole(path: str | os.PathLike) -> str:
     """A file as one text. Raises: DataError."""
     with opened(path) as file:
         data = guarded(file.read, path, "the file")
-    check_utf16(data, path)
+    check_text(data, path)
     return decoded(data, str(path)).removeprefix("\ufeff")
 
 
@@ -94,7 +105,12 @@ def other_encoding(data: bytes) -> str:
     return f". As GB18030 (GBK, as Excel writes CSV on Chinese Windows) it says {words!r}: iconv -f GB18030 -t UTF-8"
 
 
-def check_utf16(data: bytes, path: str | os.PathLike) -> None:
+def check_text(data: bytes, path: str | os.PathLike) -> None:
+    """Checks how a file begins, by at least its first line. Raises: DataError for one that is no UTF-8 text."""
+    if what := next((what for mark, what in BINARY if data.startswith(mark)), None):
+        raise DataError(f"{path}: this is no text but {what}")
+    if data.count(b"\r") > 1 and b"\n" not in data:
+        raise DataError(f"{path}: its lines end with CR, as on old Macs; save it with the line ends of Unix or Windows")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path}: no UTF-8 but UTF-16, by its first bytes; save the file as UTF-8 (iconv -f UTF-16)")
 

@@ -64,6 +64,19 @@ def annotated(row: dict[str, Any], where: str) -> tuple[Annotated | None, int]:
     return Annotated(text, spans, relations), len(given) - 1
 
 
+def with_choices(row: dict[str, Any]) -> dict[str, Any]:
+    """A task of the full export as a row of columns: its data, and as "label" the choices of its first annotation that
+    was not cancelled. Other objects as they are.
+    """
+    if not is_label_studio(row) or not isinstance(row.get("data"), dict):
+        return row
+    all_of = row.get("annotations", row.get("completions", [row]))
+    given = [one for one in all_of if isinstance(one, dict) and not one.get("was_cancelled")]
+    results = [item for one in given[:1] for item in one.get("result") or () if isinstance(item, dict)]
+    values = [item["value"] for item in results if isinstance(item.get("value"), dict)]
+    return row["data"] | {"label": next((value["choices"] for value in values if "choices" in value), None)}
+
+
 def of_minimal(row: dict[str, Any], where: str) -> Annotated:
     text = text_of({name: value for name, value in row.items() if name != "annotator"}, where)
     regions = [item for value in row.values() if isinstance(value, list) for item in value if is_region(item)]

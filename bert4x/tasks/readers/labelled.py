@@ -53,6 +53,8 @@ def read_labelled(
         rows.append((*(cell.text() for cell in found), ours if separator else ours[0]))
     if header is None and labels is None and not separator:
         doubt_first_label(source, [row[-1] for row in rows], say)
+        if label is None and label_column is None:
+            doubt_places(source, rows, say)
     return not_empty(rows, source)
 
 
@@ -89,6 +91,16 @@ def doubt_first_label(source: Source, labels: Sequence[str], say: Say) -> None:
         lone = [label for label, count in counts.items() if count == 1]
         if len(labels) > 2 * len(counts) and lone == labels[:1]:
             say(f"{source}: only the first line has the label {lone[0]!r}; if that line names the columns: --header")
+
+
+def doubt_places(source: Source, rows: Sequence[tuple], say: Say) -> None:
+    """Says where labels differ from row to row, and texts do not: the label may stand first."""
+    texts, labels = ({row[place] for row in rows} for place in (0, -1))
+    if len(rows) > 2 and len(texts) < len(labels) > len(rows) / 2:
+        say(
+            f"{source}: {len(labels)} labels in {len(rows)} rows, but {len(texts)} texts ({rows[0][0]!r:.20} ...); if "
+            "the label stands first: --label-first"
+        )
 
 
 def read_pairs(

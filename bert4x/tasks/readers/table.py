@@ -10,6 +10,7 @@ from bert4x.errors import DataError, InputError
 from bert4x.tasks.readers.columns import LABEL, TARGET, Wanted, choose, is_header
 from bert4x.tasks.readers.files import LONGEST_LINE, Say, ending, lines
 from bert4x.tasks.readers.json_rows import is_json, json_objects
+from bert4x.tasks.readers.label_studio import with_choices
 
 PEEK = 50  # rows that decide whether the first one is a header
 Source = str | os.PathLike | Iterable
@@ -53,7 +54,7 @@ def read_columns(
     if not isinstance(source, str | os.PathLike):
         rows, name = of_objects(source)
     elif is_json(source):
-        rows, name = json_objects(source), str(source)
+        rows, name = ((where, with_choices(row)) for where, row in json_objects(source)), str(source)
     else:
         yield from delimited(source, wanted, header, say or (lambda text: None), known)
         return
