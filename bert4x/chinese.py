@@ -88,6 +88,8 @@ HELP = {
     "texts for each prompt": "每个 prompt 写几个文本",
     r"end at this text, which is left out; \n is a line break; may be given several times": r"遇到这段文本就结束，它本身不输出；\n 表示换行；可以给多次",
     "try so many tokens that stood in the text before; the same greedy text, faster where it repeats": "试用前文里出现过的这么多个 token；贪心的文本不变，重复前文时更快",
+    "a smaller model of the same vocabulary, whose drafts it checks; the same greedy text": "同一词表的小模型，由它起草、大模型核对；贪心的文本不变",
+    "tokens of a draft, 4 unless told": "每次起草多少个 token，不说则为 4",
     "write one of these texts; may be given several times": "只写这些文本之一；可以给多次",
     "write what this regular expression matches": "只写这个正则表达式匹配的文本",
     "write JSON of this schema, itself JSON, or @FILE that holds it": "只写符合这个 schema 的 JSON；schema 本身也是 JSON，或用 @文件 给出",

@@ -126,6 +126,13 @@ def test_options_are_those_of_the_library(command, source):
     assert f"(default: {GenerationOptions().max_new_tokens})" in out
 
 
+def test_a_drafter(command, source):
+    plain = command("generate", "--model", source, "床前", "--max-new-tokens", "6")
+    drafted = ["--drafter", source, "--draft-tokens", "2"]
+    assert command("generate", "--model", source, "床前", "--max-new-tokens", "6", *drafted)[:2] == plain[:2]
+    refused(command("generate", "--model", source, "床", "--draft-tokens", "2"), "there is none")
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -27,13 +27,15 @@ DECODING = {
     "num_return_sequences": "texts for each prompt",
     "stop": r"end at this text, which is left out; \n is a line break; may be given several times",
     "prompt_lookup": "try so many tokens that stood in the text before; the same greedy text, faster where it repeats",
+    "drafter": "a smaller model of the same vocabulary, whose drafts it checks; the same greedy text",
+    "draft_tokens": "tokens of a draft, 4 unless told",
     "choices": "write one of these texts; may be given several times",
     "regex": "write what this regular expression matches",
     "json_schema": "write JSON of this schema, itself JSON, or @FILE that holds it",
     "sliding_window": "forget the oldest tokens when the model has no more positions",
 }
 FORMS = ("choices", "regex", "json_schema")
-UNSTREAMED = ("prompt_lookup", *FORMS)
+UNSTREAMED = ("prompt_lookup", "drafter", "draft_tokens", *FORMS)
 
 
 def add_model(sub) -> None:
@@ -84,6 +86,7 @@ def unescaped(text: str) -> str:
 # Options that are texts.
 TEXTS: dict = {
     "stop": {"action": "append", "type": unescaped},
+    "drafter": {"metavar": "MODEL"},
     "choices": {"action": "append", "metavar": "TEXT"},
     "regex": {"metavar": "R"},
     "json_schema": {"type": schema, "metavar": "JSON"},
@@ -91,9 +94,13 @@ TEXTS: dict = {
 
 
 def given_decoding(options) -> dict:
-    """The options of decoding that were given. Raises: GenerationError."""
+    """The options of decoding that were given; a drafter as a model. Raises: GenerationError."""
     given = {name: getattr(options, name) for name in DECODING if hasattr(options, name)}
     read_options(given)
+    if "drafter" in given:
+        from bert4x.models.build import load
+
+        given["drafter"] = load(given["drafter"], options.application)
     return given
 
 
