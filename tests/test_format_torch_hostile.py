@@ -119,7 +119,6 @@ def test_bombs_cost_nothing(put, case):
         {"count": 7},
         {"count": 2**61},
         {"kind": "DoubleStorage"},
-        {"kind": "QInt8Storage"},
         {"key": "1"},
         {"shape": (1,) * 40, "strides": (1,) * 40},
     ],
@@ -128,6 +127,11 @@ def test_bombs_cost_nothing(put, case):
 def test_tensors_outside_their_storage(put, form, bad):
     with pytest.raises((CorruptFileError, UnsafeFileError)):
         read_torch(put(FORMS[form](state(tensor_opcodes(**bad)))))
+
+
+def test_numbers_of_8_bits_are_named(put):
+    with pytest.raises(UnknownFormatError, match="QInt8Storage: numbers of less than 16 bits"):
+        read_torch(put(FORMS["zip"](state(tensor_opcodes(kind="QInt8Storage")))))
 
 
 def test_two_tensors_of_one_name(put):

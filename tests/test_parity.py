@@ -98,18 +98,21 @@ class TestNezha(TestRoformer):
 
 class TestErnie(TestRoformer):
     model = "ernie"
+    test_long_texts = None  # no rotary positions
     variants = {"without tasks": {"use_task_id": False}}  # noqa: RUF012
     layer_names = ("Embedding-Task", "Embedding-Norm", "MLM-Norm")
 
 
 class TestMegatronBert(TestRoformer):
     model = "megatron_bert"
+    test_long_texts = None  # no rotary positions
     variants = {"head and key sizes": TestBert.variants["head and key sizes"]}  # noqa: RUF012
     layer_names = ("Output-Norm", "Transformer-0-MultiHeadSelfAttention-Norm", "MLM-Norm")
 
 
 class TestXlmRoberta(TestRoformer):
     model = "xlm_roberta"
+    test_long_texts = None  # no rotary positions
     outputs = (({"with_pool": True}, ("pooled",)), ({"with_mlm": "linear"}, ("mlm_logits",)), ({}, ("hidden",)))
     applications = ("encoder", "lm")
     variants = {"no segments": {"segment_vocab_size": 0}}  # noqa: RUF012
@@ -125,6 +128,7 @@ class TestXlmRoberta(TestRoformer):
 
 class TestDebertaV2(TestRoformer):
     model = "deberta_v2"
+    test_long_texts = None  # no rotary positions
     outputs = (({}, ("hidden",)), ({"with_pool": True}, ("pooled",)), ({"with_mlm": "linear"}, ("mlm_logits",)))
     applications = ("encoder",)
     names = ("token_ids",)
