@@ -92,8 +92,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def sweep(item) -> str:
-    """The test whose case it is, as tests/exhaustive.py names it."""
-    return f"{item.path.name}::{getattr(item, 'originalname', '')}"
+    """The test whose case it is, as tests/exhaustive.py names it, or the name of its mark."""
+    mark = item.get_closest_marker("sweep")
+    return mark.args[0] if mark else f"{item.path.name}::{getattr(item, 'originalname', '')}"
 
 
 def write_tiny(folder, model="bert", format="hf", *, seed=0, heads=True, shards=None, **sizes) -> Path:

@@ -317,6 +317,7 @@ def test_every_recipe_is_run_here():
     assert {path.stem for path in RECIPES.glob("*.py")} == tried
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_words(tmp_path, monkeypatch, capsys):
     words, said = smoke("word_discovery", tmp_path, monkeypatch, capsys)
     lines = (tmp_path / "run/words.tsv").read_text("utf-8").splitlines()
@@ -324,6 +325,7 @@ def test_words(tmp_path, monkeypatch, capsys):
     assert len(words) > 10 and "solid n-grams" in said
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_gradients_through_choices(tmp_path, monkeypatch, capsys):
     table, _ = smoke("gumbel_softmax", tmp_path, monkeypatch, capsys)
     assert table["Gumbel soft, t = 1"][1] < table["Gumbel soft, t = 0.1"][1]  # spread grows as it gets colder
@@ -331,6 +333,7 @@ def test_gradients_through_choices(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run/gradients.png").exists()
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_initialisation(tmp_path, monkeypatch, capsys):
     losses, said = smoke("initialisation", tmp_path, monkeypatch, capsys)
     assert len(losses) == 5 and np.isfinite(list(losses.values())).all()
@@ -339,12 +342,14 @@ def test_initialisation(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run/lengths.png").exists()
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_trees_of_a_made_language(tmp_path, monkeypatch, capsys):
     scores, _ = smoke("ordered_neurons", tmp_path, monkeypatch, capsys)
     assert set(scores) == {"ON-LSTM", "right-branching", "random"} and all(0 <= s <= 1 for s in scores.values())
     assert "true: (" in (tmp_path / "run/trees.txt").read_text("utf-8")
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_codes_of_characters(tmp_path, monkeypatch, capsys):
     table, _ = smoke("vq_glyphs", tmp_path, monkeypatch, capsys)
     assert set(table) == {"rotated", "fsq"}
@@ -353,6 +358,7 @@ def test_codes_of_characters(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run/glyphs.png").exists()
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_words_by_noise_contrast(tmp_path, monkeypatch, capsys):
     table, _ = smoke("noise_contrast", tmp_path, monkeypatch, capsys)
     assert set(table) == {"frequency", "softmax", "noise contrast", "sampled"}
@@ -361,6 +367,7 @@ def test_words_by_noise_contrast(tmp_path, monkeypatch, capsys):
     assert len((tmp_path / "run/neighbours.txt").read_text("utf-8").splitlines()) == 20
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_an_equation_as_a_network(tmp_path, monkeypatch, capsys):
     """Half the step: about half the error by Euler, a sixteenth of it by Runge and Kutta."""
     pytest.importorskip("scipy")
@@ -372,6 +379,7 @@ def test_an_equation_as_a_network(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run/equation.png").exists()
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_normalisation(tmp_path, monkeypatch, capsys):
     table, _ = smoke("normalisation", tmp_path, monkeypatch, capsys)
     curvatures = {kind: curvature for kind, (curvature, _) in table.items()}
@@ -379,6 +387,7 @@ def test_normalisation(tmp_path, monkeypatch, capsys):
     assert all(len(losses) == 2 for _, losses in table.values()) and (tmp_path / "run/rates.png").exists()
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_couplets(tmp_path, monkeypatch, capsys):
     (back, commonest, _), said = smoke("poem_vae", tmp_path, monkeypatch, capsys)
     assert 0 <= back <= 1 and 0 <= commonest < 0.5 and "9 couplets to learn from, 1 to score" in said
@@ -386,6 +395,7 @@ def test_couplets(tmp_path, monkeypatch, capsys):
     assert len(lines) == 1 + 20 + 1 + 10 and all(len(line) == 12 for line in lines if not line.endswith(":"))
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_longer_texts_than_in_training(tmp_path, monkeypatch, capsys):
     """The same hidden tokens at each length: what is not scaled does not depend on how it was loaded."""
     table, said = smoke("long_texts", tmp_path, monkeypatch, capsys)
@@ -395,6 +405,7 @@ def test_longer_texts_than_in_training(tmp_path, monkeypatch, capsys):
     assert bert4x.load(tmp_path / "run/with_log_n/model").config.log_n == 16
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_points_that_follow_a_field(tmp_path, monkeypatch, capsys):
     """The two losses of a network differ by what those of none differ by."""
     table, _ = smoke("scores_and_fields", tmp_path, monkeypatch, capsys)

@@ -35,6 +35,7 @@ def test_rules_of_chinese_chess():
     assert recipe["mirrored"](games[0]) == ["b2e2", "b9c7"]
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_smooth_f1_as_a_recipe(tmp_path, monkeypatch, capsys):
     scores, said = smoke("smooth_f1", tmp_path, monkeypatch, capsys)
     assert set(scores) == {"cross-entropy", "smooth F1"} and all(0 <= f <= 1 for one in scores.values() for f in one)
@@ -54,6 +55,7 @@ def test_a_board_of_chinese_chess(tmp_path):
         chess_board("9/9")
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_reading_by_convolutions(tmp_path, monkeypatch, capsys):
     scores, said = smoke("dgcnn_reading", tmp_path, monkeypatch, capsys)
     assert 0 <= scores.exact_match <= scores.f1 <= 1 and "parameters" in said
@@ -63,6 +65,7 @@ def test_reading_by_convolutions(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run/model.keras").exists()
 
 
+@pytest.mark.sweep("recipes of articles")
 def test_triples_by_convolutions(tmp_path, monkeypatch, capsys):
     scores, said = smoke("dgcnn_triples", tmp_path, monkeypatch, capsys)
     assert 0 <= scores.f1 <= 1 and "epoch 1: loss" in said
