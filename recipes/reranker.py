@@ -50,7 +50,7 @@ def main(args):
 
         train, valid = run.data(read, TOY)
         if not args.given:
-            encoder = bert4x.embedder(args.miner, **({} if args.miner else {"pooling": "mean"}))
+            encoder = bert4x.embedder(args.miner)
             train, valid = (mined(encoder, rows, [*train, *valid], args) for rows in (train, valid))
 
         # 2. A pretrained encoder that reads question and answer as a pair; its first token's state gives one score.
