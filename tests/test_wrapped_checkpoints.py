@@ -303,6 +303,10 @@ def test_a_bert_that_is_called_roberta(tmp_path):
     arrays = contents(folder)
     bare = {name.removeprefix("bert."): array for name, array in arrays.items()}  # as a real RoBERTa's may be, too
     write_safetensors(folder / "model.safetensors", named(bare))
+    with pytest.raises(ConfigError, match="pad_token_id = 0; only 1"):  # whose positions begin behind the padding id
+        open_checkpoint(folder)
+    data |= {"pad_token_id": 1}
+    (folder / "config.json").write_text(json.dumps(data | {"model_type": "roberta"}))
     assert open_checkpoint(folder).config.model == "fairseq_roberta"
     (folder / "config.json").write_text(json.dumps(data | {"model_type": "squeezebert"}))
     with pytest.raises(ConfigError, match="model_type = 'squeezebert'"):
