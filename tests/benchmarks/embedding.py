@@ -7,7 +7,6 @@ folder of sentence-transformers: `--model`, or random weights; ONNX Runtime comp
 .tsv (its first column is taken), or .xz of these; without it Chinese sentences are made, joined to texts of one to six.
 """
 
-import importlib
 import json
 from pathlib import Path
 
@@ -42,16 +41,10 @@ def sentence_transformers(folder: str, batch: int, batch_tokens: int):
 
 
 def onnxruntime(folder: str, batch: int, batch_tokens: int):
-    """Our tokens and batches; what is computed, by ONNX Runtime."""
-    from bert4x import embedder
+    """Our export in int8, opened by the same call."""
     from tests.benchmarks.libraries.engines import exported
 
-    session = importlib.import_module("onnxruntime").InferenceSession(
-        str(exported(Setup(folder, dtype="int8"), "onnx")), providers=["CPUExecutionProvider"]
-    )
-    names, encoder = [value.name for value in session.get_inputs()], embedder(folder)
-    encoder.predict = lambda model, arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0]
-    return lambda texts: encoder(texts, batch_tokens=batch_tokens)
+    return bert4x(str(exported(Setup(folder, dtype="int8"), "onnx").parent), batch, batch_tokens)
 
 
 def work(module: str, library: str, form: str, texts: str, folder: str, batch: int, batch_tokens: int) -> Prepared:
