@@ -156,7 +156,7 @@ class Decoding(Forward):
             if number == 0:
                 yield inputs
                 continue
-            index = next(iter(prompt.values())).shape[1]
+            index = prompt["position_ids"].shape[1]
             cache, one = written(cache, 0, prompt, self.run(inputs)), (len(lengths), 1)
             step = {
                 "token_ids": draw.integers(0, self.vocabulary, one),

@@ -12,6 +12,7 @@ from keras import ops
 
 from bert4x import devices
 from bert4x.errors import ConfigError, nearest
+from bert4x.layers.calling import CalledAtOnce
 from bert4x.layers.gradients import add_bias, in_one_pass
 from bert4x.layers.keras2 import KnowsCalls
 from bert4x.layers.quantized import int8_matmul, quantize
@@ -44,7 +45,7 @@ def weights_from(source: WeightSource) -> Iterator[None]:
         _source.reset(token)
 
 
-class LoadsWeights(KnowsCalls):
+class LoadsWeights(CalledAtOnce, KnowsCalls):
     """Mix-in for a Keras layer: `add_weight` asks the enclosing `weights_from` first."""
 
     def add_weight(self, *args, shape=None, initializer=None, name=None, **kwargs):
@@ -197,7 +198,7 @@ class Layer(LoadsWeights, keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class Dropout(KnowsCalls, keras.layers.Dropout):
+class Dropout(CalledAtOnce, KnowsCalls, keras.layers.Dropout):
     """Dropout (Srivastava et al. 2014) whose masks follow from a variable: a resumed run goes on as it would have.
 
     Where no seed is given, Keras has PyTorch draw them from its own generator, which no state of training holds. So one
@@ -211,7 +212,7 @@ class Dropout(KnowsCalls, keras.layers.Dropout):
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class Add(KnowsCalls, keras.layers.Add):
+class Add(CalledAtOnce, KnowsCalls, keras.layers.Add):
     """A sum with the mask of the first input that has one, as in Keras 2: Keras 3 drops it if any other has none, and
     then nothing that follows (a CRF, a pointer, a mean over tokens) would know the padding.
     """

@@ -23,7 +23,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class CalledAtOnce:
-    """Mix-in for a Keras layer."""
+    """Mix-in for a Keras layer, before its class: the call itself, where it is a plain one."""
 
     def __call__(self, *args, **kwargs):
         if get_global_attribute is None or not self.built or not self.is_plain():
@@ -73,7 +73,7 @@ class CalledAtOnce:
 
     def tensors_of(self, given: dict) -> list[str] | None:
         """The names of the arguments that are tensors, or lists of them; None where one has to be converted first."""
-        found = []
+        found, own = [], self.compute_dtype
         for name, value in given.items():
             if value is None or isinstance(value, bool | int | float | str):
                 continue
@@ -84,7 +84,7 @@ class CalledAtOnce:
                 if isinstance(one, keras.KerasTensor) or not ops.is_tensor(one):
                     return None
                 dtype = dtype_name(one.dtype)
-                if dtype != self.compute_dtype and dtype in FLOATS and self.autocast:
+                if dtype != own and dtype in FLOATS and self.autocast:
                     return None
             found.append(name)
         return found

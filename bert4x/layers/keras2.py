@@ -1,9 +1,7 @@
 """What layers of Keras 2 have, and scripts for bert4keras ask for."""
 
-from bert4x.layers.calling import CalledAtOnce
 
-
-class KnowsCalls(CalledAtOnce):
+class KnowsCalls:
     """Mix-in for a Keras layer: what it was given and gave in each call on symbolic tensors, as Keras 2 has it."""
 
     def get_input_at(self, node_index: int):

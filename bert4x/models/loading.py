@@ -12,7 +12,8 @@ from bert4x.layers import weights_from
 
 
 def fill(builder, checkpoint: Checkpoint, strict: bool = True):
-    """Builds a builder from a checkpoint; what is built already (layers of another model, too) takes its values.
+    """Builds the model of a builder from a checkpoint; what is built already (layers of another model, too) takes its
+    values.
 
     Raises: ConfigError, TensorMismatchError.
     """

@@ -120,11 +120,9 @@ def _method(script: Script, node: ast.Call, new: str) -> None:
 
 def _drop_keyword(script: Script, node: ast.Call, gone: ast.keyword) -> None:
     """Takes a keyword out of a call, with the comma before it."""
-    given = [node.func, *node.args, *node.keywords]
-    before = given[given.index(gone) - 1]
-    start, end = script.span(gone)
-    first = before is node.func
-    script.put(start if first else script.span(before)[1], end, "", node)
+    given = [*node.args, *node.keywords]
+    place, (start, end) = given.index(gone), script.span(gone)
+    script.put(script.span(given[place - 1])[1] if place else start, end, "", node)
 
 
 def _scalar_losses(script: Script) -> None:

@@ -48,7 +48,7 @@ class Attentions:
         return Attention(layer, head, self.tokenizer.ids_to_tokens(ids), np.round(found.astype("float64"), 4))
 
 
-class Attending(Ability):
+class AttentionWeights(Ability):
     """The weights of a chosen head."""
 
     def __init__(self, builder, tokenizer):

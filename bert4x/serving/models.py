@@ -214,12 +214,12 @@ def pretrained(source, application: str | None, options: dict):
         abilities[WRITING] = Generation(model)
         about["application"] = builder.application
     if reads_both_ways:
-        from bert4x.serving.attention import Attending
+        from bert4x.serving.attention import AttentionWeights
         from bert4x.tasks.sentence_embedding import SentenceEmbedding
 
         abilities[VECTORS] = Embedding(SentenceEmbedding(other(with_mlm=False)))
-        looking = builder.over_the_same_layers("encoder", with_mlm=False, return_attentions=True)
-        abilities[ATTENTION] = Attending(looking, model.tokenizer)
+        with_weights = builder.over_the_same_layers("encoder", with_mlm=False, return_attentions=True)
+        abilities[ATTENTION] = AttentionWeights(with_weights, model.tokenizer)
         about["note"] = "it was not trained for sentence vectors: the mean of its hidden states is given"
     if not abilities:
         raise ConfigError(f"{source} can do nothing that is served: it has no head, and reads from left to right")

@@ -65,9 +65,8 @@ def token_vectors(encoder, texts: Sequence[str], dimensions: int | None) -> np.n
     weights[unknown] = weights.min()
     weights[special] = 0
     sums = np.stack([weights[row] @ table[row] / weights[row].sum() for row in rows])
-    kernel, bias = v.whitening(
-        sums, table.shape[1] - 2 if dimensions is None else dimensions
-    )  # two numbers more are added below
+    size = table.shape[1] - 2 if dimensions is None else dimensions  # `of_one_length` adds two numbers
+    kernel, bias = v.whitening(sums, size)
     return weights[:, None] * (table @ kernel + bias)
 
 

@@ -67,9 +67,9 @@ class TextEncoder(Task):
         """
         one, texts = as_texts(texts)
         before, size = self.prompt(prompt), self.beginning(dimensions)
-        for name, value in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
-            if value is not None or name == "batch_tokens":
-                v.check_count(name, value)
+        v.check_count("batch_tokens", batch_tokens)
+        if batch_size is not None:
+            v.check_count("batch_size", batch_size)
         rows = self.encoded(texts, before)
         skip = 0 if self.include_prompt or not before else len(self.encoded([before], "")[0]) - self.ends
         compute = watched(self.computed) if progress else self.computed
