@@ -123,6 +123,14 @@ def make_models(root: Path) -> None:
     write_model(
         cpm, "gpt2", "config.json", "model.ckpt", root="gpt/", act="gelu_tanh", vocab_size=size, max_position=512
     )
+    mt5 = home / "mt5"
+    mt5.mkdir()
+    make_pieces(mt5 / "sentencepiece_cn.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1})
+    size = pieces(mt5 / "sentencepiece_cn.model")
+    (mt5 / "sentencepiece_cn_keep_tokens.json").write_text(json.dumps(list(range(size))))
+    write_model(
+        mt5 / "mt5_base", "mt5.1.1", "mt5_base_config.json", "model.ckpt-1000000", vocab_size=size + 2, max_position=512
+    )
 
 
 def make_small(folder: Path) -> None:

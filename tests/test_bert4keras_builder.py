@@ -112,6 +112,8 @@ def test_attributes_of_the_builder():
     builder = build(with_nsp=True, with_mlm=True, return_keras_model=False)
     assert builder.inputs == builder.input == builder.model.inputs
     assert builder.outputs == builder.output == builder.model.outputs
+    alone = build(segment_vocab_size=0)
+    assert alone.input is alone.inputs[0]
     assert (builder.vocab_size, builder.num_hidden_layers, builder.hidden_size) == (97, 2, 35)
     assert isinstance(builder.initializer, keras.initializers.TruncatedNormal)
     assert not np.array_equal(array(builder.initializer((9,))), array(builder.initializer((9,))))

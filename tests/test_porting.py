@@ -88,6 +88,9 @@ def test_what_keras_3_calls_otherwise(line, expected):
     [
         ("from bert4keras.snippets import nothing_such\nnothing_such()\n", "bert4x.snippets has no nothing_such"),
         ("import bert4keras.pipelines\n", "there is no module bert4x.pipelines"),
+        ("from bert4keras.layers import *\ncustom_objects\n", "bert4x.layers has no custom_objects"),
+        ("g = K.gradients(loss, [table])\n", "move it into a function"),
+        ("def get_updates(self, loss, params): pass\n", "Keras 3's optimizers"),
         ("tf.keras.layers.Dense(3)\n", "write keras"),
         ("sess = tf.Session()\n", "no sessions"),
         ("model._make_train_function()\n", "Keras 3 has no _make_train_function"),
@@ -123,8 +126,9 @@ def test_a_function_that_replaces_the_training_of_keras_2_is_imported():
 
 
 def test_star_brings_names_of_other_modules():
-    text = ported("from bert4keras.snippets import *\nx = Dense(3)\nto_array([1])\nlen(x)\n")
-    assert "from bert4x.snippets import *\nfrom keras.layers import Dense\nx" in text
+    text = ported("from bert4keras.snippets import *\nx = Dense(3, activations.get(tf))\nto_array([1])\nlen(x)\n")
+    expected = "import tensorflow as tf\nfrom keras import activations\nfrom keras.layers import Dense\nx"
+    assert f"from bert4x.snippets import *\n{expected}" in text
 
 
 def test_losses_look_for_layers_in_their_model():

@@ -99,6 +99,11 @@ class TransformerModel(keras.Model):
         self.tokenizer = load_tokenizer(folder)
 
     @property
+    def input(self):
+        """The inputs, or the only one, as Keras 2 has it."""
+        return self.inputs if len(self.inputs) > 1 else self.inputs[0]
+
+    @property
     def first(self) -> str:
         """The name of the layer of token ids."""
         return token_input([tensor.name for tensor in self.inputs])

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import functools
+import re
 from pathlib import Path
 
 from bert4x.porting.script import HAND, IMPORT, LOOK, RULE, Script
@@ -19,10 +20,13 @@ LOSSES = {"kullback_leibler_divergence": "kl_divergence", "logcosh": "log_cosh"}
 NEW_LAYERS = ("LayerNormalization", "MultiHeadAttention")  # bert4keras' and, since, Keras'
 # What `from bert4keras.models import *` brought with it beside what models have.
 KERAS_LAYERS = {
-    "Activation", "Add", "Average", "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "Dense", "Dot",
-    "Dropout", "Flatten", "GRU", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Input", "LSTM", "Lambda", "Layer",
-    "Masking", "Multiply", "Permute", "RepeatVector", "Reshape", "Softmax", "Subtract", "TimeDistributed",
+    "Activation", "Add", "Average", "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "Conv2D", "Dense",
+    "Dot", "Dropout", "Flatten", "GRU", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Input", "LSTM", "Lambda",
+    "Layer", "Masking", "MaxPooling1D", "Multiply", "Permute", "RepeatVector", "Reshape", "Softmax", "Subtract",
+    "TimeDistributed",
 }  # fmt: skip
+KERAS_MODULES = {"activations", "constraints", "initializers", "regularizers"}
+ALIASES = {"np": "import numpy as np", "tf": "import tensorflow as tf"}
 
 
 @functools.cache
@@ -192,12 +196,13 @@ def _drop_names(script: Script, node: ast.ImportFrom, gone: list[ast.alias]) -> 
 
 
 def _star(script: Script, node: ast.ImportFrom, home: str) -> None:
-    """Names that `*` brought from other modules are imported by name."""
+    """Names that `*` brought from other modules are imported by name, and those that are not here are named."""
     missing = script.read - script.bound - exported(home) - set(dir(builtins))
     homes = {"bert4x.backend": {"K", "keras"} | exported("bert4x.backend")}
-    homes |= {"keras.layers": KERAS_LAYERS, "bert4x.layers": exported("bert4x.layers")}
+    homes |= {"keras": KERAS_MODULES, "keras.layers": KERAS_LAYERS, "bert4x.layers": exported("bert4x.layers")}
     homes |= {f"bert4x.{module}": exported(f"bert4x.{module}") for module in ("models", "snippets")}
-    lines = []
+    lines = [ALIASES[name] for name in sorted(missing & ALIASES.keys())]
+    missing -= ALIASES.keys()
     for module, known in homes.items():
         found = sorted(missing & known) if module != home else []
         missing -= set(found)
@@ -205,7 +210,10 @@ def _star(script: Script, node: ast.ImportFrom, home: str) -> None:
             lines.append(f"from {module} import {', '.join(found)}")
     if lines:
         script.append(node, lines)
-        script.bound |= {name for line in lines for name in line.partition(" import ")[2].split(", ")}
+        script.bound |= {name for line in lines for name in re.split(r" as |, | import ", line)[1:]}
+    stars = [one.module for one in script.nodes(ast.ImportFrom) if one.names[0].name == "*"]
+    for name in sorted(missing - {"__file__"}) if stars == [node.module] else ():  # of several, another may bring it
+        script.note(node, HAND, f"{home} has no {name}")
     script.note(node, LOOK, "* brings the names in bert4x' __all__, fewer than bert4keras' * brought")
 
 

@@ -40,6 +40,9 @@ def port_rest(script: Script) -> None:
     _layers_within_layers(script)
     _own_masks(script)
     _losses_of_models(script)
+    for node in script.nodes(ast.FunctionDef):
+        if node.name == "get_updates":
+            script.note(node, HAND, "Keras 3's optimizers have update_step(gradient, variable, learning_rate) instead")
     for node in script.nodes(ast.Attribute):
         if not any(node in inside for inside in replaced):
             _attribute(script, node)
@@ -244,6 +247,13 @@ def _tf_keras(script: Script, node: ast.Attribute) -> None:
     script.note(node, RULE, "tf.keras is keras")
 
 
+def _within_function(script: Script, node: ast.AST | None) -> bool:
+    """Whether a node is computed when a function is called, not when the script is read."""
+    while node is not None and not isinstance(node, ast.FunctionDef | ast.Lambda):
+        node = script.parents.get(node)
+    return node is not None
+
+
 def _attribute(script: Script, node: ast.Attribute) -> None:
     root = getattr(node.value, "id", None)
     if root == "tf" and node.attr == "keras":
@@ -258,6 +268,8 @@ def _attribute(script: Script, node: ast.Attribute) -> None:
         script.note(node, RULE, f"{node.attr} is {OLD_TOKENS[node.attr]}")
     elif root == "tf" and not any(note.text == TENSORFLOW for note in script.notes):
         script.note(node, LOOK, TENSORFLOW)
+    elif root == "K" and node.attr == "gradients" and not _within_function(script, node):
+        script.note(node, HAND, "K.gradients knows nothing of a model's symbolic tensors; move it into a function")
     elif root == "K" and node.attr in ("gradients", "function"):
         script.note(node, LOOK, f"K.{node.attr} runs on the TensorFlow backend only")
     elif node.attr == "add_metric" and root not in (None, "self"):
