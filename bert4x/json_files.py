@@ -14,8 +14,9 @@ from bert4x.errors import CheckpointNotFoundError, CorruptFileError
 MAX_JSON_BYTES = 100_000_000  # the bound of the safetensors reference on its header
 
 
-def parse_json(data: bytes, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
-    """The JSON object in `data`, which must be UTF-8; a byte order mark, which Windows' editors write, is passed over.
+def parse_json(data: bytes, where: str, *, unique_keys: bool = False, kind: type = dict) -> Any:
+    """The JSON object in `data`, or, of `kind` list, the list. It must be UTF-8; a byte order mark, which Windows'
+    editors write, is passed over.
 
     Raises: CorruptFileError for anything else, hostile nesting, and with `unique_keys` a key that occurs twice.
     """
@@ -37,13 +38,15 @@ def parse_json(data: bytes, where: str, *, unique_keys: bool = False) -> dict[st
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{where} is not readable JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CorruptFileError(f"{where} holds a JSON {type(value).__name__}; expected an object")
+    if not isinstance(value, kind):
+        raise CorruptFileError(f"{where} holds a JSON {type(value).__name__}; expected {KINDS[kind]}")
     return value
 
 
-def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, unique_keys: bool = False) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_json(
+    path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, unique_keys: bool = False, kind: type = dict
+) -> Any:
+    """The JSON object in a file, or, of `kind` list, the list.
 
     Raises: CheckpointNotFoundError when there is no such file, CorruptFileError when it is not one or beyond `limit`.
     """
@@ -54,7 +57,7 @@ def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, unique_ke
         data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)  # all of it is allocated at once
     if len(data) > limit:
         raise CorruptFileError(f"{path} has more than {limit:,} bytes; that is too much for a JSON file of its kind")
-    return parse_json(data, str(path), unique_keys=unique_keys)
+    return parse_json(data, str(path), unique_keys=unique_keys, kind=kind)
 
 
 _SHORT = reprlib.Repr()

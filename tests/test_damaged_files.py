@@ -11,8 +11,10 @@ import pytest
 from conftest import VOCABULARY, write_tiny
 
 from bert4x.checkpoints.opening import open_checkpoint
+from bert4x.checkpoints.sentence_vectors import read_settings
 from bert4x.checkpoints.vocabulary import copy_vocabulary
-from bert4x.errors import Bert4xError
+from bert4x.errors import Bert4xError, CorruptFileError
+from bert4x.runtimes.exported import read_description
 from bert4x.tokenizers import load_tokenizer
 
 DEEP = b"[" * 100_000
@@ -219,6 +221,50 @@ def test_an_index_of_shards(tmp_path):
     names = list(index["weight_map"])[::12]
     index["weight_map"] = {name: index["weight_map"][name] for name in names}
     assert check(path, damages(index), lambda: open_checkpoint(folder))[1] > 50
+
+
+SENTENCE_VECTORS = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    ],
+    "1_Pooling/config.json": {"pooling_mode": ["mean", "cls"], "pooling_mode_max_tokens": True, "include_prompt": True},
+    "2_Dense/config.json": {"in_features": 8, "out_features": 4, "bias": True, "activation_function": None},
+    "sentence_bert_config.json": {"max_seq_length": 128, "do_lower_case": False},
+    "config_sentence_transformers.json": {
+        "prompts": {"q": "ab"},
+        "default_prompt_name": "q",
+        "similarity_fn_name": "dot",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SENTENCE_VECTORS)
+def test_the_steps_of_sentence_vectors(tmp_path, name):
+    for other, content in SENTENCE_VECTORS.items():
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        write_json(tmp_path / other, content)
+    whole = read_settings(tmp_path)
+    assert (whole["maxlen"], whole["default_prompt"], whole["steps"][0]["units"]) == (128, "q", 4)
+    used, refused = check(tmp_path / name, damages(SENTENCE_VECTORS[name]), lambda: read_settings(tmp_path))
+    assert used and refused > 10
+    content = b"\xef\xbb\xbf" + json.dumps(SENTENCE_VECTORS[name]).encode()  # a byte order mark damages nothing
+    check(tmp_path / name, [content], lambda: read_settings(tmp_path))
+    assert read_settings(tmp_path) == whole
+    for number in (-1, 0, 2**70):
+        (tmp_path / "2_Dense/config.json").write_bytes(b'{"out_features": %d}' % number)
+        with pytest.raises(CorruptFileError, match="out_features"):
+            read_settings(tmp_path)
+
+
+def test_the_description_of_an_export(tmp_path):
+    graphs = {"model": {"inputs": ["token_ids"], "outputs": {"hidden": [None, None, 8]}}}
+    content = {"to": "onnx", "quantize": None, "application": "encoder", "graphs": graphs}
+    write_json(tmp_path / "export.json", content)
+    read_description(tmp_path)
+    used, refused = check(tmp_path / "export.json", damages(content), lambda: read_description(tmp_path))
+    assert used and refused > 50
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,8 @@ def test_one_format_is_fetched(server, checkpoints):
     assert "tf_model.h5" not in choose(names, "x")
     shards = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     assert set(choose([*shards, "pytorch_model.bin"], "x")) == set(shards)
+    with pytest.raises(UnsafeFileError, match="one file"):
+        choose(["config.json", "my.model", "My.model", "model.safetensors"], "x")
     with pytest.raises(UnknownFormatError, match=r"rust_model\.ot"):
         choose(["config.json", "rust_model.ot"], "x")
     assert choose(["config.json", "flax_model.msgpack", "model_state.pdparams"], "x")[1:] == ["flax_model.msgpack"]

@@ -1,5 +1,6 @@
 """Pretraining: what the model is fed, that one graph is all three applications, and that a resumed run is the same."""
 
+import json
 import lzma
 from collections import Counter
 from pathlib import Path
@@ -8,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 from recipe_runs import load_recipe
+from safetensors.numpy import save_file
 
 import bert4x
-from bert4x.errors import CheckpointNotFoundError, ConfigError, DataError, InputError, RunError
+from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, DataError, InputError, RunError
 from bert4x.recipe import parse
 from bert4x.training.corpus import BUCKETS, CorpusFile, Packer, cache_rows
 from bert4x.training.loop import read_metrics
@@ -110,6 +112,17 @@ def test_cache_is_made_once_and_refuses_other_settings(sources, encode, tmp_path
     with pytest.raises(InputError, match="another file, vocabulary"):
         cache_rows(sources[1], tmp_path, encode, [*TOKENS, "新"])
     assert not any("第" in text for (_, text) in sources[1].training_documents())
+    index, ids, offsets = (tmp_path / f"{sources[1].name}.{end}" for end in ("json", "ids", "npy"))
+    for path, content, error in (
+        (index, b"{", CorruptFileError),
+        (ids, ids.read_bytes()[:-2], InputError),
+        (offsets, offsets.read_bytes()[:90], InputError),
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(error, match=path.name):
+            cache_rows(sources[1], tmp_path, fail, TOKENS)
+        path.write_bytes(whole)
 
 
 def test_a_killed_cache_is_made_again(sources, encode, tmp_path):
@@ -299,6 +312,15 @@ def test_resuming_from_nothing_or_another_model_is_refused(files, tokenizer, tmp
     trainer.save(tmp_path)
     trainer.model.config = trainer.model.config.replace(num_hidden_layers=3)
     with pytest.raises(ConfigError, match="num_hidden_layers"):
+        trainer.resume(tmp_path)
+    path = tmp_path / "training.safetensors"
+    state = json.dumps({"step": 1, "seconds": 0.5, "config": trainer.model.config.to_dict()})
+    for damaged in ("[]", "{", '{"step": "x", "seconds": 1, "config": {}}', state):
+        save_file({"model/a": np.zeros(1)}, path, metadata={"state": damaged})
+        with pytest.raises(CorruptFileError, match=r"training\.safetensors"):
+            trainer.resume(tmp_path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(CorruptFileError, match="no state of training"):
         trainer.resume(tmp_path)
 
 

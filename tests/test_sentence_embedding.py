@@ -148,7 +148,7 @@ def test_spellings_of_settings(encoder, tmp_path):
         ("modules.json", [{"type": "x.Transformer", "path": ""}, {"type": "x.CNN", "path": ""}], "x.CNN"),
         ("modules.json", [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "gone"}], "gone"),
         ("modules.json", [{"type": "x.Transformer", "path": "../other"}], "outside"),
-        ("modules.json", {"a": 1}, "no list"),
+        ("modules.json", {"a": 1}, "expected a list"),
         ("modules.json", [3], "no list"),
         ("sentence_bert_config.json", {"max_seq_length": "long"}, "max_seq_length"),
     ],

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import write_tiny
 from keras import ops
+from safetensors.numpy import save_file
 
 import bert4x
 from bert4x.errors import ConfigError, CorruptFileError, DataError, RunError
@@ -223,6 +224,12 @@ def test_states_that_cannot_be_resumed(tmp_path):
     trainer = Trainer(other.model, other.loss, other.optimizer(1e-3))
     with pytest.raises(ConfigError, match="another model or optimizer"):
         new_loop(tmp_path, other, trainer=trainer).resume()
+    for progress in ("[]", "5", "{", '{"update": "3"}', '{"other": 1}', '{"update": NaN}', "[" * 100_000):
+        save_file({"0": np.zeros(1)}, tmp_path / loops.STATE, metadata={"progress": progress})
+        with pytest.raises(CorruptFileError, match=r"state\.safetensors"):
+            new_loop(tmp_path).resume()
+    (tmp_path / "metrics.jsonl").write_text('{"update": "x"}\n{"update": 2}\n' + "[" * 100_000)
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"update": 2}]
     (tmp_path / loops.STATE).write_bytes(b"nonsense")
     with pytest.raises(CorruptFileError, match="no state of training"):
         new_loop(tmp_path).resume()

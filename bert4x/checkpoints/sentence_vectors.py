@@ -13,10 +13,11 @@ import numpy as np
 
 from bert4x.checkpoints.files import locate
 from bert4x.checkpoints.formats.safetensors_file import write_safetensors
+from bert4x.checkpoints.task_file import MAX_SETTING
 from bert4x.checkpoints.tensors import LazyTensor
 from bert4x.checkpoints.write import write_json
 from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, UnknownOptionError, nearest
-from bert4x.json_files import check_kinds, parse_json, read_json, shown
+from bert4x.json_files import check_kinds, read_json, shown
 
 MODULES = "modules.json"
 POOLING = {  # ways to pool -> their older keys; several are joined in this order
@@ -32,6 +33,7 @@ ACTIVATIONS |= {"torch.nn.modules.activation.GELU": "gelu", "torch.nn.modules.ac
 ACTIVATIONS |= {"torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.activation.Sigmoid": "sigmoid"}
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 TYPES = "sentence_transformers.models."
+MAX_PART = 255  # characters of a name in a path
 LONGEST = 512  # tokens of a text, where the model takes more and nobody says
 
 
@@ -57,7 +59,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
             settings["steps"].append({"kind": "normalize"})
     said = first(folder, steps[0][1], "sentence_bert_config.json", {"max_seq_length": (int,), "do_lower_case": (bool,)})
     if said.get("max_seq_length"):
-        settings["maxlen"] = said["max_seq_length"]
+        settings["maxlen"] = counted(said, "max_seq_length", "sentence_bert_config.json")
     if said.get("do_lower_case"):
         settings["lower_case"] = True
     kinds = {"prompts": (dict,), "default_prompt_name": (str,), "similarity_fn_name": (str,)}
@@ -65,19 +67,35 @@ def read_settings(folder: Path) -> dict[str, Any]:
     settings["prompts"] = {str(name): str(text) for name, text in (said.get("prompts") or {}).items()}
     settings["default_prompt"] = said.get("default_prompt_name") or ""
     settings["similarity_name"] = said.get("similarity_fn_name") or "cosine"
+    for key, known in (("similarity_name", SIMILARITIES), ("default_prompt", ("", *settings["prompts"]))):
+        if settings[key] not in known:
+            raise CorruptFileError(
+                f"{folder / 'config_sentence_transformers.json'}: {key} is {shown(settings[key])}; expected one of "
+                f"{shown(list(known))}"
+            )
     return settings
+
+
+def counted(said: dict[str, Any], key: str, where: str | Path) -> int:
+    """A number of tokens or of a layer's outputs. Raises: CorruptFileError"""
+    if not 0 < said[key] <= MAX_SETTING:
+        raise CorruptFileError(f"{where}: {key!r} is {shown(said[key])}; expected 1 to {MAX_SETTING}")
+    return said[key]
 
 
 def modules(folder: Path) -> list[tuple[str, Path]]:
     """The steps, in order: the last word of each one's type, and its folder. Raises: see `read_settings`."""
     path = folder / MODULES
-    listed = parse_json(b'{"modules":' + path.read_bytes() + b"}", str(path))["modules"]
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+    listed = read_json(path, kind=list)
+    if not all(isinstance(one, dict) for one in listed):
         raise CorruptFileError(f"{path} holds no list of modules")
     found = []
     for one in listed:
         check_kinds(one, {"type": (str,), "path": (str,)}, str(path))
-        kind, place = str(one.get("type")).rpartition(".")[2], folder / (one.get("path") or "")
+        kind, name = str(one.get("type")).rpartition(".")[2], one.get("path") or ""
+        if not name.isprintable() or any(len(part) > MAX_PART for part in name.split("/")):
+            raise CorruptFileError(f"{path}: the folder {shown(name)} is none that can be")
+        place = folder / name
         if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout") or (kind == "Transformer") == bool(
             found
         ):
@@ -87,8 +105,8 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
             )
         if not place.resolve().is_relative_to(folder.resolve()):
             raise CorruptFileError(f"{path}: the folder {shown(one.get('path'))} lies outside")
-        if kind in ("Pooling", "Dense") and not place.is_dir():
-            raise CheckpointNotFoundError(f"{path} names the folder {one.get('path')!r}, which is not there")
+        if kind in ("Pooling", "Dense") and not (place / "config.json").is_file():
+            raise CheckpointNotFoundError(f"{path} names the folder {shown(name)}, in which there is no config.json")
         found.append((kind, place))
     if not found:
         raise CorruptFileError(f"{path} lists no modules")
@@ -114,7 +132,7 @@ def pooling(place: Path) -> dict[str, Any]:
     if ways is None:
         unknown = [key for key in said if key.startswith("pooling_mode") and key not in POOLING.values() and said[key]]
         if unknown:
-            raise CorruptFileError(f"{path} says {unknown[0]}, a way to pool that is not known here")
+            raise CorruptFileError(f"{path} says {unknown[0][:80]}, a way to pool that is not known here")
         ways = [way for way, key in POOLING.items() if said.get(key)] or ["mean"]
     try:
         return {"pooling": checked_pooling(ways)} | (
@@ -128,8 +146,8 @@ def checked_pooling(ways: str | Sequence[str]) -> list[str]:
     """Ways to pool, as a list. Raises: UnknownOptionError for one that is not known."""
     ways = list(ways) if isinstance(ways, list | tuple) else [ways]
     for way in ways:
-        if way not in POOLING:
-            raise UnknownOptionError(f"no pooling {way!r}; {nearest(str(way), POOLING)}")
+        if not isinstance(way, str) or way not in POOLING:
+            raise UnknownOptionError(f"no pooling {shown(way)}; {nearest(str(way)[:80], POOLING)}")
     if not ways:
         raise UnknownOptionError(f"pooling names no way; expected some of {', '.join(POOLING)}")
     return ways
@@ -139,7 +157,8 @@ def dense(place: Path) -> dict[str, Any]:
     """A dense layer after pooling, by its config.json. Raises: CorruptFileError"""
     path = place / "config.json"
     said = read_json(path)
-    check_kinds(said, {"in_features": (int,), "out_features": (int,), "bias": (bool,)}, str(path))
+    kinds = {"in_features": (int,), "out_features": (int,), "bias": (bool,), "activation_function": (str,)}
+    check_kinds(said, kinds, str(path))
     activation = said.get("activation_function") or "torch.nn.modules.activation.Tanh"
     if activation not in ACTIVATIONS or said.get("use_residual") or type(said.get("out_features")) is not int:
         raise CorruptFileError(
@@ -148,7 +167,12 @@ def dense(place: Path) -> dict[str, Any]:
             "without residual"
         )
     bias = said.get("bias", True)
-    return {"kind": "dense", "units": said["out_features"], "bias": bias, "activation": ACTIVATIONS[activation]}
+    return {
+        "kind": "dense",
+        "units": counted(said, "out_features", path),
+        "bias": bias,
+        "activation": ACTIVATIONS[activation],
+    }
 
 
 def read_tensors(folder: Path) -> dict[str, LazyTensor]:

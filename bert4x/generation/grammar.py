@@ -160,7 +160,7 @@ def grammar_of(options: GenerationOptions) -> str:
     schema = options.json_schema
     try:
         schema = json.loads(schema) if isinstance(schema, str) else json.loads(json.dumps(schema))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise GenerationError(f"json_schema is no JSON: {error}") from error
     if not isinstance(schema, dict):
         schema = {} if schema is True else {"not": {}}

@@ -20,6 +20,10 @@ SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar")
 MAX_RATIO = 100  # weights hardly compress; deflate reaches 1032 on zeros
 FREE_BYTES = 1 << 20  # below this any ratio is harmless
 BLOCK = 1 << 20
+MAX_MEMBERS = 20_000  # of a tar archive
+MAX_WORK = 1 << 28  # the squares of the lengths of a tar's long headers: 16 KB of one, or 1,000 of 500 bytes
+LONG_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+LONG_HEADERS += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RuntimeError)
 
 
@@ -95,7 +99,35 @@ def members(archive: Path) -> Iterator[tarfile.TarFile]:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(gzip.GzipFile(fileobj=file)) if compressed else file
             bounded = Bounded(source, max(FREE_BYTES, MAX_RATIO * archive.stat().st_size), archive)
-            yield stack.enter_context(tarfile.open(fileobj=bounded, mode="r|"))
+            yield stack.enter_context(tarfile.open(fileobj=bounded, mode="r|", tarinfo=headers_of(archive)))
+
+
+def headers_of(archive: Path) -> type[tarfile.TarInfo]:
+    """What reads the headers of one archive: a bounded number of them, and of bounded size. `tarfile` bounds neither,
+    and searches a long one in a time that grows with the square of its length (CVE-2024-6232).
+    """
+
+    class Header(tarfile.TarInfo):
+        members, work = 0, 0
+
+        @classmethod
+        def frombuf(cls, buf, encoding, errors):
+            info = super().frombuf(buf, encoding, errors)
+            cls.members += 1
+            cls.work += info.size**2 if info.type in LONG_HEADERS else 0
+            if info.size < 0 or cls.members > MAX_MEMBERS or cls.work > MAX_WORK:
+                raise UnsafeFileError(
+                    f"{archive}: more, longer or other headers than an archive of a model has: a bomb"
+                )
+            return info
+
+        def _proc_sparse(self, tarfile):  # both read maps of any length
+            raise UnknownFormatError(f"{archive}: {self.name!r} is stored with holes; pack it without --sparse")
+
+        def _proc_gnusparse_10(self, next, pax_headers, tarfile):
+            self._proc_sparse(tarfile)
+
+    return Header
 
 
 class Bounded:

@@ -1,6 +1,7 @@
 """Which files of a repository or an archive a model needs: config, vocabulary, and one format of the weights."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -41,23 +42,35 @@ def check_names(names: Iterable[str], where: str) -> None:
 def choose(names: Iterable[str], where: str, *, weights: bool = True) -> list[str]:
     """The files to fetch of one folder, the weights last; with `weights=False` config and vocabulary only.
 
-    Raises: UnknownFormatError when there are no weights in a format known here.
+    Raises: UnknownFormatError when there are no weights in a format known here; UnsafeFileError for two names that some
+        disks take for one.
     """
     names = sorted(name for name in names if "/" not in name and not name.startswith("."))
     chosen = [name for name in names if matches(CONFIGS, name)]
     chosen = chosen or [name for name in names if matches(OTHER_CONFIGS, name)]
     chosen += [name for name in names if matches(VOCABULARIES, name) and name not in chosen]
     if not weights:
-        return chosen
+        return distinct(chosen, where)
     read = [name for name in names if not kind_of(name)]
     for needed, belonging in WEIGHTS:
         if any(matches(needed, name) for name in read):
             found = [name for name in read if matches(belonging, name) and name not in chosen]
-            return chosen + sorted(found, key=lambda name: name.endswith(".index"))  # whole once that is there
+            chosen += sorted(found, key=lambda name: name.endswith(".index"))  # whole once that is there
+            return distinct(chosen, where)
     raise UnknownFormatError(
         f"{where} has no weights in a format known here (safetensors, PyTorch's .bin, TensorFlow 1's checkpoint ...); "
         f"it holds {', '.join(names[:12]) or 'nothing'}. {explained(names)}".rstrip(". ")
     )
+
+
+def distinct(names: list[str], where: str) -> list[str]:
+    """The names, of which no two may be one file on disks that take A for a, or two spellings of an accent for one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise UnsafeFileError(f"{where} lists {other!r} and {name!r}, which some disks take for one file")
+    return names
 
 
 def choose_folder(names: Iterable[str], where: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from bert4x.hub.transfer import Remote, fetch
 from bert4x.hub.web import INTERRUPTIONS, Passing, UnreachableError, encoded, reason, request
 from bert4x.json_files import read_json
 
+MAX_LISTING = 16 << 20  # bytes; a file takes about 300
 MAX_NAME, MAX_PATH = 240, 4096  # bytes; a disk takes 255, and ".part.etag" is added to a name
 DEFAULT_FILES = ("config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin")
 
@@ -156,7 +157,7 @@ def ask(session: requests.Session, url: str, headers: dict[str, str]) -> dict:
         path = folder / "listing.json"
         fetch(session, Remote(path.name, url, headers=headers), path)
         try:
-            return read_json(path)
+            return read_json(path, limit=MAX_LISTING)
         except CorruptFileError:
             raise DownloadError(f"{url} answers no JSON; is this the address of such a hub?") from None
 

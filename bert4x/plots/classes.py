@@ -12,7 +12,7 @@ MOST_NUMBERS = 25  # labels up to which the numbers are written into the cells
 
 
 def confusion(scores: ClassScores, path: str | os.PathLike | None = None, title: str = ""):
-    """The confusion matrix: a row for each label that texts have, a column for each that they were given, the darker
+    """The confusion matrix: a row for each label that texts have, a column for each that was predicted, the darker
     the larger its share of the row. The right ones are on the diagonal.
 
     Args:
@@ -37,7 +37,7 @@ def confusion(scores: ClassScores, path: str | os.PathLike | None = None, title:
     turned = {"rotation": 90} if max(map(len, names)) > 4 or size > 12 else {}
     axes.set_xticks(range(size), names, **style, **turned)
     axes.set_yticks(range(size), names, **style)
-    axes.set(xlabel="given", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="true")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if size <= MOST_NUMBERS:

@@ -24,6 +24,8 @@ BEFORE = "tokenizer.ggml."
 WHOLE = "tokenizer.huggingface.json"  # a tokenizer.json as a text, where what llama.cpp reads does not say all
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)  # types of tokens
 MARK = "\u2581"  # a space, or where a word begins
+LONGEST = 256  # characters of a piece that is cut in all ways; published ones have less than 100
+FREE_WAYS, WAYS = 50_000, 8  # ways of all pieces together: so many, and for each piece; of published ones about 3
 # Our names of special tokens -> the ids' keys; the first that is there.
 NAMES = {
     "unk_token": ("unknown",),
@@ -212,13 +214,20 @@ def sentencepiece(said: Said) -> dict:
 def merges_of(pieces: dict[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
     """The merges by which SentencePiece's BPE makes its pieces, the best piece first. Of several ways to one piece the
     order is that of the ids of the parts.
+
+    Raises: TokenizerError for pieces so long, or with so many ways, that this would take for ever.
     """
     found = []
     for piece, number in pieces.items():
+        if len(piece) > LONGEST:
+            raise TokenizerError(f"a piece of {len(piece):,} characters; expected at most {LONGEST:,}. It is damaged")
+        if len(found) > FREE_WAYS + WAYS * len(pieces):
+            raise TokenizerError("its pieces are made of each other in more ways than those of any model; damaged")
         parts = ((piece[:i], piece[i:]) for i in range(1, len(piece)))
-        ways = [(pieces[a], pieces[b], a, b) for a, b in parts if a in pieces and b in pieces]
-        found += [(-scores[number], number, *way) for way in sorted(ways)]
-    return [(a, b) for *_, a, b in sorted(found)]
+        ways = sorted((pieces[a], pieces[b]) for a, b in parts if a in pieces and b in pieces)
+        found += [(-scores[number], number, *way) for way in ways]
+    names = {number: piece for piece, number in pieces.items()}
+    return [(names[a], names[b]) for *_, a, b in sorted(found)]
 
 
 def finished(backend: tokenizers.Tokenizer, said: Said, start: str | None, end: str | None) -> dict:

@@ -155,7 +155,8 @@ class Tokenizer(Offsets, ScriptNames, TokenizerBase):
         found_as = {normalize(one.content): one for one in reversed(by_id) if one.normalized}
         found_as.pop("", None)  # one of which nothing is left would be found everywhere, without end
         # of those that are equal when normalised `tokenizers` takes any one; here it is the first
-        self._backend.add_tokens([one for one in by_id if not one.normalized or one in found_as.values()])
+        found = {one.content for one in found_as.values()}
+        self._backend.add_tokens([one for one in by_id if not one.normalized or one.content in found])
         self._special_contents = {one.content for one in by_id if one.special}
         self._ids_of_backend = {
             self._backend.token_to_id(one.content): self.token_dict[one.content]

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.errors import DataError, InputError
+from bert4x.json_files import read_json
 
 BUCKETS = (32, 64, 128, 256, 512)
 # Probability that a row opens with each capacity. By tokens it favours 128, as BERT's own pretraining did.
@@ -242,7 +243,13 @@ def cache_rows(
                 lengths.append(len(row))
         np.save(offsets, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
         index.write_text(json.dumps(settings))  # last: an interrupted run leaves no index, and starts over
-    if json.loads(index.read_text()) != settings:
+    if read_json(index) != settings:
         raise InputError(f"{index} was made from another file, vocabulary or setting; delete {folder} or name another")
-    values = np.memmap(ids, np.uint16, "r") if ids.stat().st_size else np.zeros(0, np.uint16)
-    return Rows(source.name, source.weight, values, np.load(offsets, mmap_mode="r"))
+    try:
+        values = np.memmap(ids, np.uint16, "r") if ids.stat().st_size else np.zeros(0, np.uint16)
+        starts = np.load(offsets, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{offsets} or {ids.name} is damaged ({error}); delete {folder}") from error
+    if starts.ndim != 1 or starts[-1] != len(values):
+        raise InputError(f"{ids} holds {len(values)} ids, not those that {offsets.name} says; delete {folder}")
+    return Rows(source.name, source.weight, values, starts)

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import ConfigError, CorruptFileError, RunError
+from bert4x.json_files import check_kinds
 from bert4x.optimizers.schedules import warmup_decay
 from bert4x.training.batches import Batches
 from bert4x.training.interruptions import Disk, Signals
@@ -27,6 +28,8 @@ from bert4x.training.trainer import Trainer
 
 METRICS = "metrics.jsonl"
 STATE = "training/state.safetensors"
+KINDS = {**dict.fromkeys(("update", "epoch", "batch", "waited"), (int,)), "scores": (dict,), "finished": (bool,)}
+KINDS |= dict.fromkeys(("best", "best_epoch", "seconds"), (int, float))
 FLUSH = 20  # updates between looks at the losses: each look waits for the device
 
 
@@ -232,16 +235,18 @@ class Loop:
             return False
         try:
             with safe_open(path, "numpy") as file:
-                progress = json.loads(file.metadata()["progress"])
+                said = json.loads(file.metadata()["progress"])
+                check_kinds(said, KINDS, f"{path}: progress")
+                progress = RunProgress(**said)
                 found = [file.get_tensor(str(i)) for i in range(len(list(file.keys())))]
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise CorruptFileError(f"{path} holds no state of training: {error}; start in another folder") from error
         shapes = [tuple(v.shape) for v in self.trainer.kept]
         if [value.shape for value in found] != shapes:
             raise ConfigError(f"{path} holds the state of another model or optimizer; resume with the arguments it had")
         for variable, value in zip(self.trainer.kept, found, strict=True):
             variable.assign(value)
-        self.progress = RunProgress(**progress)
+        self.progress = progress
         self.forget(self.progress.update)
         return True
 
@@ -261,8 +266,8 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
     for line in Path(path).read_text("utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "update" in record:
+        if isinstance(record, dict) and type(record.get("update")) is int:
             records.append(record)
     return records

@@ -258,7 +258,7 @@ def read_about(path: str | os.PathLike) -> dict:
         numbers = [about["rank"], about["alpha"]]
         if any(type(number) not in (int, float) or not 0 < number < math.inf for number in numbers):
             raise ValueError(f"rank and alpha are {numbers}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptFileError(
             f"{path} holds no adapters that save_lora wrote ({type(error).__name__}: {error}); expected rank, alpha "
             f"and base under {FORMAT!r} in its metadata"

@@ -8,14 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from bert4x import layers as L
 from bert4x import masks
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.config import TransformerConfig
-from bert4x.errors import CheckpointNotFoundError, ConfigError
+from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError
 from bert4x.families import family_of
 from bert4x.families.bert import Bert
 from bert4x.optimizers import NOT_DECAYED, Muon, warmup_decay
@@ -201,19 +201,26 @@ class Pretrainer:
     def resume(self, folder: str | os.PathLike) -> None:
         """Continues from what `save` wrote.
 
-        Raises: CheckpointNotFoundError when there is nothing to resume from, ConfigError when it was another model.
+        Raises: CheckpointNotFoundError when there is nothing to resume from, ConfigError when it was another model,
+            CorruptFileError.
         """
         path = Path(folder) / "training.safetensors"
         if not path.exists():
             raise CheckpointNotFoundError(f"nothing to resume from: {path} does not exist; start without resuming")
-        with safe_open(path, "numpy") as file:
-            state = json.loads(file.metadata()["state"])
-        ours, theirs = self.model.config.to_dict(), state["config"]
+        try:
+            with safe_open(path, "numpy") as file:
+                state = json.loads(file.metadata()["state"])
+            tensors = load_file(path)
+            step, seconds, theirs = int(state["step"]), float(state["seconds"]), dict(state["config"])
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CorruptFileError(f"{path} holds no state of training: {error}; start without resuming") from error
+        ours = self.model.config.to_dict()
         if different := sorted(name for name in ours if name != "extra" and ours[name] != theirs.get(name)):
             raise ConfigError(f"{path} holds a model with other {', '.join(different)}; resume with the sizes it had")
-        tensors = load_file(path)
-        for variable in self.model.variables:
-            variable.assign(tensors[f"model/{variable.path}"])
-        for i, variable in enumerate(self.optimizer.variables):
-            variable.assign(tensors[f"optimizer/{i}"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        values = {f"model/{variable.path}": variable for variable in self.model.variables}
+        values |= {f"optimizer/{i}": variable for i, variable in enumerate(self.optimizer.variables)}
+        if missing := sorted(values.keys() - tensors.keys()):
+            raise CorruptFileError(f"{path} lacks {', '.join(missing[:4])}; start without resuming")
+        for name, variable in values.items():
+            variable.assign(tensors[name])
+        self.step, self.seconds = step, seconds

@@ -61,10 +61,11 @@ def read_keras2(path: Path, raw: Tensors, attributes: dict, root: str) -> Tensor
     Raises: CorruptFileError, TensorMismatchError.
     """
     tensors: Tensors = {}
-    listed = [name for layer in attributes[root]["layer_names"] for name in weight_names(attributes, root, layer)]
+    layers = layer_names(attributes, root)
+    listed = [name for layer in layers for name in weight_names(attributes, root, layer)]
     if any(re.match(TRANSFORMERS, name) for name in listed):
         return of_transformers(raw, attributes, root)
-    for layer in attributes[root]["layer_names"]:
+    for layer in layers:
         group = f"{root}/{layer}".strip("/")
         written = [f"{group}/{name}" for name in weight_names(attributes, root, layer)]
         for i, name in enumerate(written):
@@ -73,6 +74,17 @@ def read_keras2(path: Path, raw: Tensors, attributes: dict, root: str) -> Tensor
             tensor = replace(raw[name], name=f"{layer}[{i}/{len(written)}] at {name}")
             tensors[tensor.name] = tensor
     return tensors
+
+
+def layer_names(attributes: dict, root: str) -> list[str]:
+    """The names of the layers of Keras 2.
+
+    Raises: CorruptFileError for one that is listed twice; a small file could name the same variables without end.
+    """
+    names = list(attributes[root]["layer_names"])
+    if len(set(names)) < len(names):
+        raise CorruptFileError("a layer is listed twice; the file is damaged")
+    return names
 
 
 def weight_names(attributes: dict, root: str, layer: str) -> list[str]:
@@ -87,7 +99,7 @@ def of_transformers(raw: Tensors, attributes: dict, root: str) -> Tensors:
     Raises: CorruptFileError, TensorMismatchError where these are not the same.
     """
     tensors: Tensors = {}
-    for layer in attributes[root]["layer_names"]:
+    for layer in layer_names(attributes, root):
         for listed in weight_names(attributes, root, layer):
             path = f"{root}/{layer}/{listed}".strip("/")
             if path not in raw:

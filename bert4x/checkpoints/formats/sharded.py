@@ -7,6 +7,7 @@ from bert4x.checkpoints.tensors import Tensors
 from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnsafeFileError
 from bert4x.json_files import read_json
 
+MAX_INDEX = 16 << 20  # bytes; a tensor takes about 100, as in the header of safetensors
 MAX_NAME = 85  # characters of a file name: at most 255 bytes of UTF-8, all that file systems take
 
 
@@ -19,7 +20,7 @@ def read_sharded(index_path, read_one: Callable[[Path], Tensors]) -> Tensors:
     another one than the map says, or in two.
     """
     index_path = Path(index_path)
-    weight_map = read_json(index_path, unique_keys=True).get("weight_map")
+    weight_map = read_json(index_path, limit=MAX_INDEX, unique_keys=True).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CorruptFileError(f"{index_path}: expected a 'weight_map' of tensor names to file names")
     tensors: Tensors = {}
