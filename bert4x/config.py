@@ -1,14 +1,13 @@
 """The one description of a model, and how each published config file spells it."""
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bert4x.activation_names import UNLIKE_KERAS, read_activation, write_activation
 from bert4x.errors import (
     ConfigError,
     ConversionError,
@@ -53,6 +52,7 @@ class TransformerConfig:
     num_decoder_layers: int | None = None  # of an encoder-decoder; default: as many as num_hidden_layers
     extra: dict[str, Any] = field(default_factory=dict)  # keys of the file that mean nothing to the model
     token_ids: ClassVar[tuple[str, ...]] = ("pad_token_id",)  # the fields that are ids of tokens
+    nullable: ClassVar[tuple[str, ...]] = ("pad_token_id",)  # of which files say null for none; else null says nothing
 
     def __post_init__(self):
         for name in SIZES:
@@ -177,6 +177,7 @@ class ConfigStyle:
     defaults: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)  # written always, ignored when read: model_type ...
     composed: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)
+    assumed: dict[str, Any] = field(default_factory=dict)  # what a key of `composed` means where a file lacks it
     required: dict[str, Any] = field(default_factory=dict)  # what such files can ask for, but we only do this way
     tanh: str = "gelu_new"  # the word for gelu by tanh, where the plain one means erf
     measured: tuple[str, ...] = ()  # fields that such files do not say: the rows of tables in the weights
@@ -190,39 +191,6 @@ class ConfigStyle:
         return dataclasses.replace(self, labels={"model_type": model_type})
 
 
-TANH_SPELLINGS = ("gelu_tanh", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh")
-OTHER_SPELLINGS = {"gelu_python": "gelu_erf", "swish": "silu"}
-
-_scripts_gelu: list[str] = []  # the last is what `bert4x.backend.set_gelu` said
-_plain_gelu: ContextVar[str | None] = ContextVar("plain_gelu", default=None)
-
-
-def say_what_gelu_is(name: str) -> None:
-    """Sets what the plain word is within `gelu_as_told`: "gelu_erf" or "gelu_tanh"."""
-    _scripts_gelu[:] = [name]
-
-
-@contextlib.contextmanager
-def gelu_as_told() -> Iterator[None]:
-    """Within it the plain word is what a script for bert4keras said, if it did, whatever the style of a file says."""
-    token = _plain_gelu.set(next(iter(_scripts_gelu), None))
-    try:
-        yield
-    finally:
-        _plain_gelu.reset(token)
-
-
-def read_activation(name: str, style: ConfigStyle) -> str:
-    """Our name of an activation: gelu is always told apart as `gelu_erf` or `gelu_tanh`."""
-    plain = _plain_gelu.get() or style.gelu
-    return plain if name == "gelu" else "gelu_tanh" if name in TANH_SPELLINGS else OTHER_SPELLINGS.get(name, name)
-
-
-def write_activation(name: str, style: ConfigStyle) -> str:
-    """The spelling of an activation that readers of such files, and `read_activation`, take for `name`."""
-    return "gelu" if name == style.gelu else style.tanh if name == "gelu_tanh" else name
-
-
 def from_json(
     data: dict[str, Any], model: str, style: ConfigStyle, cls: type[TransformerConfig] = TransformerConfig
 ) -> TransformerConfig:
@@ -234,14 +202,17 @@ def from_json(
     for name in cls.spelled():
         for key in style.spellings(name):
             value = looked_up(data, key)
-            if value not in (None, ABSENT) or (value is None and name == "pad_token_id"):  # null: no padding id
+            if value not in (None, ABSENT) or (value is None and name in cls.nullable):
                 values[name] = value
                 break
     for key, (read, _) in style.composed.items():
-        if (value := looked_up(data, key)) not in (None, ABSENT):
+        value = looked_up(data, key)
+        if (value := style.assumed.get(key) if value in (None, ABSENT) else value) is not None:
             values |= read(value)
-    if isinstance(values.get("hidden_act"), str):
-        values["hidden_act"] = read_activation(values["hidden_act"], style)
+    if isinstance(act := values.get("hidden_act"), str):
+        if act in UNLIKE_KERAS and "model_type" in data:
+            raise ConfigError(f"config says {act}, which in PyTorch is another function than in Keras; not supported")
+        values["hidden_act"] = read_activation(act, style)
     kind = style.labels.get("model_type")
     if kind and data.get("model_type", kind) != kind:
         raise UnknownArchitectureError(
@@ -273,7 +244,7 @@ def to_json(config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     data = config.extra | style.labels
     for name in config.spelled():
         value, spellings = getattr(config, name), style.spellings(name)
-        if value is None and name != "pad_token_id":
+        if value is None and name not in config.nullable:
             continue
         usual = name in (*REQUIRED, *style.keys, "intermediate_size", "hidden_act", "initializer_range")
         follows = name in DERIVED and name not in style.defaults  # where readers find nothing, from other fields

@@ -132,6 +132,53 @@ def test_gpt2_settings_that_change_the_computation():
             read(SIZES | {key: value}, "hf", "gpt2")
 
 
+OTHER_NUMBERS = [  # what config files can ask for, and is not computed here
+    ("bert", "hf", {"model_type": "bert", "hidden_act": "leaky_relu"}, "leaky_relu"),
+    ("deberta_v2", "hf", {"relative_attention": True, "share_att_key": True, "norm_rel_ebd": "layer_norm"}, "pos_att"),
+    ("modernbert", "hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+    ("bert", "uer", {"mask": "causal"}, "mask = 'causal'"),
+    ("bert", "uer", {"layernorm_positioning": "pre"}, "layernorm_positioning"),
+    ("gpt2", "uer", {"has_residual_attention": True}, "has_residual_attention"),
+    ("ernie", "paddle", {"task_id": 2}, "task_id"),
+    ("llama", "gguf", {"llama": {"rope": {"scaling": {"type": "yarn", "factor": 2.0, "attn_factor": 0.5}}}}, "attn_f"),
+]
+
+
+@pytest.mark.parametrize(("family", "format", "said", "message"), OTHER_NUMBERS, ids=[m for *_, m in OTHER_NUMBERS])
+def test_what_is_not_computed_is_named(family, format, said, message):
+    with pytest.raises(ConfigError, match=message):
+        read(SIZES | said, format, family)
+
+
+def test_what_files_say_twice_or_not_at_all():
+    """As transformers has it: a window of 4096 where nothing is said of it, null is none; of two bases the inner one;
+    of two activations of a T5 the one alone.
+    """
+    for family in ("mistral", "qwen2", "qwen3"):
+        assert read(SIZES, "hf", family).sliding_window == 4096
+        config = read(SIZES | {"sliding_window": None}, "hf", family)
+        assert config.sliding_window is None
+        assert to_json(config, style_for("hf", family))["sliding_window"] is None
+    for name in ("rope_parameters", "rope_scaling"):
+        said = {"rope_theta": 7.0, name: {"rope_type": "linear", "factor": 2.0, "rope_theta": 9.0}}
+        assert read(SIZES | said, "hf", "llama").rope_theta == 9.0
+    said = {"feed_forward_proj": "relu", "dense_act_fn": "gelu_new", "is_gated_act": True}
+    config = read(SIZES | said, "hf", "t5")
+    assert (config.hidden_act, config.gated) == ("gelu_tanh", True)
+    said = {"global_rope_theta": 7.0, "rope_parameters": {"full_attention": {"rope_theta": 9.0}}}
+    assert read(SIZES | said, "hf", "modernbert").rotary_theta == 9.0
+
+
+def test_the_activation_of_an_electra_generator():
+    """Of transformers' before its output: gelu whatever the config says, here what it says."""
+    electra = family_of("electra")
+    table = next(table for table in electra.tables if table.format == "hf")
+    config = read(SIZES | {"hidden_act": "relu"}, "hf", "electra")
+    assert electra.config_by_tensors(config, table, {}) == config
+    with pytest.raises(ConfigError, match="only 'gelu'"):
+        electra.config_by_tensors(config, table, {"MLM-Dense": None})
+
+
 def test_missing_keys_are_named():
     for key in SIZES:
         with pytest.raises(ConfigError, match=f"lacks {key}; found only"):

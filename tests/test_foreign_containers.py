@@ -31,6 +31,7 @@ UER = (  # a part of a name of transformers, and of UER's
     ("cls.predictions.transform.dense.", "target.mlm.linear_1."), ("cls.predictions.bias", "target.mlm.linear_2.bias"),
     ("cls.predictions.transform.LayerNorm.", "target.mlm.layer_norm."),
 )  # fmt: skip
+PARTS = ("weight", "bias")
 OLD = (  # names before 2022
     ("embedding.word.embedding.", "embedding.word_embedding."), ("target.mlm.", "target.mlm_"),
     ("embedding.pos.embedding.", "embedding.position_embedding."),
@@ -81,6 +82,21 @@ def test_uer(tmp_path, old):
     )
     assert_same_bits(read_all(folder), weights)
     assert max(bert4x.verify(tmp_path / "hf", folder).values()) < 1e-6
+    scores = np.arange(105, dtype="f4").reshape(3, 35)  # of its script for classes, with a pooler of its own name
+    head = {"output_layer_2.weight": scores, "output_layer_2.bias": scores[:, 0]}
+    head |= {f"output_layer_1.{part}": tensors[f"target.{'nsp_' if old else 'sp.'}linear_1.{part}"] for part in PARTS}
+    named = head | {name: values for name, values in tensors.items() if not name.startswith("target.")}
+    write_torch(folder / "google_zh_model.bin", [from_array(name, values) for name, values in named.items()])
+    bert4x.convert(folder, tmp_path / "bert4x", "bert4x")
+    bert4x.convert(tmp_path / "bert4x", tmp_path / "back", "uer")
+    for place in (folder, tmp_path / "back"):
+        opened = open_checkpoint(place)
+        assert (opened.head.task, opened.head.labels) == ("text-classification", ["LABEL_0", "LABEL_1", "LABEL_2"])
+        assert np.array_equal(opened.head.tensors["Label-Scores/kernel"].read(), scores.T)
+        assert np.array_equal(opened.read("Pooler-Dense/kernel"), weights["Pooler-Dense/kernel"])
+    names = {tensor.name for tensor in open_checkpoint(tmp_path / "back").tensors.values()}
+    assert head.keys() <= names and len(names) == len(named)
+    assert old or names == named.keys()
 
 
 def paddle_names(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
@@ -275,6 +291,7 @@ def test_peft_merged(tmp_path, family):
     for said, error in (
         ({"peft_type": "IA3"}, "peft_type = 'IA3'; expected plain LoRA"),
         ({"use_dora": True}, "use_dora"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"lora_alpha": 0}, "lora_alpha"),
         ({"alpha_pattern": [1]}, "alpha_pattern"),
         ({"base_model_name_or_path": "\0"}, "base_model_name_or_path"),

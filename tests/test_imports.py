@@ -44,7 +44,7 @@ ROOMS = (
     ("layers", "optimizers"),
     # files: containers, and where they lie
     ("json_files", *(f"checkpoints.{name}" for name in ("formats", "tensors", "files", "ranks", "staging"))),
-    ("config",),
+    ("config", "activation_names"),
     (
         "families",
         "checkpoints.spec",

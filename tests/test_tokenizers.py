@@ -524,6 +524,16 @@ def test_load_tokenizer_bpe(bpe_files):
         == BpeTokenizer(folder / "encoder.json", folder / "vocab.bpe").encode("hello")[0]
     )
     assert load_tokenizer(folder).eos_id == 260
+    said = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "he", "add_prefix_space": True}
+    write(folder / "tokenizer_config.json", json.dumps(said))
+    loaded = load_tokenizer(folder)  # a special token that is named has its id in a text, too
+    assert [loaded.id_to_token(i) for i in loaded.encode("oheo")[0]] == ["Ġ", "o", "he", "Ġ", "o"]
+    (folder / "saved").mkdir()
+    loaded.save(folder / "saved")
+    assert load_tokenizer(folder / "saved").encode("oheo") == loaded.encode("oheo")
+    write(folder / "tokenizer_config.json", json.dumps(said | {"split_special_tokens": True}))
+    with pytest.raises(TokenizerError, match="split_special_tokens"):
+        load_tokenizer(folder)
 
 
 def test_chinese_bert_folder_is_lower_cased(real_vocab):

@@ -43,15 +43,17 @@ NAMES |= {"pad_token": "<pad>", "mask_token": "<mask>"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "content"),
+    ("kind", "content", "said"),
     [
-        ("XLMRobertaTokenizer", xlm_roberta_json),
-        ("RobertaTokenizer", byte_level_json),
-        ("PreTrainedTokenizerFast", modern_json),
-        ("vocab.json", byte_level_json),
+        ("XLMRobertaTokenizer", xlm_roberta_json, {}),
+        ("XLMRobertaTokenizer", xlm_roberta_json, {"add_prefix_space": False}),
+        ("RobertaTokenizer", byte_level_json, {}),
+        ("PreTrainedTokenizerFast", modern_json, {}),
+        ("vocab.json", byte_level_json, {}),
+        ("vocab.json", byte_level_json, {"add_prefix_space": True}),
     ],
 )
-def test_ids_and_offsets(kind, content, tmp_path):
+def test_ids_and_offsets(kind, content, said, tmp_path):
     content = content()
     if kind == "vocab.json":
         (tmp_path / "vocab.json").write_text(json.dumps(content["model"]["vocab"]), encoding="utf-8")
@@ -60,7 +62,8 @@ def test_ids_and_offsets(kind, content, tmp_path):
     else:
         (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     name = "RobertaTokenizer" if kind == "vocab.json" else kind
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name} | NAMES), encoding="utf-8")
+    said = {"tokenizer_class": name} | NAMES | said
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
     theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path)
     assert (ours.start_id, ours.end_id, ours.pad_id, ours.unk_id) == (0, 2, 1, 3)
     assert ours.mask_id == theirs.mask_token_id

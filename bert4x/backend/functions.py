@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert4x.config import say_what_gelu_is
+from bert4x.activation_names import say_what_gelu_is
 from bert4x.errors import ConfigError
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bert4x.checkpoints.files import Files, places
-from bert4x.checkpoints.formats.gguf_file import open_gguf
 from bert4x.checkpoints.gguf_metadata import said_by
 from bert4x.checkpoints.keras_graph import said_by_graph
 from bert4x.checkpoints.tables import config_names, spelled_keys
@@ -26,7 +25,7 @@ def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
     if isinstance(given, dict | TransformerConfig):
         return None, given
     if given is None and files.container == "gguf":
-        return files.path, said_by(open_gguf(files.path)[0], files.path)
+        return files.path, said_by(files.gguf[0], files.path)
     place = find_config(files) if given is None else Path(given).expanduser()
     if place is None and files.container == "hdf5":
         said = said_by_graph(files.path)

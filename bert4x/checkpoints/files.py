@@ -1,5 +1,6 @@
 """Where the weights of a checkpoint are, and in which container."""
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,11 +52,17 @@ class Files:
     path: Path
     folder: Path
 
+    @functools.cached_property
+    def gguf(self) -> tuple[dict, Tensors]:
+        """The metadata and the tensors of a GGUF, read once."""
+        from bert4x.checkpoints.formats.gguf_file import open_gguf
+
+        return open_gguf(self.path)
+
     def read(self) -> Tensors:
         """All tensors by the names they have there; those of rank r of a Megatron checkpoint start with `r/`."""
         from bert4x.checkpoints.formats import (
             flax_msgpack,
-            gguf_file,
             keras_h5,
             paddle_pickle,
             safetensors_file,
@@ -76,9 +83,10 @@ class Files:
             tensors = tf1_bundle.read_tf1(self.path)
             return tf2_objects.read_objects(self.path, tensors) if tf2_objects.is_object_based(tensors) else tensors
         one_file = {"hdf5": keras_h5.read_keras_h5, "paddle": paddle_pickle.read_paddle, "flax": flax_msgpack.read_flax}
-        one_file["gguf"] = gguf_file.read_gguf
         if self.container in one_file:
             return one_file[self.container](self.path)
+        if self.container == "gguf":
+            return self.gguf[1]
         return read_ranks(self.path)
 
 

@@ -62,7 +62,7 @@ def write(
     elif format == "tf1":
         tf1_bundle.write_tf1(folder / family_of(table.family).weights_file, [*per_rank[0], *others])
     elif format == "uer":
-        torch_write.write_torch(folder / "pytorch_model.bin", per_rank[0])
+        torch_write.write_torch(folder / "pytorch_model.bin", [*per_rank[0], *others])
     elif format == "gguf":
         metadata = metadata_of(config, ours, tokenizer, dtype)
         gguf_file.write_gguf(folder / "model.gguf", as_llama_cpp(per_rank[0], dtype), metadata)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bert4x import layers as L
+from bert4x.activation_names import read_activation, write_activation
 from bert4x.checkpoints.spec import TRANSPOSED, Rule
-from bert4x.config import ConfigStyle, TransformerConfig, read_activation, write_activation
+from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family
 from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
@@ -187,6 +188,7 @@ class DebertaV2(bert.Bert):
                 "conv_act": activation("conv_act"),
                 "pooler_hidden_act": activation("pooler_hidden_act"),
             },
+            assumed={"relative_attention": False, "share_att_key": False, "norm_rel_ebd": "none", "pos_att_type": []},
         )
     }
     unused: ClassVar = bert.Bert.unused | {

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
+from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family
 from bert4x.families.parts import DEFAULTS, DROPOUT, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
 
@@ -86,6 +87,16 @@ class Electra(bert.Bert):
     options: ClassVar = {
         name: default for name, default in bert.Bert.options.items() if name not in ("with_nsp", "with_pool")
     } | {"with_discriminator": False}
+
+    @classmethod
+    def config_by_tensors(cls, config, table, held):
+        """Raises: ConfigError for a generator of transformers' with another activation, which its output ignores."""
+        if table is HF and "MLM-Dense" in held and config.hidden_act != "gelu_erf":
+            raise ConfigError(
+                f"config says hidden_act = {config.hidden_act}; a generator's output always has gelu there, and here "
+                "what the config says: only 'gelu' is supported"
+            )
+        return config
 
     @classmethod
     def config_without_file(cls, tensors):

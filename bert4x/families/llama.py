@@ -2,7 +2,7 @@
 feed-forward networks, keys and values that several heads share. Here Llama and Mistral; `qwen.py` has the Qwens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bert4x import layers as L
@@ -56,6 +56,7 @@ class MistralConfig(LlamaConfig):
     """The window is the same in all layers."""
 
     sliding_window: int | None = None
+    nullable: ClassVar = (*LlamaConfig.nullable, "sliding_window")
 
     def __post_init__(self):
         super().__post_init__()
@@ -145,13 +146,18 @@ KEYS = {
     "pad_token_id": (),  # every id is a real token
 }
 NOT_SPELLED = {"attention_bias": (), "mlp_bias": ()}
+WINDOW = {"sliding_window": 4096}  # where a file of transformers' does not say it; null is none
+# The base may stand among the scaling, where it goes before one that stands alone.
+BASE = lambda theta: {"rope_theta": theta}, lambda config: None
+NESTED_BASE = {f"{place}.rope_theta": BASE for place in ("rope_parameters", "rope_scaling")}
 
 
-def styles(model: str, keys: dict[str, tuple[str, ...]], **defaults) -> dict[str, ConfigStyle]:
-    """How the config files of a family are spelled."""
+def styles(model: str, keys: dict[str, tuple[str, ...]], assumed: dict | None = None, **defaults) -> dict:
+    """How the config files of a family are spelled, and what those of transformers mean where they are silent."""
     labels = {"model_type": model, "architectures": [f"{model.capitalize()}ForCausalLM"]}
-    style = ConfigStyle("gelu_erf", KEYS | keys, defaults, labels)
-    return {"hf": style, "tf1": style}  # the latter for bert4keras' builder, which takes any config
+    style = ConfigStyle("gelu_erf", KEYS | keys, defaults, labels, NESTED_BASE)
+    # The latter is for bert4keras' builder, which takes any config.
+    return {"hf": replace(style, defaults=defaults | (assumed or {})), "tf1": style}
 
 
 @register_family
@@ -247,4 +253,4 @@ class Mistral(Llama):
     unused: ClassVar = Llama.unused | {"attention_bias": lambda c: False, "mlp_bias": lambda c: False}
     variables = without(BIASES, OUTPUT_BIAS, FFN_BIASES, HEAD_NORMS)
     tables = (table("mistral"),)
-    styles: ClassVar = styles("mistral", NOT_SPELLED | {"sliding_window": ("sliding_window",)})
+    styles: ClassVar = styles("mistral", NOT_SPELLED | {"sliding_window": ("sliding_window",)}, WINDOW)

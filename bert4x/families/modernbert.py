@@ -67,6 +67,11 @@ def only_default(kind) -> dict:
     return {}
 
 
+def not_scaled(given) -> dict:
+    """Nothing. Raises: ConfigError for the older word of scaled rotary positions."""
+    raise ConfigError(f"config says rope_scaling = {shown(given)}; not supported here")
+
+
 KEYS = {
     "max_position": ("max_position_embeddings", "max_position"),
     "hidden_act": ("hidden_activation", "hidden_act"),
@@ -76,8 +81,8 @@ KEYS = {
     "pad_token_id": ("pad_token_id",),
     "global_every": ("global_attn_every_n_layers",),
     "local_attention": ("local_attention",),
-    "rotary_theta": ("global_rope_theta", "rope_parameters.full_attention.rope_theta"),
-    "local_theta": ("local_rope_theta", "rope_parameters.sliding_attention.rope_theta"),
+    "rotary_theta": ("global_rope_theta",),
+    "local_theta": ("local_rope_theta",),
     "pooling": ("classifier_pooling",),
     "segment_vocab_size": (),
 }
@@ -193,7 +198,10 @@ class ModernBert(TransformerBuilder):
             composed={
                 "layer_types": (read_layer_types, lambda c: c.layer_types),
                 "embedding_dropout": (lambda rate: {}, lambda c: c.dropout_rate),
+                "rope_scaling": (not_scaled, lambda c: None),
                 **{f"rope_parameters.{kind}.rope_type": (only_default, lambda c: None) for kind in KINDS},
+                "rope_parameters.full_attention.rope_theta": (lambda v: {"rotary_theta": v}, lambda c: None),
+                "rope_parameters.sliding_attention.rope_theta": (lambda v: {"local_theta": v}, lambda c: None),
             },
             required=BIASES | {"classifier_activation": "gelu", "tie_word_embeddings": True},
         )

@@ -53,7 +53,7 @@ class Qwen2(llama.Llama):
     unused: ClassVar = llama.Llama.unused | {"attention_bias": lambda c: True, "mlp_bias": lambda c: False}
     variables = llama.without(llama.OUTPUT_BIAS, llama.FFN_BIASES, llama.HEAD_NORMS)
     tables = (llama.table("qwen2", llama.BIASES), gguf.QWEN2)
-    styles: ClassVar = llama.styles("qwen2", llama.NOT_SPELLED) | {"gguf": gguf.QWEN2_STYLE}
+    styles: ClassVar = llama.styles("qwen2", llama.NOT_SPELLED, llama.WINDOW) | {"gguf": gguf.QWEN2_STYLE}
 
     def attention_options(self):
         return super().attention_options() | {"output_bias": False}
@@ -68,7 +68,8 @@ class Qwen3(llama.Llama):
     unused: ClassVar = llama.Llama.unused | {"mlp_bias": lambda c: False}
     variables = llama.without(llama.FFN_BIASES)
     tables = (llama.table("qwen3", llama.BIASES, llama.OUTPUT_BIAS, llama.HEAD_NORMS), gguf.QWEN3)
-    styles: ClassVar = llama.styles("qwen3", {"mlp_bias": ()}, attention_head_size=128) | {"gguf": gguf.QWEN3_STYLE}
+    styles: ClassVar = llama.styles("qwen3", {"mlp_bias": ()}, llama.WINDOW, attention_head_size=128)
+    styles["gguf"] = gguf.QWEN3_STYLE
 
     def attention_options(self):
         return super().attention_options() | {"query_key_norm": self.config.layer_norm_eps}

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass, replace
 
+from bert4x.activation_names import write_activation
 from bert4x.checkpoints.spec import SAME, TRANSPOSED, Rule, Table
-from bert4x.config import ConfigStyle, write_activation
+from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError, UnknownArchitectureError
 from bert4x.families.parts import SLOTS, TRAINING
 from bert4x.families.transformer import EncoderDecoderConfig
@@ -198,7 +199,6 @@ DEFAULTS = {
     "pad_token_id": 0,
     "max_position": 1 << 20,
 }
-IGNORED = (lambda value: {}, lambda config: None)  # what follows from other keys
 STYLES = {
     "tf1": ConfigStyle(
         "gelu_erf",
@@ -225,7 +225,9 @@ STYLES = {
             ),
             "model_type": (read_model_type, lambda config: "mt5" if config.is_mt5 else "t5"),
             "is_encoder_decoder": (lambda value: {}, lambda config: True),
-            **dict.fromkeys(("dense_act_fn", "is_gated_act"), IGNORED),
+            # Where a file has these two, they count.
+            "dense_act_fn": (lambda value: {"hidden_act": value}, lambda config: None),
+            "is_gated_act": (lambda value: {"gated": value}, lambda config: None),
         },
         required={"has_cross_position_bias": False},
     ),

@@ -4,13 +4,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bert4x.activation_names import gelu_as_told, read_activation
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.files import default_model
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import config_from, style_for
 from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
 from bert4x.checkpoints.weights import kept_token_ids, vocabulary_size
-from bert4x.config import TransformerConfig, gelu_as_told, read_activation, read_config_file
+from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
 from bert4x.families import families, family_name, family_of
 from bert4x.hub.names import Location, family_by_name, local, warn_of_head

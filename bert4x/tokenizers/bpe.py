@@ -18,7 +18,8 @@ ROBERTA = {"pad": "<pad>", "unk": "<unk>", "mask": "<mask>", "start": "<s>", "en
 END_OF_TEXT = "<|endoftext|>"
 
 
-def _read_vocab(path: str | os.PathLike) -> dict[str, int]:
+def read_vocab(path: str | os.PathLike) -> dict[str, int]:
+    """Token -> id, of a vocab.json. Raises: TokenizerError."""
     with reading(path):
         vocab = parse_json(read_bounded(path), str(path))
         check_kinds(vocab, dict.fromkeys(vocab, (int,)), str(path))
@@ -42,7 +43,8 @@ class BpeTokenizer(BackendTokenizer):
 
     `vocab` is the path of vocab.json (or encoder.json) or its content, a dict from token to id; `merges` the path of
     merges.txt (or vocab.bpe) or a list of pairs. `added_tokens` maps ids to `tokenizers.AddedToken`s.
-    "<|endoftext|>" in a text is recognised when the vocabulary has it. Source: Radford et al. 2019.
+    "<|endoftext|>" in a text is recognised when the vocabulary has it. With `add_prefix_space` a text begins with a
+    space. Source: Radford et al. 2019.
     Raises TokenizerError when the files cannot be read or contradict each other.
     """
 
@@ -56,10 +58,12 @@ class BpeTokenizer(BackendTokenizer):
         token_end: str | None = None,
         added_tokens: Mapping[int, AddedToken] | None = None,
         token_pad: str | None = None,
+        *,
+        add_prefix_space: bool = False,
     ):
         added = {one.content: one for one in (added_tokens or {}).values()}
         where = "this vocabulary with its merges" if isinstance(vocab, dict) else f"{vocab} with {merges}"
-        vocab = vocab if isinstance(vocab, dict) else _read_vocab(vocab)
+        vocab = vocab if isinstance(vocab, dict) else read_vocab(vocab)
         merges = merges if isinstance(merges, list) else _read_merges(merges)
         with reading(where):
             known = {one.content: number for number, one in (added_tokens or {}).items()}
@@ -67,17 +71,18 @@ class BpeTokenizer(BackendTokenizer):
             backend = tokenizers.Tokenizer(models.BPE(known, merges))
             if not known:
                 raise TokenizerError("there are no tokens")
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
         backend.decoder = decoders.ByteLevel()
         specials = [AddedToken(t, special=True) for t in (END_OF_TEXT, token_start, token_end) if t in known]
         backend.add_tokens([*({one.content: one for one in specials} | added).values()])
         super().__init__(backend, token_start, token_end, {"pad": token_pad})
         self.token_dict = self._token_dict = known
-        self.eos_id = known.get(END_OF_TEXT)
+        self.eos_id, self.add_prefix_space = known.get(END_OF_TEXT), add_prefix_space
 
     def save(self, folder: str | os.PathLike) -> None:
         self._backend.model.save(str(folder))
-        if self.chat_templates or self._backend.get_added_tokens_decoder().keys() - {self.eos_id}:
+        added = self._backend.get_added_tokens_decoder().keys() - {self.eos_id}
+        if self.chat_templates or self.add_prefix_space or added:
             super().save(folder)
 
 
@@ -88,12 +93,13 @@ def roberta(vocab: str | os.PathLike, merges: str | os.PathLike, settings: Token
     Raises: TokenizerError
     """
     with reading(f"{vocab} with {merges}"):
-        backend = tokenizers.Tokenizer(models.BPE(_read_vocab(vocab), _read_merges(merges)))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend = tokenizers.Tokenizer(models.BPE(read_vocab(vocab), _read_merges(merges)))
+    prefix = settings.switch("add_prefix_space", False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     backend.decoder = decoders.ByteLevel()
     names = {name: settings.name(KEYS[name], token) for name, token in ROBERTA.items()}
     mask = [] if "mask_token" in settings.names else [AddedToken(names["mask"], lstrip=True, special=True)]
     tokenizer = with_added(backend, names, settings, mask, second_start=[names["end"]], second_segment=0)
     ends = ((names[name], tokenizer.token_to_id(names[name])) for name in ("end", "start"))
-    backend.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
+    backend.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=prefix)
     return tokenizer

@@ -14,7 +14,7 @@ from ..hub.names import local
 from ..json_files import shown
 from .backend import around, from_tokenizer_json, read_backend
 from .base import TokenizerBase
-from .bpe import BpeTokenizer, roberta
+from .bpe import BpeTokenizer, read_vocab, roberta
 from .chat import read_chat
 from .gguf import gguf_tokenizer
 from .reading import reading
@@ -26,6 +26,7 @@ from .wordpiece import Tokenizer
 
 _SENTENCEPIECE_NAMES = ("spiece.model", "sentencepiece.model", "spm.model", "tokenizer.model", "chinese_vocab.model")
 _BPE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+BYTE_LEVEL = ("GPT2Tokenizer", "RobertaTokenizer")  # whose tokenizer_config.json says if a text begins with a space
 SENTENCEPIECE_KINDS = ("CpmTokenizer", "AlbertTokenizer", "T5Tokenizer", "XLMRobertaTokenizer")
 ROLES = {  # of a WordPiece tokenizer: the argument, and what tokenizer_config.json calls it
     "token_start": ("cls_token", "[CLS]"),
@@ -105,7 +106,9 @@ def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
             paths = [folder / name for name in names]
             if settings.kind == "RobertaTokenizer":
                 return roberta(*paths, settings)
-            return BpeTokenizer(*paths, added_tokens=_with_numbers(settings), token_pad=settings.name("pad_token"))
+            options = {"token_pad": settings.name("pad_token")}
+            options["add_prefix_space"] = settings.switch("add_prefix_space", False)
+            return BpeTokenizer(*paths, added_tokens=_with_numbers(settings, read_vocab(paths[0])), **options)
     return None
 
 
@@ -186,6 +189,9 @@ def _from_tokenizer_json(
 ) -> TokenizerBase | None:
     """Hugging Face's own file: BERT's WordPiece, GPT2's BPE and ALBERT's Unigram as classes, others as they stand."""
     model, normalizer, splitter = (_object(content, key, path) for key in ("model", "normalizer", "pre_tokenizer"))
+    if settings.kind in BYTE_LEVEL and settings.configured and splitter.get("type") == "ByteLevel":
+        splitter = splitter | {"add_prefix_space": settings.switch("add_prefix_space", False)}
+        content = content | {"pre_tokenizer": splitter}
     kind = model.get("type") or ("WordPiece" if "max_input_chars_per_word" in model else None)  # old files leave it out
     kinds = kind, normalizer.get("type"), splitter.get("type")
     bert = kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer") and normalizer.get("clean_text") is True
@@ -219,7 +225,7 @@ def _from_tokenizer_json(
         if settings.kind == "AlbertTokenizer" and settings.configured:
             content = content | {"normalizer": albert_normalizer(normalizer, settings)}
         if settings.kind == "XLMRobertaTokenizer" and settings.configured and kind == "Unigram":
-            content = content | xlm_roberta_parts(normalizer)
+            content = content | xlm_roberta_parts(normalizer, settings)
         return from_tokenizer_json(read_backend(content, str(path)), settings, str(path))
     read_backend(content, str(path))
     warnings.warn(f"{path} describes a tokenizer that bert4x does not read: {kinds}", stacklevel=4)

@@ -16,7 +16,7 @@ from ..json_files import check_kinds, read_json, shown
 
 NAMES = ("pad_token", "unk_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents")
+SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "add_prefix_space")
 GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")  # classes that leave everything to tokenizer.json
 
 
@@ -50,6 +50,8 @@ def read_settings(folder: Path, config: dict | None, tokenizer_json: dict) -> To
     own = checked(read_object(place), str(place))
     model = checked(config if config is not None else read_object(folder / "config.json"), str(folder / "config.json"))
     data = {key: model[key] for key in (*SWITCHES, *NAMES, "tokenizer_class") if model.get(key) is not None} | own
+    if own.get("split_special_tokens"):
+        raise TokenizerError(f"{place} says split_special_tokens = true, to cut special tokens in texts; not supported")
     names = {key: token(data[key], f"{place}: {key}", special=True) for key in NAMES if data.get(key) is not None}
     extra = data.get("extra_special_tokens") or data.get("additional_special_tokens") or ()
     extra = list(tokens(extra, f"{place}: extra_special_tokens"))

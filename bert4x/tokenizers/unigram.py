@@ -131,15 +131,20 @@ def xlm_roberta(path: str | os.PathLike, settings: TokenizerSettings) -> Backend
     return unigram(path, model, pieces, 3, [], names, settings, second_start=["</s>"], second_segment=0)
 
 
-def xlm_roberta_parts(normalizer: dict) -> dict:
+def words(settings: TokenizerSettings) -> pre_tokenizers.PreTokenizer:
+    """Words between spaces, each with a mark of its space before it, the first one unless the settings say no."""
+    scheme = "always" if settings.switch("add_prefix_space", True) else "never"
+    return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme=scheme)])
+
+
+def xlm_roberta_parts(normalizer: dict, settings: TokenizerSettings) -> dict:
     """What surrounds the pieces of an XLM-R's tokenizer.json in transformers 5, whatever that file says: of its
     normalizer the map of characters alone, of which that of every published model consists.
     """
-    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     maps = maps_of(normalizer)
     return {
         "normalizer": maps[0] if maps else None,
-        "pre_tokenizer": json.loads(words.__getstate__()),
+        "pre_tokenizer": json.loads(words(settings).__getstate__()),
         "decoder": json.loads(decoders.Metaspace().__getstate__()),
     }
 
@@ -158,7 +163,7 @@ def unigram(path, model: SpModel, pieces, unk_id: int, steps, names, settings: T
         backend = tokenizers.Tokenizer(models.Unigram(pieces, unk_id))
         steps = [*steps, normalizers.Precompiled(model.charsmap)] if model.charsmap else steps
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(Regex(" {2,}"), " ")])
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    backend.pre_tokenizer = words(settings)
     backend.decoder = decoders.Metaspace()
     own = [
         AddedToken(piece, normalized=False, special=kind == CONTROL)

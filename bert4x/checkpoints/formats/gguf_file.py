@@ -112,11 +112,6 @@ def open_gguf(path) -> tuple[dict[str, Any], Tensors]:
     return metadata, tensors
 
 
-def read_gguf(path) -> Tensors:
-    """The tensors of a file, as `open_gguf`."""
-    return open_gguf(path)[1]
-
-
 def place_of(reader: Reader) -> tuple[str, tuple[int, ...], int, int]:
     """Name, shape, type and offset of the next tensor."""
     name = checked_name(reader.text(), reader.where)

@@ -78,6 +78,13 @@ def decoder(family: str, *rules: Rule) -> Table:
         ),
         backbone="",
         tied=("output.weight",),
+        foreign=(
+            (
+                r"^rope_(?:freqs|factors_\w+)\.weight$",
+                "its rotary positions are scaled by a tensor, as those of Llama 3.1, which is not read: take the "
+                "checkpoint that the file was made of",
+            ),
+        ),
     )
 
 
@@ -127,13 +134,19 @@ GPT2_STYLE = ConfigStyle(
 )
 
 
+SCALED = {"type", "factor", "original_context_length", "finetuned"}  # the last says nothing of what is computed
+
+
 def read_scaling(said) -> dict:
     """`rope_scaling` of the metadata under rope.scaling. Raises: ConfigError for kinds that are not computed here."""
     kind = said.get("type", "none") if isinstance(said, dict) else None
     if kind == "none":
         return {}
-    if kind not in ("linear", "yarn"):
-        raise ConfigError(f"the metadata say rope.scaling = {shown(said)}; expected type linear or yarn")
+    if kind not in ("linear", "yarn") or not said.keys() <= SCALED:
+        raise ConfigError(
+            f"the metadata say rope.scaling = {shown(said)}; expected type linear or yarn, and no numbers but "
+            "factor and original_context_length"
+        )
     scaling = {"rope_type": kind, "factor": said.get("factor")}
     if "original_context_length" in said:
         scaling["original_max_position_embeddings"] = said["original_context_length"]
@@ -176,7 +189,13 @@ def decoder_style(arch: str, pre: str, **more: tuple[str, ...]) -> ConfigStyle:
         said,
         {"tie_word_embeddings": True},
         {"model_type": arch, "tokenizer.ggml.pre": pre},
-        composed={f"{arch}.rope.scaling": (read_scaling, write_scaling)},
+        composed={
+            f"{arch}.rope.scale_linear": (  # in older files
+                lambda factor: {"rope_scaling": {"rope_type": "linear", "factor": factor}},
+                lambda config: None,
+            ),
+            f"{arch}.rope.scaling": (read_scaling, write_scaling),
+        },
         required={"hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False, "log_n": None},
         measured=("vocab_size",),
     )

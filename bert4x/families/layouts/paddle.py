@@ -79,4 +79,5 @@ ERNIE = BERT.of("ernie", names=("bert.", "ernie."), classes=("Bert", "Ernie"), r
 def style(hf):
     """How PaddleNLP spells what transformers' config files of a family say; norms there have another epsilon."""
     keys = hf.keys | {"segment_vocab_size": (*hf.keys["segment_vocab_size"], "sent_type_vocab_size")}
-    return replace(hf, keys=keys, defaults=hf.defaults | {"layer_norm_eps": 1e-5})
+    required = hf.required | {"pool_act": "tanh", "task_id": 0}
+    return replace(hf, keys=keys, defaults=hf.defaults | {"layer_norm_eps": 1e-5}, required=required)

@@ -2,9 +2,9 @@
 PyTorch with names of their own, and a config file with words of its own.
 """
 
-from bert4x.checkpoints.spec import TRANSPOSED, Layout, Rule, Table
+from bert4x.checkpoints.spec import TRANSPOSED, Head, Layout, Rule, Table
 from bert4x.config import ConfigStyle
-from bert4x.families.parts import TRAINING
+from bert4x.families.parts import ENTITY_TAGS, LABEL_SCORES, TRAINING, linear
 
 SELF, FFN = "MultiHeadSelfAttention", "FeedForward"
 
@@ -36,6 +36,23 @@ RENAMED = (
     (r"(^|\.)target\.output_layer\.", r"\1target.lm.output_layer."),
 )
 BACKBONE = r"(?:embedding|encoder)\."
+HEADS = (  # of its scripts run_classifier.py and run_ner.py
+    Head(
+        "text-classification",
+        LABEL_SCORES,
+        linear("Label-Scores", "output_layer_2"),
+        settings={"pooler": True},
+        labels="labels",
+        pooler=linear("Pooler-Dense", "output_layer_1"),
+    ),
+    Head(
+        "token-classification",
+        ENTITY_TAGS,
+        linear("Entity-Tags", "output_layer"),
+        settings={"method": "softmax"},
+        labels="tags",
+    ),
+)
 
 
 def encoder(family: str, blocks: tuple[Rule, ...]) -> Table:
@@ -50,10 +67,9 @@ def encoder(family: str, blocks: tuple[Rule, ...]) -> Table:
             Rule("Embedding-Mapping/kernel", "encoder.linear.weight", TRANSPOSED),
             Rule("Embedding-Mapping/bias", "encoder.linear.bias"),
             *blocks,
-            Rule("{Pooler-Dense,NSP-Proba}/kernel", "target.sp.linear_{1,2}.weight", TRANSPOSED),
-            Rule("{Pooler-Dense,NSP-Proba}/bias", "target.sp.linear_{1,2}.bias"),
-            Rule("MLM-Dense/kernel", "target.mlm.linear_1.weight", TRANSPOSED),
-            Rule("MLM-Dense/bias", "target.mlm.linear_1.bias"),
+            *linear("Pooler-Dense", "target.sp.linear_1"),
+            *linear("NSP-Proba", "target.sp.linear_2"),
+            *linear("MLM-Dense", "target.mlm.linear_1"),
             Rule("MLM-Norm/{gamma,beta}", "target.mlm.layer_norm.{gamma,beta}"),
             Rule("MLM-Bias/bias", "target.mlm.linear_2.bias"),
         ),
@@ -61,6 +77,7 @@ def encoder(family: str, blocks: tuple[Rule, ...]) -> Table:
         aliases=RENAMED,
         ignored=(TRAINING,),
         tied=("target.mlm.linear_2.weight",),
+        heads=HEADS,
     )
 
 
@@ -100,7 +117,10 @@ PRE_NORM = {"remove_embedding_layernorm": True, "layernorm_positioning": "pre"}
 
 def style(defaults: dict, labels: dict, keys: dict = KEYS) -> ConfigStyle:
     """How the config files of a family are spelled; of the vocabulary they say nothing."""
-    return ConfigStyle("gelu_erf", keys, defaults, labels, tanh="gelu_fast", measured=("vocab_size", "max_position"))
+    positioning = labels.get("layernorm_positioning", "post")
+    required = {"mask": labels["mask"], "layernorm_positioning": positioning, "has_residual_attention": False}
+    named = {"tanh": "gelu_fast", "measured": ("vocab_size", "max_position")}
+    return ConfigStyle("gelu_erf", keys, defaults, labels, required=required, **named)
 
 
 BERT_STYLE = style({"pad_token_id": 0}, POST_NORM | {"target": ["mlm", "sp"]})
