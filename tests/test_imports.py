@@ -222,16 +222,14 @@ def test_converting_and_inspecting_need_no_keras():
     assert python(code).split()[-1] == "False"
 
 
-def test_import_is_fast():
-    code = "import time; start = time.perf_counter(); import bert4x; print(time.perf_counter() - start)"
+def test_import_and_help_are_fast():
+    """In seconds of the processor, which other work on the machine hardly changes."""
+    code = "import time; start = time.process_time(); import bert4x; print(time.process_time() - start)"
     assert min(float(python(code)) for _ in range(3)) < 0.3
-
-
-def test_help_is_fast():
     code = (
-        "import subprocess, sys, time; start = time.perf_counter();"
+        "import resource, subprocess, sys;"
         "subprocess.run([sys.executable, '-m', 'bert4x', '--help'], check=True, stdout=subprocess.DEVNULL);"
-        "print(time.perf_counter() - start)"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN); print(used.ru_utime + used.ru_stime)"
     )
     assert min(float(python(code)) for _ in range(3)) < 0.5
 

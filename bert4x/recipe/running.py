@@ -130,9 +130,12 @@ class Run:
         held = set(order[: max(1, len(rows) // 10)])
         return [r for i, r in enumerate(rows) if i not in held], [r for i, r in enumerate(rows) if i in held]
 
-    def fit(self, task, train: Sequence, valid: Sequence = ()) -> Report:
+    def fit(self, task, train: Sequence, valid: Sequence = (), learner=None) -> Report:
         """Trains a task on rows, and gives it the best weights. Where there is a state, it goes on from there.
 
+        Args:
+            learner: what learns in the task's place, by another model over the same layers: it has `model`, `batch` and
+                `loss` as a task has (`bert4x.tasks.distilled`).
         Raises: DataError without examples; RunError; KeyboardInterrupt after Ctrl-C, once the state is written.
         """
         examples = task.prepare(train)
@@ -141,14 +144,14 @@ class Run:
         evaluate = None
         if len(valid):
             evaluate, task.best = (lambda: task.evaluate(valid)), task.best_of(valid)
-        progress = self.train(task, examples, evaluate, lambda scores: self.keep(task))
+        progress = self.train(task, examples, evaluate, lambda scores: self.keep(task), learner)
         self.restore(task)
         p = progress
         report = Report(p.scores, p.best_epoch, p.update, p.seconds, self.folder, self.metrics())
         self.summarize(task, report, len(examples), len(valid))
         return report
 
-    def train(self, task, examples: Sequence, evaluate: Callable | None, keep: Callable, **options):
+    def train(self, task, examples: Sequence, evaluate: Callable | None, keep: Callable, learner=None, **options):
         """The middle of `fit`, for what is no task with rows, scores and a pipeline: trains on examples; returns the
         progress. For the arguments see `bert4x.training.loop.Loop`.
 
@@ -162,12 +165,14 @@ class Run:
             **{name: getattr(args, name) for name in names if hasattr(args, name)},
             accumulation=args.gradient_accumulation,
         )
-        learner = task
+        if args.pack and learner:
+            raise RunError("texts are packed for a task alone, without a learner in its place; leave out --pack")
+        learner = learner or task
         if args.pack:
             learner = task.packed(examples, args.batch_size, args.seed)
             options["batches"] = learner.batches
             self.say(f"packed: {learner.batches.real:.1%} of a batch is no padding")
-        trainer = self.trainer(task, learner.model)
+        trainer = self.trainer(task, learner.model, learner.loss)
         with Display(args, self.say, getattr(task, "remark", None)) as display:
             loop = Loop(
                 self.folder, trainer, examples, learner.batch, schedule,
@@ -206,9 +211,9 @@ class Run:
 
         return read_metrics(self.folder / METRICS)
 
-    def trainer(self, task, model):
-        """What takes the steps with a model over the task's layers: the task's optimizer, in the run's precision, with
-        what the arguments add.
+    def trainer(self, task, model, loss: Callable):
+        """What takes the steps with a model over the task's layers, by a loss of its outputs: the task's optimizer, in
+        the run's precision, with what the arguments add.
         """
         import keras
 
@@ -231,7 +236,7 @@ class Run:
         if args.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return Trainer(
-            model, task.loss, optimizer, adversary=adversary, ema=args.ema, divergence=task.divergence,
+            model, loss, optimizer, adversary=adversary, ema=args.ema, divergence=task.divergence,
             gathers=args.gradient_accumulation > 1, join=getattr(task, "join", None),
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ class Packed:
     """
 
     def __init__(self, task, examples: Sequence, batch_size: int, seed: int = 0):
-        self.task, self.model = task, task.packed_model()
+        self.task, self.model, self.loss = task, task.packed_model(), task.loss
         lengths = [example.length for example in examples]
         self.batches = PackedBatches(lengths, batch_size, seed, padded_length(TIMES * max(lengths, default=1)))
 
