@@ -34,6 +34,9 @@ class Arguments(recipe.Arguments):
     loss: Literal["binary", "listwise"] = recipe.option(
         "binary", "each pair by itself, right or wrong; or the right answer among all of its question"
     )
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
+    text_column: str | None = recipe.option(None, "the text's name, or number from 1; default: by the names")
+    pair_column: str | None = recipe.option(None, "the answer's")
     wrong: int = recipe.option(7, "wrong answers of a question", least=1)
     given: bool = recipe.option(False, "take the wrong answers of the file, instead of looking for some")
     miner: str | None = recipe.option(None, "sentence vectors by which they are found; default: the package's own")
@@ -46,7 +49,10 @@ def main(args):
     with recipe.Run(args) as run:
         # 1. Questions, each with a right answer, and as many wrong ones as are wanted.
         def read(path):
-            return read_compared(path, "answers", wrong=args.wrong if args.given else 0, say=run.say)
+            return read_compared(
+                path, "answers", wrong=args.wrong if args.given else 0, header=args.header, say=run.say,
+                text_column=args.text_column, pair_column=args.pair_column,
+            )  # fmt: skip
 
         train, valid = run.data(read, TOY)
         if not args.given:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bert4x import recipe
+from bert4x.errors import InputError
 from bert4x.tasks.readers import read_compared
 from bert4x.tasks.sentence_embedding import SentenceEmbedding
 
@@ -31,6 +32,10 @@ class Arguments(recipe.Arguments):
 
     output: Path = recipe.option(Path("runs/sentence_embeddings"), "folder of the run")
     rows: Literal["grades", "answers", "texts"] = recipe.option("grades", "what a row of --train is")
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
+    text_column: str | None = recipe.option(None, "the text's name, or number from 1; default: by the names")
+    pair_column: str | None = recipe.option(None, "the second text's, or the answer's")
+    label_column: str | None = recipe.option(None, "the grade's")
     wrong: int = recipe.option(0, "of answers: wrong ones in a row", least=0)
     pooling: Literal["mean", "cls", "max", "lasttoken"] = recipe.option("mean", "of hidden states")
     dimensions: str = recipe.option("", "sizes of beginnings that are vectors of their own, such as 64,128")
@@ -44,7 +49,10 @@ def main(args):
         # 1. Rows to learn from, and pairs with grades (or answers) to score on.
         def read(path):
             kind = args.rows if path == args.train else "answers" if args.rows == "answers" else "grades"
-            return read_compared(path, kind, wrong=args.wrong if kind == "answers" else 0, say=run.say)
+            return read_compared(
+                path, kind, wrong=args.wrong if kind == "answers" else 0, header=args.header, say=run.say,
+                text_column=args.text_column, pair_column=args.pair_column, label_column=args.label_column,
+            )  # fmt: skip
 
         train, valid = run.data(read, TOY)
         valid = [row for row in valid if len(row) > 1]
@@ -52,7 +60,7 @@ def main(args):
         # 2. A pretrained encoder, whose hidden states are pooled to one vector of length 1.
         task = SentenceEmbedding(
             run.load(), args.pooling, [{"kind": "normalize"}], maxlen=args.max_length, scale=args.scale,
-            dimensions=[int(size) for size in args.dimensions.split(",") if size],
+            dimensions=sizes(args.dimensions),
         )  # fmt: skip
         if valid:
             run.say(f"before: {describe(task.evaluate(valid))}")
@@ -66,6 +74,14 @@ def main(args):
             near = [(corpus[i], score) for i, score in task.search(text, corpus, 3) if corpus[i] != text]
             run.say(text + "".join(f"\n    {score:.3f}  {other}" for other, score in near))
         return report
+
+
+def sizes(text):
+    """Numbers with commas between them, as a list."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := [part for part in parts if not part.isdecimal()]:
+        raise InputError(f"--dimensions {text}: {wrong[0]!r} is no size; expected such as 64,128")
+    return [int(part) for part in parts]
 
 
 def describe(scores):

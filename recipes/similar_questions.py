@@ -30,6 +30,9 @@ class Arguments(recipe.Arguments):
     smoke_values: ClassVar[dict[str, Any]] = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "drawn": 8}
 
     output: Path = recipe.option(Path("runs/similar_questions"), "folder of the run")
+    header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
+    source_column: str | None = recipe.option(None, "a question's name, or number from 1; default: by the names")
+    target_column: str | None = recipe.option(None, "the other question's")
     epochs: int = recipe.option(10, "times that every pair is seen", least=1)
     batch_size: int = recipe.option(32, "pairs of a batch", least=2)
     max_length: int = recipe.option(64, "tokens of a question that is read", least=8)
@@ -41,7 +44,11 @@ class Arguments(recipe.Arguments):
 def main(args):
     with recipe.Run(args) as run:
         # 1. Pairs of questions of the same meaning.
-        train, valid = run.data(lambda path: read_pairs(path, say=run.say), TOY)
+        def read(path):
+            columns = {"source_column": args.source_column, "target_column": args.target_column}
+            return read_pairs(path, header=args.header, say=run.say, **columns)
+
+        train, valid = run.data(read, TOY)
 
         # 2. One encoder for both uses. A target sees its source and its own past; a source sees nothing of its target,
         # so that its [CLS] is the same whatever is written for it.

@@ -16,6 +16,7 @@ from bert4x.tasks.mteb_encoder import MtebEncoder
 from bert4x.tasks.ranking import Ranking
 from bert4x.tasks.reranker import Reranker
 from bert4x.tasks.similar_questions import SimilarQuestions, of_pairs
+from bert4x.tasks.text_classification import TextClassification
 from bert4x.tasks.yes_no import YesNoReranker
 
 TEXTS = ["今天天气很好。", "床前明月光", "我们去公园散步吧，低头思故乡", "a"]
@@ -68,6 +69,27 @@ def qwen(tmp_path_factory):
         attention_head_size=6, num_key_value_heads=2, intermediate_size=30, max_position=600, initializer_range=0.5,
     )  # fmt: skip
     return bert4x.save(model, folder, "hf")
+
+
+def test_lengths_and_log_odds(folder, tmp_path):
+    """Of a folder that sentence-transformers 6 wrote: as long as its tokenizer says; no sentence vectors."""
+    task = TextClassification(bert4x.load(folder), ["score"], problem_type="multi_label_classification", maxlen=24)
+    saved = task.save(tmp_path / "judge", "hf")
+    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    (saved / "modules.json").write_text(json.dumps(listed))
+    (saved / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    (saved / "tokenizer_config.json").write_text('{"model_max_length": 12}')
+    judge, texts = bert4x.reranker(saved), [TEXTS[0], "光" * 40]
+    assert (judge.task.maxlen, judge.task.long) == (12, "first")
+    with pytest.warns(UserWarning, match="more than 12 tokens"):
+        raw, order = judge("天气", texts, raw_scores=True)
+    scores = judge("天气", ["今天天气很好。"[:5], "光" * 7]).scores
+    np.testing.assert_allclose(1 / (1 + np.exp(-raw[1])), scores[1], atol=1e-6)
+    assert order == np.argsort(-raw).tolist()
+    two = Reranker(TextClassification(bert4x.load(folder), ["0", "1"], maxlen=24, long="first"))
+    sure = two.task(("天气", TEXTS[0])).probabilities
+    raw = two("天气", TEXTS[:1], raw_scores=True).scores
+    np.testing.assert_allclose(raw, np.log(sure["1"] / sure["0"]), atol=1e-5)
 
 
 def test_yes_or_no(qwen):

@@ -137,6 +137,17 @@ def test_spellings_of_settings(encoder, tmp_path):
     assert again.pooling == ["cls", "mean"] and not again.include_prompt
     np.testing.assert_array_equal(again(TEXTS), encoder(TEXTS))
     assert np.abs(again(TEXTS, "query") - encoder(TEXTS, "query")).max() > 1e-3  # the prompt's tokens are read only
+    # Version 6 has the longest text in the tokenizer's file only, and how many numbers are given; older ones had other
+    # names of files.
+    (saved / "sentence_bert_config.json").unlink()
+    (saved / "sentence_roberta_config.json").write_text('{"do_lower_case": true}')
+    place = saved / "tokenizer_config.json"
+    place.write_text(json.dumps((json.loads(place.read_text()) if place.exists() else {}) | {"model_max_length": 9}))
+    (saved / "config_sentence_transformers.json").write_text('{"truncate_dim": 3, "prompts": {"query": null}}')
+    cut = bert4x.embedder(saved)
+    assert (cut.maxlen, cut.lower_case, cut.size, cut.prompts) == (9, True, 3, {"query": ""})
+    np.testing.assert_allclose(cut(TEXTS[:2]), encoder(TEXTS[:2])[:, :3], atol=1e-6)
+    assert bert4x.embedder(cut.save(tmp_path / "cut"))(TEXTS[0]).shape == (3,)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +161,11 @@ def test_spellings_of_settings(encoder, tmp_path):
         ("modules.json", [{"type": "x.Transformer", "path": "../other"}], "outside"),
         ("modules.json", {"a": 1}, "expected a list"),
         ("modules.json", [3], "no list"),
+        ("modules.json", [{"type": "x.Transformer", "path": ""}], "followed by nothing"),
         ("sentence_bert_config.json", {"max_seq_length": "long"}, "max_seq_length"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "fill-mask"),
+        ("2_Dense/config.json", {"out_features": 6, "module_input_name": "token_embeddings"}, "module_input_name"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 3}}, "query"),
     ],
 )
 def test_damaged_folders(encoder, file, value, words, tmp_path):
@@ -187,6 +202,12 @@ def test_bad_input(encoder, folder):
     for texts, words in (([" "], "text 0 of 1 is empty"), ([3], "expected a text"), (None, "expected a text")):
         with pytest.raises(InputError, match=words):
             encoder(texts)
+    for bad, words in ((5, "found 5"), ([folder], "expected the path")):
+        with pytest.raises(InputError, match=words):
+            bert4x.embedder(bad)
+    for given in ({"steps": 3}, {"prompts": {"query": 3}}, {"maxlen": "long"}, {"steps": [{"kind": "truncate"}]}):
+        with pytest.raises(ConfigError, match=next(iter(given)) + "|no step"):
+            bert4x.embedder(folder, pooling="mean", **given)
     with pytest.raises(UnknownOptionError, match="no prompt 'qury'"):
         encoder("光", "qury")
     with pytest.raises(ConfigError, match="can be 6 long"):
@@ -303,6 +324,10 @@ def test_wrong_answers(encoder):
     assert bert4x.mine_negatives(encoder, rows, 1, margin=-1) == []
     with pytest.raises(InputError, match="count = 0"):
         bert4x.mine_negatives(encoder, rows, 0)
+    with pytest.raises(InputError, match="for an encoder"):
+        bert4x.mine_negatives("x", rows)
+    with pytest.raises(DataError, match="found 5"):
+        bert4x.mine_negatives(encoder, 5)
 
 
 def test_a_reranker(folder, tmp_path):
@@ -370,6 +395,8 @@ def test_scores():
             sts(*bad)
     with pytest.raises(InputError, match="query 0 has no right answer"):
         retrieval([[1]], [[]])
+    with pytest.raises(InputError, match="k = 0"):
+        retrieval([[1]], [[1]], 0)
 
 
 ROWS = {
@@ -456,6 +483,10 @@ def test_files_of_rows(tmp_path):
     assert "1 of 3 rows have less than 1 wrong answers" in said[0]
     path = put("e.tsv", "甲\t乙\tcontradiction\n甲\t丙\tentailment\n甲\t丁\tneutral\n")
     assert read_compared(path, "answers", wrong=1) == [("甲", "丙", "乙")]
+    named = put("h.jsonl", '{"q": "甲", "a": "乙", "n": "3"}\n')
+    columns = {"text_column": "q", "pair_column": "a"}
+    assert read_compared(named, "answers", **columns) == [("甲", "乙")]
+    assert read_compared(named, label_column="n", **columns) == [("甲", "乙", 3.0)]
     for name, text, words in (("f.tsv", "甲\t乙\t好\n", "grade '好'"), ("g.jsonl", '{"query": "甲"}', "line 1")):
         with pytest.raises(DataError, match=words):
             read_compared(put(name, text), "answers" if name == "g.jsonl" else "grades")

@@ -140,8 +140,14 @@ def test_completions_are_those_of_generate(official, lm):
     assert [choice.text for choice in found.choices] == lm.generate(TEXTS[0], **drawn)
 
 
-def test_streams_join_and_end_as_alone(official, lm):
+def test_streams_join_and_end_as_alone(official, lm, client):
     """Four at once, of two kinds of options, some after others have begun."""
+
+    def counted():
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("bert4x_written_tokens_total"))
+
+    before = counted()
     asked = [(TEXTS[i % 3], 3 + i, {} if i % 2 else {"temperature": 0.8, "seed": i}) for i in range(4)]
 
     def ask(prompt, length, options):
@@ -161,6 +167,7 @@ def test_streams_join_and_end_as_alone(official, lm):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda one: ask(*one), asked))
     assert found == [lm.generate(prompt, max_new_tokens=n, **options) for prompt, n, options in asked]
+    assert counted() - before == 3 + 4 + 5 + 6
 
 
 def test_chat_without_a_template_continues_turns(official, lm):
@@ -172,6 +179,12 @@ def test_chat_without_a_template_continues_turns(official, lm):
     pieces = list(official.chat.completions.create(model="small", messages=messages, max_tokens=4, stream=True))
     assert pieces[0].choices[0].delta.role == "assistant"
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == expected
+    again = [*messages, found.choices[0].message, found.choices[0].message.model_dump(), *messages]  # as clients go on
+    assert official.chat.completions.create(model="small", messages=again, max_tokens=2, n=None).usage.completion_tokens
+    for stream in (False, True):
+        echoed = official.completions.create(model="small", prompt="天气", max_tokens=2, echo=True, stream=stream)
+        pieces = echoed if stream else [echoed]
+        assert "".join(piece.choices[0].text for piece in pieces) == "天气" + lm.generate("天气", max_new_tokens=2)
 
 
 def test_tasks(client, able):
@@ -185,10 +198,13 @@ def test_tasks(client, able):
     expected = able("judge", "rerank").reranker(TEXTS[0], TEXTS)
     assert [one["index"] for one in ranked] == expected.order
     assert ranked[0]["score"] == pytest.approx(expected.scores.max(), abs=2e-5)
+    asked = {"query": TEXTS[0], "texts": TEXTS, "raw_scores": True, "truncation_direction": "right"}
+    raw = {one["index"]: one["score"] for one in client.post("/", json=asked).json()}
+    assert 1 / (1 + np.exp(-raw[0])) == pytest.approx(expected.scores[0], abs=2e-5)
     found = client.post("/tasks/entities", json={"inputs": TEXTS[1]}).json()["answers"]
     assert [(e["label"], e["start"], e["end"]) for e in found] == [(e.label, e.start, e.end) for e in finder(TEXTS[1])]
     asked = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": TEXTS[1:2]}]}
-    (output,) = client.post("/v2/models/finder/infer", json=asked).json()["outputs"]
+    (output,) = client.post("/v2/models/finder/versions/1/infer", json=asked).json()["outputs"]
     assert json.loads(output["data"][0]) == found
     masked = ["天[MASK]很好，我们去公[MASK]", "床前[MASK]月光"]  # computed together as alone
     found = client.post("/tasks/fill-mask", json={"inputs": masked, "parameters": {"top_k": 2}}).json()["answers"]
@@ -219,6 +235,8 @@ def test_attention(client, folders):
 
 
 COMPLETION = {"model": "small", "prompt": "天"}
+CHAT = {"model": "small", "messages": [{"role": "user", "content": "天"}]}
+PROMPTED = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["天"]}]}
 PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}
 
 
@@ -233,11 +251,21 @@ PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": 
         ("/v1/completions", COMPLETION | {"prompt": "天" * 100}, 422, "positions"),
         ("/v1/completions", COMPLETION | {"n": 100}, 413, "texts in one request"),
         ("/v1/chat/completions", PICTURE, 422, "text"),
-        ("/v1/embeddings", {"model": "small", "input": [[1, 2]]}, 422, "input"),
+        ("/v1/chat/completions", CHAT | {"tools": [{"type": "function"}], "tool_choice": "auto"}, 422, "not served"),
+        ("/v1/completions", COMPLETION | {"top_k": 2**40}, 422, "top_k"),
+        ("/v1/completions", COMPLETION | {"stream_options": {"include_usage": True}}, 422, "stream"),
+        ("/v1/completions", COMPLETION | {"stop": ["a"] * 17}, 422, "at most 16"),
+        ("/v1/completions", COMPLETION | {"echo": True, "logprobs": 1}, 422, "echo"),
+        ("/v1/embeddings", {"model": "small", "input": [[1, 2]]}, 422, "token ids"),
         ("/v1/embeddings", {"model": "small", "input": "天" * 100}, 413, "truncate"),
         ("/v1/embeddings", {"model": "judge", "input": "天"}, 422, "classes, rerank"),
         ("/embed", {"inputs": ["天"] * 41}, 413, "40"),
         ("/embed", {"inputs": " "}, 422, "empty"),
+        ("/embed", {"inputs": "天", "truncation_direction": "Left"}, 422, "expected Right"),
+        ("/predict", {"inputs": []}, 422, "no inputs"),
+        ("/", {"inputs": 5}, 422, "inputs"),
+        ("/tasks/embeddings", {"inputs": "天"}, 404, "no task"),
+        ("/v2/models/small/infer", PROMPTED | {"parameters": {"task": "embeddings", "prompt_name": 5}}, 422, "prompt"),
         ("/embed", {"inputs": "天\ud800"}, 422, "inputs"),
         ("/tasks/entites", {"inputs": "天"}, 404, "did you mean 'entities'"),
         ("/tasks/reading", {"inputs": {"question": "天", "passage": "天"}}, 404, "no model here"),
@@ -285,13 +313,14 @@ def test_keys():
     app = create_app(Models([]), Limits(), ["one", "two"])
     transport = httpx.ASGITransport(app)
 
-    async def ask(path, **headers):
+    async def ask(path, method="GET", **headers):
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            return (await client.get(path, headers=headers)).status_code
+            return (await client.request(method, path, headers=headers)).status_code
 
     for given, status in ((None, 401), ("Bearer three", 401), ("Basic one", 401), ("Bearer two", 200)):
         assert asyncio.run(ask("/v1/models", **({"Authorization": given} if given else {}))) == status
     assert asyncio.run(ask("/health")) == 200
+    assert asyncio.run(ask("/", "POST")) == 401  # the page is for everybody, what is computed there is not
 
 
 def test_queue_batches_and_blame():
@@ -339,6 +368,7 @@ def test_command_refuses(command, tmp_path, folders, models):
     refused(command("serve", "--max-texts", 0, "--port", 0), "texts is 0")
     refused(command("serve", tmp_path / "nowhere", "--port", 0), "nowhere")
     refused(command("serve", f"a?={folders / 'judge'}", "--port", 0), "cannot be the name")
+    refused(command("serve", folders / "judge", "--runtime", "onnx", "--port", 0), "run by keras", "--to onnx")
     with pytest.raises(InputError, match="NAME=FOLDER"):
         Models([models.served["small"]] * 2)
 

@@ -19,7 +19,12 @@ from bert4x.checkpoints.write import write_json
 from bert4x.errors import CheckpointNotFoundError, ConversionError, CorruptFileError, UnknownOptionError, nearest
 from bert4x.json_files import check_kinds, read_json, shown
 
-MODULES = "modules.json"
+MODULES, CONFIG = "modules.json", "config_sentence_transformers.json"
+# The settings of the encoder, as versions have called their file.
+ENCODER = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 POOLING = {  # ways to pool -> their older keys; several are joined in this order
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -35,11 +40,14 @@ SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 TYPES = "sentence_transformers.models."
 MAX_PART = 255  # characters of a name in a path
 LONGEST = 512  # tokens of a text, where the model takes more and nobody says
+FLOW_OUT = "module_output_name"
+FLOW = {"module_input_name": "sentence_embedding", FLOW_OUT: "sentence_embedding"}  # of what follows pooling
 
 
 def are_sentence_vectors(folder: Path) -> bool:
-    """Whether a folder is one of sentence-transformers."""
-    return (Path(folder) / MODULES).is_file()
+    """Whether a folder is one of sentence-transformers, and no reranker, which newer versions write alike."""
+    folder = Path(folder)
+    return (folder / MODULES).is_file() and first([folder], [CONFIG], {}).get("model_type") != "CrossEncoder"
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -49,29 +57,28 @@ def read_settings(folder: Path) -> dict[str, Any]:
         and normalisation; CheckpointNotFoundError for a step whose folder is not there.
     """
     steps = modules(folder)
-    settings: dict[str, Any] = {"pooling": ["mean"], "steps": []}
+    settings: dict[str, Any] = {"steps": []}
     for kind, place in steps[1:]:
         if kind == "Pooling":
             settings |= pooling(place)
         elif kind == "Dense":
             settings["steps"].append(dense(place))
         elif kind == "Normalize":
+            check_kind(place / "config.json", first([place], ["config.json"], {}), FLOW)
             settings["steps"].append({"kind": "normalize"})
-    said = first(folder, steps[0][1], "sentence_bert_config.json", {"max_seq_length": (int,), "do_lower_case": (bool,)})
-    if said.get("max_seq_length"):
-        settings["maxlen"] = counted(said, "max_seq_length", "sentence_bert_config.json")
-    if said.get("do_lower_case"):
-        settings["lower_case"] = True
-    kinds = {"prompts": (dict,), "default_prompt_name": (str,), "similarity_fn_name": (str,)}
-    said = first(folder, folder, "config_sentence_transformers.json", kinds)
-    settings["prompts"] = {str(name): str(text) for name, text in (said.get("prompts") or {}).items()}
+    settings |= encoder(steps[0][1], folder)
+    kinds = {"prompts": (dict,), "default_prompt_name": (str,), "similarity_fn_name": (str,), "truncate_dim": (int,)}
+    said = first([folder], [CONFIG], kinds)
+    if said.get("truncate_dim") is not None:
+        settings["steps"].append({"kind": "truncate", "units": counted(said, "truncate_dim", folder / CONFIG)})
+    settings["prompts"] = {str(name): text or "" for name, text in (said.get("prompts") or {}).items()}
+    check_kinds(settings["prompts"], dict.fromkeys(settings["prompts"], (str,)), f"{folder / CONFIG}: prompts")
     settings["default_prompt"] = said.get("default_prompt_name") or ""
     settings["similarity_name"] = said.get("similarity_fn_name") or "cosine"
     for key, known in (("similarity_name", SIMILARITIES), ("default_prompt", ("", *settings["prompts"]))):
         if settings[key] not in known:
             raise CorruptFileError(
-                f"{folder / 'config_sentence_transformers.json'}: {key} is {shown(settings[key])}; expected one of "
-                f"{shown(list(known))}"
+                f"{folder / CONFIG}: {key} is {shown(settings[key])}; expected one of {shown(list(known))}"
             )
     return settings
 
@@ -81,6 +88,33 @@ def counted(said: dict[str, Any], key: str, where: str | Path) -> int:
     if not 0 < said[key] <= MAX_SETTING:
         raise CorruptFileError(f"{where}: {key!r} is {shown(said[key])}; expected 1 to {MAX_SETTING}")
     return said[key]
+
+
+def encoder(place: Path, folder: Path) -> dict[str, Any]:
+    """What is said of texts: the longest, and the case of letters. Raises: CorruptFileError"""
+    said = first([place, folder], ENCODER, {"do_lower_case": (bool,)})
+    check_kind(place / ENCODER[0], said, {"transformer_task": "feature-extraction"} | {FLOW_OUT: "token_embeddings"})
+    most = longest(place, folder)
+    return ({"maxlen": most} if most else {}) | ({"lower_case": True} if said.get("do_lower_case") else {})
+
+
+def longest(place: Path, folder: Path) -> int | None:
+    """Tokens of a text, as the file of the encoder says, or, in newer versions, that of the tokenizer; None where
+    nobody does. Raises: CorruptFileError
+    """
+    said = first([place, folder], ENCODER, {"max_seq_length": (int,)})
+    if said.get("max_seq_length"):
+        return counted(said, "max_seq_length", place / ENCODER[0])
+    found = first([place], ["tokenizer_config.json"], {}).get("model_max_length")
+    known = type(found) is int and 0 < found <= MAX_SETTING  # transformers writes 10^30 where there is no limit
+    return found if known else None
+
+
+def check_kind(path: Path, said: dict[str, Any], expected: dict[str, str]) -> None:
+    """Raises: CorruptFileError for a step that reads or writes something else than is expected, where it says so."""
+    for key, value in expected.items():
+        if said.get(key) not in (None, value):
+            raise CorruptFileError(f"{path}: {key} is {shown(said[key])}; only {value!r} is known here")
 
 
 def modules(folder: Path) -> list[tuple[str, Path]]:
@@ -110,15 +144,21 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
         found.append((kind, place))
     if not found:
         raise CorruptFileError(f"{path} lists no modules")
+    after = [kind for kind, _ in found[1:] if kind != "Dropout"]
+    if after[:1] != ["Pooling"] or "Pooling" in after[1:]:
+        raise CorruptFileError(
+            f"{path}: the Transformer is followed by {', '.join(after) or 'nothing'}; expected Pooling, then Dense or "
+            "Normalize"
+        )
     return found
 
 
-def first(folder: Path, other: Path, name: str, kinds: dict) -> dict[str, Any]:
-    """A JSON file of either folder, or nothing. Raises: CorruptFileError"""
-    for place in (other / name, folder / name):
-        if place.is_file():
-            said = read_json(place)
-            check_kinds(said, kinds, str(place))
+def first(places: Sequence[Path], names: Sequence[str], kinds: dict) -> dict[str, Any]:
+    """The first JSON file of some folders and names that is there, or nothing. Raises: CorruptFileError"""
+    for path in (place / name for place in places for name in names):
+        if path.is_file():
+            said = read_json(path)
+            check_kinds(said, kinds, str(path))
             return said
     return {}
 
@@ -159,6 +199,7 @@ def dense(place: Path) -> dict[str, Any]:
     said = read_json(path)
     kinds = {"in_features": (int,), "out_features": (int,), "bias": (bool,), "activation_function": (str,)}
     check_kinds(said, kinds, str(path))
+    check_kind(path, said, FLOW)
     activation = said.get("activation_function") or "torch.nn.modules.activation.Tanh"
     if activation not in ACTIVATIONS or said.get("use_residual") or type(said.get("out_features")) is not int:
         raise CorruptFileError(
@@ -203,13 +244,16 @@ def write_settings(folder: Path, settings: dict[str, Any], tensors: dict[str, La
     if ways != [way for way in POOLING if way in ways]:  # in another order than the older spelling joins them in
         said = {"embedding_dimension": size, "pooling_mode": ways}
     put(folder / "1_Pooling" / "config.json", said | {"include_prompt": settings.get("include_prompt", True)})
-    size, dense_layers = size * len(ways), 0
-    for step in settings["steps"]:
+    size, dense_layers, steps = size * len(ways), 0, list(settings["steps"])
+    cut = steps.pop() if steps and steps[-1]["kind"] == "truncate" else None
+    for step in steps:
         place = f"{len(listed)}_{step['kind'].capitalize()}"
         listed.append((step["kind"].capitalize(), place))
         if step["kind"] == "normalize":
             put(folder / place / "config.json", {})
             continue
+        if step["kind"] == "truncate":
+            raise ConversionError("sentence-transformers cuts vectors at the end only; use format 'bert4x'")
         if step["activation"] not in names:
             raise ConversionError(
                 f"sentence-transformers has no activation {step['activation']!r}; use format 'bert4x'"
@@ -225,7 +269,7 @@ def write_settings(folder: Path, settings: dict[str, Any], tensors: dict[str, La
     put(folder / "sentence_bert_config.json", {
         "max_seq_length": settings["maxlen"], "do_lower_case": bool(settings.get("lower_case")),
     })  # fmt: skip
-    put(folder / "config_sentence_transformers.json", {
+    put(folder / CONFIG, ({"truncate_dim": cut["units"]} if cut else {}) | {
         "prompts": settings["prompts"],
         "default_prompt_name": settings["default_prompt"] or None,
         "similarity_fn_name": settings["similarity_name"],

@@ -31,6 +31,10 @@ def add_commands(command) -> None:
     sub.add_argument(
         "--application", choices=["lm", "unilm"], help="of language models: continue, or read and write (default: lm)"
     )
+    sub.add_argument(
+        "--runtime", choices=["keras", "onnx", "openvino", "savedmodel"],
+        help="what runs the models; all but keras take folders that bert4x export wrote (default: as each folder is)",
+    )  # fmt: skip
     sub.add_argument("--dtype", help="of the weights: float32, bfloat16 ... (default: Keras' own)")
     sub.add_argument("--quantize", choices=["int8"], help="the matrices: a quarter of float32's memory")
     group = sub.add_argument_group("limits")
@@ -53,7 +57,7 @@ def run_serve(options) -> int:
     server.check_open(options.host, keys, options.open)
     with server.listening(options.host, options.port) as sock:  # first: loading takes long
         loading = {name: getattr(options, name) for name in ("dtype", "quantize") if getattr(options, name)}
-        models = open_models(options.models, limits, options.application, **loading)
+        models = open_models(options.models, limits, options.application, options.runtime, **loading)
         for one in models.served.values():
             server.say(f"{one.name}: {', '.join(one.abilities)}")
         host = f"[{options.host}]" if ":" in options.host else options.host

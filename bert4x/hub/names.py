@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from bert4x.checkpoints.files import is_folder, tf1_prefix
+from bert4x.errors import InputError
 
 Location = str | os.PathLike
 # What may be the name of a published checkpoint where it is no path: an address, NAME or OWNER/NAME; no file's name.
@@ -18,8 +19,10 @@ def local(source: Location, *, weights: bool = True) -> Location:
     """A path as it is; for the name of a published checkpoint the folder of its files, which are fetched if need be.
     `weights=False` is content with its vocabulary, and takes what may lie in a folder that is there for a path.
 
-    Raises: HubError, for a name.
+    Raises: HubError, for a name; InputError for what is neither.
     """
+    if not (source is None or isinstance(source, Location)):
+        raise InputError(f"found {source!r:.60}; expected the path of a file or folder, or the name of a checkpoint")
     if not is_name(source):
         return source
     if not weights and Path(source).name != source and Path(source).expanduser().parent.is_dir():

@@ -14,7 +14,10 @@ def sts(similarities: Sequence[float], grades: Sequence[float]) -> dict[str, flo
     Shape: (N,), (N,)
     Raises: InputError for two lengths, less than two pairs, or values that are not finite.
     """
-    a, b = np.asarray(similarities, "float64"), np.asarray(grades, "float64")
+    try:
+        a, b = np.asarray(similarities, "float64"), np.asarray(grades, "float64")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"similarities and grades are numbers: {error}") from None
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise InputError(
             f"similarities of shape {a.shape}, grades of shape {b.shape}; expected (N,) twice, N at least 2"
@@ -65,13 +68,19 @@ def retrieval(found: Sequence[Sequence], right: Sequence, k: int = 10) -> dict[s
     Args:
         found: of each query, the names of texts, the nearest first.
         right: of each query, the names of those that answer it; or a dict of grades, above 0 for those.
-    Raises: InputError for two lengths, and a query that nothing answers.
+    Raises: InputError for two lengths, a query that nothing answers, grades that are no numbers, and a `k` below 1.
     """
+    if type(k) is not int or k < 1:
+        raise InputError(f"k = {k!r:.40}; expected a whole number, at least 1")
+    if not (isinstance(found, Sequence) and isinstance(right, Sequence)):
+        raise InputError("found and right are lists, with what belongs to each query")
     if len(found) != len(right) or not len(found):
         raise InputError(f"{len(found)} queries, answers to {len(right)}; expected as many, at least one")
     recalls, firsts, gains = [], [], []
     for number, (names, answers) in enumerate(zip(found, right, strict=True)):
         grades = dict(answers) if isinstance(answers, dict) else dict.fromkeys(answers, 1)
+        if wrong := [grade for grade in grades.values() if not isinstance(grade, int | float | np.number)]:
+            raise InputError(f"query {number} has the grade {wrong[0]!r:.40}; expected a number")
         grades = {name: grade for name, grade in grades.items() if grade > 0}
         if not grades:
             raise InputError(f"query {number} has no right answer; leave it out")

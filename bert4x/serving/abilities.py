@@ -102,7 +102,7 @@ class Embedding(Ability):
         rows = self.task.encoded(inputs, before)
         lengths = [len(row) for row in rows]
         if not truncate and max(lengths) >= self.longest:  # some may have been cut
-            check_lengths(self.lengths([before + text.strip() for text in inputs]), limits, self.longest)
+            check_lengths(self.lengths([before + text for text in inputs]), limits, self.longest)
         check_lengths(lengths, limits, None)
         return rows, lengths
 
@@ -137,8 +137,13 @@ class Reranking(Ability):
         super().__init__(SCORES, reranker.task, reranker.task.maxlen)
         self.reranker = reranker
 
-    def compute(self, items):
-        return self.reranker.scores(items).tolist()
+    def compute(self, items, raw: bool = False):
+        return self.reranker.scores(items, raw_scores=raw).tolist()
+
+    @property
+    def raw(self) -> Group:
+        """What computes scores as they are before they are brought between 0 and 1."""
+        return Group(self.compute, (True,))
 
 
 def check_count(inputs: Sequence, limits: Limits) -> None:

@@ -61,7 +61,7 @@ class Guard:
 
     def check_key(self, scope) -> None:
         """Raises: Problem for a request without one of the keys, which are all compared, in the same time."""
-        if not self.keys or scope["path"] in OPEN_PATHS:
+        if not self.keys or (scope["path"] in OPEN_PATHS and scope["method"] in ("GET", "HEAD")):
             return
         kind, _, key = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
         given = hashed(key.strip().decode("latin-1"))

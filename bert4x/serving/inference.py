@@ -28,14 +28,18 @@ def routes(context: Context) -> APIRouter:
         alive = all(one.worker.is_alive() for one in context.models.served.values())
         return Response(status_code=200 if alive else 503)
 
-    @router.get("/models/{name}/ready", summary="200 while a model is ready")
+    @router.get("/models/{name:path}/ready", summary="200 while a model is ready")
+    @router.get("/models/{name:path}/versions/1/ready", include_in_schema=False)
     async def model_ready(name: str):
         alive = found(name).worker.is_alive()
         return Response(status_code=200 if alive else 503)
 
-    @router.get("/models/{name}", summary="Inputs and outputs of a model")
+    @router.get("/models/{name:path}", summary="Inputs and outputs of a model")
+    @router.get("/models/{name:path}/versions/1", include_in_schema=False)
     async def model(name: str):
         served = found(name)
+        if not tasks_of(served):
+            raise Problem(404, f"{name!r:.80} only writes texts, for which this protocol has no form", param="model")
         task = task_of(served, {})
         return as_response(
             {
@@ -48,18 +52,21 @@ def routes(context: Context) -> APIRouter:
             }
         )
 
-    @router.post("/models/{name}/infer", summary="Answers to texts")
+    @router.post("/models/{name:path}/infer", summary="Answers to texts")
+    @router.post("/models/{name:path}/versions/1/infer", include_in_schema=False)
     async def infer(name: str, body: Infer, request: Request):
         served = found(name)
         task = task_of(served, body.parameters)
         ability = served.abilities[task]
         inputs = texts_of(body.inputs, names_of(ability), ability.name == "classes")
         given = {key: value for key, value in body.parameters.items() if key not in ("task", "truncate")}
-        truncate = bool(body.parameters.get("truncate", False))
+        truncate = parameter(body.parameters, "truncate", bool) or False
         if task == VECTORS:
-            group = ability.group_of(given.pop("prompt_name", None), context.limits)
+            given.pop("prompt_name", None)
             ability.group(given)
-            rows, lengths = await context.read(ability.read, inputs, context.limits, truncate)
+            prompt = parameter(body.parameters, "prompt_name", str)
+            group = ability.group_of(prompt, context.limits)
+            rows, lengths = await context.read(ability.read, inputs, context.limits, truncate, prompt)
             vectors = await context.answers(request, served.worker.submit(group, rows, lengths))
             outputs = [tensor("embedding", "FP32", ability.finish(vectors, None))]
         else:
@@ -76,6 +83,14 @@ def routes(context: Context) -> APIRouter:
         return context.models.served[name]
 
     return router
+
+
+def parameter(given: dict[str, Any], name: str, kind: type):
+    """A parameter that may be missing. Raises: Problem for one of another type."""
+    value = given.get(name)
+    if value is not None and type(value) is not kind:
+        raise Problem(422, f"{name} is {value!r:.40}; expected {kind.__name__}", param=f"parameters.{name}")
+    return value
 
 
 def tasks_of(served) -> list[str]:

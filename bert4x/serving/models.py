@@ -87,18 +87,25 @@ class Models:
             one.worker.join(10)
 
 
-def open_models(sources: Sequence[str], limits: Limits, application: str | None = None, **options) -> Models:
+def open_models(
+    sources: Sequence[str], limits: Limits, application: str | None = None, runtime: str | None = None, **options
+) -> Models:
     """The models of folders or names, each `SOURCE` or `NAME=SOURCE`; without any, the model inside the package.
 
     Args:
         application: of language models, "lm" or "unilm".
+        runtime: what all of them are to be run by: "keras", or "onnx" ... of folders that `bert4x.export` wrote.
         options: of `bert4x.load`, such as `dtype`.
-    Raises: the errors of `load`.
+    Raises: the errors of `load`; InputError for a model of another runtime.
     """
     served = []
     for source in sources or [None]:
         name, source = named(source)
         abilities, tokenizer, about = opened(source, limits, application, options)
+        if runtime not in (None, about["runtime"]):
+            other = f"what this writes: bert4x export {source or 'MODEL'} FOLDER --to {runtime}"
+            other = "the folder that it was exported from" if runtime == "keras" else other
+            raise InputError(f"{name} is run by {about['runtime']}; for --runtime {runtime} give {other}")
         writing = abilities.get(WRITING)
         worker = Worker(name, limits, Decoder(lambda w=writing: w.engine, limits.rows) if writing else None)
         served.append(Served(name, worker, tokenizer, abilities, about))
@@ -153,7 +160,7 @@ def exported(source, application: str | None, options: dict):
     model = open_export(source, application, **options)
     if model.tokenizer is None:
         raise TokenizerError(f"{source} has no vocabulary; export a model with its tokenizer beside it")
-    about = {"family": model.config.model, "max_tokens": model.config.max_position}
+    about = {"family": model.config.model, "max_tokens": model.config.max_position, "runtime": model.to}
     if "decoder" in model.graphs:
         return {WRITING: Generation(model)}, model.tokenizer, about | {"application": model.application}
     if model.application == "encoder" and "logits" in model.outputs:
@@ -169,14 +176,15 @@ def trained(name: str, source, options: dict):
 
     task = task_class(name).load(source, **options)
     about = {"task": name, "family": task.config.model, "max_tokens": task.maxlen}
+    about["runtime"] = task.backbone.to if task.exported else "keras"
     if name == "sentence-embedding":
         return {VECTORS: Embedding(task)}, task.tokenizer, about | {"prompts": list(task.prompts)}
     ours = next((short for short, names in TASKS.items() if name in names), name)
     abilities: dict[str, Any] = {ours: Ability(ours, task, task.maxlen if cuts(task) else None)}
     if name == "text-classification" and len(task.labels) <= 2:
-        from bert4x.tasks.reranker import Reranker
+        from bert4x.tasks.reranker import judge_of
 
-        abilities[SCORES] = Reranking(Reranker(task))
+        abilities[SCORES] = Reranking(judge_of(task, source))
     return abilities, task.tokenizer, about
 
 
@@ -196,7 +204,7 @@ def pretrained(source, application: str | None, options: dict):
     if model.tokenizer is None:
         raise TokenizerError(f"{source} has no vocabulary beside its weights; put its tokenizer there")
     builder = model.builder
-    about = {"family": builder.config.model, "max_tokens": builder.config.max_position}
+    about = {"family": builder.config.model, "max_tokens": builder.config.max_position, "runtime": "keras"}
     abilities: dict[str, Any] = {}
 
     def other(**changes):

@@ -1,9 +1,10 @@
 """OpenAI's endpoints: models, completions, chat, embeddings."""
 
 import base64
+import functools
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ def routes(context: Context) -> APIRouter:
         served, ability = context.models.find(body.model, WRITING)
         given = sampling_of(body) | {"max_new_tokens": body.max_tokens}
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        form = CompletionForm(ability.tokenizer, body.logprobs)
+        if body.echo and body.logprobs is not None:
+            raise Problem(422, "log-probabilities of a prompt are not served; echo, or give logprobs", param="echo")
+        form = CompletionForm(ability.tokenizer, body.logprobs, [p for p in prompts for _ in range(body.n * body.echo)])
         return await write(context, request, served, ability, prompts, given, body, form)
 
     @router.post("/chat/completions", summary="The answer in a dialogue")
@@ -84,6 +87,8 @@ def encoded(vector: np.ndarray, encoding: str) -> list[float] | str:
 
 async def write(context: Context, request: Request, served, ability, prompts: Sequence, given: dict, body, form):
     """The texts that continue prompts, `body.n` of each: at the end, or as they come."""
+    if body.stream_options is not None and not body.stream:
+        raise Problem(422, "stream_options are those of a stream: true", param="stream_options")
     wanted = bool(form.candidates)
     requests = await context.read(ability.requests, prompts, given, body.n, wanted, context.limits)
     stream = Stream(ability, served.worker, requests)
@@ -93,9 +98,8 @@ async def write(context: Context, request: Request, served, ability, prompts: Se
     pieces = context.streamed(request, stream)
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return events(
-            chunks(pieces, texts, about | {"object": form.chunk}, form, count if with_usage else None, served)
-        )
+        usage = functools.partial(used, context, served, count, texts)
+        return events(chunks(pieces, texts, about | {"object": form.chunk}, form, usage, with_usage))
     async for number, piece in pieces:
         texts[number].add(piece)
     choices = [form.choice(number, text) for number, text in enumerate(texts)]
@@ -103,28 +107,25 @@ async def write(context: Context, request: Request, served, ability, prompts: Se
     return as_response(about | {"object": form.object, "choices": choices, "usage": usage})
 
 
-async def chunks(pieces, texts: Sequence[Text], about: dict, form, prompt_tokens: int | None, served) -> AsyncIterator:
+async def chunks(pieces, texts: Sequence[Text], about: dict, form, usage: Callable, with_usage: bool) -> AsyncIterator:
     """The chunks of a stream; at the end what was used, where it is asked for."""
-    for number in range(len(texts)):
-        for choice in form.beginning(number):
-            yield about | {"choices": [choice]}
-    async for number, piece in pieces:
-        before = texts[number].length
-        texts[number].add(piece)
-        if piece.text or piece.finish_reason or form.candidates is not None:
-            yield about | {"choices": [form.delta(number, piece, before)]}
-    if prompt_tokens is not None:
-        yield about | {"choices": [], "usage": usage_of(prompt_tokens, texts)}
-
-
-def usage_of(prompt_tokens: int, texts: Sequence[Text]) -> dict[str, int]:
-    """What was read and written."""
-    new = sum(len(text.pieces) for text in texts)
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": new, "total_tokens": prompt_tokens + new}
+    try:
+        for number in range(len(texts)):
+            for choice in form.beginning(number):
+                yield about | {"choices": [choice]}
+        async for number, piece in pieces:
+            before = texts[number].length
+            texts[number].add(piece)
+            if piece.text or piece.finish_reason or form.candidates is not None:
+                yield about | {"choices": [form.delta(number, piece, before)]}
+    finally:
+        total = usage()  # counted too when the client has gone
+    if with_usage:
+        yield about | {"choices": [], "usage": total}
 
 
 def used(context: Context, served, prompt_tokens: int, texts: Sequence[Text]) -> dict[str, int]:
-    """The same, and counted."""
-    usage = usage_of(prompt_tokens, texts)
-    context.metrics.written.labels(served.name).inc(usage["completion_tokens"])
-    return usage
+    """What was read and written, counted for the metrics."""
+    new = sum(len(text.pieces) for text in texts)
+    context.metrics.written.labels(served.name).inc(new)
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": new, "total_tokens": prompt_tokens + new}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bert4x.errors import nearest
 
@@ -14,13 +14,43 @@ def whole(text: str) -> str:
     return text
 
 
+def no_ids(given: Any) -> Any:
+    """Raises: ValueError for ids of tokens, which other servers take: those of another vocabulary mean other texts."""
+    if isinstance(given, list) and any(isinstance(one, int | list) for one in given):
+        raise ValueError("token ids are not taken; send texts (LangChain: check_embedding_ctx_length=False)")
+    return given
+
+
+def few(stop: str | list[str]) -> str | list[str]:
+    """Raises: ValueError for too many strings to look for in each text."""
+    if isinstance(stop, list) and len(stop) > 16:
+        raise ValueError(f"{len(stop)} strings; at most 16 are taken")
+    return stop
+
+
+def no_tools(given: list) -> list:
+    """Raises: ValueError where there is one."""
+    if given:
+        raise ValueError("tools are not served; for an answer in JSON give response_format, with a schema")
+    return given
+
+
+def at_the_end(direction: str) -> str:
+    """Raises: ValueError for another end than that at which long texts are cut."""
+    if direction.lower() != "right":
+        raise ValueError("long texts are cut at their end only; expected Right")
+    return direction
+
+
 Text = Annotated[str, AfterValidator(whole)]
-Texts = Text | list[Text]
-Stop = Text | Annotated[list[Text], Field(max_length=16)]
+Texts = Annotated[Text | list[Text], BeforeValidator(no_ids)]
+Stop = Annotated[Text | list[Text], AfterValidator(few)]
+Direction = Annotated[str, AfterValidator(at_the_end)]
+Nothing = Annotated[list | dict, Field(max_length=0)]  # what may be there, and ask for nothing
 
 
 class Body(BaseModel):
-    """A request: JSON with these fields."""
+    """A request: JSON with these fields; null stands for what is not given."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -28,11 +58,13 @@ class Body(BaseModel):
     @classmethod
     def no_others(cls, data: Any) -> Any:
         """Names what an unknown field may be meant for."""
+        if not isinstance(data, dict):
+            return data
         known = [field.alias or name for name, field in cls.model_fields.items()]
-        for name in data if isinstance(data, dict) else ():
+        for name in data:
             if name not in known:
                 raise ValueError(f"no field {name!r:.80}; {nearest(str(name)[:80], known)}")
-        return data
+        return {name: value for name, value in data.items() if value is not None}
 
 
 class Schema(Body):
@@ -90,7 +122,7 @@ class Completion(Decoding):
     prompt: Texts
     max_tokens: int | None = Field(16, ge=1)
     logprobs: int | None = Field(None, ge=0, le=20)
-    echo: Literal[False] | None = None
+    echo: bool = False
     best_of: Literal[1] | None = None
     suffix: Literal[""] | None = None
 
@@ -108,6 +140,12 @@ class Message(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
     name: str | None = None
+    # What answers have, and clients send back with them.
+    refusal: Literal[""] | None = None
+    annotations: Nothing | None = None
+    audio: Nothing | None = None
+    function_call: Nothing | None = None
+    tool_calls: Nothing | None = None
 
     def plain(self) -> dict[str, str]:
         """As templates take it."""
@@ -130,7 +168,9 @@ class Chat(Decoding):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     chat_template_kwargs: TemplateOptions | None = None
-    tools: Annotated[list, Field(max_length=0)] | None = None
+    tools: Annotated[list, AfterValidator(no_tools)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
     store: Literal[False] | None = None
 
 
@@ -152,6 +192,7 @@ class Embed(Body):
     inputs: Texts
     normalize: bool = True
     truncate: bool = False
+    truncation_direction: Direction = "Right"
     prompt_name: str | None = None
     dimensions: int | None = None
     model: str | None = None
@@ -165,6 +206,7 @@ class Rerank(Body):
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool = False
+    truncation_direction: Direction = "Right"
     model: str | None = None
 
 
@@ -174,6 +216,8 @@ class Predict(Body):
     inputs: Text | Annotated[list[Text], Field(min_length=1, max_length=2)] | list[list[Text]]
     raw_scores: bool = False
     truncate: bool = False
+    truncation_direction: Direction = "Right"
+    parameters: Nothing | None = None  # Hugging Face's client sends it
     model: str | None = None
 
 
@@ -188,6 +232,7 @@ class SimilarityOptions(Body):
     """Of a comparison."""
 
     truncate: bool = False
+    truncation_direction: Direction = "Right"
     prompt_name: str | None = None
 
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from bert4x.errors import nearest
-from bert4x.serving.abilities import ATTENTION, TASKS
+from bert4x.serving.abilities import ATTENTION, SCORES, TASKS, VECTORS
 from bert4x.serving.answering import Context, as_response
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Pair, TaskInputs
@@ -32,8 +32,8 @@ def routes(context: Context) -> APIRouter:
 
 
 def runs(served, ability: str) -> bool:
-    """Whether an ability answers texts here."""
-    return hasattr(served.abilities[ability], "record")
+    """Whether an ability answers texts here; those with endpoints of their own do not."""
+    return ability not in (SCORES, VECTORS) and hasattr(served.abilities[ability], "record")
 
 
 def plain(one, ability) -> str | tuple[str, str]:

@@ -3,11 +3,13 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from bert4x.serving.abilities import SCORES, VECTORS
 from bert4x.serving.answering import Context, as_response
 from bert4x.serving.problems import Problem
-from bert4x.serving.schemas import Embed, Predict, Rerank, Similarity, Tokenize
+from bert4x.serving.schemas import Body, Embed, Predict, Rerank, Similarity, Tokenize
 
 
 def routes(context: Context) -> APIRouter:
@@ -41,12 +43,12 @@ def routes(context: Context) -> APIRouter:
     @router.post("/rerank", summary="Texts by how well they answer a query, the best first")
     async def rerank(body: Rerank, request: Request):
         served, ability = context.models.find(body.model, SCORES)
-        if body.raw_scores:
-            raise Problem(422, "raw_scores are not served: scores are from 0 to 1", param="raw_scores")
         if not body.query.strip():
             raise Problem(422, "the query is empty", param="query")
         pairs = [(body.query, text) for text in body.texts]
-        scores = await context.compute(request, served, ability, pairs, body.truncate)
+        group = ability.raw if body.raw_scores else ability.group()
+        items, lengths = await context.read(ability.read, pairs, context.limits, body.truncate)
+        scores = await context.answers(request, served.worker.submit(group, items, lengths))
         found = []
         for index in sorted(range(len(scores)), key=lambda i: -scores[i]):
             text = {"text": body.texts[index]} if body.return_text else {}
@@ -59,11 +61,21 @@ def routes(context: Context) -> APIRouter:
         if body.raw_scores:
             raise Problem(422, "raw_scores are not served: scores are probabilities", param="raw_scores")
         given = body.inputs
-        several = isinstance(given, list) and isinstance(given[0], list)
+        several = isinstance(given, list) and (not given or isinstance(given[0], list))
         inputs = [as_input(one) for one in (given if several else [given])]
         found = await context.compute(request, served, ability, inputs, body.truncate)
         answers = [by_score(answer) for answer in found]
         return as_response(answers if several else answers[0])
+
+    @router.post("/", summary="One of the above, by what the request holds: Hugging Face's client asks so")
+    async def any_of_them(body: dict[str, Any], request: Request):
+        if "query" in body:
+            return await rerank(as_body(Rerank, body), request)
+        if isinstance(body.get("inputs"), dict):
+            return await similarity(as_body(Similarity, body), request)
+        if any(VECTORS in one.abilities for one in context.models.served.values()):
+            return await embed(as_body(Embed, body), request)
+        return await predict(as_body(Predict, body), request)
 
     @router.post("/tokenize", summary="Tokens of texts, and where they stand")
     async def tokenize(body: Tokenize):
@@ -99,6 +111,14 @@ def routes(context: Context) -> APIRouter:
         return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
+
+
+def as_body(kind: type[Body], given: dict[str, Any]) -> Body:
+    """A request of some kind. Raises: RequestValidationError, as the framework does."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
 def as_input(one) -> str | tuple[str, str]:

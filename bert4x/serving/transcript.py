@@ -1,5 +1,6 @@
 """Written texts in the forms of OpenAI's completions and chat: choices, deltas, log-probabilities."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,15 +57,28 @@ class Form:
 
 
 class CompletionForm(Form):
-    """Of /v1/completions."""
+    """Of /v1/completions.
+
+    Args:
+        echoed: the prompt of each text, where they are wanted before what is written.
+    """
 
     prefix, object, chunk = "cmpl", "text_completion", "text_completion"
+
+    def __init__(self, tokenizer, candidates: int | None, echoed: Sequence[str] = ()):
+        super().__init__(tokenizer, candidates)
+        self.echoed = echoed
+
+    def beginning(self, number):
+        if not self.echoed:
+            return []
+        return [{"index": number, "text": self.echoed[number], "logprobs": None, "finish_reason": None}]
 
     def choice(self, number: int, text: Text) -> dict[str, Any]:
         """The whole of a text."""
         return {
             "index": number,
-            "text": text.text,
+            "text": (self.echoed[number] if self.echoed else "") + text.text,
             "logprobs": self.logprobs(text.pieces, 0),
             "finish_reason": text.finish_reason,
         }

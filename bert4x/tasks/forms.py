@@ -136,7 +136,14 @@ FORMS = {
         lambda source, target: {"source": source, "target": target},
     ),
     "sentence-embedding": Form(
-        lambda task, path, columns, say: read_compared(path, header=columns.header, say=say),
+        lambda task, path, columns, say: read_compared(
+            path,
+            header=columns.header,
+            say=say,
+            text_column=columns.text,
+            pair_column=columns.pair,
+            label_column=columns.label,
+        ),
         sources,
         lambda text, vector: {"text": text, "vector": [round(float(x), 7) for x in vector]},
     ),

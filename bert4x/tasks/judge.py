@@ -20,9 +20,21 @@ class Reranked(NamedTuple):
 class Judge:
     """Base of rerankers: a subclass says `judged`."""
 
-    def __call__(self, query: str, texts: Sequence[str], top_k: int | None = None, batch_size: int = 32) -> Reranked:
+    def __call__(
+        self,
+        query: str,
+        texts: Sequence[str],
+        top_k: int | None = None,
+        batch_size: int = 32,
+        *,
+        raw_scores: bool = False,
+    ) -> Reranked:
         """Scores each text as an answer to the query; a pair with more tokens than the model takes is cut, of which a
         warning tells once.
+
+        Args:
+            raw_scores: give log-odds, of any size, in the place of scores from 0 to 1: what a reranker of one label
+                computes before the sigmoid. The order is the same.
 
         Raises: InputError for an empty query, an empty list, and what is no text.
         """
@@ -33,21 +45,23 @@ class Judge:
             raise InputError("no texts to compare; expected a list of texts")
         if top_k is not None:
             check_count("top_k", top_k)
-        scores = self.scores([(query, text) for text in texts], batch_size)
+        scores = self.scores([(query, text) for text in texts], batch_size, raw_scores)
         order = np.argsort(-scores, kind="stable").tolist()
         return Reranked(scores, order[:top_k])
 
-    def scores(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32) -> np.ndarray:
+    def scores(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, raw_scores: bool = False) -> np.ndarray:
         """The scores of pairs of a query and a text. Shape: -> (N,) float32
 
         Raises: InputError where one is NaN or infinite.
         """
         check_count("batch_size", batch_size)
-        scores = self.judged(pairs, batch_size)
+        scores = np.asarray(self.judged(pairs, batch_size), "float64")
+        if not raw_scores:
+            scores = np.exp(-np.logaddexp(0, -scores))
         if not np.isfinite(scores).all():
             raise InputError("the scores that this model gives hold NaN or infinity")
         return scores.astype("float32")
 
     def judged(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> np.ndarray:
-        """How well each text answers its query, from 0 to 1. Shape: -> (N,)"""
+        """How well each text answers its query, in log-odds. Shape: -> (N,)"""
         raise NotImplementedError

@@ -1,12 +1,13 @@
 """Wrong answers that a model takes for right ones: what sentence vectors and rerankers learn most from."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from bert4x.errors import DataError, InputError
 from bert4x.tasks.text import as_texts
+from bert4x.tasks.text_encoder import TextEncoder
 from bert4x.tasks.vectors import check_count
 
 
@@ -36,6 +37,8 @@ def mine_negatives(
     Raises: DataError without rows, and for one that is no pair of texts; InputError for a count below 1.
     """
     rows = pairs(rows)
+    if not isinstance(encoder, TextEncoder):
+        raise InputError(f"found {encoder!r:.60} for an encoder; expected what bert4x.embedder gives")
     for name, value, least in (("count", count, 1), ("top_k", top_k, 1), ("skip", skip, 0), ("seed", seed, 0)):
         check_count(name, value, least)
     if top_k < count:
@@ -72,9 +75,12 @@ def mine_negatives(
 
 def pairs(rows: Sequence) -> list[tuple[str, str]]:
     """Rows that are a question and its answer. Raises: DataError"""
+    if not isinstance(rows, Iterable):
+        raise DataError(f"found {rows!r:.60}; expected rows (question, answer)")
     rows = list(rows)
     for number, row in enumerate(rows):
-        if isinstance(row, str) or len(row) != 2 or not all(isinstance(text, str) for text in row):
+        whole = isinstance(row, list | tuple) and len(row) == 2
+        if not whole or not all(isinstance(text, str) for text in row):
             raise DataError(f"row {number}: found {row!r:.80}; expected (question, answer)")
     if not rows:
         raise DataError("no rows; expected (question, answer)")

@@ -1,11 +1,16 @@
 """How well texts answer a query, by a model that reads both together (a cross-encoder)."""
 
+import copy
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from bert4x.errors import ConfigError
+from bert4x.checkpoints.sentence_vectors import longest
+from bert4x.checkpoints.task_file import FILE
+from bert4x.errors import ConfigError, InputError
+from bert4x.hub.names import local
 from bert4x.tasks.judge import Judge
 from bert4x.tasks.text_classification import Example, TextClassification
 from bert4x.tasks.yes_no import YesNoReranker, is_language_model
@@ -28,10 +33,13 @@ class Reranker(Judge):
     def judged(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> np.ndarray:
         windows = self.task.windows(pairs, "pairs")
         examples = [Example(ids, segments, (), number) for number, ids, segments in windows]
-        scores = self.task.scores_of_texts(examples, batch_size)[0]
+        scores = self.task.scores_of_texts(examples, batch_size)[0].astype("float64")
         if scores.shape[1] == 1:
-            return np.exp(-np.logaddexp(0, -scores.astype("float64")))[:, 0]
-        return self.task.probabilities(scores)[:, 1]
+            return scores[:, 0]
+        if not self.task.multi_label:
+            return scores[:, 1] - scores[:, 0]
+        sure = np.clip(self.task.probabilities(scores)[:, 1], 1e-12, 1 - 1e-12)
+        return np.log(sure / (1 - sure))
 
 
 def reranker(source: str | os.PathLike, **options) -> Reranker:
@@ -45,6 +53,20 @@ def reranker(source: str | os.PathLike, **options) -> Reranker:
         options: of `bert4x.load`, such as `dtype`, and `maxlen`; for a language model also `instruction`.
     Raises: ConfigError for another number of labels; the errors of `load`.
     """
+    if source is None:
+        raise InputError("no reranker is inside the package; give a folder or a name, such as BAAI/bge-reranker-base")
     if is_language_model(source):
         return YesNoReranker.load(source, **options)
-    return Reranker(TextClassification.load(source, **{"long": "first"} | options))
+    return judge_of(TextClassification.load(source, **options), source, **options)
+
+
+def judge_of(task: TextClassification, source: str | os.PathLike, **options) -> Reranker:
+    """A classifier that was loaded as a reranker: it reads only the beginning of a pair that is too long, by what the
+    files of another program say of lengths; by `options` otherwise.
+    """
+    task, folder = copy.copy(task), Path(local(source)).expanduser()
+    task.long = options.get("long", "first")
+    most = None if (folder / FILE).is_file() or not folder.is_dir() else longest(folder, folder)
+    if most and "maxlen" not in options:
+        task.maxlen = min(max(most, 8), task.config.max_position)
+    return Reranker(task)

@@ -33,7 +33,8 @@ class SentenceEmbedding(TextEncoder):
 
     Args:
         pooling: of "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean" and "lasttoken"; several are joined.
-        steps: what follows: {"kind": "dense", "units": N, "bias": bool, "activation": name} or {"kind": "normalize"}.
+        steps: what follows: {"kind": "dense", "units": N, "bias": bool, "activation": name}, {"kind": "normalize"} or
+            {"kind": "truncate", "units": N}, which leaves the first N numbers.
         include_prompt: whether the tokens of a prompt are pooled.
         prompts: names -> what is put before a text. `default_prompt` is the name of that which is put where none is
             asked for.
@@ -73,7 +74,8 @@ class SentenceEmbedding(TextEncoder):
             raise ConfigError(f"default_prompt = {default_prompt!r}, which is none of the prompts {sorted(prompts)}")
         self.objective: str | None = None  # what the rows of `prepare` are for
         self.told: set[str] = set()  # what was said already
-        maxlen = min(maxlen or sentence_vectors.LONGEST, backbone.config.max_position)
+        maxlen = sentence_vectors.LONGEST if maxlen is None else maxlen
+        maxlen = min(maxlen, backbone.config.max_position) if type(maxlen) is int else maxlen
         super().__init__(
             backbone, maxlen, pooling=sentence_vectors.checked_pooling(pooling),
             steps=[dict(step) for step in steps], include_prompt=include_prompt, prompts=prompts,
@@ -94,6 +96,8 @@ class SentenceEmbedding(TextEncoder):
         for step in self.steps:
             if step["kind"] == "normalize":
                 x = L.UnitNormalization(name=f"Vector-Normalize-{number}", dtype="float32")(x)
+            elif step["kind"] == "truncate":
+                x = x[:, : step["units"]]
             else:
                 x = L.Dense(
                     step["units"], L.activation(step["activation"]), use_bias=step["bias"],
@@ -193,6 +197,10 @@ class SentenceEmbedding(TextEncoder):
             raise DataError("single texts cannot be scored on; expected (text, text, grade) or (text, answer)")
         first, second = (self([row[i] for row in rows], "") for i in range(2))
         if compared.kind_of(rows[0], 0) == "grades":
+            if len(rows) < 2:
+                raise DataError(
+                    "one row to score on; a correlation needs two or more: give more rows, or --valid a file"
+                )
             near = v.paired(first, second, self.similarity_name)
             return sts(near, [row[2] for row in rows])
         ranks = ranks_of_right(v.similarity(first, second, self.similarity_name))
@@ -244,17 +252,22 @@ class SentenceEmbedding(TextEncoder):
 
 def check_settings(steps, prompts, dimensions) -> None:
     """Raises: ConfigError for settings that are not of their kind."""
-    if not (prompts is None or isinstance(prompts, dict)):
+    prompts = {} if prompts is None else prompts
+    if not isinstance(prompts, dict) or not all(isinstance(one, str) for pair in prompts.items() for one in pair):
         raise ConfigError(f"prompts = {prompts!r:.60}; expected a dict, of names and what is put before a text")
+    if isinstance(steps, str) or not isinstance(steps, Sequence):
+        raise ConfigError(f"steps = {steps!r:.60}; expected a list of what follows pooling")
     if isinstance(dimensions, str) or not isinstance(dimensions, Sequence):
         raise ConfigError(f"dimensions = {dimensions!r:.60}; expected a list of sizes, such as [64, 128]")
-    needed = {"normalize": {"kind"}, "dense": {"kind", "units", "bias", "activation"}}
+    needed = {"normalize": {"kind"}, "dense": {"kind", "units", "bias", "activation"}, "truncate": {"kind", "units"}}
     for step in steps:
         kind = step.get("kind") if isinstance(step, dict) else None
-        if kind not in needed or not needed[kind] <= set(step):
+        units = step.get("units", 1) if kind in needed else 0
+        if type(units) is not int or units < 1 or not needed[kind] <= set(step):
             raise ConfigError(
                 f"no step {step!r:.80} after pooling; expected "
-                "{'kind': 'dense', 'units': N, 'bias': True or False, 'activation': NAME} or {'kind': 'normalize'}"
+                "{'kind': 'dense', 'units': N, 'bias': True or False, 'activation': NAME}, {'kind': 'normalize'} or "
+                "{'kind': 'truncate', 'units': N}"
             )
 
 

@@ -47,8 +47,10 @@ class Task:
         self.backbone, self.config, self.tokenizer = backbone, backbone.config, backbone.tokenizer
         if self.tokenizer is None:
             raise TokenizerError("this model has no vocabulary beside its weights; put vocab.txt there")
-        if not 8 <= maxlen <= self.config.max_position:
-            raise ConfigError(f"maxlen = {maxlen}; this model takes texts of 8 to {self.config.max_position} tokens")
+        if type(maxlen) is not int or not 8 <= maxlen <= self.config.max_position:
+            raise ConfigError(
+                f"maxlen = {maxlen!r:.40}; this model takes texts of 8 to {self.config.max_position} tokens"
+            )
         self.exported = isinstance(backbone, Exported)
         if len(backbone.outputs) > 1 and not self.exported:
             raise ConfigError("this model has several outputs; load it without heads and without return_attentions")

@@ -131,7 +131,7 @@ class TextEncoder(Task):
 
         Raises: InputError for a text without characters.
         """
-        whole = [before + text.strip() for text in texts]
+        whole = [before + text for text in texts]
         if empty := [i for i, text in enumerate(texts) if not text.strip()]:
             raise InputError(f"text {empty[0]} of {len(texts)} is empty: there is nothing to make a vector of")
         whole = [text.lower() for text in whole] if self.lower_case else whole

@@ -60,8 +60,9 @@ def similarity(first, second, kind: str = "cosine") -> np.ndarray:
     if kind == "dot":
         return first @ second.T
     if kind == "euclidean":
+        first, second = first.astype("float64"), second.astype("float64")  # near ones would differ by rounding alone
         squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-        return -np.sqrt(np.maximum(squares, 0))
+        return -np.sqrt(np.maximum(squares, 0)).astype("float32")
     if kind == "manhattan":
         return -np.stack([np.abs(second - row).sum(1) for row in first]) if len(first) else np.zeros((0, len(second)))
     raise UnknownOptionError(

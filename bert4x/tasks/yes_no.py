@@ -64,7 +64,7 @@ class YesNoReranker(Judge):
         logits = np.zeros((len(prompts), 2))
         for places in batches_by_length([len(prompt.ids) for prompt in prompts], batch_size):
             logits[places] = next_logits(self.model, [prompts[i] for i in places], self.answers)
-        return 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+        return logits[:, 1] - logits[:, 0]
 
     def prompt(self, query: str, text: str) -> Prompt:
         """What is asked of a pair."""

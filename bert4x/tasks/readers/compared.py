@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 from bert4x.errors import DataError, InputError, nearest
+from bert4x.tasks.readers.columns import Column
 from bert4x.tasks.readers.files import Say
 from bert4x.tasks.readers.json_rows import is_json, json_objects
 from bert4x.tasks.readers.labelled import not_empty, read_labelled, read_texts
@@ -14,7 +15,15 @@ ENTAILED, CONTRADICTED = "entailment", "contradiction"
 
 
 def read_compared(
-    source: Source, kind: str = "grades", *, wrong: int = 0, header: bool | None = None, say: Say | None = None
+    source: Source,
+    kind: str = "grades",
+    *,
+    wrong: int = 0,
+    header: bool | None = None,
+    say: Say | None = None,
+    text_column: Column | None = None,
+    pair_column: Column | None = None,
+    label_column: Column | None = None,
 ) -> list[tuple]:
     """Rows for `bert4x.tasks.sentence_embedding.SentenceEmbedding`.
 
@@ -23,16 +32,19 @@ def read_compared(
             wrong answers ...), from JSON lines {"query": text, "pos": [texts], "neg": [texts]}, from two columns of
             text, or from pairs labelled entailment, neutral and contradiction. "texts": (text,), a text in each line.
         wrong: of "answers", how many wrong ones each row has; rows with less are left out, which is said.
+        text_column, pair_column, label_column: the names of columns, or their numbers from 1, where they are not found:
+            see `read_labelled`.
     Raises: DataError, with file and row.
     """
     readers = {"grades": grades, "answers": answers, "texts": texts}
     if kind not in readers:
         raise InputError(f"no kind of rows {kind!r}; {nearest(str(kind), readers)}")
-    return not_empty(readers[kind](source, wrong, header, say), source)
+    options = {"header": header, "say": say, "text_column": text_column, "pair_column": pair_column}
+    return not_empty(readers[kind](source, wrong, options, label_column), source)
 
 
-def grades(source, wrong, header, say) -> list[tuple]:
-    rows = read_labelled(source, texts=2, header=header, say=say)
+def grades(source, wrong, options, label_column) -> list[tuple]:
+    rows = read_labelled(source, texts=2, label_column=label_column, **options)
     return [(first, second, grade(value, f"{source}, row {i}")) for i, (first, second, value) in enumerate(rows, 1)]
 
 
@@ -47,16 +59,18 @@ def grade(value: str, where: str) -> float:
     return number
 
 
-def texts(source, wrong, header, say) -> list[tuple]:
-    return list(read_texts(source, header=header, say=say))
+def texts(source, wrong, options, label_column) -> list[tuple]:
+    return list(read_texts(source, **options))
 
 
-def answers(source, wrong, header, say) -> list[tuple]:
-    if isinstance(source, str | os.PathLike) and is_json(source):
+def answers(source, wrong, options, label_column) -> list[tuple]:
+    say = options["say"]
+    if isinstance(source, str | os.PathLike) and is_json(source) and options["text_column"] is None:
         return enough(json_answers(source, wrong), wrong, source, say)
-    pairs = list(read_texts(source, 2, header=header, say=say))
+    pairs = list(read_texts(source, 2, **options))
     try:
-        labelled = read_labelled(source, texts=2, header=header, say=lambda text: None)
+        options = options | {"say": lambda text: None, "label_column": label_column}
+        labelled = read_labelled(source, texts=2, **options)
     except DataError:
         labelled = []
     if labelled and {row[2] for row in labelled} >= {ENTAILED, CONTRADICTED}:
@@ -75,7 +89,10 @@ def json_answers(source, wrong: int) -> Iterator[tuple]:
             *(others if isinstance(others, list) else [None]),
         ]
         if not all(isinstance(text, str) for text in said) or len(said) < 2:
-            raise DataError(f'{where}: expected {{"query": text, "pos": [texts], "neg": [texts]}}')
+            raise DataError(
+                f'{where}: expected {{"query": text, "pos": [texts], "neg": [texts]}}; names of other '
+                "columns, of a question and its answer: --text-column, --pair-column"
+            )
         for answer in right:
             yield (query, answer, *others[:wrong])
 
