@@ -94,6 +94,8 @@ def main(args):
         predicates = list(dict.fromkeys(entry["predicate"] for entry in read_schema(args.schema)))
     else:
         predicates = sorted({predicate for row in rows for _, predicate, _ in row["spo_list"]})
+    if not predicates:
+        raise DataError(f"{args.schema or args.data} holds no predicate to look for; give --schema a file of them")
     shown, asked = drawn(rows, args)
 
     # 2. A language model, and the prompt: solved texts, one a line, then one that is not. Where positions are too few
