@@ -25,6 +25,7 @@ from bert4x.serving.batching import Group, Worker
 from bert4x.serving.limits import Limits
 from bert4x.serving.models import Models, open_models
 from bert4x.serving.problems import Problem
+from bert4x.serving.transcript import ChatForm
 from bert4x.tasks.text_classification import TextClassification
 from bert4x.tasks.token_classification import TokenClassification
 
@@ -187,6 +188,20 @@ def test_chat_without_a_template_continues_turns(official, lm):
         assert "".join(piece.choices[0].text for piece in pieces) == "天气" + lm.generate("天气", max_new_tokens=2)
 
 
+def test_bytes_of_tokens():
+    """Of parts of a character, each its own."""
+
+    class Halves:
+        id_to_token = ["å", "¤", "©", "<0xE4>"].__getitem__
+
+        def decode(self, ids):
+            return "\ufffd"
+
+    form = ChatForm(Halves(), 1)
+    assert bytes(byte for i in range(3) for byte in form.one(i, 0.0)["bytes"]).decode() == "天"
+    assert form.one(3, 0.0)["bytes"] == [0xE4]
+
+
 def test_tasks(client, able):
     judge, finder = able("judge", "classes").task, able("finder", "entities").task
     answers = client.post("/tasks/classes", json={"inputs": TEXTS}).json()["answers"]
@@ -258,7 +273,7 @@ PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": 
         ("/v1/completions", COMPLETION | {"echo": True, "logprobs": 1}, 422, "echo"),
         ("/v1/embeddings", {"model": "small", "input": [[1, 2]]}, 422, "token ids"),
         ("/v1/embeddings", {"model": "small", "input": "天" * 100}, 413, "truncate"),
-        ("/v1/embeddings", {"model": "judge", "input": "天"}, 422, "classes, rerank"),
+        ("/v1/embeddings", {"model": "judge", "input": "天"}, 422, "cannot do embeddings. What there is"),
         ("/embed", {"inputs": ["天"] * 41}, 413, "40"),
         ("/embed", {"inputs": " "}, 422, "empty"),
         ("/embed", {"inputs": "天", "truncation_direction": "Left"}, 422, "expected Right"),

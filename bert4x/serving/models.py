@@ -70,9 +70,9 @@ class Models:
                 if kind in one.abilities:
                     return one, one.abilities[kind]
         have = "; ".join(f"{one.name}: {', '.join(one.abilities)}" for one in self.served.values())
-        who = "no model here" if name is None else f"the model {name!r}"
+        who = "no model here can" if name is None else f"the model {name!r} cannot"
         status = 404 if name is None else 422
-        raise Problem(status, f"{who} can do {' or '.join(wanted)}. What there is: {have}", "not_able", "model")
+        raise Problem(status, f"{who} do {' or '.join(wanted)}. What there is: {have}", "not_able", "model")
 
     def start(self) -> None:
         """Starts the threads."""

@@ -1,10 +1,16 @@
 """Written texts in the forms of OpenAI's completions and chat: choices, deltas, log-probabilities."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bert4x.generation.detokenize import byte_characters
 from bert4x.serving.writing import Piece
+
+UNKNOWN = "\ufffd"  # stands for half of a character
+OF_BYTE = byte_characters()
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # a piece of SentencePiece that is one byte
 
 
 @dataclass
@@ -50,6 +56,15 @@ class Form:
     def token(self, token_id: int) -> str:
         """What a token says; of one that says nothing by itself, its name."""
         return self.tokenizer.decode([token_id]) or self.tokenizer.id_to_token(token_id)
+
+    def bytes_of(self, token_id: int, said: str) -> list[int]:
+        """The bytes of what a token says; of one that is a part of a character, its own."""
+        name = self.tokenizer.id_to_token(token_id)
+        if UNKNOWN in said and BYTE.fullmatch(name):
+            return [int(name[3:5], 16)]
+        if UNKNOWN in said and all(char in OF_BYTE for char in name):
+            return [OF_BYTE[char] for char in name]
+        return list(said.encode("utf-8", "replace"))
 
     def beginning(self, number: int) -> list[dict[str, Any]]:
         """Choices that come before the first piece of a stream."""
@@ -158,4 +173,4 @@ class ChatForm(Form):
     def one(self, token_id: int, log_probability: float) -> dict[str, Any]:
         """A token with its log-probability."""
         said = self.token(token_id)
-        return {"token": said, "logprob": log_probability, "bytes": list(said.encode("utf-8", "replace"))}
+        return {"token": said, "logprob": log_probability, "bytes": self.bytes_of(token_id, said)}
