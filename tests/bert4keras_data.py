@@ -128,9 +128,8 @@ def make_models(root: Path) -> None:
     make_pieces(mt5 / "sentencepiece_cn.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1})
     size = pieces(mt5 / "sentencepiece_cn.model")
     (mt5 / "sentencepiece_cn_keep_tokens.json").write_text(json.dumps(list(range(size))))
-    write_model(
-        mt5 / "mt5_base", "mt5.1.1", "mt5_base_config.json", "model.ckpt-1000000", vocab_size=size + 2, max_position=512
-    )
+    sizes = {"vocab_size": size + 2, "max_position": 512, "tied_output": False}
+    write_model(mt5 / "mt5_base", "mt5.1.1", "mt5_base_config.json", "model.ckpt-1000000", **sizes)
 
 
 def make_small(folder: Path) -> None:

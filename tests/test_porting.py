@@ -69,6 +69,7 @@ def test_imports_change_and_nothing_else(source, expected):
         ("tokenizer.encode(x, max_length=3)", "tokenizer.encode(x, maxlen=3)"),
         ("x = tokenizer._token_sep_id", "x = tokenizer._token_end_id"),
         ("load_vocab(p, startwith=['[PAD]'])", "load_vocab(p, startswith=['[PAD]'])"),
+        ("x = sequence_padding(x, padding=np.zeros(2))", "x = sequence_padding(x)"),
         ("m.save('test.model')", "m.save('test.keras')"),
         ("m.fit_generator(g, epochs=2)", "m.fit(g, epochs=2)"),
         ("m.predict_generator(g)", "m.predict(g)"),

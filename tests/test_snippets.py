@@ -458,6 +458,14 @@ def test_batches_are_what_keras_takes():
     np.testing.assert_allclose(rows, expected, atol=1e-6)
 
 
+def test_fractions_have_the_dtype_of_keras():
+    """As of arrays for `fit`: a metric of one's own multiplies labels as they come with what is predicted."""
+    from bert4x.snippets.endless import arrays
+
+    found = arrays([np.zeros(2), [0.5], np.zeros(2, "int64")])
+    assert [array.dtype.name for array in found] == ["float32", "float32", "int64"]
+
+
 @pytest.mark.parametrize(
     "one, other, dtype, lengths, expected",
     [

@@ -91,6 +91,9 @@ def _call(script: Script, node: ast.Call) -> None:
     if old in keywords and (name == "load_vocab" or "tokenizer" in script.text(node.func)):
         script.replace(keywords[old], old, new)
         script.note(node, RULE, f"{old} is {new}")
+    if name == "sequence_padding" and "zeros" in script.text(node).partition("padding=")[2]:
+        _drop_keyword(script, node, keywords["padding"])
+        script.note(node, RULE, "it pads with zeros of any shape")
     if method == "save_weights" and "save_format" in keywords:
         _drop_keyword(script, node, keywords["save_format"])
         script.note(node, RULE, "the end of the name says the format")

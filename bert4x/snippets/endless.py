@@ -91,7 +91,8 @@ class EndlessBatches(DataAdapter):
 
 
 def arrays(part: Any) -> Any:
-    """Part of a batch with tuples for lists, and arrays for lists of numbers.
+    """Part of a batch with tuples for lists, arrays for lists of numbers, and all fractions in Keras' own dtype, as of
+    arrays that `fit` is given: a loss or a metric may compute with labels as they come.
 
     Raises: InputError for None.
     """
@@ -101,7 +102,9 @@ def arrays(part: Any) -> Any:
         return {name: arrays(value) for name, value in part.items()}
     if isinstance(part, list | tuple) and not (part and np.isscalar(part[0])):
         return tuple(arrays(value) for value in part)
-    return part if hasattr(part, "shape") else np.asarray(part)
+    part = part if hasattr(part, "shape") else np.asarray(part)
+    fractions = isinstance(part, np.ndarray) and part.dtype.kind == "f"
+    return part.astype(keras.config.floatx(), copy=False) if fractions else part
 
 
 def text_lengths(batches: list[tuple]) -> set[int]:
