@@ -65,6 +65,7 @@ def test_defaults_of_the_families():
     # hfl's RoBERTa-wwm says 1 and means [PAD], which is 0
     assert read(SIZES | {"pad_token_id": 1}, "hf", "bert").pad_token_id == 0
     assert read(SIZES | {"n_inner": None}, "hf", "gpt2").intermediate_size == 48
+    assert read(SIZES | {"pad_token_id": 3}, "hf", "t5").pad_token_id == 3
 
 
 def test_gpt2_spellings():

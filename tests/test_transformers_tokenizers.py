@@ -8,6 +8,7 @@ from test_tokenizers import hostile_lines
 from test_vocabularies import xlm_roberta_json
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from bert4x.errors import TokenizerError
 from bert4x.tokenizers import load_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
@@ -76,3 +77,15 @@ def test_ids_and_offsets(kind, content, said, tmp_path):
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
     for first, second in itertools.pairwise(lines[:20]):
         assert ours.encode(first, second)[0] == theirs(first, second)["input_ids"]
+
+
+def test_pairs_of_another_form(tmp_path):
+    """A file that says what stands around one text alone, as those of many decoders: pairs would have nothing there."""
+    tokenizer = Tokenizer.from_str(json.dumps(modern_json()))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path)
+    assert ours.encode("hello")[0] == theirs("hello")["input_ids"]
+    assert ours.encode("hello")[0][0] == 0
+    with pytest.raises(TokenizerError, match="two texts otherwise"):
+        ours.encode("hello", "hell")

@@ -40,7 +40,7 @@ class T5Config(EncoderDecoderConfig):
             optional = name in ("scale_output", "cross_position_bias")
             if not isinstance(getattr(self, name), bool | None if optional else bool):
                 raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
-        for name, least in (("relative_buckets", 4), ("relative_max_distance", self.relative_buckets)):
+        for name, least in (("relative_buckets", 4), ("relative_max_distance", self.relative_buckets // 2 + 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1 << 16:
                 raise ConfigError(f"config says {name} = {shown(value)}; expected an integer from {least} to {1 << 16}")
@@ -210,7 +210,7 @@ STYLES = {
         "gelu_erf",
         KEYS
         | dict.fromkeys(("tied_output", "scale_output", "cross_position_bias", "as_mt5", "initializer_range"), ())
-        | {"attention_dropout_rate": (), "dropout_rate": ()},
+        | {"attention_dropout_rate": (), "dropout_rate": (), "pad_token_id": ("pad_token_id",)},
         DEFAULTS | {"cross_position_bias": False, "scale_output": True, "attention_head_size": 64},
         composed={
             "feed_forward_proj": (read_projection, write_projection),

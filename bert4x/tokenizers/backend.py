@@ -20,7 +20,8 @@ class BackendTokenizer(TokenizerBase):
     """A `tokenizers.Tokenizer` with bert4keras' interface, and transformers' ids.
 
     `names` are the pad, unk and mask tokens. `second_start` are the tokens before the second text of a pair, instead of
-    the start token: XLM-R's pairs are `<s> a </s></s> b </s>`; `second_segment` is the segment of that text.
+    the start token: XLM-R's pairs are `<s> a </s></s> b </s>`; None where pairs are refused. `second_segment` is the
+    segment of that text.
 
     Raises: TokenizerError when the start or end token is not in the vocabulary.
     """
@@ -31,7 +32,7 @@ class BackendTokenizer(TokenizerBase):
         token_start: str | None = None,
         token_end: str | None = None,
         names: dict[str, str | None] | None = None,
-        second_start: Sequence[str] = (),
+        second_start: Sequence[str] | None = (),
         second_segment: int = 1,
     ):
         super().__init__(token_start, token_end)
@@ -40,7 +41,7 @@ class BackendTokenizer(TokenizerBase):
         self._token_dict = self.token_dict
         self._tokens_by_id = {token_id: token for token, token_id in self.token_dict.items()}
         self.vocab_size = max(self._tokens_by_id, default=-1) + 1
-        self._second_start, self._second_segment = list(second_start), second_segment
+        self._second_start, self._second_segment = second_start, second_segment
         self.names = {"pad": None, "unk": None, "mask": None} | (names or {}) | {"start": token_start, "end": token_end}
         self._set_specials({name: self.token_dict.get(token) for name, token in self.names.items()})
 
@@ -67,6 +68,11 @@ class BackendTokenizer(TokenizerBase):
             return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _join(self, first, second, maxlen, pattern, truncate_from) -> tuple[list[int], list[int]]:
+        if second is not None and self._second_start is None:
+            raise TokenizerError(
+                "the tokenizer.json joins two texts otherwise than with what stands around each of them; expected one "
+                "text at a time"
+            )
         if second is None or pattern != "S*E*E" or not (self._second_start or self._second_segment == 0):
             return super()._join(first, second, maxlen, pattern, truncate_from)
         starts = self.tokens_to_ids(self._second_start)
@@ -136,18 +142,20 @@ def read_backend(content: dict, where: str) -> tokenizers.Tokenizer:
         return backend
 
 
-def around(backend: tokenizers.Tokenizer) -> tuple[list[str], list[str], list[str], int]:
+def around(backend: tokenizers.Tokenizer) -> tuple[list[str], list[str], list[str] | None, int]:
     """What a tokenizer.json's post_processor puts before a text, after it, before the second of a pair (after what ends
-    the first), and the segment of that text.
+    the first), and the segment of that text. None of the third for pairs that are not two texts with these around.
     """
-    pair = backend.encode("a", "b", add_special_tokens=True)
-    places = {number: [i for i, n in enumerate(pair.sequence_ids) if n == number] for number in (0, 1)}
-    if not places[0] or not places[1]:
+    one, pair = backend.encode("a", add_special_tokens=True), backend.encode("a", "b", add_special_tokens=True)
+    first, second = ([i for i, n in enumerate(c.sequence_ids) if n == number] for number, c in enumerate((one, pair)))
+    if not first or not second:
         return [], [], [], 1
-    tokens = [backend.id_to_token(token_id) for token_id in pair.ids]
-    before, between = tokens[: places[0][0]], tokens[places[0][-1] + 1 : places[1][0]]
-    after = tokens[places[1][-1] + 1 :]
-    return before, after, between[len(after) :], pair.type_ids[places[1][0]]
+    alone, tokens = ([backend.id_to_token(token_id) for token_id in c.ids] for c in (one, pair))
+    before, after, segment = alone[: first[0]], alone[first[-1] + 1 :], pair.type_ids[second[0]]
+    start = tokens[len(alone) : second[0]]
+    joined = [*alone, *start, *tokens[second[0] : second[-1] + 1], *after]
+    segments = [0] * len(alone) + [segment] * (len(joined) - len(alone))
+    return before, after, start if (tokens, pair.type_ids) == (joined, segments) else None, segment
 
 
 def from_tokenizer_json(backend: tokenizers.Tokenizer, settings: TokenizerSettings, where: str) -> BackendTokenizer:
@@ -158,7 +166,7 @@ def from_tokenizer_json(backend: tokenizers.Tokenizer, settings: TokenizerSettin
     before, after, second_start, second_segment = around(backend)
     if len(before) > 1 or len(after) > 1:
         raise TokenizerError(f"{where} puts {before} before a text and {after} after it; expected one token at most")
-    if None in (*before, *after, *second_start):
+    if None in (*before, *after, *(second_start or ())):
         raise TokenizerError(f"{where} puts a token around texts that is not in its vocabulary")
     known = backend.get_vocab(with_added_tokens=True)
     usual = {"pad": ("<pad>", "[PAD]"), "unk": ("<unk>", "[UNK]"), "mask": ("<mask>", "[MASK]")}
