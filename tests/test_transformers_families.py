@@ -38,7 +38,11 @@ CASES = [
     ("modernbert", "ModernBertForQuestionAnswering", MODERN),
     ("deberta_v2", "DebertaV2ForMaskedLM", DEBERTA),
     ("deberta_v2", "DebertaV2ForMaskedLM", DEBERTA | {"legacy": False, "conv_kernel_size": 0, "position_buckets": -1}),
-    ("deberta_v2", "DebertaV2ForSequenceClassification", DEBERTA | {"num_labels": 3, "position_biased_input": True}),
+    (
+        "deberta_v2",
+        "DebertaV2ForSequenceClassification",
+        DEBERTA | {"num_labels": 3, "position_biased_input": True, "position_buckets": 64},
+    ),
     ("deberta_v2", "DebertaV2ForQuestionAnswering", DEBERTA),
 ]
 

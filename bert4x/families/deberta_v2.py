@@ -46,10 +46,12 @@ class DebertaV2Config(TransformerConfig):
         if self.max_relative_positions < 1:
             object.__setattr__(self, "max_relative_positions", self.max_position)
         buckets, most = self.position_buckets, self.max_relative_positions
-        if buckets > 0 and (buckets % 2 or not 2 <= buckets // 2 < most - 1):
+        # Distances beyond half of the buckets share some, up to `most`; without room for that, none may be beyond.
+        no_room = most - 1 <= buckets // 2 < self.max_position - 1
+        if buckets > 0 and (buckets % 2 or buckets < 4 or no_room):
             raise ConfigError(
-                f"config says position_buckets = {buckets}, of {most} distances; expected an even number from 4 "
-                f"to below {2 * most - 2}"
+                f"config says position_buckets = {buckets}, of {most} distances; expected an even number from 4 to "
+                f"below {2 * most - 2}, or at least {2 * self.max_position - 2}, one for each distance"
             )
         if self.conv_kernel_size > 0 and self.conv_kernel_size % 2 == 0:
             raise ConfigError(f"config says conv_kernel_size = {self.conv_kernel_size}; expected an odd number")

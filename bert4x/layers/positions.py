@@ -220,9 +220,10 @@ class Disentangled(Positions):
         """The number of the vector of each distance. Shape: (T,) or (B, T), (S,) or (B, S) -> (1 or B, T, S) int32"""
         distance = -distances(query_positions, key_positions)
         distance = distance if len(distance.shape) == 3 else distance[None]
-        span, near, table = self.max_distance, self.buckets // 2, np.arange(self.max_distance + 1)
+        span, near = self.max_distance, self.buckets // 2
+        table = np.arange(max(span, near) + 1)
         if self.buckets > 0:
-            growth = np.log(np.maximum(table, near) / near) / np.log((span - 1) / near)
+            growth = np.log(np.maximum(table, near) / near) / np.log(max(span - 1, near + 1) / near)
             span, table = self.buckets, np.where(table <= near, table, near + np.ceil(growth * (near - 1) - 1e-9))
         bucket = ops.take(ops.convert_to_tensor(table.astype("int32")), ops.minimum(ops.abs(distance), len(table) - 1))
         return ops.clip(span + ops.sign(distance) * bucket, 0, 2 * span - 1)
