@@ -13,7 +13,10 @@ import bert4x
 from bert4x import errors, plots
 from bert4x import layers as L
 from bert4x.layers.discrete import rotated
-from bert4x.layers.ordered_neurons import spans_of, tree_of
+from bert4x.layers.equations import solver
+from bert4x.layers.ordered_neurons import spans_of, tokens_of, tree_of, trees_f1, written
+from bert4x.metrics import energy_distance
+from bert4x.metrics.tones import couplet_tones
 from bert4x.plots.glyphs import chinese_characters
 from bert4x.training import smooth
 from bert4x.training.command_line import parse
@@ -94,7 +97,10 @@ def test_ordered_neurons(tmp_path):
 def test_trees():
     assert tree_of("abcd", [9, 1, 5, 2]) == (("a", "b"), ("c", "d"))
     assert tree_of("a", [1]) == "a"
-    assert spans_of((("a", "b"), ("c", ("d", "e")))) == ({(0, 5), (0, 2), (2, 5), (3, 5)}, 5)
+    tree, right = (("a", "b"), ("c", ("d", "e"))), ("a", ("b", ("c", ("d", "e"))))
+    assert spans_of(tree) == ({(0, 5), (0, 2), (2, 5), (3, 5)}, 5)
+    assert tokens_of(tree) == list("abcde") and written(tree) == "((a b) (c (d e)))"
+    assert trees_f1([tree], [tree]) == 1 and trees_f1([tree], [right]) == 2 * 2 / 6
 
 
 def test_gumbel_softmax():
@@ -112,13 +118,14 @@ def test_gumbel_softmax():
     assert np.abs(soft).max() > 1e-3
 
 
-@pytest.mark.parametrize("through", ["straight", "rotated"])
-def test_vector_quantizer(tmp_path, through):
-    z, codes = RNG.normal(0, 1, (2, 3, 4)), RNG.normal(0, 1, (5, 4))
-    layer = L.VectorQuantizer(5, commitment=0.3, through=through)
+@pytest.mark.parametrize(("through", "linear"), [("straight", False), ("rotated", False), ("straight", True)])
+def test_vector_quantizer(tmp_path, through, linear):
+    z, codes, matrix = RNG.normal(0, 1, (2, 3, 4)), RNG.normal(0, 1, (5, 4)), RNG.normal(0, 1, (4, 4))
+    layer = L.VectorQuantizer(5, commitment=0.3, through=through, linear=linear)
     inputs = keras.Input((3, 4))
     model = keras.Model(inputs, layer(inputs))
-    layer.set_weights([codes])
+    layer.set_weights([codes, matrix] if linear else [codes])
+    codes = codes @ matrix if linear else codes
     numbers = ((z[:, :, None] - codes) ** 2).sum(-1).argmin(-1)
     for found in ([numpy(y) for y in model(tensor(z))], saved(model, tmp_path, tensor(z))):
         np.testing.assert_allclose(found[0], codes[numbers], rtol=1e-4, atol=1e-5)
@@ -127,6 +134,21 @@ def test_vector_quantizer(tmp_path, through):
     assert float(numpy(loss)) == pytest.approx(1.3 * ((z - codes[numbers]) ** 2).mean(), rel=1e-4)
     with pytest.raises(errors.ConfigError, match="no way"):
         L.VectorQuantizer(5, through="around")
+
+
+def test_equation_as_a_cell(tmp_path):
+    """dx/dt = -x: the factor of a step is a polynomial, of degree 1 or 4."""
+
+    @keras.saving.register_keras_serializable("bert4x_tests")
+    class Decay(L.EquationCell):
+        def slope(self, x):
+            return -x
+
+    for better, factor in ((False, 1 - 0.3), (True, 1 - 0.3 + 0.3**2 / 2 - 0.3**3 / 6 + 0.3**4 / 24)):
+        model, start = solver(Decay(2, 0.3, better)), np.array([[1.0, -2]])
+        given = [tensor(start), tensor(np.zeros((1, 4, 1)))]
+        for found in (numpy(model(given)), *saved(model, tmp_path, given)):
+            np.testing.assert_allclose(found, [start * factor ** np.arange(1, 5)[:, None]], rtol=1e-5)
 
 
 def test_rotation_trick():
@@ -140,6 +162,17 @@ def test_rotation_trick():
         turn = np.eye(4) - 2 * np.outer(r, r) + 2 * np.outer(b, a)
         expected = np.linalg.norm(e[row]) / np.linalg.norm(z[row]) * turn.T @ weights[row]
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tones_of_couplets():
+    pytest.importorskip("pypinyin", reason="pypinyin is not installed")
+    assert couplet_tones(["白日依山尽黄河入海流", "白山依日尽黄河入海尽"]) == (0.5, 0.5)
+
+
+def test_energy_distance():
+    assert energy_distance(np.array([[0.0, 0]]), np.array([[3.0, 4]])) == 10
+    a, b = np.array([[0.0], [2]]), np.array([[1.0], [1]])
+    assert energy_distance(a, b) == 2 * 1 - 1 - 0 and energy_distance(a, a) == 0
 
 
 def test_finite_scalar_quantizer(tmp_path):

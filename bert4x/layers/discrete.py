@@ -42,6 +42,8 @@ class VectorQuantizer(keras.layers.Layer):
     Args:
         codes: of the codebook.
         commitment: how much vectors are drawn to their codes.
+        linear: the codes are the rows of the codebook times a matrix that is learnt, so that those which are not chosen
+            move too, and few remain unused (Zhu et al. 2024, arXiv 2411.02038; kexue.fm/archives/10519).
 
     Shape: (..., D) -> (..., D), (...) int32
     Raises: ConfigError for another `through`.
@@ -49,18 +51,23 @@ class VectorQuantizer(keras.layers.Layer):
 
     WAYS: ClassVar = ("straight", "rotated")
 
-    def __init__(self, codes: int, commitment: float = 0.25, through: str = "straight", **kwargs):
+    def __init__(self, codes: int, commitment: float = 0.25, through: str = "straight", linear: bool = False, **kwargs):
         super().__init__(**kwargs)
         if through not in self.WAYS:
             raise ConfigError(f"no way {through!r} through a choice; {nearest(str(through), self.WAYS)}")
-        self.codes, self.commitment, self.through = codes, commitment, through
+        self.codes, self.commitment, self.through, self.linear = codes, commitment, through, linear
 
     def build(self, shape):
-        self.codebook = self.add_weight((self.codes, shape[-1]), "uniform", name="codebook")
+        start = keras.initializers.RandomNormal(stddev=shape[-1] ** -0.5) if self.linear else "uniform"
+        self.codebook = self.add_weight((self.codes, shape[-1]), start, name="codebook")
+        if self.linear:
+            self.matrix = self.add_weight((shape[-1], shape[-1]), "identity", name="matrix")
         super().build(shape)
 
     def call(self, z):
         codebook = ops.convert_to_tensor(self.codebook)
+        if self.linear:
+            codebook = ops.matmul(codebook, self.matrix)
         flat = ops.reshape(z, (-1, z.shape[-1]))
         distances = ops.sum(ops.square(codebook), -1) - 2 * ops.matmul(flat, ops.transpose(codebook))
         numbers = ops.cast(ops.argmin(distances, axis=-1), "int32")
@@ -76,7 +83,8 @@ class VectorQuantizer(keras.layers.Layer):
         return keras.KerasTensor(z.shape, self.compute_dtype), keras.KerasTensor(z.shape[:-1], "int32")
 
     def get_config(self):
-        return super().get_config() | {"codes": self.codes, "commitment": self.commitment, "through": self.through}
+        own = ("codes", "commitment", "through", "linear")
+        return super().get_config() | {name: getattr(self, name) for name in own}
 
 
 def rotated(z, e):

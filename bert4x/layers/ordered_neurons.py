@@ -125,3 +125,23 @@ def spans_of(tree, start: int = 0) -> tuple[set[tuple[int, int]], int]:
         inner, size = spans_of(part, end)
         spans, end = spans | inner, end + size
     return spans | {(start, end)}, end - start
+
+
+def trees_f1(found, true) -> float:
+    """Unlabelled F1 of the spans of trees, that of a whole sentence, which all share, not counted."""
+    both = ours = theirs = 0
+    for one, other in zip(found, true, strict=True):
+        (a, size), (b, _) = spans_of(one), spans_of(other)
+        a, b = a - {(0, size)}, b - {(0, size)}
+        both, ours, theirs = both + len(a & b), ours + len(a), theirs + len(b)
+    return 2 * both / max(ours + theirs, 1)
+
+
+def tokens_of(tree) -> list:
+    """The tokens of a tree, from left to right."""
+    return [token for part in tree for token in tokens_of(part)] if isinstance(tree, tuple) else [tree]
+
+
+def written(tree) -> str:
+    """A tree with brackets."""
+    return "(" + " ".join(map(written, tree)) + ")" if isinstance(tree, tuple) else tree

@@ -100,3 +100,15 @@ def gain(grades: Sequence[float]) -> float:
 
 def mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
+
+
+def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """2 E|a - b| - E|a - a'| - E|b - b'| of two sets of points: 0 where they are alike (Szekely and Rizzo 2013).
+
+    Shape: (N, D), (M, D)
+    """
+
+    def mean(one, other):
+        return np.linalg.norm(one[:, None] - other, axis=-1).mean()
+
+    return float(2 * mean(a, b) - mean(a, a) - mean(b, b))

@@ -78,6 +78,17 @@ def picture(path: str | os.PathLike, columns: int = 1, text: str = ""):
     save(figure, path, dpi=140)
 
 
+@contextlib.contextmanager
+def optional():
+    """Says that there is no picture where matplotlib is missing, and goes on after the block:
+    `with optional(), picture(path) as axes: ...`.
+    """
+    try:
+        yield
+    except MissingMatplotlibError as error:
+        print(f"no picture: {error}")
+
+
 def save(figure, path: str | os.PathLike | None, dpi: int) -> None:
     """Writes a figure, unless there is no path; what is drawn as a box has been said once."""
     if path is not None:

@@ -16,7 +16,7 @@ In short:
         recipe.run(main, Arguments, __doc__)
 """
 
-from bert4x.recipe.arguments import PRECISIONS, SMOKE, Arguments, run
+from bert4x.recipe.arguments import PRECISIONS, SMOKE, Arguments, FromNothing, run
 from bert4x.recipe.folder import alone, write_json
 from bert4x.recipe.running import Report, Run, distribution
 from bert4x.training.command_line import option, parse
@@ -25,6 +25,7 @@ __all__ = [
     "PRECISIONS",
     "SMOKE",
     "Arguments",
+    "FromNothing",
     "Report",
     "Run",
     "alone",

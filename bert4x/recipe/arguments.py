@@ -14,6 +14,17 @@ PRECISIONS = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @dataclass
+class FromNothing:
+    """The arguments of all recipes that start from no pretrained model. A recipe's own class adds some."""
+
+    smoke_values: ClassVar[dict[str, Any]] = {}
+
+    backend: Literal["tensorflow", "jax", "torch"] | None = option(None, "of Keras; default: as Keras is configured")
+    seed: int = option(0, "of weights, order and all that is drawn", least=0)
+    smoke: bool = option(False, "a few examples and small sizes: does it run?")
+
+
+@dataclass
 class Arguments:
     """The arguments every recipe takes. A recipe's own class adds some, and changes defaults."""
 

@@ -53,6 +53,21 @@ def masked_accuracy(model, tokenizer, rows: list[np.ndarray], rate: float = 0.15
     return float(first[hidden].mean())
 
 
+def restored(model, tokenizer, windows: np.ndarray, hidden: np.ndarray) -> float:
+    """The share of hidden tokens that an encoder with MLM logits restores.
+
+    Args:
+        windows: tokens, without [CLS] and [SEP]. Shape: (N, T)
+        hidden: which of them are [MASK]. Shape: (N, T) bool
+    """
+    framed, targets = (
+        np.pad(x, ((0, 0), (1, 1)), constant_values=((0, 0), (tokenizer.start_id, tokenizer.end_id)))
+        for x in (np.where(hidden, tokenizer.mask_id, windows), windows)
+    )
+    _, first = log_probabilities(model, framed, targets)
+    return float(first[:, 1:-1][hidden].mean())
+
+
 def perplexity(model, tokenizer, rows: list[np.ndarray]) -> float:
     """Per token, of rows read from left to right by a language model; the first token given [CLS], no end token."""
     ids = frame(rows, tokenizer)

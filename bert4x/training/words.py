@@ -5,6 +5,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bert4x.errors import RunError
+
+
+def cut_words(text: str) -> list[str]:
+    """The words of a text. Raises: RunError without jieba."""
+    try:
+        import jieba
+    except ImportError:
+        raise RunError('words are cut by jieba: pip install "bert4x[cpm]"') from None
+    jieba.setLogLevel(logging.WARNING)
+    return jieba.lcut(text)
+
+
+def contexts(texts: Sequence[Sequence[str]], words: Sequence[str], window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the words around each word of texts, `window` on each side, and its own; the first of `words`
+    stands for all that are not among them, and for what is beyond a text. Such words have no row of their own.
+
+    Shape: -> (N, 2 window) int32, (N,) int32
+    """
+    number, reach = {word: i for i, word in enumerate(words)}, np.arange(-window, window + 1)
+    around, centre = [np.zeros((0, 2 * window), "int32")], [np.zeros(0, "int32")]
+    for text in texts:
+        ids = np.pad(np.array([number.get(word, 0) for word in text], "int32"), window)
+        places = np.flatnonzero(ids)
+        around.append(np.delete(ids[places[:, None] + reach], window, axis=1))
+        centre.append(ids[places])
+    return np.concatenate(around), np.concatenate(centre)
+
 
 class Words:
     """Tells the words of rows of ids: the pieces of a word of Latin letters, and, where jieba is installed, the

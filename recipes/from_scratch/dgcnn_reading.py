@@ -2,7 +2,8 @@
 
 Each place of a passage is its character, the word that the character is part of, and whether it, and the pair that it
 begins, stand in the question too. Convolutions that see ever farther read it beside a single vector of the question;
-each place then has a score as the first and the last of the answer.
+each place then has a score as the first and the last of the answer. Training reads a piece of the passage with the
+answer in it, another one every time, as convolutions do not care where a piece begins.
 
     python recipes/from_scratch/dgcnn_reading.py
     python recipes/from_scratch/dgcnn_reading.py --train cmrc2018_train.json --valid cmrc2018_dev.json --epochs 15
@@ -13,10 +14,9 @@ read; the scores are those of CMRC 2018, as of `recipes/reading_comprehension.py
 """
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -26,13 +26,16 @@ from bert4x import recipe
 from bert4x.layers import AttentionPooling, DilatedGatedConv
 from bert4x.metrics.reading import score_answers
 from bert4x.tasks.readers import read_squad
+from bert4x.tokenizers.symbols import Symbols
 from bert4x.training.losses import masked_crossentropy
+from bert4x.training.words import cut_words
 
 TOY = Path(__file__).parents[1] / "data/toy_reading.json"
+QUESTION = 48  # characters of a question that are read
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"epochs": 1, "size": 16}
 
     train: Path | None = recipe.option(None, "file to train on; default: toy data")
@@ -42,56 +45,58 @@ class Arguments:
     batch_size: int = recipe.option(32, "questions of a batch", least=1)
     size: int = recipe.option(64, "of embeddings and convolutions", least=2)
     max_length: int = recipe.option(512, "characters of a passage; what is longer is read up to there", least=8)
+    piece: int = recipe.option(192, "characters of a passage that are read at once in training", least=8)
     longest_answer: int = recipe.option(64, "characters of an answer", least=1)
     learning_rate: float = recipe.option(1e-3, "of Adam; a tenth in the last third", above=0)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of weights and order", least=0)
-    smoke: bool = recipe.option(False, "toy data: does it run?")
 
 
-def words_of(text):
-    """For each character the word that it is part of."""
-    import jieba
-
-    jieba.setLogLevel("WARNING")
-    return [word for word in jieba.cut(text) for _ in word]
-
-
-def arrays(rows, characters, words, args):
+def arrays(rows, cut, characters, words, length):
     """Shape: N rows -> ids of characters and words of questions (N, 48) and passages (N, T); flags (N, T, 2)"""
-    found = {name: np.zeros((len(rows), 48), "int32") for name in ("question", "question_words")}
-    found |= {name: np.zeros((len(rows), args.max_length), "int32") for name in ("passage", "passage_words")}
-    found["shared"] = np.zeros((len(rows), args.max_length, 2), "float32")
-    for i, row in enumerate(rows):
-        for name in ("question", "passage"):
-            ids, length = found[name][i], found[name].shape[1]
-            text, parts = row[name][:length], row["words"][name][:length]
-            ids[: len(text)] = [characters.get(c, 1) for c in text]
-            found[f"{name}_words"][i, : len(text)] = [words.get(word, 1) for word in parts]
-        pairs = {row["question"][j : j + 2] for j in range(len(row["question"]) - 1)}
-        for j, c in enumerate(row["passage"][: args.max_length]):
-            found["shared"][i, j] = c in row["question"], row["passage"][j : j + 2] in pairs
+    found = {"shared": np.zeros((len(rows), length, 2), "float32")}
+    for name, size in (("question", QUESTION), ("passage", length)):
+        found[name] = characters.rows([row[name] for row in rows], size)
+        of_characters = [[word for word in cut[row[name]] for _ in word] for row in rows]
+        found[f"{name}_words"] = words.rows(of_characters, size)
+    for flags, row in zip(found["shared"], rows, strict=True):
+        question, passage = row["question"], row["passage"]
+        pairs = {question[j : j + 2] for j in range(len(question) - 1)}
+        for j, c in enumerate(passage[:length]):
+            flags[j] = c in question, passage[j : j + 2] in pairs
     return found
 
 
-def network(characters, words, args):
-    """Two softmaxes over the places of the passage: of the first and the last character of the answer."""
-    shapes = {"question": (48,), "question_words": (48,), "passage": (args.max_length,)}
-    shapes |= {"passage_words": (args.max_length,), "shared": (args.max_length, 2)}
-    inputs = {name: keras.Input(s, name=name, dtype="float32" if len(s) > 1 else "int32") for name, s in shapes.items()}
-    character = keras.layers.Embedding(len(characters) + 2, args.size, name="characters")
-    word = keras.layers.Embedding(len(words) + 2, args.size, name="words")
-    mixed = {name: character(inputs[name]) + word(inputs[f"{name}_words"]) for name in ("question", "passage")}
-    q, p_mask, q_mask = mixed["question"], inputs["passage"] > 0, inputs["question"] > 0
+def network(characters, words, size):
+    """The scores (B, 2, T) of each place of the passage as the first and as the last of the answer."""
+    layers, passage = keras.layers, (None,)
+    shapes = {"question": (QUESTION,), "question_words": (QUESTION,), "passage": passage, "passage_words": passage}
+    inputs = {name: keras.Input(shape, name=name, dtype="int32") for name, shape in shapes.items()}
+    inputs["shared"] = keras.Input((None, 2), name="shared")
+    character, word = layers.Embedding(characters, size), layers.Embedding(words, size)
+    q, p = (
+        layers.Dropout(0.2)(character(inputs[name]) + word(inputs[f"{name}_words"])) for name in ("question", "passage")
+    )
+    q_mask, p_mask = inputs["question"] > 0, inputs["passage"] > 0
     for rate in (1, 2, 1):
         q = DilatedGatedConv(rate)(q, mask=q_mask)
-    q = keras.layers.RepeatVector(args.max_length)(AttentionPooling()(q, mask=q_mask))
-    p = keras.layers.Dense(args.size)(keras.layers.Concatenate()([mixed["passage"], q, inputs["shared"]]))
+    q = AttentionPooling()(q, mask=q_mask)[:, None] + ops.zeros_like(p)  # at each place of the passage
+    p = layers.Dense(size)(layers.Concatenate()([p, q, inputs["shared"]]))
     for rate in (1, 2, 4, 8, 16, 1):
         p = DilatedGatedConv(rate)(p, mask=p_mask)
-    h = keras.layers.Dense(args.size, activation="relu")(keras.layers.Concatenate()([p, q, inputs["shared"]]))
-    scores = ops.where(ops.expand_dims(p_mask, -1), keras.layers.Dense(2)(h), -1e4)
+    h = layers.Dense(size, activation="relu")(layers.Concatenate()([p, q, inputs["shared"]]))
+    scores = ops.where(p_mask[..., None], layers.Dense(2)(h), -1e4)
     return keras.Model(inputs, ops.transpose(scores, (0, 2, 1)))
+
+
+def pieces(inputs, spans, size, rng):
+    """Of each passage a piece of so many characters, with the answer (first, last) in it."""
+    length = inputs["passage"].shape[1]
+    size = min(size, length)
+    least = np.maximum(spans[:, 1] + 1 - size, 0)
+    starts = rng.integers(least, np.clip(spans[:, 0], least, length - size) + 1)
+    places = starts[:, None] + np.arange(size)
+    here = np.arange(len(spans))[:, None], places
+    read = {name: inputs[name][here] for name in ("passage", "passage_words", "shared")}
+    return inputs | read, spans - starts[:, None]
 
 
 def answer(scores, passage, longest):
@@ -105,36 +110,40 @@ def answer(scores, passage, longest):
 
 def main(args):
     keras.utils.set_random_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
 
     # 1. Questions on passages; those without an answer in what is read cannot be learnt from.
     rows = read_squad(args.train or TOY)
     valid = read_squad(args.valid) if args.valid else rows[len(rows) * 4 // 5 :]
     rows = rows if args.valid else rows[: len(rows) * 4 // 5]
-    cut = {text: words_of(text) for row in (*rows, *valid) for text in (row["question"], row["passage"])}
-    for row in (*rows, *valid):
-        row["words"] = {name: cut[row[name]] for name in ("question", "passage")}
-    spans = [next(((s, s + len(a) - 1) for a, s in row["answers"] if a and s is not None
-                   and s + len(a) <= args.max_length), None) for row in rows]  # fmt: skip
-    kept = [row for row, span in zip(rows, spans, strict=True) if span]
+    cut = {text: cut_words(text) for text in {row[name] for row in (*rows, *valid) for name in ("question", "passage")}}
+    kept, spans = [], []
+    for row in rows:
+        ends = [(start, start + len(a) - 1) for a, start in row["answers"] if a and start is not None]
+        ends = [(start, end) for start, end in ends if end < args.max_length and end - start < args.piece]
+        if ends:
+            kept.append(row)
+            spans.append(ends[0])
     print(f"{len(kept)} of {len(rows)} questions to learn from, {len(valid)} to score on")
-    targets = np.array([span for span in spans if span], "int32")
-    counts = (
-        Counter(c for row in kept for c in row["passage"]),
-        Counter(w for row in kept for w in row["words"]["passage"]),
-    )
-    characters, words = ({x: i for i, (x, n) in enumerate(c.most_common(), 2) if n > 2} for c in counts)
+    passages = list(dict.fromkeys(row["passage"] for row in kept))
+    characters, words = Symbols(passages, least=2), Symbols((cut[text] for text in passages), least=2)
 
-    # 2. Training.
-    model = network(characters, words, args)
+    # 2. Training; in the end, the moving average of the weights is kept.
+    model = network(len(characters), len(words), args.size)
     print(f"{model.count_params():,} parameters, {len(characters)} characters, {len(words)} words")
-    inputs, tail = arrays(kept, characters, words, args), args.epochs // 3
-    for epochs, rate in ((args.epochs - tail, args.learning_rate), (tail, args.learning_rate / 10)):
-        if epochs:
-            model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), masked_crossentropy)
-            model.fit(inputs, targets, batch_size=args.batch_size, epochs=epochs, verbose=0 if args.smoke else 2)
+    adam = keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0, use_ema=True, ema_momentum=0.99)
+    model.compile(adam, masked_crossentropy)
+    inputs = arrays(kept, cut, characters, words, args.max_length)
+    for epoch in range(args.epochs):
+        if epoch == args.epochs - args.epochs // 3:
+            adam.learning_rate = args.learning_rate / 10
+        given, targets = pieces(inputs, np.array(spans, "int32"), args.piece, rng)
+        past = model.fit(given, targets, batch_size=args.batch_size, verbose=0)
+        print(f"epoch {epoch + 1}: loss {past.history['loss'][-1]:.2f}", flush=True)
+    adam.finalize_variable_values(model.trainable_variables)
 
-    # 3. Answers to questions that it has not seen.
-    given, began = arrays(valid, characters, words, args), time.process_time()
+    # 3. Answers to questions that it has not seen, from whole passages.
+    given, began = arrays(valid, cut, characters, words, args.max_length), time.process_time()
     scores = model.predict(given, batch_size=args.batch_size, verbose=0)
     spent = time.process_time() - began
     answers = [answer(s, row["passage"], args.longest_answer) for s, row in zip(scores, valid, strict=True)]
@@ -142,7 +151,6 @@ def main(args):
     print(f"exact match {found.exact_match:.3f}, F1 {found.f1:.3f}; {len(valid) / spent:.0f} questions a second")
     for row, text in list(zip(valid, answers, strict=True))[:5]:
         print(f"{row['question']} {' / '.join(a for a, _ in row['answers'])} -> {text}")
-    args.output.mkdir(parents=True, exist_ok=True)
     recipe.write_json(args.output / "answers.json", {row["id"]: a for row, a in zip(valid, answers, strict=True)})
     model.save(args.output / "model.keras")
     return found

@@ -12,28 +12,25 @@ of it with a baseline. A bias is known no better than its error says. In the out
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
 
-from bert4x import plots, recipe
+from bert4x import recipe
 from bert4x.layers import gumbel_softmax
-from bert4x.plots.figures import picture
+from bert4x.plots.figures import optional, picture
 from bert4x.training.compiled import gradients_of
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"draws": 200, "temperatures": (1.0, 0.1)}
 
     output: Path = recipe.option(Path("runs/gumbel_softmax"), "folder of the picture")
     choices: int = recipe.option(8, "to draw from", least=2)
     draws: int = recipe.option(5000, "of each estimate", least=10)
     temperatures: tuple[float, ...] = recipe.option((5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05), "of Gumbel softmax")
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of theta, the values and the draws", least=0)
-    smoke: bool = recipe.option(False, "few draws: does it run?")
 
 
 def value(choice, target):
@@ -93,18 +90,15 @@ def main(args):
         print(f"| {name} | {bias:.3f} | {spread / args.draws**0.5:.3f} | {spread:.2f} |")
 
     # 3. The same by temperature, as a picture.
-    try:
-        with picture(args.output / "gradients.png", columns=2) as axes:
-            for axis, number, title in zip(axes, (0, 1), ("bias", "spread of one draw"), strict=True):
-                for kind in ("soft", "straight through"):
-                    values = [table[f"Gumbel {kind}, t = {t:g}"][number] for t in args.temperatures]
-                    axis.plot(args.temperatures, values, marker="o", label=f"Gumbel, {kind}")
-                for name, style in (("REINFORCE", ":"), ("REINFORCE, baseline", "--")):
-                    axis.axhline(table[name][number], color="gray", linestyle=style, label=name)
-                axis.set(xscale="log", yscale="log", xlabel="temperature", title=title)
-            axes[0].legend()
-    except plots.MissingMatplotlibError as error:
-        print(f"no picture: {error}")
+    with optional(), picture(args.output / "gradients.png", columns=2) as axes:
+        for axis, number, title in zip(axes, (0, 1), ("bias", "spread of one draw"), strict=True):
+            for kind in ("soft", "straight through"):
+                values = [table[f"Gumbel {kind}, t = {t:g}"][number] for t in args.temperatures]
+                axis.plot(args.temperatures, values, marker="o", label=f"Gumbel, {kind}")
+            for name, style in (("REINFORCE", ":"), ("REINFORCE, baseline", "--")):
+                axis.axhline(table[name][number], color="gray", linestyle=style, label=name)
+            axis.set(xscale="log", yscale="log", xlabel="temperature", title=title)
+        axes[0].legend()
     return table
 
 

@@ -13,13 +13,13 @@ training to tell apart two rings of points. In the output folder: lengths.png.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from bert4x import plots, recipe
-from bert4x.plots.figures import picture
+from bert4x import recipe
+from bert4x.plots.figures import optional, picture
 
 SCHEMES = {
     "normal, 0.02": lambda n, rng: rng.normal(0, 0.02, (n, n)),
@@ -33,7 +33,7 @@ FUNCTIONS = {"linear": (lambda x: x, lambda x: np.ones_like(x)), "tanh": (np.tan
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"depth": 4, "width": 16, "steps": 2, "trained": ("relu",)}
 
     output: Path = recipe.option(Path("runs/initialisation"), "folder of the picture")
@@ -41,9 +41,6 @@ class Arguments:
     width: int = recipe.option(64, "of each", least=2)
     steps: int = recipe.option(200, "of training", least=1)
     trained: tuple[str, ...] = recipe.option(("tanh", "relu"), "nonlinearities of the networks that are trained")
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of matrices and points", least=0)
-    smoke: bool = recipe.option(False, "a few layers: does it run?")
 
 
 def lengths(scheme, function, args, rng):
@@ -109,15 +106,12 @@ def main(args):
             print(f"| {scheme} | {function} | {losses[scheme, function]:.3f} |", flush=True)
 
     # 3. Lengths by depth, as a picture.
-    try:
-        with picture(args.output / "lengths.png", columns=len(FUNCTIONS)) as axes:
-            for axis, function in zip(axes, FUNCTIONS, strict=True):
-                for scheme in SCHEMES:
-                    axis.plot(np.maximum(drawn[scheme, function][0], 1e-30), label=scheme)
-                axis.set(yscale="log", ylim=(1e-12, 1e12), title=f"length of a signal, {function}", xlabel="layers")
-            axes[0].legend(fontsize=8)
-    except plots.MissingMatplotlibError as error:
-        print(f"no picture: {error}")
+    with optional(), picture(args.output / "lengths.png", columns=len(FUNCTIONS)) as axes:
+        for axis, function in zip(axes, FUNCTIONS, strict=True):
+            for scheme in SCHEMES:
+                axis.plot(np.maximum(drawn[scheme, function][0], 1e-30), label=scheme)
+            axis.set(yscale="log", ylim=(1e-12, 1e12), title=f"length of a signal, {function}", xlabel="layers")
+        axes[0].legend(fontsize=8)
     return losses
 
 

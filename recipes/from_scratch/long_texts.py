@@ -17,26 +17,27 @@ model that is in the output folder already is not trained again. In the folder: 
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 import bert4x
-from bert4x import plots, recipe
+from bert4x import recipe
 from bert4x.errors import DataError
 from bert4x.families import family_of
-from bert4x.plots.figures import picture
+from bert4x.plots.figures import optional, picture
 from bert4x.training.corpus import CorpusFile
-from bert4x.training.evaluation import log_probabilities
+from bert4x.training.evaluation import restored
 from bert4x.training.objectives import Mix, Specials
 from bert4x.training.pretraining import Pretrainer
+from bert4x.training.windows import Windows, windows_of
 
 TOY = Path(__file__).parents[1] / "data/toy_text.txt"
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {
         "length": 16, "shortest": 8, "longest": 64, "layers": 1, "hidden": 16, "heads": 2, "batch": 4, "steps": 2,
         "data": None, "model": None,
@@ -60,40 +61,6 @@ class Arguments:
     windows: int = recipe.option(2, "of --longest tokens to score on of a document at most", least=1)
     scored: int = recipe.option(1000, "such windows at most", least=1)
     scalings: tuple[str, ...] = recipe.option(("linear", "dynamic", "yarn"), "of positions, to score with, too")
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of weights, order and masks", least=0)
-    smoke: bool = recipe.option(False, "toy text and a few steps: does it run?")
-
-
-class Windows:
-    """Windows of a text, as `Pretrainer` asks for them. Were they all of one length, log n would be the same for all.
-
-    Shape of `pieces`: (N, length - 2)
-    """
-
-    def __init__(self, pieces, shortest, batch, seed):
-        self.pieces, self.shortest, self.batch, self.seed = pieces, shortest - 2, batch, seed
-        self.batch_tokens = batch * (pieces.shape[1] + 2)
-
-    def rows(self, step):
-        rng, longest = np.random.default_rng([self.seed, step]), self.pieces.shape[1]
-        chosen = rng.integers(len(self.pieces), size=self.batch)
-        sizes = rng.integers(self.shortest, longest, size=self.batch, endpoint=True)
-        return longest + 2, [self.pieces[i][:size] for i, size in zip(chosen, sizes, strict=True)]
-
-    def token_counts(self, vocab_size):
-        return np.bincount(self.pieces.ravel(), minlength=vocab_size)
-
-
-def cut(documents, tokenizer, size, most=None):
-    """Pieces of so many tokens, of documents that have as many; of each document at most some. Shape: -> (N, size)"""
-    ids = tokenizer.encode_batch(["".join(paragraphs) for paragraphs in documents])[0]
-    pieces = [
-        row[i : i + size] for row in (x[1:-1] for x in ids) for i in range(0, len(row) - size + 1, size)[:most]
-    ]  # fmt: skip
-    if not pieces:
-        raise DataError(f"no document has {size} tokens; expected longer ones, separated by empty lines")
-    return np.array(pieces, "int32")
 
 
 def trained(name, own, args, tokenizer, windows):
@@ -123,16 +90,11 @@ def trained(name, own, args, tokenizer, windows):
 
 def score(model, length, texts, hidden):
     """The share of hidden tokens that a model restores, of texts that are cut into windows of a length."""
-    t, size = model.tokenizer, length - 2
+    size = length - 2
     ids, asked = (
         np.concatenate([x[:, i : i + size] for i in range(0, x.shape[1] - size + 1, size)]) for x in (texts, hidden)
     )
-    framed, targets = (
-        np.pad(x, ((0, 0), (1, 1)), constant_values=((0, 0), (t.start_id, t.end_id)))
-        for x in (np.where(asked, t.mask_id, ids), ids)
-    )
-    _, first = log_probabilities(model, framed, targets)
-    return float(first[:, 1:-1][asked].mean())
+    return restored(model, model.tokenizer, ids, asked)
 
 
 def main(args):
@@ -145,15 +107,14 @@ def main(args):
     tokenizer = bert4x.Tokenizer(Path(args.model or bert4x.default_model()) / "vocab.txt", do_lower_case=True)
     documents = source.documents() if args.smoke else source.training_documents()
     size, longest = args.length - 2, args.longest - 2
-    windows = Windows(
-        cut(itertools.islice(documents, args.texts), tokenizer, size), args.shortest, args.batch, args.seed
-    )
+    pieces = windows_of(itertools.islice(documents, args.texts), tokenizer, size)
+    windows = Windows(pieces, args.shortest - 2, args.batch, args.seed)
     held_out = source.documents() if args.smoke else source.held_out_documents()
-    texts = cut(held_out, tokenizer, longest, args.windows)[: args.scored]
+    texts = windows_of(held_out, tokenizer, longest, args.windows)[: args.scored]
     hidden = np.random.default_rng(args.seed).random(texts.shape) < 0.15
     hidden &= texts != tokenizer.unk_id
     hidden[:, longest // size * size :] = False  # so that at every length the same tokens are asked for
-    print(f"{len(windows.pieces):,} windows to learn from, {hidden.sum():,} hidden tokens of {len(texts)} texts")
+    print(f"{len(pieces):,} windows to learn from, {hidden.sum():,} hidden tokens of {len(texts)} texts")
 
     # 2. Two models, of which one has log n in training, too.
     log_n = {"log_n": args.length}
@@ -176,16 +137,11 @@ def main(args):
             print(f"| {name} | {how} |", " | ".join(f"{100 * x:.1f}" for x in table[name, how]), "|", flush=True)
 
     # 4. As a picture.
-    try:
-        with picture(args.output / "long_texts.png") as axes:
-            for (name, how), shares in table.items():
-                axes[0].plot(lengths, shares, "-o" if not how else "--", label=f"{name}, {how}".strip(", "))
-            axes[0].set(
-                xscale="log", xticks=lengths, xticklabels=lengths, xlabel="tokens", ylabel="hidden tokens restored"
-            )
-            axes[0].legend(fontsize=8)
-    except plots.MissingMatplotlibError as error:
-        print(f"no picture: {error}")
+    with optional(), picture(args.output / "long_texts.png") as axes:
+        for (name, how), shares in table.items():
+            axes[0].plot(lengths, shares, "-o" if not how else "--", label=f"{name}, {how}".strip(", "))
+        axes[0].set(xscale="log", xticks=lengths, xticklabels=lengths, xlabel="tokens", ylabel="hidden tokens restored")
+        axes[0].legend(fontsize=8)
     return table
 
 

@@ -13,13 +13,12 @@ the spread of the logarithm of the sum before that; the processor time of traini
 neighbours.txt, the nearest words of twenty.
 """
 
-import lzma
 import time
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -27,15 +26,16 @@ from keras import ops
 
 from bert4x import recipe
 from bert4x.checkpoints.tensors import atomic_write
-from bert4x.errors import ConfigError
+from bert4x.training.corpus import CorpusFile
 from bert4x.training.smooth import nce_loss, sampled_softmax_loss
+from bert4x.training.words import contexts, cut_words
 
 TOY = Path(__file__).parents[1] / "data/toy_text.txt"
 JIT = keras.config.backend() == "jax"  # elsewhere compiling takes longer than it saves here
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"words": 100, "dimensions": 8, "epochs": 1, "noise": 4, "lines": 100}
 
     data: Path = recipe.option(TOY, "file of text, also .xz")
@@ -47,9 +47,6 @@ class Arguments:
     noise: int = recipe.option(16, "words drawn for each", least=1)
     epochs: int = recipe.option(3, "times that each word is seen", least=1)
     learning_rate: float = recipe.option(3e-3, "of Adam", above=0)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of weights, order and noise", least=0)
-    smoke: bool = recipe.option(False, "a few lines: does it run?")
 
 
 class WordScores(keras.layers.Layer):
@@ -74,33 +71,12 @@ class WordScores(keras.layers.Layer):
         return ops.sum(h[:, None] * vectors, axis=-1) + ops.take(self.bias, candidates, axis=0)
 
 
-def read(args):
-    """The most frequent words, the first of them standing for all others; and each word with those around it.
-
-    Shape: -> words, (N, 2 window) int32, (N,) int32
-    """
-    try:
-        import jieba
-    except ImportError as error:
-        raise ConfigError("words are cut by jieba: pip install jieba") from error
-    jieba.setLogLevel("WARNING")
-    with (lzma.open if args.data.suffix == ".xz" else open)(args.data, "rt", encoding="utf-8") as text:
-        texts = [jieba.lcut(line.strip()) for line in islice(text, args.lines)]
-    words = ["(other)", *(word for word, _ in Counter(w for text in texts for w in text).most_common(args.words - 1))]
-    number, reach = {word: i for i, word in enumerate(words)}, np.arange(-args.window, args.window + 1)
-    around, centre = [np.zeros((0, 2 * args.window), "int32")], [np.zeros(0, "int32")]
-    for text in texts:
-        ids = np.pad(np.array([number.get(word, 0) for word in text], "int32"), args.window)
-        places = np.flatnonzero(ids)
-        near = ids[places[:, None] + reach]
-        around.append(np.delete(near, args.window, axis=1))
-        centre.append(ids[places])
-    return words, np.concatenate(around), np.concatenate(centre)
-
-
 def main(args):
     # 1. Words and their contexts; the last tenth of the text is kept back.
-    words, around, centre = read(args)
+    texts = [cut_words(line) for line in islice(CorpusFile(args.data).lines(), args.lines)]
+    common = Counter(word for text in texts for word in text).most_common(args.words - 1)
+    words = ["(other)", *(word for word, _ in common)]
+    around, centre = contexts(texts, words, args.window)
     last = len(centre) - len(centre) // 10
     frequencies = np.bincount(centre[:last], minlength=len(words)) + 0.5
     frequencies /= frequencies.sum()

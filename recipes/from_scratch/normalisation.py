@@ -15,20 +15,20 @@ with each rate. In the output folder: rates.png.
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
 
-from bert4x import plots, recipe
-from bert4x.plots.figures import picture
+from bert4x import recipe
+from bert4x.plots.figures import optional, picture
 from bert4x.training.compiled import Compiled, gradients_of
 
 KINDS = {"neither": (False, False), "centred": (True, False), "scaled": (False, True), "both": (True, True)}
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"depth": 2, "width": 4, "steps": 2, "rates": (0.1, 1.0), "powers": 2}
 
     output: Path = recipe.option(Path("runs/normalisation"), "folder of the picture")
@@ -37,9 +37,6 @@ class Arguments:
     steps: int = recipe.option(100, "of training", least=1)
     rates: tuple[float, ...] = recipe.option((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "of gradient descent")
     powers: int = recipe.option(20, "products with the matrix of second derivatives", least=1)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of weights and points", least=0)
-    smoke: bool = recipe.option(False, "a few steps: does it run?")
 
 
 def loss_of(kind, x, y):
@@ -106,14 +103,11 @@ def main(args):
         print(f"| {kind} | {steepest:.3g} | {2 / steepest:.2g} | {written} |", flush=True)
 
     # 3. Loss by rate, as a picture.
-    try:
-        with picture(args.output / "rates.png") as (axis,):
-            for kind, (_, losses) in table.items():
-                axis.plot(args.rates, np.minimum(np.nan_to_num(losses, nan=2.0), 2), marker="o", label=kind)
-            axis.set(xscale="log", xlabel="rate", ylabel=f"loss after {args.steps} steps (2: 2 or more)")
-            axis.legend()
-    except plots.MissingMatplotlibError as error:
-        print(f"no picture: {error}")
+    with optional(), picture(args.output / "rates.png") as (axis,):
+        for kind, (_, losses) in table.items():
+            axis.plot(args.rates, np.minimum(np.nan_to_num(losses, nan=2.0), 2), marker="o", label=kind)
+        axis.set(xscale="log", xlabel="rate", ylabel=f"loss after {args.steps} steps (2: 2 or more)")
+        axis.legend()
     return table
 
 

@@ -15,14 +15,15 @@ observations with noise, by both from nothing (all constants 0). In the output f
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from bert4x import plots, recipe
-from bert4x.plots.figures import picture
+from bert4x import recipe
+from bert4x.layers.equations import EquationCell, solver
+from bert4x.plots.figures import optional, picture
 
 RATES, EFFECTS = np.array([1.0, -0.6]), np.array([[0.1, 0.8], [-0.7, 0.05]])
 START, END = np.array([1.0, 0.5]), 20.0
@@ -30,7 +31,7 @@ JIT = keras.config.backend() == "jax"  # elsewhere compiling takes longer than i
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"steps": 2, "lengths": (0.5, 0.25), "observed": 20}
 
     output: Path = recipe.option(Path("runs/ode_rnn"), "folder of the picture")
@@ -39,44 +40,18 @@ class Arguments:
     noise: float = recipe.option(0.05, "of what is observed, as a share of it", least=0)
     steps: int = recipe.option(500, "of training, on short stretches and as many on the whole", least=1)
     learning_rate: float = recipe.option(0.02, "of Adam", above=0)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of the noise", least=0)
-    smoke: bool = recipe.option(False, "a few steps: does it run?")
 
 
-class LotkaVolterra(keras.layers.Layer):
-    """The cell: one step of the equation. What comes in at each step is not looked at.
-
-    Shape: (B, 1), [(B, 2)] -> (B, 2), [(B, 2)]
-    """
+class LotkaVolterra(EquationCell):
+    """The equation, with its constants as weights."""
 
     def __init__(self, length, runge_kutta=True):
-        super().__init__()
-        self.length, self.runge_kutta, self.state_size, self.output_size = length, runge_kutta, 2, 2
+        super().__init__(2, length, runge_kutta)
         self.rates = self.add_weight((2,), "zeros", name="rates")
         self.effects = self.add_weight((2, 2), "zeros", name="effects")
 
     def slope(self, x):
         return x * (self.rates - ops.matmul(x, ops.transpose(self.effects)))
-
-    def call(self, tick, states):
-        x, h = states[0], self.length
-        first = self.slope(x)
-        if self.runge_kutta:
-            second = self.slope(x + h / 2 * first)
-            third = self.slope(x + h / 2 * second)
-            first = (first + 2 * second + 2 * third + self.slope(x + h * third)) / 6
-        x = x + h * first
-        return x, [x]
-
-
-def solver(cell):
-    """A model of a beginning, and one tick for each step, to the solution after each.
-
-    Shape: (B, 2), (B, T, 1) -> (B, T, 2)
-    """
-    start, ticks = keras.Input((2,)), keras.Input((None, 1))
-    return keras.Model([start, ticks], keras.layers.RNN(cell, return_sequences=True)(ticks, initial_state=start))
 
 
 def exact(rates, effects, times):
@@ -142,15 +117,12 @@ def main(args):
 
     # 3. The solution of the equation that was found, as a picture.
     ours = np.concatenate([START[None], ops.convert_to_numpy(model([START[None], np.zeros((1, args.observed, 1))]))[0]])
-    try:
-        with picture(args.output / "equation.png") as (axis,):
-            for i, name in enumerate(("eaten", "eaters")):
-                axis.plot(times, observed[:, i], ".", color=f"C{i}", label=f"{name}, observed")
-                axis.plot(times, ours[:, i], color=f"C{i}", label=f"{name}, of the equation found")
-            axis.set(xlabel="time")
-            axis.legend()
-    except plots.MissingMatplotlibError as error:
-        print(f"no picture: {error}")
+    with optional(), picture(args.output / "equation.png") as (axis,):
+        for i, name in enumerate(("eaten", "eaters")):
+            axis.plot(times, observed[:, i], ".", color=f"C{i}", label=f"{name}, observed")
+            axis.plot(times, ours[:, i], color=f"C{i}", label=f"{name}, of the equation found")
+        axis.set(xlabel="time")
+        axis.legend()
     return errors, found
 
 

@@ -13,7 +13,7 @@ right and trees at random. In the output folder: trees.txt.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from bert4x import recipe
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.layers import OrderedNeurons
-from bert4x.layers.ordered_neurons import spans_of, tree_of
+from bert4x.layers.ordered_neurons import tokens_of, tree_of, trees_f1, written
 from bert4x.training.losses import masked_crossentropy
 
 # Two classes of everything, that have to agree: number, measure and noun; subject and verb, over what is between; and
@@ -45,7 +45,7 @@ NEW = ("S", "C", "OBJECT")  # where a class is drawn anew; elsewhere it is hande
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"sentences": 64, "epochs": 1, "units": 16, "levels": 4}
 
     output: Path = recipe.option(Path("runs/ordered_neurons"), "folder of the trees")
@@ -54,9 +54,6 @@ class Arguments:
     units: int = recipe.option(128, "of each of two layers", least=2)
     levels: int = recipe.option(16, "of the neurons", least=2)
     learning_rate: float = recipe.option(3e-3, "of Adam", above=0)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of language, weights and order", least=0)
-    smoke: bool = recipe.option(False, "a few sentences: does it run?")
 
 
 def drawn(symbol, rng, kind=0):
@@ -68,24 +65,6 @@ def drawn(symbol, rng, kind=0):
     sides, shares = zip(*RULES[symbol], strict=True)
     parts = tuple(drawn(part, rng, kind) for part in sides[rng.choice(len(sides), p=shares)])
     return parts if len(parts) > 1 else parts[0]
-
-
-def tokens_of(tree):
-    return [token for part in tree for token in tokens_of(part)] if isinstance(tree, tuple) else [tree]
-
-
-def written(tree):
-    return "(" + " ".join(map(written, tree)) + ")" if isinstance(tree, tuple) else tree
-
-
-def f1(found, true):
-    """Unlabelled F1 of the spans of trees, that of a whole sentence, which all share, not counted."""
-    both = ours = theirs = 0
-    for one, other in zip(found, true, strict=True):
-        (a, size), (b, _) = spans_of(one), spans_of(other)
-        a, b = a - {(0, size)}, b - {(0, size)}
-        both, ours, theirs = both + len(a & b), ours + len(a), theirs + len(b)
-    return 2 * both / max(ours + theirs, 1)
 
 
 def main(args):
@@ -120,7 +99,7 @@ def main(args):
     found = [tree_of(sentences[i - 300], depths[i, : len(sentences[i - 300])]) for i in kept]
     right = [tree_of(sentences[i - 300], -np.arange(len(sentences[i - 300]))) for i in kept]
     random = [tree_of(sentences[i - 300], rng.random(len(sentences[i - 300]))) for i in kept]
-    scores = {name: f1(some, true) for name, some in
+    scores = {name: trees_f1(some, true) for name, some in
               {"ON-LSTM": found, "right-branching": right, "random": random}.items()}  # fmt: skip
     print("unlabelled F1 of trees:", ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
 

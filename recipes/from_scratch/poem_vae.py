@@ -13,12 +13,11 @@ have the tones of regulated verse, beside those of the poems and of the same cha
 opposite at the second and fourth places of the lines, and even at the end. In the output folder: couplets.txt.
 """
 
-import lzma
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -27,7 +26,9 @@ from keras import ops
 from bert4x import recipe
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import DataError
-from bert4x.layers import DilatedGatedConv, ReparametrizedNormal
+from bert4x.layers import DilatedGatedConv, ReparametrizedNormal, normal_divergence
+from bert4x.metrics.tones import couplet_tones
+from bert4x.training.corpus import CorpusFile
 from bert4x.training.losses import masked_crossentropy
 
 COUPLET = re.compile("(?:^|(?<=[。？！]))([\u4e00-\u9fff]{5})，([\u4e00-\u9fff]{5})(?=[。？！])")
@@ -39,10 +40,10 @@ JIT = keras.config.backend() == "jax"  # elsewhere compiling takes longer than i
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"size": 8, "latent": 4, "epochs": 2}
 
-    data: tuple[str, ...] = recipe.option((), "files of poems, also .xz; default: ten couplets")
+    data: tuple[Path, ...] = recipe.option((), "files of poems, also .xz; default: ten couplets")
     output: Path = recipe.option(Path("runs/poem_vae"), "folder of the couplets")
     characters: int = recipe.option(2000, "the most frequent; couplets with others are left out", least=10)
     couplets: int | None = recipe.option(None, "at most", least=10)
@@ -52,17 +53,13 @@ class Arguments:
     annealing: int = recipe.option(1000, "updates over which the divergence comes to count", least=0)
     divergence: float = recipe.option(1.0, "its weight in the end", least=0)
     learning_rate: float = recipe.option(2e-3, "of Adam", above=0)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of weights, order and vectors", least=0)
-    smoke: bool = recipe.option(False, "ten couplets: does it run?")
 
 
 def read(args):
     """Couplets of the most frequent characters, as ten characters each; each once, in any order."""
     texts = [] if args.data else [TOY]
     for file in args.data:
-        with (lzma.open if file.endswith(".xz") else open)(file, "rt", encoding="utf-8") as lines:
-            texts += [line.rstrip("\n").split("\t")[-1] for line in lines]
+        texts += [line.split("\t")[-1] for line in CorpusFile(file).lines()]
     found = sorted({first + second for text in texts for first, second in COUPLET.findall(text)})
     known = {c for c, _ in Counter("".join(found)).most_common(args.characters)}
     found = [couplet for couplet in found if known.issuperset(couplet)]
@@ -73,7 +70,7 @@ def read(args):
 
 
 def networks(characters, args):
-    """The autoencoder, the part that makes a mean of a couplet, and the part that makes a couplet of a vector."""
+    """The autoencoder, its first part, from couplets to distributions, and its second, from vectors to couplets."""
     layers = keras.layers
     ids, vector = keras.Input((10,), dtype="int32"), keras.Input((args.latent,))
     h = layers.Embedding(characters, args.size)(ids)
@@ -85,20 +82,9 @@ def networks(characters, args):
         keras.Input((args.latent,)), layers.Dense(10 * args.size), layers.Reshape((10, args.size)),
         DilatedGatedConv(), DilatedGatedConv(), layers.Dense(characters),
     ])  # fmt: skip
-    drawn = ReparametrizedNormal(args.divergence / 10, args.annealing, args.seed)(
-        mean, logs
-    )  # the loss is a mean of 10
-    return keras.Model(ids, decoder(drawn)), keras.Model(ids, mean), keras.Model(vector, decoder(vector))
-
-
-def tones(couplets):
-    """Shares of couplets with opposite tones at 2 and 4, and with an even tone at the end; None without pypinyin."""
-    try:
-        from pypinyin import Style, lazy_pinyin
-    except ImportError:
-        return None
-    even = np.array([[s[-1] in "12" for s in lazy_pinyin(list(c), style=Style.TONE3)] for c in couplets])
-    return float((even[:, [1, 3]] != even[:, [6, 8]]).all(-1).mean()), float(even[:, 9].mean())
+    weight = args.divergence / 10  # as the other loss is a mean of ten characters
+    drawn = ReparametrizedNormal(weight, args.annealing, args.seed)(mean, logs)
+    return keras.Model(ids, decoder(drawn)), keras.Model(ids, [mean, logs]), keras.Model(vector, decoder(vector))
 
 
 def main(args):
@@ -124,12 +110,15 @@ def main(args):
         return ["".join(characters[i] for i in row) for row in rows]
 
     # 3. What comes back of couplets that were not seen; what random vectors are; a walk between two couplets.
-    means = ops.convert_to_numpy(encoder(ops.convert_to_tensor(unseen[:2000])))
+    means, logs = encoder(ops.convert_to_tensor(unseen[:2000]))
+    told = float(ops.mean(normal_divergence(means, logs)))
+    means = ops.convert_to_numpy(means)
+    print(f"a vector tells {told:.1f} nats of a couplet that was not seen")
     back = float((numbers(means) == unseen[:2000]).mean())
     commonest = float((unseen == np.bincount(seen.ravel()).argmax()).mean())
     print(f"characters of couplets not seen that come back: {back:.3f} (always the commonest: {commonest:.3f})")
     drawn = written(numbers(rng.normal(0, 1, (1000, args.latent))))
-    ends = ops.convert_to_numpy(encoder(ops.convert_to_tensor(seen[:2])))
+    ends = ops.convert_to_numpy(encoder(ops.convert_to_tensor(seen[:2]))[0])
     walk = written(numbers(ends[0] + np.linspace(0, 1, 8)[:, None] * (ends[1] - ends[0])))
     lines = ["random:", *drawn[:20], "walk:", *written(seen[:1]), *walk, *written(seen[1:2])]
     text = "\n".join(f"{line[:5]}，{line[5:]}。" if len(line) == 10 else line for line in lines)
@@ -139,7 +128,11 @@ def main(args):
 
     # 4. Tones, beside those of poems and of chance.
     shuffled = ["".join(characters[i] for i in row) for row in rng.permutation(seen[:1000].ravel()).reshape(-1, 10)]
-    table = {"poems": tones(written(seen[:1000])), "drawn": tones(drawn), "any order": tones(shuffled)}
+    table = {
+        "poems": couplet_tones(written(seen[:1000])),
+        "drawn": couplet_tones(drawn),
+        "any order": couplet_tones(shuffled),
+    }
     if table["poems"] is None:
         print("tones were not looked at: pip install pypinyin")
         return back, commonest, None

@@ -15,14 +15,15 @@ to other points of the data (0: no difference). In the output folder: points.png
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from bert4x import plots, recipe
-from bert4x.plots.figures import picture
+from bert4x import recipe
+from bert4x.metrics import energy_distance
+from bert4x.plots.figures import optional, picture
 from bert4x.training.fields import conditional_score, follow, poisson_field
 
 CENTRES = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], -1)
@@ -31,7 +32,7 @@ JIT = keras.config.backend() == "jax"  # elsewhere compiling takes longer than i
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {"steps": 2, "width": 8, "points": 64, "halts": 10}
 
     output: Path = recipe.option(Path("runs/scores_and_fields"), "folder of the picture")
@@ -40,9 +41,6 @@ class Arguments:
     width: int = recipe.option(64, "of three layers", least=1)
     points: int = recipe.option(500, "that follow a field, and that they are compared with", least=2)
     halts: int = recipe.option(100, "on the way down", least=2)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of data, noise and weights", least=0)
-    smoke: bool = recipe.option(False, "a few steps: does it run?")
 
 
 def drawn(count, rng):
@@ -67,15 +65,6 @@ def trained(x, y, args):
     )
     model.fit(x, y, batch_size=256, shuffle=False, verbose=0)
     return model
-
-
-def energy_distance(a, b):
-    """2 E|a - b| - E|a - a'| - E|b - b'| of two sets of points."""
-
-    def mean(one, other):
-        return np.linalg.norm(one[:, None] - other, axis=-1).mean()
-
-    return float(2 * mean(a, b) - mean(a, a) - mean(b, b))
 
 
 def main(args):
@@ -138,13 +127,10 @@ def main(args):
         print(f"| {name} | {table[name]:.4f} |")
 
     # 4. The points, as a picture.
-    try:
-        with picture(args.output / "points.png", columns=3) as axes:
-            for axis, (name, found) in zip(axes, sets.items(), strict=False):
-                axis.scatter(*found.T, s=3)
-                axis.set(title=name, xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
-    except plots.MissingMatplotlibError as error:
-        print(f"no picture: {error}")
+    with optional(), picture(args.output / "points.png", columns=3) as axes:
+        for axis, (name, found) in zip(axes, sets.items(), strict=False):
+            axis.scatter(*found.T, s=3)
+            axis.set(title=name, xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
     return table
 
 

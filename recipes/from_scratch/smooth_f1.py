@@ -21,6 +21,7 @@ import numpy as np
 from bert4x import recipe
 from bert4x.layers import AttentionPooling, DilatedGatedConv
 from bert4x.tasks.readers import read_labelled
+from bert4x.tokenizers.symbols import Symbols
 from bert4x.training.smooth import smooth_f1
 
 TOY = Path(__file__).parents[1] / "data/toy_sentiment.tsv"
@@ -53,18 +54,9 @@ def imbalanced(rows, yes, ratio, rng):
     return [kept[i] for i in rng.permutation(len(kept))]
 
 
-def arrays(rows, yes, characters, length):
-    """Shape: N rows -> ids (N, T), 0 where there is nothing, 1 for unknown characters; labels (N, 1) float"""
-    ids = np.zeros((len(rows), length), "int32")
-    for place, (text, _) in zip(ids, rows, strict=True):
-        known = [characters.get(c, 1) for c in text[:length]]
-        place[: len(known)] = known
-    return ids, np.array([[row[-1] == yes] for row in rows], "float32")
-
-
 def network(characters, args):
     inputs = keras.Input((args.max_length,), dtype="int32")
-    h = keras.layers.Embedding(len(characters) + 2, args.size, mask_zero=True)(inputs)
+    h = keras.layers.Embedding(len(characters), args.size, mask_zero=True)(inputs)
     for rate in (1, 2):
         h = DilatedGatedConv(rate)(h)
     return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(AttentionPooling()(h)))
@@ -85,10 +77,13 @@ def main(args):
     rows = rows if args.valid else [rows[i] for i in order[len(rows) // 5 :]]
     yes = min(Counter(row[-1] for row in rows).items(), key=lambda pair: pair[::-1])[0]
     rows, valid = (imbalanced(part, yes, args.ratio, rng) for part in (rows, valid))
-    counts = Counter(c for text, _ in rows for c in text)
-    characters = {c: i for i, (c, count) in enumerate(counts.most_common(), 2) if count > 1}
-    x, y = arrays(rows, yes, characters, args.max_length)
-    valid_x, valid_y = arrays(valid, yes, characters, args.max_length)
+    characters = Symbols((text for text, _ in rows), least=2)
+
+    def arrays(rows):
+        ids = characters.rows([text for text, _ in rows], args.max_length)
+        return ids, np.array([[label == yes] for _, label in rows], "float32")
+
+    (x, y), (valid_x, valid_y) = arrays(rows), arrays(valid)
     print(f"{len(x)} texts, {int(y.sum())} of them {yes}; to score on {len(valid_x)}, {int(valid_y.sum())}")
 
     # 2. Both begin with the same epochs of cross-entropy.

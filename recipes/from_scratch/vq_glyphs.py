@@ -31,7 +31,7 @@ JIT = keras.config.backend() == "jax"  # elsewhere compiling takes longer than i
 
 
 @dataclass
-class Arguments:
+class Arguments(recipe.FromNothing):
     smoke_values: ClassVar[dict[str, Any]] = {
         "script": "latin", "characters": 64, "font": "DejaVu Sans", "epochs": 1, "width": 2, "levels": (3, 3, 3),
         "quantizers": ("rotated", "fsq"),
@@ -41,15 +41,12 @@ class Arguments:
     script: Literal["chinese", "latin"] = recipe.option("chinese", "whose characters")
     characters: int | None = recipe.option(None, "of these, drawn at random; default: all", least=10)
     font: str | None = recipe.option(None, "name or file of a font; default: an installed one with Chinese characters")
-    quantizers: tuple[str, ...] = recipe.option(("none", "straight", "rotated", "fsq"), "which are trained")
+    quantizers: tuple[str, ...] = recipe.option(("none", "straight", "rotated", "linear", "fsq"), "trained")
     levels: tuple[int, ...] = recipe.option((8, 8, 8), "of FSQ; their product is how many codes all have")
     width: int = recipe.option(16, "channels of the first layer", least=1)
     epochs: int = recipe.option(10, "times that each image is seen", least=1)
     batch_size: int = recipe.option(32, "images of an update", least=1)
     learning_rate: float = recipe.option(2e-3, "of Adam", above=0)
-    backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")
-    seed: int = recipe.option(0, "of weights and order", least=0)
-    smoke: bool = recipe.option(False, "Latin letters and small layers: does it run?")
 
 
 def autoencoder(quantizer, dimensions, width):
@@ -60,6 +57,8 @@ def autoencoder(quantizer, dimensions, width):
     h = layers.Conv2D(2 * width, 4, 2, padding="same", activation="relu")(h)
     h = layers.Conv2D(2 * width, 3, padding="same", activation="relu")(h)
     h = layers.Conv2D(dimensions, 1)(h)
+    if isinstance(quantizer, FiniteScalarQuantizer):  # so that all levels are in use from the beginning
+        h = layers.BatchNormalization()(h)
     h, numbers = quantizer(h) if quantizer else (h, None)
     h = layers.Conv2D(2 * width, 3, padding="same", activation="relu")(h)
     h = layers.Conv2DTranspose(width, 4, 2, padding="same", activation="relu")(h)
@@ -81,6 +80,7 @@ def main(args):
         "none": (None, 4 * args.width),
         "straight": (lambda: VectorQuantizer(codes), 4 * args.width),
         "rotated": (lambda: VectorQuantizer(codes, through="rotated"), 4 * args.width),
+        "linear": (lambda: VectorQuantizer(codes, linear=True), 4 * args.width),
         "fsq": (lambda: FiniteScalarQuantizer(args.levels), len(args.levels)),
     }
     for name in args.quantizers:
