@@ -44,7 +44,7 @@ class Arguments(recipe.FromNothing):
     beside: Path | None = recipe.option(None, "a run of recipes/triple_extraction.py to compare with")
     output: Path = recipe.option(Path("runs/dgcnn_triples"), "folder of triples.json")
     epochs: int = recipe.option(20, "times that every text is seen", least=1)
-    batch_size: int = recipe.option(32, "texts of a batch", least=1)
+    batch_size: int = recipe.option(16, "texts of a batch", least=1)
     size: int = recipe.option(96, "of embeddings and convolutions", least=2)
     max_length: int = recipe.option(128, "characters of a text; what is longer is read up to there", least=8)
     learning_rate: float = recipe.option(1e-3, "of Adam; a tenth in the last third", above=0)
@@ -54,7 +54,7 @@ def networks(characters, predicates, size, length):
     """From ids (B, T): states (B, T, D) and subjects (B, T, 2); from ids, states and a subject (B, 2): objects
     (B, T, P, 2). Returns: the two, and both in one, for training
     """
-    layers = keras.layers
+    layers, rare = keras.layers, keras.initializers.Constant(-3.0)  # few places are a start or an end
     places = layers.Embedding(length, size, embeddings_initializer="zeros", name="places")
     ids, subject = keras.Input((None,), dtype="int32"), keras.Input((2,), dtype="int32")
     states = keras.Input((None, size))
@@ -64,7 +64,8 @@ def networks(characters, predicates, size, length):
     for rate in (1, 2, 5, 1, 2, 5, 1, 2, 5, 1, 1, 1):
         h = DilatedGatedConv(rate)(layers.Dropout(0.1)(h), mask=ids > 0)
     h = h * real  # zero at padding it is already; this leaves Keras' own mask behind, which nothing here asks for
-    subjects = layers.Dense(2, activation="sigmoid")(layers.Dense(size, activation="relu")(h)) * real
+    seen = layers.Dense(size, activation="relu")(h)
+    subjects = layers.Dense(2, activation="sigmoid", bias_initializer=rare)(seen) * real
     first = keras.Model(ids, [h, subjects])
 
     apart = [places(ops.abs(subject[:, i : i + 1] - here)) for i in (0, 1)]
@@ -72,7 +73,7 @@ def networks(characters, predicates, size, length):
     x = ops.relu(x + layers.Dense(size)(SpanStates()(states, subject))[:, None])
     x = DilatedGatedConv(1)(x, mask=ids > 0)
     whole = layers.Dense(predicates, activation="sigmoid")(ops.max(x, axis=1))
-    there = layers.Dense(2 * predicates, activation="sigmoid")(x) * real
+    there = layers.Dense(2 * predicates, activation="sigmoid", bias_initializer=rare)(x) * real
     objects = layers.Reshape((-1, predicates, 2))(there) * whole[:, None, :, None]
     second = keras.Model([ids, states, subject], objects)
     return first, second, keras.Model([ids, subject], [subjects, second([ids, h, subject])])
