@@ -94,6 +94,7 @@ BAD = {
     "two": ({"regex": "a", "choices": ["b"]}, "give one of them"),
     "beams": ({"choices": ["好"], "num_beams": 2}, "num_beams does not go with choices"),
     "empty": ({"choices": [""]}, "not empty"),
+    "none": ({"choices": []}, "choices has no text"),
 }
 
 

@@ -511,6 +511,11 @@ def test_commands(encoder, tmp_path, capsys, monkeypatch):
     assert "another options" in capsys.readouterr().err
     assert main(["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(out), "--top-k", "10"]) == 0
     assert TEXTS[1] in capsys.readouterr().out
+    table = tmp_path / "table.tsv"  # whose first line would be names
+    table.write_text("id\ttext\n1\t床前\n2\t明月\n", encoding="utf-8")
+    asked = ["embed", str(table), str(tmp_path / "table.npy"), "--model", str(model), "--text-column", "2"]
+    assert main([*asked, "--no-header"]) == 0 and len(np.load(tmp_path / "table.npy")) == 3
+    capsys.readouterr()
     np.save(tmp_path / "others.npy", np.load(out)[:, :3])
     (tmp_path / "text.npy").write_text("none", encoding="utf-8")
     for name, words in (

@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from bert4x.cli.predict import progress, say
+from bert4x.cli.predict import add_text_column, progress, say
 from bert4x.errors import CorruptFileError, InputError
 
 PART = 4096  # texts that are read, sorted by length, and written together
@@ -17,10 +17,11 @@ def add_commands(command) -> None:
     add_model(sub)
     sub.add_argument("--prompt", metavar="NAME", help="the model's prompt to put before each text")
     sub.add_argument("--dimensions", type=int, metavar="N", help="only the first N numbers of each vector")
-    sub.add_argument("--text-column", metavar="C", help="of the text (or source): its name, or number from 1")
+    add_text_column(sub)
     sub = command("similar", run_similar, "the texts of a file that are nearest to a text")
     sub.add_argument("text", metavar="TEXT", help='such as "怎么申请退款"')
     sub.add_argument("corpus", metavar="CORPUS", help="txt (a text a line), tsv, csv, jsonl or json")
+    add_text_column(sub)
     add_model(sub)
     sub.add_argument("--vectors", metavar="FILE.npy", help="of the corpus, that embed wrote")
     sub.add_argument("--top-k", type=int, default=5, metavar="N", help="how many (default: %(default)s)")
@@ -33,11 +34,12 @@ def add_model(sub) -> None:
     )
 
 
-def texts_of(path: str, column=None):
+def texts_of(path: str, options, say=say):
     """The texts of a file, one after the other. Raises: DataError"""
     from bert4x.tasks.readers.labelled import read_texts
 
-    return (text for (text,) in read_texts(path, text_column=column, say=say))
+    rows = read_texts(path, header=options.header, text_column=options.text_column, say=say)
+    return (text for (text,) in rows)
 
 
 def run_embed(options) -> int:
@@ -49,7 +51,7 @@ def run_embed(options) -> int:
     path = Path(options.output)
     if path.suffix != ".npy":
         raise InputError(f"{path}: expected the name of a file that ends in .npy")
-    total = sum(1 for _ in texts_of(options.input, options.text_column))
+    total = sum(1 for _ in texts_of(options.input, options))
     if not total:
         raise InputError(f"{options.input} holds no texts")
     encode = embedder(options.model)
@@ -57,12 +59,14 @@ def run_embed(options) -> int:
     made_of = {
         "input": fingerprint(Path(options.input)),
         "model": fingerprint(Path(options.model)) if options.model else "the small model of sentence vectors",
-        "options": {"prompt": options.prompt, "dimensions": size, "text_column": options.text_column},
+        "options": {"prompt": options.prompt, "dimensions": size, "text_column": options.text_column}
+        | ({} if options.header is None else {"header": options.header}),
     }
     with alone(path), VectorFile(path, made_of, total, size) as file:
         if 0 < file.done < total:
             say(f"going on with {path} after {file.done:,} of {total:,} vectors")
-        rest = itertools.islice(texts_of(options.input, options.text_column), file.done, None)
+        again = texts_of(options.input, options, say=lambda text: None)  # what is said of columns was said
+        rest = itertools.islice(again, file.done, None)
         with progress(total, file.done) as observe:
             while some := list(itertools.islice(rest, PART)):
                 file.add(encode(some, options.prompt, dimensions=size, batch_tokens=options.batch_tokens))
@@ -75,7 +79,7 @@ def run_similar(options) -> int:
     """Prints the nearest texts, each with how similar it is."""
     from bert4x.tasks.embedder import embedder
 
-    corpus = list(texts_of(options.corpus))
+    corpus = list(texts_of(options.corpus, options))
     if not corpus:
         raise InputError(f"{options.corpus} holds no texts")
     encode = embedder(options.model)

@@ -20,12 +20,17 @@ def add_commands(command) -> None:
     sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts at once (default: %(default)s)")
 
 
-def add_columns(sub) -> None:
-    """Options that say where texts stand in a file."""
+def add_text_column(sub) -> None:
+    """Options that say where single texts stand in a file."""
     header = sub.add_mutually_exclusive_group()
     header.add_argument("--header", action="store_true", default=None, help="the first line names the columns")
     header.add_argument("--no-header", action="store_false", dest="header", help="it does not")
     sub.add_argument("--text-column", metavar="C", help="of the text (or source): its name, or number from 1")
+
+
+def add_columns(sub) -> None:
+    """Options that say where texts stand in a file."""
+    add_text_column(sub)
     sub.add_argument("--pair-column", metavar="C", help="of the second text, where a run is of pairs")
     sub.add_argument("--pairs", action="store_true", help="two texts in each row")
 

@@ -114,6 +114,8 @@ class GenerationOptions:
 
     def check_form(self) -> None:
         """Raises: GenerationError for a form that is none, for two, and for what does not go with one."""
+        if isinstance(self.choices, list) and not self.choices:
+            raise GenerationError("choices has no text; expected those of which one is to be written")
         object.__setattr__(self, "choices", as_tuple("choices", self.choices, str))
         if not all(isinstance(one, str) and one for one in self.choices):
             raise GenerationError(f"choices is {self.choices!r:.80}; expected texts that are not empty")
