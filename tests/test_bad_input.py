@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -303,6 +304,14 @@ def test_pickles_that_run_code(originals, tmp_path, monkeypatch):
     (folder / name).write_bytes(legacy + pickle.dumps({"w": Evil()}, 2))
     refused(folder, errors.UnsafeFileError, match="eval")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_keras_file_that_unpacks_to_much(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", bytes(1 << 25))
+    with pytest.raises(errors.UnsafeFileError, match="zip bomb"):
+        bert4x.load(tmp_path / "a.keras")
 
 
 def test_ranks(originals, tmp_path):

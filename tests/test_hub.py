@@ -825,6 +825,21 @@ def test_netrc_does_not_replace_the_token(server, checkpoints, monkeypatch, tmp_
     assert at_home == {"Bearer hf_secret"}
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.part", store.MANIFEST])
+def test_folders_in_the_way(server, name):
+    (store.folder_of(ID) / name).mkdir(parents=True)
+    with pytest.raises(HubError, match="cannot be written"):
+        hub.download(ID)
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nx", "hf_secret 中"])
+def test_a_token_that_is_none_is_not_shown(server, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(DownloadError, match="is HF_TOKEN the token alone") as caught:
+        hub.download(ID)
+    assert "secret" not in str(caught.value)
+
+
 def test_links_are_not_written_through(server, checkpoints, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")

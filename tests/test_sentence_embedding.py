@@ -533,6 +533,10 @@ def test_commands(encoder, tmp_path, capsys, monkeypatch):
         from bert4x.tasks.vector_files import VectorFile
 
         VectorFile(tmp_path / "other.npy", {}, 3, 4)
+    for done in ("x", -1, 4, 1.5):
+        (tmp_path / "other.npy.meta.json").write_text(json.dumps({"done": done, "shape": [3, 4]}))
+        with pytest.raises(RunError, match="'done' is"):
+            VectorFile(tmp_path / "other.npy", {}, 3, 4)
 
 
 def failing(call, after: int):

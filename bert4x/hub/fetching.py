@@ -12,7 +12,15 @@ from pathlib import Path
 import requests
 
 from bert4x.checkpoints.staging import Progress
-from bert4x.errors import ChecksumError, DownloadError, HubError, OfflineError, UnknownFormatError, UnknownModelError
+from bert4x.errors import (
+    Bert4xError,
+    ChecksumError,
+    DownloadError,
+    HubError,
+    OfflineError,
+    UnknownFormatError,
+    UnknownModelError,
+)
 from bert4x.hub import catalogue, settings, store
 from bert4x.hub.archives import extract, is_archive
 from bert4x.hub.catalogue import Wanted
@@ -68,10 +76,25 @@ def download(
             if taken:
                 return folder
             raise OfflineError(by_hand(found, folder, "requests are switched off (BERT4X_OFFLINE or HF_HUB_OFFLINE)"))
-        folder.mkdir(parents=True, exist_ok=True)
-        with bar(found.name) if progress is None else contextlib.nullcontext(progress) as shown:
+        with writing(folder), bar(found.name) if progress is None else contextlib.nullcontext(progress) as shown:
+            folder.mkdir(parents=True, exist_ok=True)
             fetch_into(folder, found, weights, shown)
     return folder
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises: HubError for what lies in the way of a folder or file, and for one that must not be written."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, Bert4xError):
+            raise
+        place = error.filename2 or error.filename or folder
+        raise HubError(
+            f"{place} cannot be written: {error.strerror or error}; delete what lies there, or set BERT4X_HOME to "
+            "another folder"
+        ) from error
 
 
 def lying_here(found: Wanted, weights: bool = True) -> Path | None:

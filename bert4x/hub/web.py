@@ -125,8 +125,8 @@ def number(text: str) -> int | None:
 
 def reason(error: Exception) -> str:
     """A short word on why a connection failed."""
-    if isinstance(error, UnicodeEncodeError):
-        return "a header has characters that are no ASCII; is HF_TOKEN the token alone?"
+    if isinstance(error, UnicodeEncodeError | requests.exceptions.InvalidHeader):  # whose text has the token in it
+        return "a header has line breaks, or characters that are not ASCII; is HF_TOKEN the token alone?"
     inner = error.args[0] if error.args else error
     inner = getattr(inner, "reason", None) or inner
     text = re.sub(r"^.*?object at 0x[0-9a-f]+>[:,)]*\s*|^\(|<[^>]*0x[0-9a-f]+>[:,]?\s*", "", str(inner)).strip()

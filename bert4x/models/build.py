@@ -1,12 +1,14 @@
 """`load` and `build_transformer_model`: from a checkpoint to a Keras model."""
 
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert4x.activation_names import gelu_as_told, read_activation
 from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.files import default_model
+from bert4x.checkpoints.formats.zip_members import read_members
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import config_from, style_for
 from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
@@ -126,7 +128,7 @@ def load_keras(
 ) -> "TransformerModel":
     """A whole model that `model.save` wrote; its graph is fixed, so it takes no options.
 
-    Raises: CheckpointNotFoundError, UnknownOptionError, CorruptFileError.
+    Raises: CheckpointNotFoundError, UnknownOptionError, CorruptFileError, UnsafeFileError.
     """
     if application or dtype or options:
         raise UnknownOptionError(f"{path} is a whole model: what it computes was fixed when it was saved")
@@ -135,6 +137,8 @@ def load_keras(
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path} does not exist; expected a file that model.save wrote")
+    if zipfile.is_zipfile(path):
+        read_members(path)  # bombs and names that climb are refused before Keras unpacks them
     try:
         model = keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever its parts do

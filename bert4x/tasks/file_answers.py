@@ -59,7 +59,7 @@ class Output:
         count, end, kept = 0, 0, (0, 0)
         with self.path.open("rb") as file:
             for line in file:
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or count == total:
                     break
                 count, end = count + 1, end + len(line)
                 if count % self.part == 0 or count == total:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.errors import CorruptFileError, RunError
-from bert4x.json_files import read_json
+from bert4x.json_files import read_json, shown
 
 
 class VectorFile:
@@ -44,6 +44,8 @@ class VectorFile:
         if said != self.made_of and done:
             other = ", ".join(sorted(name for name in said | self.made_of if said.get(name) != self.made_of.get(name)))
             raise RunError(f"{self.path} holds vectors of another {other}; delete it, or choose another output")
+        if type(done) is not int or not 0 <= done <= self.made_of["shape"][0]:
+            raise RunError(f"{self.meta}: 'done' is {shown(done)}; delete it and {self.path} to begin anew")
         whole = np.prod(self.made_of["shape"]) * 4  # NumPy would fill a file that was cut with zeros
         if done and self.path.stat().st_size < whole:
             raise RunError(f"{self.path} has lost its end; delete it to begin anew")
