@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.formats.flax_msgpack import read_flax
-from bert4x.checkpoints.formats.gguf_file import write_gguf
+from bert4x.checkpoints.formats.gguf_file import read_gguf, write_gguf
 from bert4x.checkpoints.formats.keras_h5 import read_keras_h5
 from bert4x.checkpoints.formats.paddle_pickle import read_paddle
 from bert4x.checkpoints.formats.protobuf import field
@@ -125,8 +125,8 @@ def keras_bombs() -> Iterator[tuple[str, Bomb]]:
 def graph_bombs() -> Iterator[tuple[str, Bomb]]:
     yield "objects", ("graph", {"x": field(1, b"") * 50_000})
     yield "attributes", ("graph", {"x": field(1, field(2, b"") * 50_000)})
-    named_ = b"".join(field(2, field(2, b"a") + field(3, b"%x" % i)) for i in range(50_000))
-    yield "names of variables", ("graph", {"x": field(1, named_)})
+    variables = b"".join(field(2, field(2, b"a") + field(3, b"%x" % i)) for i in range(50_000))
+    yield "names of variables", ("graph", {"x": field(1, variables)})
 
 
 def paddle_bombs() -> Iterator[tuple[str, Bomb]]:
@@ -182,12 +182,6 @@ def all_bombs() -> Iterator[tuple[str, Bomb]]:
         yield from make()
 
 
-def use_gguf(folder: Path):
-    from bert4x.checkpoints.formats.gguf_file import read_gguf
-
-    return read_gguf(folder / "x.gguf")
-
-
 def use_tokenizer(folder: Path) -> dict:
     tokenizer = load_tokenizer(next(folder.glob("*.gguf"), folder))
     if tokenizer is not None:
@@ -207,7 +201,7 @@ def use_archive(folder: Path) -> dict:
 
 
 READERS: dict[str, Callable] = {
-    "gguf": use_gguf,
+    "gguf": lambda folder: read_gguf(folder / "x.gguf"),
     "tokenizer": use_tokenizer,
     "flax": lambda folder: read_flax(folder / "x.msgpack"),
     "keras": lambda folder: read_keras_h5(folder / "x.h5"),
