@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.formats.flax_msgpack import read_flax
-from bert4x.checkpoints.formats.gguf_file import read_gguf, write_gguf
+from bert4x.checkpoints.formats.gguf_file import open_gguf, write_gguf
 from bert4x.checkpoints.formats.keras_h5 import read_keras_h5
 from bert4x.checkpoints.formats.paddle_pickle import read_paddle
 from bert4x.checkpoints.formats.protobuf import field
@@ -201,7 +201,7 @@ def use_archive(folder: Path) -> dict:
 
 
 READERS: dict[str, Callable] = {
-    "gguf": lambda folder: read_gguf(folder / "x.gguf"),
+    "gguf": lambda folder: open_gguf(folder / "x.gguf")[1],
     "tokenizer": use_tokenizer,
     "flax": lambda folder: read_flax(folder / "x.msgpack"),
     "keras": lambda folder: read_keras_h5(folder / "x.h5"),
