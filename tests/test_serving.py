@@ -278,6 +278,7 @@ PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": 
         ("/embed", {"inputs": " "}, 422, "empty"),
         ("/embed", {"inputs": "天", "truncation_direction": "Left"}, 422, "expected Right"),
         ("/predict", {"inputs": []}, 422, "no inputs"),
+        ("/predict", {"inputs": ["天", "气", "a"]}, 422, "are a pair"),
         ("/", {"inputs": 5}, 422, "inputs"),
         ("/tasks/embeddings", {"inputs": "天"}, 404, "no task"),
         ("/v2/models/small/infer", PROMPTED | {"parameters": {"task": "embeddings", "prompt_name": 5}}, 422, "prompt"),

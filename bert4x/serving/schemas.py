@@ -28,6 +28,13 @@ def few(stop: str | list[str]) -> str | list[str]:
     return stop
 
 
+def pairs_at_most(given: Any) -> Any:
+    """Raises: ValueError for more than two texts in one list, which is meant for a pair."""
+    if isinstance(given, list) and len(given) > 2 and all(isinstance(one, str) for one in given):
+        raise ValueError("two texts in a list are a pair; several inputs are [[text], [text], [text, second text]]")
+    return given
+
+
 def no_tools(given: list) -> list:
     """Raises: ValueError where there is one."""
     if given:
@@ -186,37 +193,38 @@ class Embeddings(Body):
     user: str | None = None
 
 
-class Embed(Body):
+class Cut(Body):
+    """TEI: texts that are cut where they are too long, if the request says so."""
+
+    truncate: bool = False
+    truncation_direction: Direction = "Right"
+
+
+class Embed(Cut):
     """TEI: texts whose vectors are wanted."""
 
     inputs: Texts
     normalize: bool = True
-    truncate: bool = False
-    truncation_direction: Direction = "Right"
     prompt_name: str | None = None
     dimensions: int | None = None
     model: str | None = None
 
 
-class Rerank(Body):
+class Rerank(Cut):
     """TEI: texts to be put in order by how well they answer a query."""
 
     query: Text
     texts: list[Text]
     raw_scores: bool = False
     return_text: bool = False
-    truncate: bool = False
-    truncation_direction: Direction = "Right"
     model: str | None = None
 
 
-class Predict(Body):
+class Predict(Cut):
     """TEI: a text, a pair [text, text], or a list of lists of one or two texts, to be classified."""
 
-    inputs: Text | Annotated[list[Text], Field(min_length=1, max_length=2)] | list[list[Text]]
+    inputs: Annotated[Text | list[Text] | list[list[Text]], BeforeValidator(pairs_at_most)]
     raw_scores: bool = False
-    truncate: bool = False
-    truncation_direction: Direction = "Right"
     parameters: Nothing | None = None  # Hugging Face's client sends it
     model: str | None = None
 
@@ -228,11 +236,9 @@ class Compared(Body):
     sentences: list[Text]
 
 
-class SimilarityOptions(Body):
+class SimilarityOptions(Cut):
     """Of a comparison."""
 
-    truncate: bool = False
-    truncation_direction: Direction = "Right"
     prompt_name: str | None = None
 
 
