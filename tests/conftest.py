@@ -1,5 +1,6 @@
 """Tiny checkpoints in the published layouts, made without a backend, for the tests of commands and documents."""
 
+import ctypes
 import gc
 import os
 import random
@@ -20,7 +21,7 @@ from bert4x.config import TransformerConfig
 
 # XLA, of TensorFlow and JAX, compiles in less time so; at level 0 some tests of accuracy fail. Tests compile
 # hundreds of functions and run most of them once.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true")
 
 # Graphs are made of many objects that live long: Python need not look through all of them so often.
 gc.set_threshold(100_000, 20, 50)
@@ -64,11 +65,34 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures decode
 def pytest_runtest_setup(item):
-    """Tests decode their first tokens without compiling, but those marked `compiled`."""
+    """Tests compile little, but those marked `compiled` (tests/uncompiled.py)."""
     if "keras" in sys.modules:  # files of tests that need no backend do not wait for one
         import uncompiled
 
-        uncompiled.active = not (item.config.getoption("--compiled", False) or item.get_closest_marker("compiled"))
+        uncompiled.use(not (item.config.getoption("--compiled", False) or item.get_closest_marker("compiled")))
+
+
+LARGE = 3 << 30  # bytes that a worker may hold without clearing up after a file
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """After a file, a large worker drops its models and compiled functions: they hold themselves in circles."""
+    result = yield
+    if nextitem is not None and nextitem.path != item.path and resident() > LARGE:
+        if "jax" in sys.modules:
+            sys.modules["jax"].clear_caches()
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
+    return result
+
+
+def resident() -> int:
+    """Bytes of memory of this process; 0 where only Linux could say."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
 
 
 @pytest.hookimpl(wrapper=True)

@@ -151,11 +151,11 @@ def test_very_many_tensors(originals, tmp_path):
     """A hostile header costs time in proportion to its size; so does writing small tensors."""
     shutil.copytree(originals / "hf", tmp_path / "a")
     one = np.zeros(1, "f4")
-    many = [from_array(f"bert.encoder.layer.{i}.output.dense.weight", one) for i in range(20_000)]
+    many = [from_array(f"bert.encoder.layer.{i}.output.dense.weight", one) for i in range(5_000)]
     begin = time.process_time()
     write_safetensors(tmp_path / "a/model.safetensors", many)
-    refused(tmp_path / "a", errors.TensorMismatchError, match="and 20.* more")
-    assert time.process_time() - begin < 20
+    refused(tmp_path / "a", errors.TensorMismatchError, match="and 5.* more")
+    assert time.process_time() - begin < 5
 
 
 def test_no_config(damaged):
@@ -376,6 +376,7 @@ def test_a_head_the_checkpoint_lacks(tmp_path):
     assert model(np.ones((1, 3), int)).shape == (1, 3, 97)
 
 
+@pytest.mark.compiled  # `predict` must look before: compiled code cannot raise
 def test_inputs_a_model_cannot_take(originals):
     bert = bert4x.load(originals / "bert4x")
     gpt2 = bert4x.load(originals / "megatron")
@@ -419,6 +420,7 @@ def test_inputs_a_model_cannot_take(originals):
             bert(inputs)
 
 
+@pytest.mark.compiled
 def test_ids_in_training(originals):
     model = bert4x.load(originals / "bert4x", with_pool=True)
     model.compile("sgd", "mse")

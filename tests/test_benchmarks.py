@@ -99,6 +99,7 @@ def test_pipelines(measured):
     assert speeds[f"bert4x, {BACKEND}"] == pytest.approx(12 / np.median(seconds), rel=0.01, abs=0.1)
 
 
+@pytest.mark.compiled
 def test_training_compiles_little(measured, monkeypatch):
     """TensorFlow compiles one graph for the first length and one for all others; JAX one for each; and none twice."""
     from bert4x.training.trainer import Trainer

@@ -66,6 +66,7 @@ def same(some, others):
     return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task(name, capsys):
     """Nothing is written; the loss falls; the history has as many entries as epochs."""

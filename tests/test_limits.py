@@ -69,6 +69,7 @@ def test_losses(name):
             loss(keras.ops.convert_to_tensor(bad), keras.ops.convert_to_tensor(scores))
 
 
+@pytest.mark.compiled
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch compiles nothing here, and raises as above")
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_losses(name):

@@ -53,6 +53,7 @@ def test_a_text_is_what_it_is_alone(family, application):
         np.testing.assert_allclose(found[row, start : start + LENGTHS[i]], alone, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.compiled  # `predict` must look before: compiled code cannot raise
 def test_what_does_not_go_with_packed_rows():
     for options in ({"with_pool": True}, {"with_nsp": True}, {"custom_position_ids": True}):
         with pytest.raises(errors.ConfigError, match=f"packed=True does not go with {next(iter(options))}"):
