@@ -181,7 +181,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--format", action="append", choices=list(targets), help="only this one; may be repeated")
     parser.add_argument(
-        "--bombs", type=int, nargs="?", const=-1, help="measure files that ask for much instead: N, or all"
+        "--bombs",
+        type=int,
+        nargs="?",
+        const=-1,
+        help="measure files that ask for much instead: all, or a third and N pickles",
     )
     parser.add_argument("--index", type=int, help="only this mutation of each format, to reproduce a failure")
     args = parser.parse_args()

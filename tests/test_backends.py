@@ -26,5 +26,5 @@ SELECTION = {
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_parity_on(backend, files, tmp_path):
     first, *others = SELECTION
-    files = some(files, first, others, 3)
+    files = some(files, first, others, 2)
     run_on(backend, files, " or ".join(f"test_{name}.py and ({SELECTION[name]})" for name in files), tmp_path)
