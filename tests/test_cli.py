@@ -169,7 +169,7 @@ def test_a_convert_that_fails_while_writing_leaves_nothing(command, tiny, tmp_pa
 
 
 def test_verify(command, tiny, tmp_path):
-    source, other = tiny(), tiny("other", seed=1)
+    source, other = (tiny(name, seed=seed, num_hidden_layers=1) for seed, name in enumerate(("source", "other")))
     assert command("convert", source, tmp_path / "tf1", "--to", "tf1")[0] == 0
     status, out, _ = command("verify", source, tmp_path / "tf1", "--json")
     result = json.loads(out)

@@ -247,10 +247,10 @@ def test_beams_wide_enough_find_the_best(vocabulary, most):
 
 
 def test_beams_of_one_batch_are_those_of_each_prompt(gpt2):
-    rows = prompts(3, (9, 1, 14))
+    rows = prompts(3, (9, 1))
     options = {"max_new_tokens": NEW, "num_beams": 3, "stop_ids": [9, 20], "num_return_sequences": 3, "pad_id": 0}
     ids, scores = gpt2.generate_ids(rows, return_scores=True, **options)
-    assert ids.shape[0] == 9
+    assert ids.shape[0] == 6
     for number, row in enumerate(rows):
         alone, score = gpt2.generate_ids([row], return_scores=True, **options)
         together = ids[3 * number : 3 * number + 3]

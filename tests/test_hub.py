@@ -242,7 +242,7 @@ def test_killed_at_random_moments(server, tmp_path):
     part, chance = tmp_path / "big.bin.part", random.Random(2)
     context = forkserver()
     sizes = []
-    for kill in range(50):
+    for kill in range(25):
         arguments = (server.url + "/big.bin", len(data), sha256, str(path))
         child = context.Process(target=fetch_slowly, args=arguments)
         before, asked = (part.stat().st_size if part.exists() else 0), len(server.gets("/big.bin"))

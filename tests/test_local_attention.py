@@ -65,7 +65,7 @@ def test_what_is_far_changes_nothing(tmp_path):
 
 
 def test_in_training():
-    model, inputs = random_model("bert", attention_window=3, recompute=True)
+    model, inputs = random_model("bert", {"num_hidden_layers": 1}, attention_window=3, recompute=True)
     model.compile("sgd", "mse")
     target = np.zeros(model.compute_output_shape([x.shape for x in inputs]), "float32")
     assert np.isfinite(model.fit(inputs, target, verbose=0).history["loss"][0])

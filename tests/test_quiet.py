@@ -1,13 +1,14 @@
 """TensorFlow's log while it is imported: put aside, shown where it matters."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from documents import ROOT, blocks
 
-ROOT = Path(__file__).parents[1]
 LINES = """WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
 I0000 00:00:1795992095.810558    9676 cudart_stub.cc:31] Could not find cuda drivers on your machine.
 2026-01-01 10:00:00.123456: W tensorflow/core/platform/port.cc:113] oneDNN custom operations are on.
@@ -88,12 +89,18 @@ def test_without_an_error_stream(python):
 
 
 def test_the_first_command_prints_nothing_but_the_answer(python, tmp_path):
-    """With the real TensorFlow, where Keras runs on it."""
+    """The README's, with the real TensorFlow, where Keras runs on it: its first guess is the poem's character."""
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    first = next(block.code.strip() for block in blocks(ROOT / "README.md", "bash"))  # it installs, which CI does
+    install, _, command = first.partition(" && ")
+    program, *arguments = shlex.split(command)
+    assert (install, program) == ("pip install .", "bert4x")
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     environment |= {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
-    command = [sys.executable, "-m", "bert4x", "fill-mask", "床前明[MASK]光，疑是地上霜。"]
+    command = [sys.executable, "-m", "bert4x", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 5
+    guesses = done.stdout.splitlines()
+    assert len(guesses) == 5
+    assert re.fullmatch(r" *\d+\.\d\d%  月  床前明月光，疑是地上霜。", guesses[0])
     assert done.stderr == ""
