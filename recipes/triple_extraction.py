@@ -6,7 +6,8 @@
         --model chinese_L-12_H-768_A-12 --learning-rate 2e-5 --epochs 20 --batch-size 64 --ema 0.999
 
 A line of a file is `{"text": ..., "spo_list": [{"subject": ..., "predicate": ..., "object": ...}]}`, as of SKE (Baidu's
-competition of 2019); what doccano and Label Studio export of relations is read, too. A line of the schema is
+competition of 2019); an object with slots, as of DuIE 2.0, is a triple for each of them (票房, 票房_inArea ...). What
+doccano and Label Studio export of relations is read, too. A line of the schema is
 `{"predicate": ..., "subject_type": ..., "object_type": ...}`, the types optional. Without a schema, the predicates are
 those of --train. Without --train it learns from toy data. Then:
 

@@ -163,7 +163,9 @@ def test_which_normalisation_counts(tmp_path):
     ):
         if config is not None:
             dump(tmp_path / "tokenizer_config.json", config)
-        assert load_tokenizer(tmp_path).encode("Hello café 的一")[0][1:-1] == expected, config
+        ids = load_tokenizer(tmp_path).encode("Hello café 的一")[0]
+        generic = config is not None and config.get("tokenizer_class") == "PreTrainedTokenizerFast"
+        assert (ids if generic else ids[1:-1]) == expected, config  # the file has no post_processor
     (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in reversed(vocab)), encoding="utf-8")
     with pytest.warns(UserWarning, match=r"contradict each other .*tokenizer.json counts"):
         assert load_tokenizer(tmp_path).token_dict == vocab

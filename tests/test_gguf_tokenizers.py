@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 import bert4x
 from bert4x.checkpoints.formats.gguf_file import write_gguf
 from bert4x.checkpoints.tensors import from_array
+from bert4x.generation.prompt import default_stop_ids
 from bert4x.tokenizers import load_tokenizer
 from bert4x.tokenizers.gguf import CUTS, MARK
 from bert4x.tokenizers.gguf_saving import vocabulary_metadata
@@ -137,6 +138,16 @@ def test_sentencepiece_itself(tmp_path):
     )  # fmt: skip
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     ours = load_tokenizer(tmp_path)
+    assert ours.encode(text[0])[0] == [1, *theirs.encode(text[0]), 2]
+    for said, (start, end) in {"{}": ([], []), '{"add_bos_token": true}': ([1], [])}.items():  # as in transformers
+        (tmp_path / "tokenizer_config.json").write_text(said, "utf-8")
+        llama = load_tokenizer(tmp_path, {"model_type": "llama"})
+        assert llama.encode(text[0])[0] == [*start, *theirs.encode(text[0]), *end]
+        assert default_stop_ids(llama) == (2,)
+        (tmp_path / "saved").mkdir(exist_ok=True)
+        llama.save(tmp_path / "saved")
+        assert load_tokenizer(tmp_path / "saved", {"model": "llama", "model_type": "llama"}).start_id == llama.start_id
+    (tmp_path / "tokenizer_config.json").unlink()
     found = load_tokenizer(gguf_of(tmp_path / "gguf" / "any.gguf", vocabulary_metadata(ours, ours.vocab_size, None)))
     assert [found._text_ids([line])[0] for line in LINES] == theirs.encode(LINES)
 

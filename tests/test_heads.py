@@ -1,6 +1,8 @@
 """Heads are part of a checkpoint: read, answered with, written, compared, and never lost without a word."""
 
+import itertools
 import json
+import math
 import warnings
 
 import keras
@@ -49,6 +51,7 @@ VOCAB = [
 TEXT, OTHER = "今天天气很好，服务差play playing。店家", "坏"
 TAGS = ["I-店", "O", "B-人", "B-店", "I-人"]
 PREFIXES = {"bert": "Bert", "albert": "Albert"}
+OTHERS_PREFIXES = {"electra": "Electra", "roformer": "RoFormer", "ernie": "Ernie"}
 
 
 def config(family, **changes):
@@ -297,7 +300,8 @@ def test_what_has_no_room(tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"only .*run.* has the head for token-classification"):
         verify(run, tmp_path / "new")
     assert open_checkpoint(crf.save(tmp_path / "alone", "hf", drop_head=True)).head is None
-    softmax_run = make(TokenClassification, "bert", ["人", "店"], method="softmax").save(tmp_path / "softmax")
+    tagger = make(TokenClassification, "bert", ["人", "店"], method="softmax")
+    softmax_run = tagger.save(tmp_path / "softmax")
     with pytest.warns(
         UserWarning, match=r"hf has no place for these settings of the token-classification task: .*maxlen"
     ):
@@ -306,6 +310,81 @@ def test_what_has_no_room(tmp_path, capsys):
     assert said["architectures"] == ["BertForTokenClassification"]
     assert list(said["id2label"].values()) == bio_tags(["人", "店"])
     assert verify(softmax_run, hf)["token-classification"] == 0
+    # Its tags spell entities, as in the run: other scores than those of transformers' pipeline.
+    again = bert4x.pipeline("token-classification", hf)
+    assert tagger(TEXT) == again(TEXT) != [] and again.tags is None and again.labels == ["人", "店"]
+    back = bert4x.convert(bert4x.convert(hf, tmp_path / "softmax-own", "bert4x"), tmp_path / "softmax-back", "hf")
+    assert json.loads((back / "config.json").read_text("utf-8")) == said
+
+
+@pytest.mark.parametrize(("family", "act"), [("electra", "gelu_erf"), ("roformer", "relu")])
+def test_a_classifier_on_a_layer_of_its_own(family, act, tmp_path):
+    """Those of transformers' ElectraForSequenceClassification and RoFormerForSequenceClassification, by NumPy."""
+    c = config_of(family, vocab_size=len(VOCAB), max_position=40, hidden_act="relu")
+    weights = {p: v + p.endswith("gamma") for p, v in draw(c, heads=False).items()}
+    folder = write_checkpoint(tmp_path / "a", "hf", c, {p: v.astype("f4") for p, v in weights.items()})
+    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n", "utf-8")
+    hidden = bert4x.load(folder)
+    inputs = [np.array([x]) for x in hidden.tokenizer.encode(TEXT)]
+    h = keras.ops.convert_to_numpy(hidden(inputs))[:, 0]
+    generator, size = np.random.default_rng(5), c.hidden_size
+    shapes = {"dense.weight": (size, size), "dense.bias": size, "out_proj.weight": (3, size), "out_proj.bias": 3}
+    head = {f"classifier.{name}": generator.normal(0, 0.3, shape).astype("f4") for name, shape in shapes.items()}
+    tensors = {t.name: np.array(t.read()) for t in open_checkpoint(folder).tensors.values()}
+    write_safetensors(folder / "model.safetensors", [from_array(name, x) for name, x in (tensors | head).items()])
+    data = json.loads((folder / "config.json").read_text("utf-8")) | named("好", "坏", "中")
+    data["architectures"] = [f"{OTHERS_PREFIXES[family]}ForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(data), "utf-8")
+    d = h @ head["classifier.dense.weight"].T + head["classifier.dense.bias"]
+    d = d * (d > 0) if act == "relu" else d * (1 + np.vectorize(math.erf)(d / math.sqrt(2))) / 2
+    expected = softmax(d @ head["classifier.out_proj.weight"].T + head["classifier.out_proj.bias"])
+    task = bert4x.pipeline("text-classification", folder)
+    np.testing.assert_allclose(probabilities(task, TEXT), expected, atol=2e-5)
+    back = bert4x.convert(task.save(tmp_path / "own"), tmp_path / "back", "hf")
+    assert_same_tensors(folder, back)
+    assert json.loads((back / "config.json").read_text("utf-8")) == data
+
+
+@pytest.mark.parametrize("family", ["electra", "deberta_v2", "megatron_bert"])
+def test_our_classifier_on_the_identity(family, tmp_path):
+    """A layer that the layout has and the run lacks, with gelu or tanh: the same answers, and the run again."""
+    task = make(TextClassification, family, ["a", "b", "c"])
+    again = bert4x.pipeline("text-classification", task.save(tmp_path / "hf", "hf"))
+    assert not again.pooler and again.hidden_act is None
+    np.testing.assert_array_equal(*(np.asarray(t.head["Label-Scores/kernel"]) for t in (task, again)))
+    data = json.loads((tmp_path / "hf" / "config.json").read_text("utf-8"))
+    kept = {key: value for key, value in data.items() if key != "pooler_is_identity"}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(kept), "utf-8")
+    through = bert4x.pipeline("text-classification", tmp_path / "hf")
+    assert through.pooler or through.hidden_act == "gelu_erf"
+    np.testing.assert_allclose(probabilities(through, TEXT), probabilities(task, TEXT), atol=1e-6)
+
+
+SPELLED = {
+    "deberta_v2": {"pos_att_type": ["c2p", "p2c"], "max_relative_positions": -1, "legacy": True, "conv_act": None},
+    "ernie": {"use_task_id": False, "task_type_vocab_size": 3},
+    "modernbert": {"rope_theta": None, "local_rope_theta": None},
+}
+
+
+@pytest.mark.parametrize("family", SPELLED)
+def test_config_files_say_what_they_said(family, tmp_path):
+    """Keys that we would write otherwise, or not at all."""
+    changes = {"ernie": {"use_task_id": False}, "deberta_v2": {"max_relative_positions": 29}}.get(family, {})
+    folder = write_checkpoint(tmp_path / "a", "hf", config_of(family, **changes))
+    said = json.loads((folder / "config.json").read_text("utf-8")) | SPELLED[family]
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in said.items() if v is not None}), "utf-8")
+    own = bert4x.convert(folder, tmp_path / "b", "bert4x")
+    back = bert4x.convert(own, tmp_path / "c", "hf")
+    before, after = (json.loads((x / "config.json").read_text("utf-8")) for x in (folder, back))
+    assert before == after
+    data = json.loads((own / "config.json").read_text("utf-8"))
+    (own / "config.json").write_text(json.dumps(data | {"layer_norm_eps": 1e-3}), "utf-8")
+    changed = json.loads((bert4x.convert(own, tmp_path / "d", "hf") / "config.json").read_text("utf-8"))
+    assert [key for key in before.keys() | changed.keys() if before.get(key) != changed.get(key)] in (
+        ["layer_norm_eps"],
+        ["norm_eps"],
+    )
 
 
 def test_a_head_that_is_not_known(tmp_path):
@@ -550,9 +629,11 @@ def theirs(family, kind, **options):
         "intermediate_size": 50, "max_position_embeddings": 40,
     }  # fmt: skip
     sizes |= {"embedding_size": 20, "inner_group_num": 1, "num_hidden_groups": 1} if family == "albert" else {}
-    prefix = PREFIXES[family]
+    prefix = (PREFIXES | OTHERS_PREFIXES)[family]
     model = getattr(transformers, prefix + kind)(getattr(transformers, f"{prefix}Config")(**sizes, **options)).eval()
     for name, parameter in model.named_parameters():
+        if "embed_positions" in name:  # of a RoFormer: sines and cosines
+            continue
         parameter.data.normal_(0, 0.3)
         parameter.data += name.lower().replace("_", "").endswith("layernorm.weight")
     return model, transformers.BertTokenizerFast(vocab={token: i for i, token in enumerate(VOCAB)})
@@ -564,8 +645,10 @@ def written_by_transformers(model, folder):
     return folder
 
 
-@pytest.mark.parametrize("family", PREFIXES)
-@pytest.mark.parametrize("kind", TRANSFORMERS)
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*itertools.product(PREFIXES, TRANSFORMERS), *((family, "single") for family in OTHERS_PREFIXES)],
+)
 def test_classifiers_of_transformers(family, kind, tmp_path):
     """Padding, and pairs of texts: the answers of its pipeline, and back in it."""
     model, tokenizer = theirs(family, "ForSequenceClassification", **TRANSFORMERS[kind])

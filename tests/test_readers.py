@@ -9,7 +9,7 @@ import pytest
 
 from bert4x.errors import DataError, InputError, TokenizerError
 from bert4x.metrics.spans import Entity
-from bert4x.tasks.readers import files, read_bio, read_pairs, read_squad, read_triples, read_tsv
+from bert4x.tasks.readers import files, read_answers, read_bio, read_pairs, read_squad, read_triples, read_tsv
 from bert4x.tasks.text import encode_pieces, encode_with_offsets, split_text
 from bert4x.tokenizers import Tokenizer
 
@@ -127,6 +127,18 @@ class TestTriples:
         found = [("甲", "生于", "乙"), ("丙", "生于", "丁"), ("甲", "生于", "乙")]
         assert read_triples(write(triples(("甲乙丙丁", found))))[0]["spo_list"] == found[:2]
 
+    def test_objects_with_slots(self, write):
+        """As DuIE 2.0 has them; an empty slot says nothing."""
+        slots = {"inArea": "内地", "@value": "12亿", "inWork": ""}
+        item = {"subject": "甲", "subject_type": "影视作品", "predicate": "票房", "object": slots}
+        path = write(json.dumps({"text": "甲在内地卖了12亿", "spo_list": [item]}))
+        assert read_triples(path)[0]["spo_list"] == [("甲", "票房_inArea", "内地"), ("甲", "票房", "12亿")]
+        ((movie,),) = (row["answers"]["影视作品"] for row in read_answers(path))
+        assert {name: one[0]["text"] for name, one in movie["relations"].items()} == {
+            "票房_inArea": "内地",
+            "票房": "12亿",
+        }
+
     @pytest.mark.parametrize(
         ("line", "message"),
         [
@@ -138,6 +150,10 @@ class TestTriples:
             ('{"text": "甲", "spo_list": "乙"}', "expected a list"),
             ('{"text": "甲", "spo_list": ["乙"]}', "'subject'"),
             ('{"text": "甲", "spo_list": [{"subject": "甲", "predicate": "生于"}]}', "'object': none"),
+            (
+                '{"text": "甲", "spo_list": [{"subject": "甲", "predicate": "乙", "object": {"a": "甲"}}]}',
+                "'@value': none",
+            ),
             (triples(("甲", [("甲", "死于", "乙")])), "unknown predicate '死于'"),
         ],
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.files import Files, places
-from bert4x.checkpoints.heads import POOLER, HeldHead, own_head, published_head
+from bert4x.checkpoints.heads import HeldHead, own_head, published_head
+from bert4x.checkpoints.identity_layers import POOLER
 from bert4x.checkpoints.spec import Entry, Table
 from bert4x.checkpoints.tables import most_layers, variables
 from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous, is_floating

@@ -42,9 +42,9 @@ class Head:
 
     `variables` are those of the task's own head, (path, letters), with L for the number of labels; `rules` tie them to
     their tensors. `architecture` is what such config files call the model with this head, where they say it.
-    `settings` are those of the task that such a head always means; `labels` is the setting that `id2label` spells, and
-    `dropout` the key of the config that says its rate, and the rate where it is not there (None: the model's own).
-    `pooler` are the rules of the model's pooler where files with this head name it otherwise.
+    `settings` are those of the task that such a head always means, or what gives one of a config; `labels` is the one
+    that `id2label` spells, and `dropout` the key of the config that says its rate, and the rate where it is not there
+    (None: the model's own). `pooler` are the rules of the model's pooler where files with this head name it otherwise.
     """
 
     task: str

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from bert4x.checkpoints.config_spelling import remembered
 from bert4x.checkpoints.spec import Rule, Table
 from bert4x.config import ConfigStyle, TransformerConfig, from_json
 from bert4x.errors import ConversionError
@@ -110,7 +111,9 @@ def config_from(data: dict, model: str, format: str) -> TransformerConfig:
 
     Raises: ConfigError, UnknownArchitectureError.
     """
-    return from_json(data, model, style_for(format, model), family_of(model).config_class)
+    style = style_for(format, model)
+    config = from_json(data, model, style, family_of(model).config_class)
+    return remembered(config, data, style) if format == "hf" else config
 
 
 def config_names(format: str | None = None) -> tuple[str, ...]:

@@ -15,11 +15,11 @@ KINDS = {
     **dict.fromkeys(NUMBERS, (int, float)),
     **dict.fromkeys(INTEGERS, (int,)),
     **dict.fromkeys(("multi_label", "pooler", "transform", "include_prompt", "lower_case"), (bool,)),
-    **dict.fromkeys(("method", "long", "problem_type", "default_prompt", "similarity_name"), (str,)),
+    **dict.fromkeys(("method", "long", "problem_type", "default_prompt", "similarity_name", "hidden_act"), (str,)),
     "pooling": (str, list),
     "prompts": (dict,),
 }
-NULLABLE = ("labels", "tags", "problem_type", "pooler", "stride")
+NULLABLE = ("labels", "tags", "problem_type", "pooler", "hidden_act", "stride")
 MAX_SETTING = 1 << 20
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
+from bert4x.checkpoints.config_spelling import as_remembered
 from bert4x.checkpoints.gguf_metadata import as_llama_cpp, metadata_of
 from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, unwritten_settings, written
 from bert4x.checkpoints.spec import Table
@@ -48,7 +49,7 @@ def write(
     if family_of(config.model).written_as and format not in OWN_FORMATS:
         config, ours = as_written(config, ours)
     table = table_for(format, config).sized(config)
-    table = table.holding(room_for(head, table) if head is not None and head.tensors else None)
+    table = table.holding(room_for(head, table, config) if head is not None and head.tensors else None)
     whole = with_head(format, table, head, config, ours)
     config, ours, others = whole.config, whole.ours, whole.tensors
     ranks = shards or 1 if table.sharded else 1
@@ -93,7 +94,7 @@ def with_head(
         return Written(config, ours, (), architecture_of(table, config, ours))
     if format == "bert4x":
         return Written(config, ours, tuple(replace(t, name=PREFIX + path) for path, t in head.tensors.items()), None)
-    room = room_for(head, table)
+    room = room_for(head, table, config)
     if room is None:
         method = f", method {head.settings['method']!r}" if "method" in head.settings else ""
         raise ConversionError(
@@ -188,7 +189,10 @@ def write_config(
     """Writes the config file of a format; `architecture` is the class of the model, where the format says it."""
     if format == "gguf":  # it is in the file
         return
-    data = to_json(config, style_for(format, config.model))
+    style = style_for(format, config.model)
+    data = to_json(config, style)
+    if format == "hf":
+        data = as_remembered(data, config, style)
     if format in OWN_FORMATS:
         data["model"] = config.model
     if "dtype" in data or format == "hf":  # the key of transformers 5, if the file had it that the model is from

@@ -9,7 +9,7 @@ from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family
-from bert4x.families.parts import DEFAULTS, DROPOUT, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
+from bert4x.families.parts import DEFAULTS, DROPOUT, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear, on_hidden_layer
 
 NOT_BERTS = ("Embedding-Mapping", "Pooler", "NSP", "MLM")
 DISCRIMINATOR = "discriminator_predictions"
@@ -28,6 +28,7 @@ GOOGLE = replace(
     lacks=("mlm",),  # a generator lies in the file of its discriminator, whose embeddings it uses; it is left aside
     remnants=(r"^generator/", r"^generator_predictions/"),
 )
+text, *others = hf_heads("Electra", DROPOUT)
 HF = replace(
     bert.HF.of(
         "electra",
@@ -43,7 +44,7 @@ HF = replace(
         ),
     ),
     tied=("generator_lm_head.weight",),
-    heads=hf_heads("Electra", DROPOUT)[1:],  # its head for whole texts is not BERT's
+    heads=(on_hidden_layer(text, "gelu_erf"), *others),
     architectures=(
         (frozenset({"discriminator"}), "ElectraForPreTraining"),
         (frozenset({"mlm"}), "ElectraForMaskedLM"),

@@ -1,5 +1,8 @@
 """The pieces of tables that several families are put together from."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule
 
 EMBEDDINGS = (
@@ -63,6 +66,7 @@ TRAINING = r"^(?:optimizer|lr_scheduler|scheduler|scaler|callbacks|loops)\w*\." 
 
 # The variables of tasks that heads are.
 LABEL_SCORES = (("Label-Scores/kernel", "HL"), ("Label-Scores/bias", "L"))
+LABEL_HIDDEN = (("Label-Hidden/kernel", "HH"), ("Label-Hidden/bias", "H"))
 ENTITY_TAGS = (("Entity-Tags/kernel", "HL"), ("Entity-Tags/bias", "L"))
 SPANS = (("Span-Start/kernel", "H1"), ("Span-Start/bias", "1"), ("Span-End/kernel", "H1"), ("Span-End/bias", "1"))
 ANSWER_SCORES = (("Answer-Scores/kernel", "H2"), ("Answer-Scores/bias", "2"))
@@ -134,6 +138,16 @@ def hf_heads(prefix: str, dropout: Dropout) -> tuple[Head, ...]:
             f"{prefix}ForQuestionAnswering",
         ),
         UIE,
+    )
+
+
+def on_hidden_layer(head: Head, activation: str | Callable) -> Head:
+    """A classifier with a dense layer of its own instead of the pooler; `activation`, or what gives it of a config."""
+    return replace(
+        head,
+        variables=LABEL_HIDDEN + LABEL_SCORES,
+        rules=(*linear("Label-Hidden", "classifier.dense"), *linear("Label-Scores", "classifier.out_proj")),
+        settings={"pooler": False, "hidden_act": activation},
     )
 
 

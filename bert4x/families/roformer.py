@@ -5,15 +5,16 @@ from typing import ClassVar
 
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
-from bert4x.families.parts import DEFAULTS, KEYS, hf_heads
+from bert4x.families.parts import DEFAULTS, KEYS, hf_heads, on_hidden_layer
 from bert4x.families.scaling import ROPE_PARAMETERS, Rotated
 
 POSITIONS = ("Embedding-Position",)
 
+text, *others = hf_heads("RoFormer", (None, None))
 HF = replace(
     bert.HF.of("roformer", names=("bert.", "roformer."), without=POSITIONS),
     ignored=(*bert.HF.ignored, r"encoder\.embed_positions\.weight$"),  # sines and cosines, which are computed
-    heads=hf_heads("RoFormer", (None, None))[1:],  # its head for whole texts is not BERT's
+    heads=(on_hidden_layer(text, lambda config: config.hidden_act), *others),
     architectures=((frozenset({"mlm"}), "RoFormerForMaskedLM"), (frozenset(), "RoFormerModel")),
 )
 

@@ -46,7 +46,7 @@ class RoformerV2(roformer.Roformer):
     variables = tuple(row for row in bert.Bert.variables if not any(part in row[0] for part in ABSENT))
     tables = (
         replace(GOOGLE, rules=tuple(kernels_of(rule) for rule in GOOGLE.rules)),
-        roformer.HF.of("roformer_v2", without=ABSENT),
+        replace(roformer.HF.of("roformer_v2", without=ABSENT), heads=tuple(roformer.others)),
     )
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "roformer_v2"}, composed=ROPE_PARAMETERS),

@@ -152,6 +152,17 @@ def check_texts(texts: Sequence, number: int) -> None:
             raise DataError(f"row {number}: found {text!r:.40} among {texts!r:.80}; expected text, in every row")
 
 
+def values_of(row: Sequence, count: int) -> tuple[float, ...]:
+    """The values at the end of a row of a regression. Raises: DataError for what is not so many finite numbers."""
+    try:
+        values = np.asarray(row[-1], "float64").reshape(-1)
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
+    if len(values) != count or not np.isfinite(values).all():
+        raise DataError(f"value {row[-1]!r} of {row[0][:30]!r}; expected {count} finite number(s)")
+    return tuple(values.tolist())
+
+
 def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
     """Which of some texts to compute together: all of them, `size` at a time, those of similar length."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)

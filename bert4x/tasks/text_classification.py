@@ -12,7 +12,7 @@ from bert4x.families import family_of
 from bert4x.metrics.regression import regression_scores
 from bert4x.tasks.readers.table import is_missing
 from bert4x.tasks.task import Task
-from bert4x.tasks.text import batches_by_length, check_texts
+from bert4x.tasks.text import batches_by_length, check_texts, values_of
 from bert4x.tasks.windows import encode_windows
 from bert4x.training.report import watched
 
@@ -71,12 +71,14 @@ class TextClassification(Task):
             squared error; "single_label_classification": the default.
         pooler: whether the dense layer is on the pooler's output, as in a BertForSequenceClassification. By default, if
             the backbone has one (`bert4x.load(..., with_pool=True)`).
+        hidden_act: the activation of a dense layer of the head's own before that of the scores, as in an
+            ElectraForSequenceClassification; none by default.
     Raises: ConfigError for labels that are none, and for a pooler where the backbone has none.
     """
 
     name = "text-classification"
     best = "accuracy"
-    settings = ("labels", "multi_label", "dropout", "long", "problem_type", "pooler")
+    settings = ("labels", "multi_label", "dropout", "long", "problem_type", "pooler", "hidden_act")
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class TextClassification(Task):
         long: str = "average",
         problem_type: str | None = None,
         pooler: bool | None = None,
+        hidden_act: str | None = None,
     ):
         if long not in POOLS:
             raise ConfigError(f"no way {long!r} to read long texts; {nearest(str(long), POOLS)}")
@@ -108,7 +111,7 @@ class TextClassification(Task):
         self.told: set[str] = set()  # for what it was said that texts are cut
         super().__init__(
             backbone, maxlen, labels=labels, multi_label=multi_label, dropout=dropout, long=long,
-            problem_type=problem_type, pooler=pooler,
+            problem_type=problem_type, pooler=pooler, hidden_act=hidden_act,
         )  # fmt: skip
 
     @classmethod
@@ -126,6 +129,10 @@ class TextClassification(Task):
             first = L.FirstToken(name="Label-First-Token", dtype="float32")(first)
         first = L.Dropout(self.dropout, name="Label-Dropout", dtype="float32")(first)
         start, use_bias = L.initializer(0.02), not self.causal
+        if self.hidden_act:
+            options = {"kernel_initializer": start, "name": "Label-Hidden", "dtype": "float32"}
+            first = L.Dense(first.shape[-1], L.activation(self.hidden_act), **options)(first)
+            first = L.Dropout(self.dropout, name="Label-Hidden-Dropout", dtype="float32")(first)
         scores = L.Dense(len(self.labels), None, use_bias, start, name="Label-Scores", dtype="float32")(first)
         return L.Model(inputs, scores)
 
@@ -139,7 +146,7 @@ class TextClassification(Task):
         for text, token_ids, segment_ids in self.windows([row[:-1] for row in rows], "rows"):
             row = rows[text]
             if self.problem_type == "regression":
-                examples.append(Example(token_ids, segment_ids, self.values(row), text))
+                examples.append(Example(token_ids, segment_ids, values_of(row, len(self.labels)), text))
                 continue
             several = self.multi_label and isinstance(row[-1], Collection) and not isinstance(row[-1], str)
             labels = row[-1] if several else [row[-1]]
@@ -161,16 +168,6 @@ class TextClassification(Task):
             )
         return windows
 
-    def values(self, row) -> tuple[float, ...]:
-        """The values of a row of a regression, one for each label. Raises: DataError for what is no number."""
-        try:
-            values = np.asarray(row[-1], "float64").reshape(-1)
-        except (TypeError, ValueError):
-            values = np.array([np.nan])
-        if len(values) != len(self.labels) or not np.isfinite(values).all():
-            raise DataError(f"value {row[-1]!r} of {row[0][:30]!r}; expected {len(self.labels)} finite number(s)")
-        return tuple(values.tolist())
-
     def batch(self, examples, length, draw=None):
         if self.problem_type == "regression":
             labels = np.array([example.labels for example in examples], "float32")
@@ -183,8 +180,8 @@ class TextClassification(Task):
         return self.inputs(examples, length), (labels,)
 
     def packed_model(self):
-        if self.multi_label or self.problem_type == "regression" or self.pooler:
-            raise ConfigError("texts are packed for one label each, without pooler; leave out pack")
+        if self.multi_label or self.problem_type == "regression" or self.pooler or self.hidden_act:
+            raise ConfigError("texts are packed for one label each, without pooler or hidden layer; leave out pack")
         model = self.backbone.builder.over_the_same_layers(packed=True).build().model
         places = L.Input((None,), dtype="int32", name="Input-Places")
         first = L.TakePlaces(name="Take-Places", dtype="float32")(model.output, places)

@@ -19,7 +19,7 @@ from .chat import read_chat
 from .gguf import gguf_tokenizer
 from .reading import reading
 from .sentencepiece import CpmTokenizer, MissingPackageError, SpTokenizer, is_cpm
-from .settings import GENERIC, TokenizerSettings, read_object, read_settings
+from .settings import ENDS, GENERIC, TokenizerSettings, read_object, read_settings
 from .unigram import albert, albert_normalizer, xlm_roberta, xlm_roberta_parts
 from .vocab import load_vocab
 from .wordpiece import Tokenizer
@@ -115,7 +115,7 @@ def _load_from(folder: Path, config: dict | None) -> TokenizerBase | None:
 def _model_type(folder: Path, config: dict | None) -> str:
     """The family that a config names, "" if it does not."""
     data = config if config and "model_type" in config else read_object(folder / "config.json")
-    return str(data.get("model_type") or "")
+    return str(data.get("model_type") or data.get("model") or "")
 
 
 def vocab_file(folder: Path) -> Path | None:
@@ -142,6 +142,12 @@ def _sentencepiece(path: Path, settings: TokenizerSettings, model_type: str) -> 
     if is_cpm(tokenizer):
         return CpmTokenizer(path)
     added = {number: one for number, one in settings.added.items() if one.content not in tokenizer.token_dict}
+    if settings.kind == "LlamaTokenizer" or (not settings.kind and model_type in ("llama", "mistral")):
+        added_ends = {key: True for key in ENDS if settings.switch(key)}  # neither, where no file says so
+        start, end = (token if key in added_ends else None for key, token in zip(ENDS, ("<s>", "</s>"), strict=True))
+        tokenizer = SpTokenizer(path, start, end, added_tokens=added)
+        tokenizer.switches = added_ends
+        return tokenizer
     pairs = ("[CLS]", "[SEP]"), ("<s>", "</s>"), (None, "</s>")
     for start, end in pairs[2:] if settings.kind == "T5Tokenizer" or model_type in ("t5", "mt5") else pairs:
         if (start is None or start in tokenizer.token_dict) and end in tokenizer.token_dict:
@@ -197,7 +203,7 @@ def _from_tokenizer_json(
     bert = kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer") and normalizer.get("clean_text") is True
     if not settings.configured or settings.kind in GENERIC:  # what the file itself says counts
         bert = bert and model.get("continuing_subword_prefix", "##") == "##"
-    if bert and settings.configured and settings.kind in GENERIC and content.get("post_processor"):
+    if bert and settings.configured and settings.kind in GENERIC:
         usual = [[settings.name(*ROLES[role])] for role in ("token_start", "token_end")]
         bert = list(around(read_backend(content, str(path)))[:2]) == usual
     if kind == "WordPiece" and (bert or settings.kind == "BertTokenizer"):

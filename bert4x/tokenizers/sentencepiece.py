@@ -41,6 +41,7 @@ class SpTokenizer(TokenizerBase):
     """
 
     kind = "SentencePiece"
+    switches: dict[str, bool] = {}  # noqa: RUF012  what tokenizer_config.json says of <s> and </s>, of a Llama's
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class SpTokenizer(TokenizerBase):
 
     def save(self, folder: str | os.PathLike) -> None:
         (Path(folder) / "spiece.model").write_bytes(self.sp_model.serialized_model_proto())
-        said = write_chat(self, folder) if self.chat_templates or self.stop_ids else {}
+        said = (write_chat(self, folder) if self.chat_templates or self.stop_ids else {}) | self.switches
         if self.added_tokens:
             added = {str(number): described(self.added_tokens[c]) for number, c in self._added_contents.items()}
             said = said | {"added_tokens_decoder": added}

@@ -16,7 +16,8 @@ from ..json_files import check_kinds, read_json, shown
 
 NAMES = ("pad_token", "unk_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "add_prefix_space")
+ENDS = ("add_bos_token", "add_eos_token")  # of a LlamaTokenizer
+SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "add_prefix_space", *ENDS)
 GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")  # classes that leave everything to tokenizer.json
 
 

@@ -13,6 +13,7 @@ from bert4x.tasks.readers.files import Say, warn
 from bert4x.tasks.readers.json_rows import field, is_json, json_objects
 from bert4x.tasks.readers.label_studio import Annotated
 from bert4x.tasks.readers.labelled import not_empty
+from bert4x.tasks.readers.triples import stated
 
 Answers = dict[str, list[dict[str, Any]]]
 
@@ -28,8 +29,8 @@ def read_answers(
 
     - JSON lines of this form, which `bert4x predict` writes; of a choice an answer is `{"text": option}`;
     - the JSON of doccano and Label Studio, spans with relations between them, or of CLUENER;
-    - SKE's JSON lines, `{"text": ..., "spo_list": [{"subject", "subject_type", "predicate", "object"}]}`: a name
-      stands wherever its words do;
+    - SKE's JSON lines, `{"text": ..., "spo_list": [{"subject", "subject_type", "predicate", "object"}]}`, and DuIE's
+      (see `read_triples`): a name stands wherever its words do;
     - a token and its tag in each line (`read_bio`).
 
     Args:
@@ -107,17 +108,17 @@ def of_triples(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, str, An
     for where, row in json_objects(path):
         text, answers = field(row, "text", str, where), {}
         for triple in field(row, "spo_list", list, where):
-            keys = ("subject", "subject_type", "predicate", "object")
-            subject, kind, predicate, object = (field(triple, key, str, f"{where}: spo_list") for key in keys)
-            places = [
-                [match.span() for match in re.finditer(re.escape(words), text)] if words else []
-                for words in (subject, object)
-            ]
-            left["triples whose words are not in the text, left out"] += not all(places)
-            for start, end in places[0] if places[1] else ():
-                span = add(answers, kind, text, start, end)
-                for place in places[1]:
-                    add(span.setdefault("relations", {}), predicate, text, *place)
+            kind = field(triple, "subject_type", str, f"{where}: spo_list")
+            for subject, predicate, object in stated(triple, f"{where}: spo_list"):
+                places = [
+                    [match.span() for match in re.finditer(re.escape(words), text)] if words else []
+                    for words in (subject, object)
+                ]
+                left["triples whose words are not in the text, left out"] += not all(places)
+                for start, end in places[0] if places[1] else ():
+                    span = add(answers, kind, text, start, end)
+                    for place in places[1]:
+                        add(span.setdefault("relations", {}), predicate, text, *place)
         yield where, text, answers
     for reason, count in (+left).items():
         say(f"{path}: {count} {reason}")

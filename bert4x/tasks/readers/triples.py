@@ -12,6 +12,7 @@ from bert4x.tasks.readers.label_studio import Annotated
 from bert4x.tasks.readers.labelled import check_labels, not_empty
 
 Triple = tuple[str, str, str]
+VALUE = "@value"  # the slot of an object in DuIE 2.0 that is the object itself
 
 
 def read_triples(
@@ -20,7 +21,8 @@ def read_triples(
     """Texts and the triples that they state: `{"text": str, "spo_list": [(subject, predicate, object), ...]}`, from
     JSON lines or a JSON array: as bert4keras reads them, `{"text": ..., "spo_list": [{"subject": ..., "predicate": ...,
     "object": ...}]}`, other keys left out; or as exported by doccano and Label Studio, each relation a triple of the
-    words that it links. A triple that occurs twice in a text is given once.
+    words that it links. A triple that occurs twice in a text is given once. Of an object with slots, as DuIE 2.0 has
+    them, each slot is a triple: `{"@value": ..., "inArea": ...}` of 票房 are 票房 and 票房_inArea.
 
     With `predicates`, any other is an error. `say` is told what is left out; by default it is a warning.
 
@@ -46,10 +48,26 @@ def spo_triples(path: str | os.PathLike, say: Say):
     for where, row in json_objects(path):
         text, triples = field(row, "text", str, where), []
         for item in field(row, "spo_list", list, where):
-            triples.append(
-                tuple(field(item, key, str, f"{where}: spo_list") for key in ("subject", "predicate", "object"))
-            )
+            triples += stated(item, f"{where}: spo_list")
         yield where, text, triples
+
+
+def stated(item: dict[str, Any], where: str) -> list[Triple]:
+    """The triples of an item of `spo_list`: one, or one of each slot of its object that is not empty.
+
+    Raises: DataError.
+    """
+    subject, predicate = (field(item, key, str, where) for key in ("subject", "predicate"))
+    if not isinstance(item.get("object"), dict):
+        return [(subject, predicate, field(item, "object", str, where))]
+    slots, where = item["object"], f"{where}: object"
+    field(slots, VALUE, str, where)
+    found = {slot: field(slots, slot, str, where) for slot in slots}
+    return [
+        (subject, predicate if slot == VALUE else f"{predicate}_{slot}", words)
+        for slot, words in found.items()
+        if words or slot == VALUE
+    ]
 
 
 def annotated_triples(path: str | os.PathLike, say: Say):

@@ -1,0 +1,44 @@
+"""How a config file of transformers said what others say otherwise, so that it comes back as it was."""
+
+from typing import Any
+
+from bert4x.config import LABELS, ConfigStyle, TransformerConfig, from_json, to_json
+from bert4x.errors import ConversionError
+
+# The key of a config for them: {key of the file: [[what we write], [what it said]]}; an empty list: no such key.
+SPELLING = "hf_spelling"
+
+
+def remembered(config: TransformerConfig, data: dict[str, Any], style: ConfigStyle) -> TransformerConfig:
+    """A config that was read from `data`, with the keys that we would write otherwise."""
+    try:
+        ours = to_json(config, style)
+    except ConversionError:  # which is for whoever writes it
+        return config
+    keys = (data.keys() | ours.keys()) - {*LABELS, *style.labels, "dtype"}
+    others = {key: [held(ours, key), held(data, key)] for key in sorted(keys) if held(ours, key) != held(data, key)}
+    return config.replace(extra=config.extra | {SPELLING: others}) if others else config
+
+
+def as_remembered(data: dict[str, Any], config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
+    """What we write of a config, with the keys that still say the same as the file said them that it came from."""
+    others = data.get(SPELLING)
+    data = {key: value for key, value in data.items() if key != SPELLING}
+    if not isinstance(others, dict) or not all(is_pair_of_lists(value) for value in others.values()):
+        return data
+    spelled = dict(data)
+    for key, (ours, theirs) in others.items():
+        if held(data, key) == ours:
+            spelled.pop(key, None)
+            spelled.update((key, value) for value in theirs)
+    same = [from_json(one, config.model, style, type(config)).replace(extra={}) for one in (data, spelled)]
+    return spelled if same[0] == same[1] else data
+
+
+def is_pair_of_lists(value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) for part in value)
+
+
+def held(data: dict[str, Any], key: str) -> list:
+    """The value of a key, or nothing."""
+    return [data[key]] if key in data else []
