@@ -486,7 +486,7 @@ def test_empty_batches(hf):
 
 @pytest.mark.parametrize("options", [{"num_beams": 10**6}, {"num_return_sequences": 10**6}, {"num_beams": 2.5}])
 def test_more_beams_than_any_memory_holds(options):
-    with pytest.raises(errors.GenerationError, match="expected at least 1, at most"):
+    with pytest.raises(errors.GenerationError, match="a whole number, at least 1, at most"):
         GenerationOptions(**options)
 
 

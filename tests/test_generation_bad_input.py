@@ -103,6 +103,8 @@ def test_options(lm, name, value, message):
         ({"num_beams": 2, "seed": 1}, "seed samples"),
         ({"do_sample": False, "seed": 1}, "do_sample is False"),
         ({"do_sample": False, "num_return_sequences": 2}, "writes one text"),
+        ({"length_penalty": 2.0}, "length_penalty compares beams"),
+        ({"early_stopping": "never", "num_return_sequences": 2}, "early_stopping compares beams"),
         ({"start_id": 2}, "start_id"),
         ({"forced_ids": {0: 7, 2: 9}, "suppress_ids": [8, 9]}, "wants token 9 at 2, suppress_ids forbids it"),
         ({"forced_ids": {-1: 7, 63: 8}}, "is also number 63"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.tensors import LazyTensor, Tensors
-from bert4x.errors import CheckpointNotFoundError, CorruptFileError, TensorMismatchError, UnknownFormatError
+from bert4x.errors import CheckpointNotFoundError, CorruptFileError, HubError, TensorMismatchError, UnknownFormatError
 from bert4x.hub.names import local
 from bert4x.json_files import check_kinds, read_json, shown
 
@@ -115,7 +115,10 @@ def base_of(folder: Path, about: dict[str, Any]) -> Files:
         raise CorruptFileError(f"{folder / CONFIG} says base_model_name_or_path = {shown(said)}; expected a model")
     beside = (folder / said, folder.parent / Path(said).name)
     near = [] if Path(said).expanduser().exists() else [path for path in beside if path.exists()]
-    place = near[0] if near else local(said)
+    try:
+        place = near[0] if near else local(said)
+    except HubError as error:
+        raise type(error)(f"{folder / FILES[0]} holds adapters of {said!r}, which must be here too: {error}") from error
     if Path(place).expanduser().resolve() == folder.resolve():
         raise CheckpointNotFoundError(f"{folder / CONFIG} names its own folder as the base model; expected another")
     try:

@@ -17,6 +17,8 @@ def remembered(config: TransformerConfig, data: dict[str, Any], style: ConfigSty
         return config
     keys = (data.keys() | ours.keys()) - {*LABELS, *style.labels, "dtype"}
     others = {key: [held(ours, key), held(data, key)] for key in sorted(keys) if held(ours, key) != held(data, key)}
+    # Our own files have fields of these names, so that what means nothing to us has no room there.
+    others = {key: [[], [config.extra[key]]] for key in sorted(config.extra.keys() & set(config.names()))} | others
     return config.replace(extra=config.extra | {SPELLING: others}) if others else config
 
 

@@ -52,16 +52,22 @@ def with_pad_id(checkpoint: Checkpoint, tokenizer, given: bool = False) -> Trans
     config, pad = checkpoint.config, getattr(tokenizer, "pad_id", None)
     if not family_of(config.model).pads_by_vocabulary:
         return config
+    if pad is None and not given:
+        warn_of_pad_id(config, f"the config in {checkpoint.folder}")
+    return config if pad is None else config.replace(pad_token_id=pad)
+
+
+def warn_of_pad_id(config: TransformerConfig, where: str) -> None:
+    """Warns of another padding id in a config file than counts, where no vocabulary is at hand."""
     said = config.extra.get("pad_token_id")
-    if pad is None and said not in (None, config.pad_token_id) and not given:
+    if said not in (None, config.pad_token_id):
         warnings.warn(
-            f"the config in {checkpoint.folder} says pad_token_id = {said}, and no vocabulary is there to confirm it: "
+            f"{where} says pad_token_id = {said}, and no vocabulary is there to confirm it: "
             f"id {config.pad_token_id} counts as padding, {said} does not. Some published configs are right and some "
             f"are wrong; say which with pad_token_id={said} or pad_token_id={config.pad_token_id}, or put the "
             "vocabulary beside the weights",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return config if pad is None else config.replace(pad_token_id=pad)
 
 
 def copy_vocabulary(checkpoint: Checkpoint, target: Path, format: str, keep: np.ndarray | None) -> None:

@@ -15,6 +15,7 @@ from bert4x.json_files import shown
 
 HF = gpt2.HF.of(
     "gpt",
+    classes=("GPT2", "OpenAIGPT"),
     without=("Embedding-", "Output-Norm"),
     rules=(Rule("Embedding-{Token,Position}/embeddings", "transformer.{tokens_embed,positions_embed}.weight"),),
 )

@@ -2,6 +2,7 @@
 is no GPT2: it has a norm after its embeddings, and two around the feed-forward network of each block.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 from bert4x.checkpoints.spec import Rule, Table
@@ -41,13 +42,16 @@ GROVER = Table(
 )
 
 # As the port of ghosthamlet names it (github.com/ghosthamlet/gpt2-ml-torch): like a GPT2 of transformers.
-TORCH = gpt2.HF.of(
-    "gpt2_ml",
-    without=("-Norm",),
-    rules=(
-        Rule("Embedding-Norm/{gamma,beta}", "transformer.emb_norm.{weight,bias}"),
-        Rule(FFN + "-Norm-{0,1}/{gamma,beta}", "transformer.h.{i}.{ln_1,ln_2}.{weight,bias}"),
+TORCH = replace(
+    gpt2.HF.of(
+        "gpt2_ml",
+        without=("-Norm",),
+        rules=(
+            Rule("Embedding-Norm/{gamma,beta}", "transformer.emb_norm.{weight,bias}"),
+            Rule(FFN + "-Norm-{0,1}/{gamma,beta}", "transformer.h.{i}.{ln_1,ln_2}.{weight,bias}"),
+        ),
     ),
+    heads=(),  # the port has no classes of them
 )
 DEFAULTS = gpt2.DEFAULTS | {"hidden_act": "gelu_erf"}
 

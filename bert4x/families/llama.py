@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bert4x import layers as L
-from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table, alternatives
+from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table, alternatives
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf
-from bert4x.families.parts import EMBEDDINGS, TRAINING
+from bert4x.families.parts import EMBEDDINGS, TRAINING, last_token_head
 from bert4x.families.scaling import RotaryConfig, Rotated
 from bert4x.models.builder import TransformerBuilder
 
@@ -86,15 +86,7 @@ def table(family: str, *rules: Rule) -> Table:
         backbone=r"model\.",
         ignored=(r"rotary_emb\.inv_freq$", TRAINING),
         tied=("lm_head.weight",),
-        heads=(
-            Head(
-                "text-classification",
-                (("Label-Scores/kernel", "HL"),),
-                (Rule("Label-Scores/kernel", "score.weight", TRANSPOSED),),
-                f"{family.capitalize()}ForSequenceClassification",
-                labels="labels",
-            ),
-        ),
+        heads=(last_token_head(family.capitalize()),),
     )
 
 

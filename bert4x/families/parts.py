@@ -141,6 +141,12 @@ def hf_heads(prefix: str, dropout: Dropout) -> tuple[Head, ...]:
     )
 
 
+def last_token_head(prefix: str) -> Head:
+    """The classifier of transformers' decoders whose classes begin with `prefix`: on the last token, without bias."""
+    scores = (Rule("Label-Scores/kernel", "score.weight", TRANSPOSED),)
+    return Head("text-classification", LABEL_SCORES[:1], scores, f"{prefix}ForSequenceClassification", labels="labels")
+
+
 def on_hidden_layer(head: Head, activation: str | Callable) -> Head:
     """A classifier with a dense layer of its own instead of the pooler; `activation`, or what gives it of a config."""
     return replace(

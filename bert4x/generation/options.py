@@ -56,7 +56,8 @@ class GenerationOptions:
             if value is None and name in OPTIONAL:
                 continue
             if isinstance(value, bool) or not isinstance(value, kind) or not valid(value):
-                raise GenerationError(f"{name} is {value!r}; expected {expected}")
+                whole = "a whole number, " if kind is INTEGER and "id" not in expected else ""
+                raise GenerationError(f"{name} is {value!r}; expected {whole}{expected}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise GenerationError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, choices))}")
@@ -192,7 +193,8 @@ CHOICES = {
     "early_stopping": (True, False, "never"),
     "sliding_window": (True, False),
 }
-NAMES = tuple(f.name for f in dataclasses.fields(GenerationOptions))
+DEFAULTS = {f.name: f.default for f in dataclasses.fields(GenerationOptions)}
+NAMES = tuple(DEFAULTS)
 
 
 def as_tuple(name: str, value, one: type) -> tuple:
@@ -219,5 +221,8 @@ def read_options(given: dict) -> GenerationOptions:
             f"do_sample=False writes one text, not num_return_sequences = {options.num_return_sequences}; sample, "
             "or give num_beams"
         )
+    of_beams = [name for name in ("length_penalty", "early_stopping") if given.get(name) not in (None, DEFAULTS[name])]
+    if of_beams and options.num_beams == 1:
+        raise GenerationError(f"{of_beams[0]} compares beams, and there is one; give num_beams, or leave it out")
     least = max(given.get("forced_ids") or {}, default=0)
     return dataclasses.replace(options, min_new_tokens=least) if least > options.min_new_tokens else options

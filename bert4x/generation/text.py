@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -147,7 +147,7 @@ def pieces(engine: Engine, tokenizer, prompt: Prompt, options: GenerationOptions
 
 def as_texts(texts: str | Iterable[str]) -> list[str]:
     """The texts of one or several prompts. Raises: GenerationError."""
-    if not isinstance(texts, Iterable):
+    if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
         raise GenerationError(f"prompts are a str or a list of str, not {type(texts).__name__}")
     return [texts] if isinstance(texts, str) else list(texts)
 

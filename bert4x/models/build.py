@@ -11,7 +11,7 @@ from bert4x.checkpoints.files import default_model
 from bert4x.checkpoints.formats.zip_members import read_members
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import config_from, style_for
-from bert4x.checkpoints.vocabulary import find_tokenizer, with_pad_id
+from bert4x.checkpoints.vocabulary import find_tokenizer, warn_of_pad_id, with_pad_id
 from bert4x.checkpoints.weights import kept_token_ids, vocabulary_size
 from bert4x.config import TransformerConfig, read_config_file
 from bert4x.errors import CheckpointNotFoundError, ConfigError, CorruptFileError, UnknownOptionError
@@ -179,6 +179,8 @@ def build_transformer_model(
                 options.setdefault(name, value)
     elif config_path is not None or options:
         config = read_any_config(config_path, cls, options)
+        if "pad_token_id" not in options and cls.pads_by_vocabulary:
+            warn_of_pad_id(config, "the config")
     else:
         raise ConfigError("build_transformer_model needs config_path, checkpoint_path, or the sizes as options")
     if given is None and cls.is_decoder(config):

@@ -14,6 +14,7 @@ from keras import ops
 
 from bert4x import recipe
 from bert4x.errors import ConfigError, DataError, UnknownOptionError, nearest
+from bert4x.training.batches import as_rows
 from bert4x.training.command_line import alternatives, check
 
 # Of the recipes' arguments, those about files, about loading a model, and about the command itself.
@@ -88,9 +89,11 @@ class InMemory(FromPython):
 
 def fit(task, rows: Sequence, valid: Sequence = (), output=None, verbose: bool = True, **options) -> recipe.Report:
     """See `Task.fit`."""
-    rows, valid = list(rows), list(valid)
+    rows, valid = as_rows(rows), as_rows(valid)
     if not rows:
         raise DataError("no rows to learn from")
+    if options.get("patience") is not None and not valid:
+        raise ConfigError(f"patience = {options['patience']!r} is of scores, which there are none of: give valid")
     args = Arguments(**checked(options), precision=precision(task), verbose=verbose)
     check(args, spell=lambda name: f"{name} =")
     if output is None:

@@ -4,6 +4,7 @@ import numpy as np
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError
+from bert4x.tasks.given import states_of
 from bert4x.tasks.triples import Found, TripleTask
 
 PARTS = "entities", "first tokens linked", "last tokens linked"  # what the three outputs score
@@ -34,7 +35,7 @@ class GPLinker(TripleTask):
         super().__init__(backbone, schema, maxlen, head_size=head_size)
 
     def build(self):
-        h, count = self.backbone.output, len(self.predicates)
+        h, count = states_of(self.backbone), len(self.predicates)
 
         def pointer(part, heads, **options):
             name = f"Triple-{part}"

@@ -1,15 +1,16 @@
 """Answers to questions, found in a passage."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from bert4x import layers as L
-from bert4x.errors import ConfigError, DataError, InputError
+from bert4x.errors import DataError, InputError
 from bert4x.layers.transitions import log_softmax
 from bert4x.metrics.reading import score_answers
+from bert4x.tasks.given import INTEGER, check_counts, check_items, check_keys, states_of
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, batches_by_length, encode_with_offsets
 from bert4x.training.report import watched
@@ -80,18 +81,16 @@ class ReadingComprehension(Task):
         dropout: float = 0.1,
         maxlen: int = 384,
     ):
-        if min(1 if stride is None else stride, longest_answer, longest_question) < 1:
-            raise ConfigError(
-                f"stride = {stride}, longest_answer = {longest_answer}, longest_question = {longest_question}; "
-                "expected at least 1 each"
-            )
+        check_counts(longest_answer=longest_answer, longest_question=longest_question)
+        if stride is not None:
+            check_counts(stride=stride)
         super().__init__(
             backbone, maxlen, stride=stride, longest_answer=longest_answer, longest_question=longest_question,
             dropout=dropout,
         )  # fmt: skip
 
     def build(self):
-        inputs, h = self.backbone.inputs, self.backbone.output
+        inputs, h = self.backbone.inputs, states_of(self.backbone)
         h = L.Dropout(self.dropout, name="Answer-Dropout", dtype="float32")(h)
         real = L.WrittenTokens([self.pad_id], name="Answer-Tokens", dtype="float32")(inputs[0])
         scores = L.Dense(2, kernel_initializer=L.initializer(0.02), name="Answer-Scores", dtype="float32")(h)
@@ -128,6 +127,8 @@ class ReadingComprehension(Task):
         the answers that no window holds, which teach nothing: "answers that lie in no window".
         """
         examples = []
+        check_keys(rows, "question", "passage", "answers")
+        check_items(rows, "answers", "(text, start)", str, INTEGER | None)
         for row in rows:
             places = self.places(row)
             windows = list(self.windows(row["question"], row["passage"], places))
@@ -146,6 +147,10 @@ class ReadingComprehension(Task):
         for start, end in places:
             if not 0 <= start < end <= len(row["passage"]):
                 raise DataError(f"answer at {start} to {end} of a passage of {len(row['passage'])} characters")
+        for text, start in row["answers"]:
+            if start is not None and row["passage"][start : start + len(text)] != text:
+                found = row["passage"][start : start + len(text)]
+                raise DataError(f"the answer {text!r:.40} is not at {start} of its passage, where {found!r:.40} stands")
         return places
 
     def lost(self, passage: str, places: Sequence[tuple[int, int]], windows: Sequence[Window]) -> int:
@@ -220,6 +225,8 @@ class ReadingComprehension(Task):
         """F1 and exact match, as CMRC 2018 counts them, of the rows that have an answer. Warns of questions whose
         answers lie in no window.
         """
+        check_keys(rows, "question", "passage", "answers")
+        check_items(rows, "answers", "(text, start)", str, INTEGER | None)
         rows = [row for row in rows if row["answers"]]
         if not rows:
             raise DataError("no questions with answers to score on")
@@ -260,6 +267,8 @@ def pairs_of(questions, passages=None) -> list[tuple[str, str]]:
     Raises: InputError
     """
     wanted = "expected a question and a passage, lists of them, or a list of such pairs"
+    if any(isinstance(side, Mapping | Set) for side in (questions, passages)):
+        raise InputError(f"found {questions!r:.80}; {wanted}")
     if passages is None:
         pairs = [] if isinstance(questions, str) or not isinstance(questions, Iterable) else list(questions)
         if not pairs and questions != []:

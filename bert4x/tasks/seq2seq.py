@@ -9,6 +9,7 @@ import numpy as np
 from bert4x import layers as L
 from bert4x.errors import ConfigError, TokenizerError
 from bert4x.metrics import bleu, rouge
+from bert4x.tasks.given import check_counts, check_fields
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import as_texts, batches_by_length, check_texts
 from bert4x.training.batches import padded_length
@@ -52,6 +53,7 @@ class Seq2Seq(Task):
                 f"a {backbone.config.model} of application {builder.application!r}; expected a model like BERT, loaded "
                 "with application='unilm'"
             )
+        check_counts(maxlen=maxlen, max_target=max_target, num_beams=num_beams)
         if not 2 <= max_target <= backbone.config.max_position - maxlen:
             raise ConfigError(
                 f"maxlen = {maxlen} and max_target = {max_target}; expected a target of 2 tokens or more, and no more "
@@ -72,6 +74,7 @@ class Seq2Seq(Task):
         return self.backbone  # what is trained predicts at given places; this does so everywhere
 
     def prepare(self, rows):
+        check_fields(rows, "(source, target)", 2)
         for number, row in enumerate(rows):
             check_texts(row, number)
         sources = self.sources([source for source, _ in rows])
@@ -128,6 +131,7 @@ class Seq2Seq(Task):
 
     @watched
     def evaluate(self, rows, batch_size=32):
+        check_fields(rows, "(source, target)", 2)
         found = [text.lower() for text in self([source for source, _ in rows], batch_size=batch_size)]
         true = [target.lower() for _, target in rows]
         scores = {name: score.f1 for name, score in rouge(found, true, tokenize="char").items()}

@@ -17,6 +17,7 @@ from bert4x.checkpoints.task_file import FILE
 from bert4x.errors import ConfigError, TokenizerError
 from bert4x.hub.names import local
 from bert4x.runtimes.exported import Exported, is_export, open_export
+from bert4x.tasks.given import check_model, check_settings
 from bert4x.tasks.heads import assign_head, known_settings, naming_settings, read_task, rebuilt, warn_of_head
 from bert4x.training.batches import padded_length
 
@@ -44,13 +45,11 @@ class Task:
     least_head_rate: ClassVar[float] = 0.0  # learning rate of the task's own layers, however slow the model learns
 
     def __init__(self, backbone, maxlen: int = 128, **settings):
+        check_model(backbone)
         self.backbone, self.config, self.tokenizer = backbone, backbone.config, backbone.tokenizer
         if self.tokenizer is None:
             raise TokenizerError("this model has no vocabulary beside its weights; put vocab.txt there")
-        if type(maxlen) is not int or not 8 <= maxlen <= self.config.max_position:
-            raise ConfigError(
-                f"maxlen = {maxlen!r:.40}; this model takes texts of 8 to {self.config.max_position} tokens"
-            )
+        check_settings(backbone, maxlen, **settings)
         self.exported = isinstance(backbone, Exported)
         if len(backbone.outputs) > 1 and not self.exported:
             raise ConfigError("this model has several outputs; load it without heads and without return_attentions")

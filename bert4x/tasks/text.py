@@ -1,7 +1,7 @@
 """Texts longer than a model takes, and where in a text its tokens stand."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,7 +137,7 @@ def piece(tokenizer, start: int, end: int, ids: Sequence[int], offsets: Sequence
 def as_texts(texts: str | Iterable[str]) -> tuple[bool, list[str]]:
     """Whether it is a single text, and a list of the texts. Raises: InputError for what is no text."""
     one = isinstance(texts, str)
-    if not isinstance(texts, Iterable):
+    if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
         raise InputError(f"found {texts!r:.60}; expected a text, or a list of texts")
     texts = [texts] if one else list(texts)
     if wrong := [text for text in texts if not isinstance(text, str)]:
@@ -164,7 +164,12 @@ def values_of(row: Sequence, count: int) -> tuple[float, ...]:
 
 
 def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Which of some texts to compute together: all of them, `size` at a time, those of similar length."""
+    """Which of some texts to compute together: all of them, `size` at a time, those of similar length.
+
+    Raises: InputError for a size that is none.
+    """
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        raise InputError(f"batch_size = {size!r}; expected a whole number, at least 1")
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     batches = (order[start : start + size] for start in range(0, len(order), size))
     yield from with_bar(batches, len(order))

@@ -1,15 +1,16 @@
 """One label, or several, for a text or a pair of texts."""
 
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bert4x import layers as L
-from bert4x.errors import ConfigError, DataError, InputError, nearest
+from bert4x.errors import ConfigError, DataError, nearest
 from bert4x.families import family_of
 from bert4x.metrics.regression import regression_scores
+from bert4x.tasks.given import check_fields, label_list, states_of, texts_or_pairs
 from bert4x.tasks.readers.table import is_missing
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import batches_by_length, check_texts, values_of
@@ -94,7 +95,7 @@ class TextClassification(Task):
     ):
         if long not in POOLS:
             raise ConfigError(f"no way {long!r} to read long texts; {nearest(str(long), POOLS)}")
-        labels = [str(label) for label in labels]
+        labels = label_list(labels)
         if problem_type is not None and problem_type not in PROBLEMS:
             raise ConfigError(f"no problem_type {problem_type!r}; {nearest(str(problem_type), PROBLEMS)}")
         if multi_label and problem_type not in (None, "multi_label_classification"):
@@ -103,7 +104,6 @@ class TextClassification(Task):
         least = 1 if problem_type in ("regression", "multi_label_classification") else 2
         if len(labels) < least or len(set(labels)) < len(labels):
             raise ConfigError(f"labels {labels}; expected {'one' if least == 1 else 'two'} or more, each of them once")
-        self.causal = family_of(backbone.config.model).causal
         if multi_label:
             self.best = "f1"
         elif problem_type == "regression":
@@ -118,8 +118,16 @@ class TextClassification(Task):
     def backbone_options(cls, settings):
         return super().backbone_options(settings) | ({"with_pool": True} if settings.get("pooler") else {})
 
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees those before it only: the last one stands for the text."""
+        return family_of(self.config.model).causal
+
     def build(self):
-        first, inputs = self.backbone.output, self.backbone.inputs
+        if self.backbone.builder.application == "lm" and not self.causal:
+            first = "the first token, by which texts are classified, sees itself only"
+            raise ConfigError(f"as application='lm' {first}; load the model as an encoder")
+        first, inputs = states_of(self.backbone, pooled=True), self.backbone.inputs
         if self.pooler not in (None, pooled := len(first.shape) == 2):
             raise ConfigError(f"pooler = {self.pooler}, but the model was loaded with with_pool={pooled}")
         self.pooler = pooled
@@ -138,6 +146,7 @@ class TextClassification(Task):
 
     def prepare(self, rows):
         numbers = {label: i for i, label in enumerate(self.labels)}
+        check_fields(rows, "(text, label), or (text, text, label)", 2, 3)
         if len({len(row) for row in rows}) > 1:
             raise DataError("some rows have one text, others two; expected (text, label), or (text, text, label)")
         examples = []
@@ -148,7 +157,7 @@ class TextClassification(Task):
             if self.problem_type == "regression":
                 examples.append(Example(token_ids, segment_ids, values_of(row, len(self.labels)), text))
                 continue
-            several = self.multi_label and isinstance(row[-1], Collection) and not isinstance(row[-1], str)
+            several = self.multi_label and isinstance(row[-1], Collection) and not isinstance(row[-1], str | Mapping)
             labels = row[-1] if several else [row[-1]]
             unknown = [label for label in labels if is_missing(label) or str(label) not in numbers]
             if unknown:
@@ -261,14 +270,7 @@ class TextClassification(Task):
 
         Raises: InputError for anything else.
         """
-        one = isinstance(texts, str | tuple)
-        if not (one or isinstance(texts, Iterable)):
-            raise InputError(f"found {texts!r:.60}; expected a text, a pair of texts, or a list of these")
-        rows = [texts] if one else list(texts)
-        pairs = [(row,) if isinstance(row, str) else row for row in rows]
-        for pair in pairs:
-            if not (isinstance(pair, tuple | list) and len(pair) in (1, 2) and all(isinstance(t, str) for t in pair)):
-                raise InputError(f"found {pair!r:.60}; expected a text, or a pair of texts")
+        one, pairs = texts_or_pairs(texts)
         examples = [Example(ids, segments, (), text) for text, ids, segments in self.windows(pairs, "texts")]
         answers = [self.answer(row) for row in self.scores_of_texts(examples, batch_size)[0].astype("float64")]
         return answers[0] if one else answers

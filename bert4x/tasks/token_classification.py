@@ -9,6 +9,7 @@ from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, nearest
 from bert4x.layers.transitions import PADDED, chain_potentials, memm_potentials
 from bert4x.metrics.spans import count
+from bert4x.tasks.given import INTEGER, check_items, check_keys, label_list, states_of
 from bert4x.tasks.tagging import Bio, Grouped, independent
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, as_texts, batches_by_length, check_texts, encode_pieces
@@ -81,14 +82,18 @@ class TokenClassification(Task):
         maxlen: int = 128,
         tags: Sequence[str] | None = None,
     ):
-        grouped = None if tags is None else Grouped([str(tag) for tag in tags])
+        grouped = None if tags is None else Grouped(label_list(tags, "tags"))
         if grouped and (method != "softmax" or len(grouped.numbers) < len(grouped.tags)):
             raise ConfigError(f"tags {grouped.tags} of method {method!r}; expected 'softmax', and each of them once")
         if labels is None:
             labels = grouped.entity_labels if grouped else []
-        labels = [str(label) for label in labels]
+        labels = label_list(labels)
         if grouped and labels != grouped.entity_labels:
             raise ConfigError(f"labels {labels} of tags {grouped.tags}; expected {grouped.entity_labels}")
+        if any(label.startswith("B-") and f"I-{label[2:]}" in labels for label in labels):
+            raise ConfigError(f"labels {labels} are tags; give the labels of entities, without B-, I- and O")
+        if not 0 < lr_multiplier < float("inf"):
+            raise ConfigError(f"lr_multiplier = {lr_multiplier!r}; expected a number above 0")
         if not labels or len(set(labels)) < len(labels):
             raise ConfigError(f"labels {labels}; expected at least one, and each of them once")
         if method not in METHODS:
@@ -100,7 +105,7 @@ class TokenClassification(Task):
         )  # fmt: skip
 
     def build(self):
-        inputs, h = self.backbone.inputs, self.backbone.output
+        inputs, h = self.backbone.inputs, states_of(self.backbone)
         h = L.Dropout(self.dropout, name="Entity-Dropout", dtype="float32")(h)
         specials = {self.pad_id, self.tokenizer.start_id, self.tokenizer.end_id} - {None}
         written = L.WrittenTokens(sorted(specials), name="Entity-Tokens", dtype="float32")(inputs[0])
@@ -126,6 +131,7 @@ class TokenClassification(Task):
 
     def prepare(self, rows):
         examples = []
+        check_rows(rows)
         for number, row in enumerate(rows):
             check_texts([row["text"]], number)
             pieces, found = encode_pieces(self.tokenizer, row["text"], self.maxlen), 0
@@ -254,6 +260,7 @@ class TokenClassification(Task):
     @watched
     def evaluate(self, rows, batch_size=32):
         """Precision, recall and F1 of entities in all texts together, by label, start and end, as seqeval counts."""
+        check_rows(rows)
         found = self.recognize([row["text"] for row in rows], batch_size, scored=False)
         counts = count(
             [[(e.label, e.start, e.end) for e in entities] for entities in found],
@@ -266,6 +273,12 @@ class TokenClassification(Task):
         one, texts = as_texts(texts)
         found = self.recognize(texts, batch_size)
         return found[0] if one else found
+
+
+def check_rows(rows: Sequence) -> None:
+    """Raises: DataError for what is no row of texts and their entities."""
+    check_keys(rows, "text", "entities")
+    check_items(rows, "entities", "(label, start, end)", object, INTEGER, INTEGER)
 
 
 def exact(pieces: Sequence[Piece], start: int, end: int) -> tuple[int, int]:

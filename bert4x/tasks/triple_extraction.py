@@ -4,6 +4,7 @@ import numpy as np
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError
+from bert4x.tasks.given import states_of
 from bert4x.tasks.text import Piece
 from bert4x.tasks.triples import Found, TripleTask
 
@@ -48,9 +49,9 @@ class TripleExtraction(TripleTask):
             start, bias = L.initializer(self.config.initializer_range), Constant(BEGIN)
             return L.Dense(units, kernel_initializer=start, bias_initializer=bias, name=name, dtype="float32")
 
-        ours = {"dtype": "float32"}
+        hidden, ours = states_of(self.backbone), {"dtype": "float32"}
         states = L.Activation("linear", name="Triple-States", **ours)(before_last_norm(self.backbone))
-        subject = scores(2, "Triple-Subject")(self.backbone.output)
+        subject = scores(2, "Triple-Subject")(hidden)
         at_ends = L.SpanStates(name="Triple-Subject-States", **ours)
         norm = L.LayerNorm(self.config.layer_norm_eps, conditional=True, name="Triple-Object-Norm", **ours)
         tag = scores(2 * len(self.predicates), "Triple-Object")

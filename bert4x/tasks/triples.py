@@ -11,6 +11,7 @@ import numpy as np
 from bert4x.errors import ConfigError, DataError, nearest
 from bert4x.families import family_of
 from bert4x.metrics.spans import count_triples
+from bert4x.tasks.given import check_items, check_keys
 from bert4x.tasks.readers.json_rows import field, json_lines
 from bert4x.tasks.readers.labelled import not_empty
 from bert4x.tasks.task import Task
@@ -98,6 +99,12 @@ def check_schema(schema: Sequence[str | dict[str, str]]) -> list[dict[str, str]]
     return entries
 
 
+def check_rows(rows: Sequence) -> None:
+    """Raises: DataError for what is no row of texts and their triples."""
+    check_keys(rows, "text", "spo_list")
+    check_items(rows, "spo_list", "(subject, predicate, object)", str, str, str)
+
+
 class TripleTask(Task):
     """Base of the tasks that find (subject, predicate, object) triples.
 
@@ -155,6 +162,7 @@ class TripleTask(Task):
         Raises: DataError for a predicate outside the schema.
         """
         numbers = {predicate: i for i, predicate in enumerate(self.predicates)}
+        check_rows(rows)
         for number, row in enumerate(rows):
             check_texts([row["text"]], number)
         rows = [(row["text"], list(dict.fromkeys(map(tuple, row["spo_list"])))) for row in rows]
@@ -207,10 +215,11 @@ class TripleTask(Task):
         Where nothing is found, the precision is 0, and `predicted` says why. bert4keras adds 1e-10 to every count and
         reports precision 1, recall 0, F1 0.
         """
+        check_rows(rows)
         self.highest.clear()
         answers = self([row["text"] for row in rows], batch_size)
         found = [[(t.subject, t.predicate, t.object) for t in triples] for triples in answers]
-        counts = count_triples(found, [row["spo_list"] for row in rows], self.tokenizer.tokenize)
+        counts = count_triples(found, [list(map(tuple, row["spo_list"])) for row in rows], self.tokenizer.tokenize)
         scores = {name: getattr(counts, name) for name in ("f1", "precision", "recall", "correct", "predicted", "gold")}
         return {name: float(value) for name, value in scores.items()}
 

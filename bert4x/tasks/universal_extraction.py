@@ -15,6 +15,7 @@ from bert4x.errors import ConfigError, InputError
 from bert4x.families import family_of
 from bert4x.layers.means import token_mean
 from bert4x.metrics.spans import count, count_triples
+from bert4x.tasks.given import check_keys, states_of
 from bert4x.tasks.heads import assign_head
 from bert4x.tasks.prompted import Encoded, Window, gold_of, prompt_windows, with_negatives
 from bert4x.tasks.schema import Answers, Prompt, Wanted, found_in, parse_schema, prompt, related_in, spelled
@@ -87,7 +88,7 @@ class UniversalExtraction(Task):
         self.check_schema(self.wanted)
 
     def build(self):
-        h = L.Dropout(self.dropout, name="Span-Dropout", dtype="float32")(self.backbone.output)
+        h = L.Dropout(self.dropout, name="Span-Dropout", dtype="float32")(states_of(self.backbone))
         begin = {"kernel_initializer": L.initializer(0.02), "bias_initializer": keras.initializers.Constant(BEGIN)}
         scores = [L.Dense(1, name=f"Span-{end}", dtype="float32", **begin)(h) for end in ("Start", "End")]
         return keras.Model(self.backbone.inputs, keras.layers.Concatenate(name="Span-Scores", dtype="float32")(scores))
@@ -120,6 +121,7 @@ class UniversalExtraction(Task):
 
         Raises: DataError for answers that the schema does not name, or that are not in their text.
         """
+        check_keys(rows, "text", "answers")
         generator, examples = np.random.default_rng(0), []
         for number, row in enumerate(rows):
             check_texts([row["text"]], number)
@@ -253,6 +255,7 @@ class UniversalExtraction(Task):
         """Micro precision, recall and F1 of all that is answered; and the F1 of what is found by itself (by its
         characters; of choices by their words), and of relations alone (by the tokens of both sides, as for triples).
         """
+        check_keys(rows, "text", "answers")
         for row in rows:
             gold_of(row, self.wanted)
         ours, gold = self([row["text"] for row in rows], batch_size), [row["answers"] for row in rows]

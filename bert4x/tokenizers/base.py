@@ -4,7 +4,7 @@ import json
 import numbers
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -193,8 +193,8 @@ class TokenizerBase:
             raise TokenizerError(f"padding={padding!r}; expected one of {', '.join(map(repr, PADDINGS))}")
         if padding == "max_length" and maxlen is None:
             raise TokenizerError('padding="max_length" pads to maxlen; give it, or pad to the longest text with True')
-        if isinstance(texts, str):
-            raise TokenizerError("encode_batch takes a list of texts, not one text; use encode for one")
+        if isinstance(texts, str | Mapping):
+            raise TokenizerError(f"encode_batch takes a list of texts, not {texts!r:.40}; use encode for one text")
         texts = list(texts)
         seconds = None if second_texts is None else list(second_texts)
         if seconds is not None and len(seconds) != len(texts):

@@ -1,6 +1,7 @@
 """Batches of texts of similar length: of few shapes, drawn anew every epoch, found again at any step."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from bert4x.errors import ConfigError, DataError
 LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 STEP = 8
 POOL = 64  # batches that are sorted by length together: more pad less, and mix less
+
+
+def as_rows(rows: Iterable) -> list:
+    """Rows as a list. Raises: DataError for what has none, such as the name of a file, or a dict of columns."""
+    if isinstance(rows, str | bytes | os.PathLike | Mapping) or not isinstance(rows, Iterable):
+        raise DataError(f"found {rows!r:.60} as rows; expected a list of them, as bert4x.tasks.readers give it")
+    return list(rows)
 
 
 def padded_length(length: int, longest: int | None = None) -> int:

@@ -13,19 +13,22 @@ from importlib import metadata
 from typing import ClassVar
 
 from bert4x import chinese
+from bert4x.training.batches import as_rows
 from bert4x.version import __version__
 
 _showing: contextvars.ContextVar[bool] = contextvars.ContextVar("showing", default=False)
 
 
 def watched(evaluate: Callable) -> Callable:
-    """For a task's `evaluate`: shows a bar while it computes, unless training does so already."""
+    """For a task's `evaluate`, which then has a list of rows: shows a bar while it computes, unless training does so
+    already.
+    """
 
     @functools.wraps(evaluate)
-    def shown(*args, **kwargs):
+    def shown(task, rows, *args, **kwargs):
         token = _showing.set(not Display.active)
         try:
-            return evaluate(*args, **kwargs)
+            return evaluate(task, as_rows(rows), *args, **kwargs)
         finally:
             _showing.reset(token)
 
