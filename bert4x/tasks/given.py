@@ -89,6 +89,6 @@ def states_of(backbone, pooled: bool = False):
         which = heads[0] if heads else "with_pool"
         raise ConfigError(
             f"this model gives no hidden states (B, T, D), but what {which} makes of them; load it with "
-            f"application='encoder' and without {which}"
+            "application='encoder', without heads"
         )
     return backbone.output

@@ -228,6 +228,8 @@ def _from_tokenizer_json(
         added = _with_numbers(settings, model["vocab"])
         return BpeTokenizer(model["vocab"], merges, added_tokens=added, token_pad=settings.name("pad_token"))
     if kind in ("WordPiece", "BPE", "Unigram"):
+        if kind == "WordPiece":
+            _compare(path, model["vocab"] | {one.content: n for n, one in settings.added.items()}, vocab)
         if settings.kind == "AlbertTokenizer" and settings.configured:
             content = content | {"normalizer": albert_normalizer(normalizer, settings)}
         if settings.kind == "XLMRobertaTokenizer" and settings.configured and kind == "Unigram":
