@@ -17,6 +17,7 @@ from bert4x.checkpoints.tensors import LazyTensor, Tensors, contiguous, is_float
 from bert4x.config import TransformerConfig
 from bert4x.errors import TensorMismatchError
 
+TOOLKITS = {"paddle": "PaddleNLP", "uer": "UER", "gguf": "llama.cpp"}
 VOCABULARY = re.compile(r"vocab|^tokenizer\.json$|\.model$|^encoder\.json$")
 
 
@@ -35,6 +36,7 @@ class Report:
     unfilled: list[str] = field(default_factory=list)  # variables of a model that it could not fill
     head: HeldHead | None = None  # of a task, beside the model
     head_in_use: bool = False  # whether a task took it, or it was said that none did
+    layout: str = ""  # of a toolkit, by whose names the tensors were looked for
 
     @property
     def problems(self) -> list[str]:
@@ -46,8 +48,9 @@ class Report:
         if self.problems:
             shown = "\n  ".join(self.problems[:8])
             more = f"\n  ... and {len(self.problems) - 8} more" if len(self.problems) > 8 else ""
+            layout = f", by the names of {self.layout}" if self.layout else ""
             raise TensorMismatchError(
-                f"{where} does not hold what its config says:\n  {shown}{more}\n"
+                f"{where} does not hold what its config says{layout}:\n  {shown}{more}\n"
                 "Check the config beside the weights, or load with strict=False to get a report instead."
             )
 
@@ -77,7 +80,7 @@ class Checkpoint:
             next((head for head in with_pooler if all(rule.theirs in held for rule in head.pooler)), None)
         )
         self.ranks = 1 + max((int(name.split("/")[0]) for name in tensors), default=0) if table.sharded else 1
-        self.report = Report()
+        self.report = Report(layout=TOOLKITS.get(table.format, ""))
         self.renamed = self._rename()
         self.shapes = variables(config)
         self.entries: dict[str, Entry] = {}
