@@ -509,6 +509,12 @@ def test_commands(encoder, tmp_path, capsys, monkeypatch):
     np.testing.assert_allclose(np.load(out), encoder([TEXTS[i % 3] for i in range(10)]), atol=1e-6)
     assert main(["embed", str(texts), str(out), "--model", str(model), "--prompt", "query"]) == 2
     assert "another options" in capsys.readouterr().err
+    place = model / "1_Pooling" / "config.json"
+    held = place.read_text()
+    place.write_text(json.dumps(json.loads(held) | {"include_prompt": False}))
+    assert main(["embed", str(texts), str(out), "--model", str(model)]) == 2
+    assert "another model" in capsys.readouterr().err
+    place.write_text(held)
     assert main(["similar", TEXTS[1], str(texts), "--model", str(model), "--vectors", str(out), "--top-k", "10"]) == 0
     assert TEXTS[1] in capsys.readouterr().out
     table = tmp_path / "table.tsv"  # whose first line would be names

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bert4x.locks import locked
 PART = 4  # batches that are sorted by length and written together: a run that goes on begins anew with one of these
 NOT_THE_MODEL = ("README.md", "args.json", "versions.json", "classes.json")  # files of a run that change no answer
 ENDINGS = (".png", ".jsonl", ".lock", ".md")
+STEP = re.compile(r"\d+_\w+")  # the folder of a step of sentence-transformers, such as 1_Pooling
 
 
 class Output:
@@ -99,13 +101,17 @@ def answer_file(
 
 
 def fingerprint(path: Path) -> str:
-    """The sha256 of a file; of a folder that of its files, without what changes no answer."""
+    """The sha256 of a file; of a folder that of its files, without what changes no answer, and of the steps that
+    sentence-transformers has in folders of their own.
+    """
     digest = hashlib.sha256()
     if not path.exists():  # the name of a published model
         return str(path)
     files = [path]
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name not in NOT_THE_MODEL]
+        places = [path, *sorted(one for one in path.iterdir() if one.is_dir() and STEP.fullmatch(one.name))]
+        files = [file for place in places for file in sorted(place.iterdir()) if file.is_file()]
+        files = [file for file in files if file.name not in NOT_THE_MODEL]
         files = [file for file in files if not file.name.endswith(ENDINGS)]
     for file in files:
         digest.update(file.name.encode() if path.is_dir() else b"")
