@@ -9,6 +9,9 @@ from collections.abc import Sequence
 # Test, or name of a mark, -> how many of its cases a run tries at most; of those that `-k` leaves, if it is given.
 IN_TURN = {
     "recipes of articles": 3,
+    "runs of benchmarks": 1,
+    "runs of recipes": 2,
+    "whole families": 1,
     "test_accumulation.py::test_parts_have_the_gradient_of_the_whole": 1,
     "test_adversarial.py::test_losses_of_scripts": 1,
     "test_adversarial.py::test_transformer_learns": 1,

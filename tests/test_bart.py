@@ -38,11 +38,13 @@ def oracle(config, weights, inputs):
     return bart.forward(weights, dataclasses.asdict(config), **inputs)["hidden"]
 
 
+@pytest.mark.sweep("whole families")
 def test_bart():
     """Every layout, `.keras`, decoding, and the oracle."""
     testing.check_family("bart", oracle, ("seq2seq",), **SIZES)
 
 
+@pytest.mark.sweep("whole families")
 def test_cpt():
     testing.check_family("cpt", oracle, ("seq2seq",), **SIZES)
 

@@ -36,6 +36,7 @@ def measured(tmp_path_factory):
     )
 
 
+@pytest.mark.sweep("runs of benchmarks")
 def test_every_task_is_measured(measured):
     told = {name: row["told"]["bert4x"][0] for name, row in measured.data["rows"].items()}
     assert set(told) == {
@@ -58,6 +59,7 @@ def test_every_task_is_measured(measured):
         assert of["outputs"] == pytest.approx(told[name]["outputs"], abs=0.05)
 
 
+@pytest.mark.sweep("runs of benchmarks")
 def test_a_run_goes_on_where_it_was_cut_off_in_fresh_processes(measured):
     out = measured.folder / "cut.json"
     rows = {name: row for name, row in measured.data["rows"].items() if name in ("limits", "gpt2-lora")}

@@ -81,6 +81,7 @@ def measured(monkeypatch, folder):
     return run
 
 
+@pytest.mark.sweep("runs of benchmarks")
 def test_inference(measured, folder):
     forms, peers = (("XLA", "graph"), ["savedmodel"]) if BACKEND == "tensorflow" else (("",), [])
     found = measured("inference", "--dtypes", "float32", "--against", *peers)

@@ -381,6 +381,7 @@ def test_whole_words_are_masked(tokenizer):
     assert (pairs[..., 0] == pairs[..., 1]).all() and 8 < pairs[..., 0].sum() < 30
 
 
+@pytest.mark.sweep("runs of recipes")
 def test_the_recipe_trains_resumes_and_evaluates(sources, tmp_path, capsys):
     recipe = load_recipe("pretraining")
 

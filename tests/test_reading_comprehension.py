@@ -282,6 +282,7 @@ def test_learns_saves_and_finds(folder, tmp_path):
     assert isinstance(same[0], Answer)
 
 
+@pytest.mark.sweep("runs of recipes")
 def test_recipe(folder, tmp_path, capsys):
     ours = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "reading_comprehension.py"))
     given = f"--smoke --epochs 1 --max-steps 2 --max-length 64 --model {folder} --output {tmp_path / 'run'}"

@@ -49,6 +49,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
+@pytest.mark.sweep("runs of recipes")
 def test_continue_text(recipe, lm):
     lines = recipe("continue_text.py", "--smoke", "--prompt", "白日依山尽，")
     greedy = lm.generate("白日依山尽，", max_new_tokens=12)
@@ -73,6 +74,7 @@ def test_the_ways_differ_in_what_they_should():
     assert recipe.distinct_pairs(["甲"]) == 0
 
 
+@pytest.mark.sweep("runs of recipes")
 def test_the_four_published_tasks(recipe, few_shot):
     lines = recipe("few_shot_generation.py", "--smoke")
     rows = [cells(line) for line in lines[2:-1]]

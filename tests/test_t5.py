@@ -49,6 +49,7 @@ def config_of(**fields):
     return T5.config_class(model="t5", **{"hidden_act": "relu"} | SIZES | fields)
 
 
+@pytest.mark.sweep("whole families")
 def test_family():
     """Every layout of mT5, `.keras`, decoding, and the oracle."""
 

@@ -236,6 +236,7 @@ def test_nothing_to_find(folder):
     assert task.prepare([{"text": "", "entities": []}]) == []
 
 
+@pytest.mark.sweep("runs of recipes")
 def test_recipe(folder, tmp_path, capsys):
     ours = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "sequence_labeling.py"))
     given = f"--smoke --epochs 1 --max-steps 2 --max-length 64 --model {folder} --output {tmp_path / 'run'}"
