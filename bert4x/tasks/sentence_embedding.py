@@ -75,7 +75,7 @@ class SentenceEmbedding(TextEncoder):
         self.objective: str | None = None  # what the rows of `prepare` are for
         self.told: set[str] = set()  # what was said already
         maxlen = sentence_vectors.LONGEST if maxlen is None else maxlen
-        maxlen = min(maxlen, backbone.config.max_position) if type(maxlen) is int else maxlen
+        maxlen = min(maxlen, backbone.config.max_position) if isinstance(maxlen, int | np.integer) else maxlen
         super().__init__(
             backbone, maxlen, pooling=sentence_vectors.checked_pooling(pooling),
             steps=[dict(step) for step in steps], include_prompt=include_prompt, prompts=prompts,
