@@ -226,7 +226,7 @@ def gguf_targets(folder: Path) -> dict[str, Target]:
     metadata = {"general.architecture": "bert", "bert.block_count": 2, "bert.attention.layer_norm_epsilon": 1e-12}
     metadata |= {"tokenizer.ggml.tokens": ["[PAD]", "a", "的"], "types": [3, 1, 1], "causal": False}
     write_gguf(path, [*small_tensors()[:3], matrix, Packed(from_array("packed", matrix.read()))], metadata)
-    found = {"gguf": Target({path.name: path.read_bytes()}, path.name, lambda folder: open_gguf(folder / path.name))}
+    found = {"gguf": Target({path.name: path.read_bytes()}, path.name, lambda folder: open_gguf(folder / path.name)[1])}
     ids = {token: number for number, token in enumerate(["<s>", "a", "b", "ab", "的"])}
     said = {"model": "llama", "tokens": list(ids), "token_type": [3, 1, 1, 1, 1], "bos_token_id": 0}
     said |= {"scores": [0.0, -2.0, -3.0, -1.0, -4.0]}
