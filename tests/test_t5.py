@@ -153,5 +153,8 @@ def test_what_targets_begin_with():
     model.tokenizer = tokenizer
     ids = model.generate_ids([[2, 5, 6, 3]], max_new_tokens=4, suppress_ids=[0, 1, 2, 3, 4])
     assert model.generate("春眠", max_new_tokens=4, suppress_ids=[0, 1, 2, 3, 4]) == "".join(tokens[i] for i in ids[0])
-    expected = array(model({"token_ids": np.array([[2, 5, 6, 3]]), "target_ids": np.array([[2]])}))[0, 0]
+    source, target = np.array([[2, 5, 6, 3]]), np.array([[2]])
+    expected = array(model({"token_ids": source, "target_ids": target}))[0, 0]
+    by_old_names = model({"Encoder-Input-Token": source, "Decoder-Input-Token": target})
+    np.testing.assert_array_equal(array(by_old_names)[0, 0], expected)
     assert ids[0, 0] == expected[5:].argmax() + 5

@@ -15,6 +15,7 @@ INPUT_NAMES = {
     "target_ids": "Input-Target",
     "text_ids": "Input-Text",
 }
+OF_BERT4KERAS = {"Encoder-Input-Token": "token_ids", "Decoder-Input-Token": "target_ids"}  # its T5's input layers
 
 
 def by_layer(model, inputs) -> tuple[dict, Any]:
@@ -75,8 +76,9 @@ def token_input(names: list[str]) -> str:
 
 def layer_name(key: str, names: list[str]) -> str:
     """The input layer that a user's key means. Raises: InputError"""
+    known = OF_BERT4KERAS.get(key, key)
     for name in names:
-        if key == name or (key in INPUT_NAMES and name.endswith(INPUT_NAMES[key])):
+        if key == name or (known in INPUT_NAMES and name.endswith(INPUT_NAMES[known])):
             return name
     if key == "segment_ids":  # a model without segments may be given them all the same
         return key
