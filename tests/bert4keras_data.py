@@ -74,7 +74,9 @@ def write_model(
     config = config_of(family, **(SIZES | sizes))
     weights = {path: from_array(path, values(shape, path)) for path, (shape, _) in variables(config).items()}
     weights = {path: tensor for path, tensor in weights.items() if not path.startswith(tuple(drop))}
-    tables = [table for table in family_of(family).tables if table.format == "tf1"]
+    tables = [
+        table for table in family_of(family).tables if table.format == "tf1" and (not table.fits or table.fits(config))
+    ]
     table = next(table for table in tables if any(entry.theirs.startswith(root) for entry in table.entries(1)))
     folder.mkdir(parents=True, exist_ok=True)
     write_tf1(folder / checkpoint_name, list(theirs(table, config, weights, 0, 1)))
@@ -128,8 +130,9 @@ def make_models(root: Path) -> None:
     make_pieces(mt5 / "sentencepiece_cn.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1})
     size = pieces(mt5 / "sentencepiece_cn.model")
     (mt5 / "sentencepiece_cn_keep_tokens.json").write_text(json.dumps(list(range(size))))
-    sizes = {"vocab_size": size + 2, "max_position": 512, "tied_output": False}
-    write_model(mt5 / "mt5_base", "mt5.1.1", "mt5_base_config.json", "model.ckpt-1000000", **sizes)
+    sizes = {"vocab_size": size + 2, "max_position": 512, "tied_output": False, "as_mt5": True, "gated": True}
+    acts = ["gelu", "linear"]
+    write_model(mt5 / "mt5_base", "mt5.1.1", "mt5_base_config.json", "model.ckpt-1000000", act=acts, **sizes)
 
 
 def make_small(folder: Path) -> None:
