@@ -234,6 +234,15 @@ def test_import_and_help_are_fast():
     assert min(float(python(code)) for _ in range(3)) < 0.5
 
 
+def test_commands_import_keras_without_what_they_do_not_use():
+    code = (
+        "import sys; sys.argv = ['bert4x', 'fill-mask', '[MASK]明'];"
+        "from bert4x.cli import main; main(); found = {'keras', 'sklearn', 'matplotlib'} & set(sys.modules);"
+        "import matplotlib.pyplot; print(*found)"
+    )
+    assert python(code).split()[-1:] == ["keras"]
+
+
 def test_public_names_exist_and_are_listed():
     import bert4x
 

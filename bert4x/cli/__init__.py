@@ -5,13 +5,29 @@ import os
 import sys
 
 from bert4x import chinese
-from bert4x.cli import chat, checkpoints, embed, evaluate, export, extract, few_shot, hub, port, predict, serve, text
+from bert4x.cli import (
+    chat,
+    checkpoints,
+    embed,
+    evaluate,
+    export,
+    extract,
+    few_shot,
+    hub,
+    light,
+    port,
+    predict,
+    serve,
+    text,
+)
 from bert4x.errors import Bert4xError
 from bert4x.version import __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for an answer of no, 2 for an error."""
+    if arguments is None:  # this process is the command's
+        light.install()
     options = parse(arguments)
     try:
         return options.run(options) or 0
