@@ -345,9 +345,9 @@ def test_a_classifier_on_a_layer_of_its_own(family, act, tmp_path):
     assert json.loads((back / "config.json").read_text("utf-8")) == data
 
 
-@pytest.mark.parametrize("family", ["electra", "deberta_v2", "megatron_bert"])
+@pytest.mark.parametrize("family", ["electra", "deberta_v2"])
 def test_our_classifier_on_the_identity(family, tmp_path):
-    """A layer that the layout has and the run lacks, with gelu or tanh: the same answers, and the run again."""
+    """A layer that the layout has and the run lacks, with gelu: the same answers, and the run again."""
     task = make(TextClassification, family, ["a", "b", "c"])
     again = bert4x.pipeline("text-classification", task.save(tmp_path / "hf", "hf"))
     assert not again.pooler and again.hidden_act is None
