@@ -117,6 +117,7 @@ def test_settings_of_other_tasks(tasks):
     for options in ({"labels": ["B-人", "I-人", "O"]}, {"labels": ["人"], "lr_multiplier": -1}):
         with pytest.raises(ConfigError, match=r"are tags|lr_multiplier"):
             TokenClassification(model, maxlen=16, **options)
+    assert type(TokenClassification(model, ["人"], maxlen=np.int64(16)).maxlen) is int
     with pytest.raises(ConfigError, match="num_beams = 0"):
         Seq2Seq(tasks["texts"].backbone, maxlen=16, max_target=8, num_beams=0)
     with pytest.raises(ConfigError, match=r"stride = 1\.5"):

@@ -53,7 +53,7 @@ class Task:
         self.exported = isinstance(backbone, Exported)
         if len(backbone.outputs) > 1 and not self.exported:
             raise ConfigError("this model has several outputs; load it without heads and without return_attentions")
-        self.maxlen = maxlen
+        self.maxlen = int(maxlen)  # NumPy's are no JSON
         self.transform = getattr(backbone.builder, "with_transform", False)  # of a ModernBERT
         if self.transform:
             self.settings = (*self.settings, "transform")
