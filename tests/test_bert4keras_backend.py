@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bert4x import backend, build_transformer_model, config
+from bert4x import activation_names, backend, build_transformer_model
 from bert4x.backend import K
 from bert4x.errors import ConfigError, InputError
 
@@ -261,6 +261,90 @@ def test_gelu_of_scripts():
             found.append(build_transformer_model(dict(sizes), return_keras_model=False).config.hidden_act)
         assert found == ["gelu_erf", "gelu_tanh", "gelu_erf"]
     finally:
-        config._scripts_gelu.clear()
+        activation_names._scripts_gelu.clear()
     with pytest.raises(ConfigError, match="expected 'erf' or 'tanh'"):
         backend.set_gelu("exact")
+
+
+@pytest.mark.parametrize("p_bias", [None, "rotary", "typical_relative", "t5_relative"])
+def test_attention_that_scripts_call(p_bias):
+    """bert4keras' MultiHeadAttention on queries, keys and values, beside NumPy."""
+    from bert4x.backend.layers import QueryKeyValueAttention
+
+    rng = np.random.default_rng(0)
+    query, key, value = (rng.normal(size=(2, n, d)).astype("float32") for n, d in ((3, 7), (5, 6), (5, 8)))
+    real = np.array([[1, 1, 1, 1, 0], [1, 1, 0, 1, 1]], bool)
+    bias = rng.normal(size=(2, 3, 5)).astype("float32")
+    at = {"rotary": (2, 3, 4), "typical_relative": (3, 5, 4), "t5_relative": (3, 5, 2)}.get(p_bias)
+    at = [] if at is None else [rng.normal(size=at).astype("float32")]
+    if p_bias == "rotary":  # of queries and keys, which are as many
+        key, value, real, bias = key[:, :3], value[:, :3], real[:, :3], bias[..., :3]
+    layer = QueryKeyValueAttention(2, 4, out_dim=5, key_size=4, return_attention_scores=True)
+    inputs = [query, key, value, bias, *at]
+    layer.build([x.shape for x in inputs])
+    for i, weight in enumerate(layer.weights):
+        weight.assign(np.random.default_rng(i).normal(size=weight.shape))
+    masks = [None, None, real, *[None] * (1 + len(at))]
+    given = [ops.convert_to_tensor(x) for x in inputs]
+    found, scores = layer(given, mask=masks, a_bias=True, p_bias=p_bias)
+
+    w = [np.asarray(ops.convert_to_numpy(weight)) for weight in layer.weights]
+    q, k, v = ((x @ w[2 * i] + w[2 * i + 1]).reshape(2, x.shape[1], 2, -1) for i, x in enumerate((query, key, value)))
+    if p_bias == "rotary":
+        sines, cosines = at[0][:, :, None, ::2], at[0][:, :, None, 1::2]
+        for x in (q, k):
+            even, odd = x[..., ::2].copy(), x[..., 1::2].copy()
+            x[..., ::2], x[..., 1::2] = even * cosines - odd * sines, odd * cosines + even * sines
+    expected = np.einsum("bihd,bjhd->bhij", q, k)
+    if p_bias == "typical_relative":
+        expected += np.einsum("bihd,ijd->bhij", q, at[0])
+    elif p_bias == "t5_relative":
+        expected += at[0].transpose(2, 0, 1)
+    expected /= 2
+    np.testing.assert_allclose(ops.convert_to_numpy(scores), expected, atol=2e-5)
+    seen = np.where(real[:, None, None], expected + bias[:, None], -np.inf)
+    weights = np.exp(seen - seen.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum("bhij,bjhd->bihd", weights, v)
+    if p_bias == "typical_relative":
+        mixed += np.einsum("bhij,ijd->bihd", weights, at[0])
+    np.testing.assert_allclose(ops.convert_to_numpy(found), mixed.reshape(2, 3, -1) @ w[6] + w[7], atol=2e-5)
+    symbolic = layer([keras.Input(x.shape[1:]) for x in inputs[:3]])[0]
+    assert symbolic.shape == (None, 3, 5)
+    again = QueryKeyValueAttention.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("merge_mode", ["add", "mul", "zero", "concat"])
+def test_positions_of_scripts(merge_mode):
+    from bert4x.backend.layers import SinusoidalPositionEmbedding
+
+    x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype("float32")
+    angles = np.arange(5)[:, None] / 10000.0 ** (np.array([0, 0, 2, 2, 4, 4]) / 6)
+    table = np.where(np.arange(6) % 2, np.cos(angles), np.sin(angles))[None].repeat(2, 0)
+    expected = {"add": x + table, "mul": x * (1 + table), "zero": table, "concat": np.concatenate([x, table], -1)}
+    found = SinusoidalPositionEmbedding(6, merge_mode)(x)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected[merge_mode], atol=2e-6)
+    layer = SinusoidalPositionEmbedding(6, merge_mode, custom_position_ids=True)
+    places = np.tile(np.arange(5, dtype="int32")[::-1], (2, 1))
+    backwards = layer([x[:, ::-1].copy(), places])
+    np.testing.assert_allclose(ops.convert_to_numpy(backwards)[:, ::-1], expected[merge_mode], atol=2e-6)
+    assert layer([keras.Input((5, 6)), keras.Input((5,))]).shape[1:] == expected[merge_mode].shape[1:]
+
+
+def test_distances_of_scripts():
+    from bert4x.backend.layers import RelativePositionEmbedding, RelativePositionEmbeddingT5
+
+    query, key = np.zeros((2, 3, 4), "float32"), np.zeros((2, 5, 6), "float32")
+    layer = RelativePositionEmbedding(5, 2)
+    layer.build([query.shape, key.shape])
+    layer.embeddings.assign(np.arange(10).reshape(5, 2))
+    rows = np.clip(np.arange(5)[None] - np.arange(3)[:, None], -2, 2) + 2
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer([query, key]))[..., 0], 2 * rows)
+    assert layer([keras.Input((3, 4)), keras.Input((5, 6))]).shape == (3, 5, 2)
+    layer = RelativePositionEmbeddingT5(8, 1, max_distance=6)
+    layer.build([query.shape, key.shape])
+    layer.embeddings.assign(np.arange(8).reshape(8, 1))
+    # Four buckets to either side: 0, 1, 2 and 3, of 4 and more the last.
+    expected = [[0, 5, 6, 6, 7], [1, 0, 5, 6, 6], [2, 1, 0, 5, 6]]
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer([query, key]))[..., 0], expected)

@@ -406,7 +406,7 @@ def test_joining_and_pooling():
 
 def test_names_that_are_not_here():
     with pytest.raises(ImportError, match="write instead"):
-        from bert4x.layers import RelativePositionEmbedding  # noqa: F401
+        from bert4x.layers import SinusoidalPositionEmbedding  # noqa: F401
     from bert4x.layers import Lambda
 
     assert Lambda is keras.layers.Lambda

@@ -47,6 +47,16 @@ def ported(source: str) -> str:
             "from bert4x.layers import LayerNormalization\nfrom keras.layers import *\n"
             "from bert4x.layers import LayerNormalization\n",
         ),
+        (
+            "from bert4keras.layers import MultiHeadAttention\nx = MultiHeadAttention(2, 3)([q, k, v])\n",
+            "from bert4x.layers import MultiHeadAttention\n"
+            "from bert4x.backend.layers import QueryKeyValueAttention as MultiHeadAttention\n"
+            "x = MultiHeadAttention(2, 3)([q, k, v])\n",
+        ),
+        (
+            "from bert4keras.layers import Loss, SinusoidalPositionEmbedding as S\n",
+            "from bert4x.layers import Loss\nfrom bert4x.backend.layers import SinusoidalPositionEmbedding as S\n",
+        ),
         ("import os\nos.environ['TF_KERAS'] = '1'  # 必须\nimport re\n", "import os\nimport re\n"),
         ("from keras.layers import Dense\nfrom keras.models import Model\n", None),
         ("from tensorflow.keras.layers import Dense\n", "from keras.layers import Dense\n"),

@@ -172,9 +172,9 @@ __all__ = [
 
 # Names of bert4keras.layers that are not here, and what to write.
 INSTEAD = {
-    "SinusoidalPositionEmbedding": "SinusoidalPosition of bert4x.layers, or keras_hub.layers.SinePositionEncoding",
-    "RelativePositionEmbedding": "MultiHeadAttention(positions=RelativeVectors(64)), both of bert4x.layers",
-    "RelativePositionEmbeddingT5": "RelativeBias(heads)(x), given to MultiHeadAttention as its bias",
+    "SinusoidalPositionEmbedding": "from bert4x.backend.layers import SinusoidalPositionEmbedding",
+    "RelativePositionEmbedding": "from bert4x.backend.layers import RelativePositionEmbedding",
+    "RelativePositionEmbeddingT5": "from bert4x.backend.layers import RelativePositionEmbeddingT5",
     "custom_objects": "nothing: all layers of bert4x are registered, and files with them load by themselves",
     "recompute_grad": "build_transformer_model(..., recompute=True)",
     "sequence_masking": "from bert4x.backend import sequence_masking",

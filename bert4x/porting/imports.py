@@ -18,6 +18,8 @@ DATASETS = ("TrainingDatasetRoBERTa", "TrainingDatasetGPT", "TrainingDatasetUniL
 CORPORA = "bert4x.training.corpora"
 LOSSES = {"kullback_leibler_divergence": "kl_divergence", "logcosh": "log_cosh"}  # as Keras 3 calls them
 NEW_LAYERS = ("LayerNormalization", "MultiHeadAttention")  # bert4keras' and, since, Keras'
+# For scripts that call it on queries, keys and values themselves; those that only name it mean that of models.
+ATTENTION = "from bert4x.backend.layers import QueryKeyValueAttention as MultiHeadAttention"
 # What `from bert4keras.models import *` brought with it beside what models have.
 KERAS_LAYERS = {
     "Activation", "Add", "Average", "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "Conv2D", "Dense",
@@ -139,7 +141,8 @@ def _keep_ours(script: Script, star: ast.ImportFrom) -> None:
     names = [alias.name for node in before if node.module == "bert4keras.layers" for alias in node.names]
     hidden = [name for name in names if name in NEW_LAYERS]
     if hidden:
-        script.append(star, [f"from bert4x.layers import {', '.join(hidden)}"])
+        again = [ATTENTION] if "MultiHeadAttention" in hidden and _calls(script, "MultiHeadAttention") else []
+        script.append(star, [f"from bert4x.layers import {', '.join(hidden)}", *again])
 
 
 def _losses(script: Script, node: ast.ImportFrom) -> None:
@@ -158,15 +161,21 @@ def _from_bert4keras(script: Script, node: ast.ImportFrom, module: str) -> None:
         script.rewrite(node, "", IMPORT)
         script.note(node, IMPORT, f"{', '.join(names)}: Python 3 prints Chinese by itself")
         return
-    known = {"*"} | exported(home) | (set() if module else set(MODULES))
-    strays = [alias for alias in node.names if alias.name in ("K", "keras") and module not in ("", "backend")]
-    unread = [alias for alias in node.names if alias.name not in known and not _read(script, alias)]
+    here = {"*"} | exported(home) | (set() if module else set(MODULES))
+    homes = {"bert4x.backend": {"K", "keras"} if module not in ("", "backend") else set()}
+    homes |= {"bert4x.backend.layers": exported("bert4x.backend.layers") if module == "layers" else set()}
+    strays = [alias for alias in node.names if any(alias.name in names for names in homes.values())]
+    unread = [alias for alias in node.names if alias.name not in here and not _read(script, alias)]
     for alias in node.names:
-        if alias not in strays and alias.name not in known | GONE:
+        if alias not in strays and alias.name not in here | GONE:
             kind, more = (LOOK, ", and nothing here reads it") if alias in unread else (HAND, "")
             script.note(node, kind, f"{home} has no {alias.name}{more}")
-    moved = ", ".join(alias.name + _as(alias.name, alias.asname) for alias in strays)
-    lines = [f"from bert4x.backend import {moved}"] if strays else []
+    lines = []
+    for other, known in homes.items():
+        moved = [alias.name + _as(alias.name, alias.asname) for alias in strays if alias.name in known]
+        lines += [f"from {other} import {', '.join(moved)}"] if moved else []
+    if module == "layers" and {"*", "MultiHeadAttention"} & set(names) and _calls(script, "MultiHeadAttention"):
+        lines.append(ATTENTION)
     gone = [alias for alias in node.names if alias.name in GONE or alias in strays or alias in unread]
     if len(gone) == len(node.names):
         script.rewrite(node, *lines or [""], IMPORT)
@@ -178,6 +187,11 @@ def _from_bert4keras(script: Script, node: ast.ImportFrom, module: str) -> None:
         script.append(node, lines)
     if names == ["*"]:
         _star(script, node, home)
+
+
+def _calls(script: Script, name: str) -> bool:
+    """Whether a script calls what has a name."""
+    return any(getattr(node.func, "id", None) == name for node in script.nodes(ast.Call))
 
 
 def _read(script: Script, alias: ast.alias) -> bool:
