@@ -412,6 +412,7 @@ class TestIntegratedGradients:
         assert (values(model.weights[0]) == before).all()
 
     def test_they_sum_to_what_the_score_differs_by(self):
+        keras.utils.set_random_seed(0)
         inner = linear_model()
         inner.weights[0].assign(inner.weights[0] * 0.2)
         scores = keras.layers.Dense(3, activation="softmax")(keras.layers.Activation("tanh")(inner.output))

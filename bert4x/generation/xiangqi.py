@@ -1,5 +1,5 @@
 """Chinese chess for models that write moves: which words there are, what the rules allow, and two simple players. The
-rules are those of cchess (`pip install "bert4x[chess]"`).
+rules are those of cchess (`pip install cchess`).
 
 A move is a text such as "h2e2": from file h, rank 2 to file e, rank 2; red sits at rank 0. A game is a list of moves.
 """
@@ -40,7 +40,7 @@ class Board:
         try:
             import cchess
         except ImportError:
-            raise RunError('the rules of Chinese chess need cchess: pip install "bert4x[chess]"') from None
+            raise RunError("the rules of Chinese chess need cchess: pip install cchess") from None
         self.rules, self.board = cchess, cchess.ChessBoard(fen or cchess.FULL_INIT_FEN)
 
     @property

@@ -13,7 +13,7 @@ def cut_words(text: str) -> list[str]:
     try:
         import jieba
     except ImportError:
-        raise RunError('words are cut by jieba: pip install "bert4x[cpm]"') from None
+        raise RunError("words are cut by jieba: pip install jieba") from None
     jieba.setLogLevel(logging.WARNING)
     return jieba.lcut(text)
 
