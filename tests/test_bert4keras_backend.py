@@ -283,7 +283,7 @@ def test_attention_that_scripts_call(p_bias):
     inputs = [query, key, value, bias, *at]
     layer.build([x.shape for x in inputs])
     for i, weight in enumerate(layer.weights):
-        weight.assign(np.random.default_rng(i).normal(size=weight.shape))
+        weight.assign(np.random.default_rng(i).normal(size=weight.shape) / 4)
     masks = [None, None, real, *[None] * (1 + len(at))]
     given = [ops.convert_to_tensor(x) for x in inputs]
     found, scores = layer(given, mask=masks, a_bias=True, p_bias=p_bias)

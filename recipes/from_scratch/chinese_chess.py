@@ -1,7 +1,7 @@
 """Chinese chess by a language model: it is told nothing but the moves of games, as a text (Su, kexue.fm/archives/7877).
 
 A game is a text whose words are moves, "h2e2 h9g7 ...", and the next move is its next word: of those that the rules
-allow, the likeliest. The rules are cchess' (`pip install "bert4x[chess]"`); one pass of the model scores all of them.
+allow, the likeliest. The rules are cchess' (`pip install cchess`); one pass of the model scores all of them.
 
     python recipes/from_scratch/chinese_chess.py
     python recipes/from_scratch/chinese_chess.py --games games.pgn.xz --epochs 10 --matches 200

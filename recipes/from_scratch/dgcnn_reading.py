@@ -9,7 +9,7 @@ answer in it, another one every time, as convolutions do not care where a piece 
     python recipes/from_scratch/dgcnn_reading.py --train cmrc2018_train.json --valid cmrc2018_dev.json --epochs 15
 
 Files are JSON as of SQuAD and CMRC 2018, also .xz; without --valid, the last fifth of --train is scored on. Words are
-jieba's (`pip install "bert4x[cpm]"`). In the article, word vectors and far more questions make up for what a BERT has
+jieba's (`pip install jieba`). In the article, word vectors and far more questions make up for what a BERT has
 read; the scores are those of CMRC 2018, as of `recipes/reading_comprehension.py`.
 """
 
