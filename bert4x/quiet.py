@@ -21,12 +21,18 @@ LOG = re.compile(
 DRIVERS = "/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"  # the last is that of Windows' Linux
 
 
-class QuietFinder:
-    """Finds TensorFlow as the other finders do, once; its module is then executed with the error stream put aside."""
+class FirstImport:
+    """Finds one module as the other finders do; it is executed within `around`, and once it is, this finder goes."""
+
+    module: str
+
+    def around(self, module):
+        """A context manager for the execution of the module."""
+        raise NotImplementedError
 
     def find_spec(self, name, path=None, target=None):
         """Python's interface of finders; None for every other module."""
-        if name != "tensorflow" or os.environ.get(LEVEL) == "0":
+        if name != self.module:
             return None
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
@@ -36,16 +42,30 @@ class QuietFinder:
 
         def exec_module(module):
             del loader.exec_module  # the class has it again
-            os.environ.setdefault(LEVEL, "1")
-            with put_aside():
+            with self.around(module):
                 execute(module)
-                if not any(map(os.path.exists, DRIVERS)):  # looking for GPUs then ends in an error message: do it here
-                    module.config.list_physical_devices()
             with contextlib.suppress(ValueError):
                 sys.meta_path.remove(self)
 
         loader.exec_module = exec_module
         return spec
+
+
+class QuietFinder(FirstImport):
+    """Finds TensorFlow, which is executed with the error stream put aside."""
+
+    module = "tensorflow"
+
+    def find_spec(self, name, path=None, target=None):
+        return None if os.environ.get(LEVEL) == "0" else super().find_spec(name, path, target)
+
+    @contextlib.contextmanager
+    def around(self, module):
+        os.environ.setdefault(LEVEL, "1")
+        with put_aside():
+            yield
+            if not any(map(os.path.exists, DRIVERS)):  # looking for GPUs then ends in an error message: do it here
+                module.config.list_physical_devices()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from bert4x.backend.attention import apply_rotary_position_embeddings, attention
 from bert4x.backend.shapes import align
 from bert4x.errors import ConfigError
 from bert4x.layers.base import Dense, Dropout, Layer
-from bert4x.layers.positions import RelativeBias, distances
+from bert4x.layers.positions import bucket_of, distances
 
 __all__ = [
     "QueryKeyValueAttention",
@@ -211,4 +211,4 @@ class RelativePositionEmbeddingT5(RelativePositionEmbedding):
         self.max_distance, self.bidirectional = max_distance, bidirectional
 
     def row(self, distance):
-        return RelativeBias(1, self.input_dim, self.max_distance, self.bidirectional).bucket(distance)
+        return bucket_of(distance, self.input_dim, self.max_distance, self.bidirectional)

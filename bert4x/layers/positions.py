@@ -262,20 +262,10 @@ class RelativeBias(Layer):
         if keys is not None:
             key_positions = ops.arange(ops.shape(keys)[1], dtype="int32")
         key_positions = query_positions if key_positions is None else key_positions
-        bucket = self.bucket(distances(query_positions, key_positions))
+        distance = distances(query_positions, key_positions)
+        bucket = bucket_of(distance, self.buckets, self.max_distance, self.bidirectional)
         bias = ops.moveaxis(ops.take(ops.cast(self.embeddings, "float32"), bucket, axis=0), -1, -3)
         return bias if len(bias.shape) == 4 else bias[None]
-
-    def bucket(self, distance):
-        """Shape: (T, S) or (B, T, S) int32 -> the same, int32"""
-        buckets = self.buckets // 2 if self.bidirectional else self.buckets
-        near, all_distances = buckets // 2, np.arange(self.max_distance + 1)
-        growth = np.log(np.maximum(all_distances, 1) / near) / np.log(self.max_distance / near)
-        far = near + np.floor(growth * (buckets - near) + 1e-9)  # exact where a distance begins a bucket
-        table = np.where(all_distances < near, all_distances, np.minimum(far, buckets - 1)).astype("int32")
-        size = ops.abs(distance) if self.bidirectional else ops.maximum(-distance, 0)
-        found = ops.take(ops.convert_to_tensor(table), ops.minimum(size, self.max_distance), axis=0)
-        return found + buckets * ops.cast(distance > 0, "int32") if self.bidirectional else found
 
     def compute_mask(self, x, mask=None):
         return None
@@ -283,6 +273,18 @@ class RelativeBias(Layer):
     def compute_output_spec(self, x, query_positions=None, key_positions=None, keys=None):
         batch, length = 1 if query_positions is None else x.shape[0], (x if keys is None else keys).shape[1]
         return self.symbolic((batch, self.heads, x.shape[1], length), "float32")
+
+
+def bucket_of(distance, buckets: int, max_distance: int, bidirectional: bool):
+    """That of T5 for a distance, see `RelativeBias`. Shape: (T, S) or (B, T, S) int32 -> the same, int32"""
+    buckets = buckets // 2 if bidirectional else buckets
+    near, all_distances = buckets // 2, np.arange(max_distance + 1)
+    growth = np.log(np.maximum(all_distances, 1) / near) / np.log(max_distance / near)
+    far = near + np.floor(growth * (buckets - near) + 1e-9)  # exact where a distance begins a bucket
+    table = np.where(all_distances < near, all_distances, np.minimum(far, buckets - 1)).astype("int32")
+    size = ops.abs(distance) if bidirectional else ops.maximum(-distance, 0)
+    found = ops.take(ops.convert_to_tensor(table), ops.minimum(size, max_distance), axis=0)
+    return found + buckets * ops.cast(distance > 0, "int32") if bidirectional else found
 
 
 def distances(query_positions, key_positions):

@@ -138,14 +138,11 @@ class InPlace:
             )
         self.batch, self.loss = task.batch, task.loss
         ends = [0, *ends_of_groups(teacher, task.config.num_hidden_layers)]
-        parts = []
-        for each, at in ((task, range(len(ends))), (teacher, ends)):
-            states, answers = symbolic_states(each)
-            own = each.backbone.inputs
-            parts.append([Part([*own, states[i]], states[j]) for i, j in pairwise(at)])
-            if each is task:
-                first, last = Part(own, states[0]), Part([*own, states[-1]], answers)
-        self.model = InTurns(first, *parts, last, start, (1 - start) / max(1.0, share * updates))
+        (states, answers), inputs = symbolic_states(task), task.backbone.inputs
+        first, last = Part(inputs, states[0]), Part([*inputs, states[-1]], answers)
+        ours, (taught, _) = between(inputs, states), symbolic_states(teacher)
+        theirs = between(teacher.backbone.inputs, [taught[end] for end in ends])
+        self.model = InTurns(first, ours, theirs, last, start, (1 - start) / max(1.0, share * updates))
 
 
 class InTurns(keras.Model):
@@ -184,6 +181,11 @@ class Part(keras.Model):
 
     def compute_mask(self, inputs, mask=None):
         return None
+
+
+def between(inputs: list, states: list) -> list[Part]:
+    """The parts of a model from each of some states to the next."""
+    return [Part([*inputs, state], following) for state, following in pairwise(states)]
 
 
 def symbolic_states(task: Task) -> tuple[list, object]:
