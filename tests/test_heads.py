@@ -95,7 +95,7 @@ def published(folder, family="bert", kind="ForSequenceClassification", count=3, 
     tensors = {t.name: np.array(t.read()) for t in open_checkpoint(folder).tensors.values()}
     write_safetensors(folder / "model.safetensors", [from_array(name, x) for name, x in (tensors | head).items()])
     data = json.loads((folder / "config.json").read_text("utf-8"))
-    data |= {"architectures": [PREFIXES[family] + kind]} | said
+    data |= {"architectures": [(PREFIXES | OTHERS_PREFIXES)[family] + kind]} | said
     (folder / "config.json").write_text(json.dumps(data), "utf-8")
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n", "utf-8")
     return folder, head
@@ -387,8 +387,9 @@ def test_config_files_say_what_they_said(family, tmp_path):
     )
 
 
-def test_a_head_that_is_not_known(tmp_path):
-    folder, _ = published(tmp_path / "a", kind="ForMultipleChoice", count=1)
+@pytest.mark.parametrize("family", ["bert", "roformer"])  # a RoFormer has one kind of `classifier` only that is known
+def test_a_head_that_is_not_known(family, tmp_path):
+    folder, _ = published(tmp_path / "a", family, kind="ForMultipleChoice", count=1)
     with pytest.raises(ConversionError, match=r"not known here.*classifier\.weight"):
         bert4x.convert(folder, tmp_path / "b", "tf1")
     dropped = bert4x.convert(folder, tmp_path / "b", "tf1", drop_head=True)
@@ -396,6 +397,19 @@ def test_a_head_that_is_not_known(tmp_path):
         verify(folder, dropped)
     with pytest.warns(UserWarning, match=r"head that is not known here: classifier\.\w+"):
         TextClassification(bert4x.load(folder), ["a", "b"], maxlen=32)
+
+
+def test_a_head_on_a_decoder(tmp_path):
+    """`is_decoder` hides from tokens those after them, in transformers with any head; tasks read texts as a whole."""
+    folder, _ = published(tmp_path / "a", kind="ForTokenClassification", is_decoder=True)
+    for act in (lambda: bert4x.pipeline("ner", folder), lambda: bert4x.convert(folder, tmp_path / "b", "bert4x")):
+        with pytest.raises(TensorMismatchError, match="config says is_decoder = true"):
+            act()
+    task = TextClassification(bert4x.load(folder, "encoder"), ["a", "b"], maxlen=32)
+    fill(task.head.values(), 1)
+    again = TextClassification.load(task.save(tmp_path / "c", "hf"))
+    np.testing.assert_allclose(probabilities(again, TEXT), probabilities(task, TEXT), atol=1e-5)
+    assert json.loads((tmp_path / "c" / "config.json").read_text("utf-8"))["is_decoder"] is False
 
 
 def test_an_unused_head_is_named_once(tmp_path):

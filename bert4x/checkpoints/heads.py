@@ -17,11 +17,13 @@ from bert4x.checkpoints.task_file import FILE, read_task_file
 from bert4x.checkpoints.tensors import LazyTensor
 from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError
+from bert4x.families import family_of
 
 PREFIX = "task/"  # before the names of a head's tensors in our own format, beside the model's
 LONGEST = 512  # tokens of a text, where the model has more positions and nobody says
 DECLARED = ("id2label", "label2id", "problem_type", "num_labels", "_num_labels")  # what configs say of a head
 DECLARED_AS = ("labels", "tags", "multi_label", "pooler", "method")  # settings that the head itself tells
+OF_NO_TASK = "ForMultipleChoice"  # classes of transformers whose head has the names of another's
 # A key of a config that only we write: of tags that are found such that they spell entities, unlike transformers'.
 SPELLED = "tags_spell_entities"
 
@@ -53,13 +55,25 @@ def published_head(
     if any(head.architecture for head in table.heads) and architectures:
         shared = Counter(entry.theirs for head in table.heads for entry in head.entries())
         alone = [head for head in possible if all(shared[entry.theirs] == 1 for entry in head.entries())]
+        alone = [] if any(name.endswith(OF_NO_TASK) for name in architectures) else alone
         possible = [head for head in possible if head.architecture in architectures] or alone
     else:
         possible = [head for head in possible if bool(pooler) or not head.settings.get("pooler")]
     if not possible:
         return None
     head = next((head for head in possible if bool(pooler) == bool(head.settings.get("pooler"))), possible[0])
-    return without_identity(bound(head, tensors, config), config, pooler)
+    held = without_identity(bound(head, tensors, config), config, pooler)
+    return replace(held, problem=held.problem or unlike_ours(config))
+
+
+def unlike_ours(config: TransformerConfig) -> str | None:
+    """Why a head of such a model would give other answers here than where it was published, if it would."""
+    if not (family := family_of(config.model)).is_decoder(config):
+        return None
+    return (
+        f"the config says {family.decoder_key} = true, by which tokens see only those before them; tasks read texts as "
+        f"a whole. If it was trained so, let the config say {family.decoder_key} = false"
+    )
 
 
 def is_whole(head: Head, tensors: dict[str, LazyTensor]) -> bool:
@@ -168,6 +182,8 @@ def written(head: Head, held: HeldHead, config: TransformerConfig, ours: dict[st
     Raises: ConversionError for numbers that a dtype cannot hold.
     """
     extra = {key: value for key, value in config.extra.items() if key not in (IDENTITY, SPELLED)}
+    if (family := family_of(config.model)).is_decoder(config):
+        extra |= {family.decoder_key: False}  # tasks read texts as a whole
     if layer := missing_layer(head, held):
         held, ours, exponent = on_identity(layer, meant_by(head, config)[layer], held, config, ours)
         extra |= {IDENTITY: exponent}
