@@ -81,6 +81,14 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_names_of_thoughts(name):
+    """Servers call them differently; templates read the first of these names, some the second."""
+    template = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }}{{ messages[0].content }}"
+    assert render(template, [{"role": "assistant", name: "因", "content": "果"}]) == "因因果"
+    assert render(template, [{"content": "果", "thinking": "甲", "reasoning_content": "乙"}]) == "乙甲果"
+
+
 @pytest.mark.parametrize("template", [QWEN, LLAMA], ids=["qwen", "llama"])
 def test_equal_to_transformers(folder, template):
     transformers = pytest.importorskip("transformers", reason="compares with transformers")

@@ -18,6 +18,7 @@ from .settings import read_object, read_settings
 
 TEMPLATE_FILE, GENERATION_FILE = "chat_template.jinja", "generation_config.json"
 TOOLS = "tool_use"  # the name of the template for tools, where there are several
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # what callers call the thoughts before an answer
 
 
 def render_for(tokenizer, messages: Sequence[dict], template: str | None, given: dict[str, Any]) -> str:
@@ -42,11 +43,17 @@ def render(template: str, messages: Sequence[dict], **variables: Any) -> str:
         raise TokenizerError(
             f'messages are {shown(messages)}; expected a list such as [{{"role": "user", "content": "你好"}}]'
         )
-    messages = [{key: value for key, value in one.items() if value is not None} for one in messages]
+    messages = [with_thoughts({key: value for key, value in one.items() if value is not None}) for one in messages]
     try:
         return compiled(template).render(messages=messages, **variables)
     except (jinja2.TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise TokenizerError(f"the chat template cannot write these messages: {error}") from error
+
+
+def with_thoughts(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with its thoughts under the names that templates read, whatever the caller calls them."""
+    thoughts = next((message[name] for name in THOUGHTS if name in message), None)
+    return message if thoughts is None else {"thinking": thoughts} | message | {"reasoning_content": thoughts}
 
 
 @functools.lru_cache(maxsize=16)
