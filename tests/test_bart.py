@@ -161,6 +161,10 @@ def test_config(tmp_path):
     ):
         with pytest.raises(bert4x.Bert4xError, match=message):
             open_checkpoint(folder, said | changes)
+    (folder / "generation_config.json").write_text("{}")  # says of forced tokens that there are none
+    again = bert4x.convert(bert4x.convert(folder, tmp_path / "own", "bert4x"), tmp_path / "again", "hf")
+    assert json.loads((again / "config.json").read_text())["forced_eos_token_id"] is None, "or it is 2 in transformers"
+    (folder / "generation_config.json").unlink()
     model = bert4x.load(folder, keep_tokens=[0, 3, 2, *range(4, 20)])
     assert (model.config.forced_bos_token_id, model.config.forced_eos_token_id) == (2, 1)
     model.tokenizer = Tokenizer({token: i for i, token in enumerate(TOKENS)})

@@ -251,6 +251,9 @@ def test_gguf_of_decoders(tmp_path, family):
     with pytest.raises(bert4x.Bert4xError, match="hidden_act"):
         write_checkpoint(tmp_path / "b", "gguf", config.replace(hidden_act="relu"), weights)
     metadata, tensors = open_gguf(target / "model.gguf")
+    unsaid = {key: value for key, value in metadata.items() if key != f"{family}.vocab_size"}
+    write_gguf(tmp_path / "unsaid.gguf", tensors.values(), unsaid)
+    assert open_checkpoint(tmp_path / "unsaid.gguf").config.vocab_size == config.vocab_size
     for said, error in (
         ({"general.architecture": "mamba"}, "architecture 'mamba'; expected bert"),
         ({f"{family}.attention.head_count": [6, 6, 6]}, "num_attention_heads"),

@@ -115,7 +115,7 @@ class TestXlmRoberta(TestRoformer):
     test_long_texts = None  # no rotary positions
     outputs = (({"with_pool": True}, ("pooled",)), ({"with_mlm": "linear"}, ("mlm_logits",)), ({}, ("hidden",)))
     applications = ("encoder", "lm")
-    variants = {"no segments": {"segment_vocab_size": 0}}  # noqa: RUF012
+    variants = {"no segments": {"segment_vocab_size": 0}, "relu": {"hidden_act": "relu"}}  # noqa: RUF012
     layer_names = ("Embedding-Position", "Embedding-Position-Ids", "Transformer-2-FeedForward-Norm")
     test_hierarchical_positions = FamilyBattery.test_hierarchical_positions
 

@@ -26,6 +26,7 @@ DEBERTA = {
 # our family, the class in transformers, fields of its config
 CASES = [
     ("xlm_roberta", "XLMRobertaForMaskedLM", XLM_R),
+    ("fairseq_roberta", "RobertaForMaskedLM", XLM_R | {"hidden_act": "relu"}),
     ("xlm_roberta", "XLMRobertaForSequenceClassification", XLM_R | {"num_labels": 3}),
     ("fairseq_roberta", "RobertaModel", XLM_R),
     ("ernie", "ErnieForMaskedLM", TASKS | {"type_vocab_size": 4, "layer_norm_eps": 1e-5}),

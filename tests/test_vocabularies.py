@@ -31,6 +31,35 @@ def xlm_roberta_json() -> dict:
     return json.loads(tokenizer.to_str())
 
 
+def odd_byte_levels():
+    """Byte-level BPEs that are not GPT2's: (what differs, the tokenizer)."""
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "bc", "abc", "Ġa", "a1"]
+    merges = [("b", "c"), ("a", "b"), ("Ġ", "a"), ("a", "1")]
+    for name, model, splitter, joins in (
+        ("ignore_merges", {"ignore_merges": True}, {}, None),
+        ("use_regex", {}, {"use_regex": False}, None),
+        ("trim_offsets", {}, {}, processors.ByteLevel(trim_offsets=True)),
+        ("nothing", {}, {}, processors.ByteLevel(trim_offsets=False)),
+    ):
+        backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges, **model))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, **splitter)
+        backend.decoder = decoders.ByteLevel()
+        if joins is not None:
+            backend.post_processor = joins
+        yield name, backend
+
+
+@pytest.mark.parametrize(("name", "backend"), odd_byte_levels(), ids=lambda one: one if isinstance(one, str) else "")
+def test_byte_level_vocabularies_that_are_not_gpt2s(name, backend, tmp_path):
+    """What a tokenizer.json says of merges, of the pattern and of spaces counts."""
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert isinstance(tokenizer, BpeTokenizer) == (name == "nothing")
+    for text in ("abc", "a1b abc a  a1", "你 abc"):
+        expected = backend.encode(text)
+        assert tokenizer.encode_with_offsets(text) == (expected.ids, expected.offsets)
+
+
 def dump(path, data):
     path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """Checkpoints of training frameworks: whatever wraps the model, its tensors are found by their own names."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -47,6 +48,36 @@ def test_a_prefix_of_all_names(hf, prefix):
         report = open_checkpoint(folder).report
         assert not report.problems + report.stray + report.absent_heads
         assert_same_bits(read_all(folder), draw(config_of(family)))
+
+
+def test_the_output_layer_for_the_embedding_table(hf):
+    """What `save_model` of safetensors leaves of two tensors that are one: the first name in the alphabet."""
+    folder, arrays, family = hf
+    names = {
+        "bert": ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
+        "albert": ("albert.embeddings.word_embeddings.weight", "predictions.decoder.weight"),
+        "gpt2": ("transformer.wte.weight", "lm_head.weight"),
+    }
+    table, copy = names[family]
+    for prefix in ("", "module."):
+        changed = {prefix + (copy if name == table else name): array for name, array in arrays.items()}
+        write_safetensors(folder / "model.safetensors", named(changed))
+        assert not open_checkpoint(folder).report.problems
+        assert_same_bits(read_all(folder), draw(config_of(family)))
+    said = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    assert [line.partition(":")[0] for line in open_checkpoint(folder, said).report.missing] == [table]
+
+
+@pytest.mark.parametrize("prefix", ["roberta.", ""])  # without: bge-m3's pytorch_model.bin
+def test_a_roberta_of_pytorch(prefix, tmp_path):
+    """`.bin` files may be UER's too, whose names have no word of a family; the config's word counts."""
+    config = config_of("xlm_roberta")
+    folder = write_checkpoint(tmp_path / "a", "hf", config)
+    arrays = {re.sub(r"^roberta\.", prefix, name): array for name, array in contents(folder).items()}
+    (folder / "model.safetensors").unlink()
+    write_torch(folder / "pytorch_model.bin", named(arrays))
+    assert open_checkpoint(folder).config.model == "xlm_roberta"
+    assert_same_bits(read_all(folder), draw(config))
 
 
 def test_an_attribute_in_place_of_the_root(hf):

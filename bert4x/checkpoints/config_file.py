@@ -41,7 +41,7 @@ def with_generation(place: Path, said: dict) -> dict:
     if not said.get("is_encoder_decoder") or not file.is_file():
         return said
     found = {key: value for key, value in read_config_file(file).items() if key in DECODED and value is not None}
-    return {key: value for key, value in said.items() if not key.startswith("forced_")} | found
+    return {key: None if key.startswith("forced_") else value for key, value in said.items()} | found
 
 
 def find_config(files: Files) -> Path | None:

@@ -16,6 +16,7 @@ from bert4x.checkpoints.wrappers import unwrapped
 from bert4x.config import TransformerConfig
 from bert4x.errors import UnknownFormatError
 from bert4x.families import family_of
+from bert4x.json_files import ABSENT, looked_up, put
 
 # Fields of the config -> the layer that has a row for each.
 MEASURED = {"vocab_size": "Embedding-Token", "max_position": "Embedding-Position"}
@@ -45,12 +46,23 @@ def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpo
         if keras_names.are_ours(tensors):
             return with_our_names(files, tensors, said, model)
         table = recognise(files, tensors, said, model)
-        names = unwrapped(table, tensors, files.path)
+        names = with_embeddings(table, unwrapped(table, tensors, files.path), said)
         held = held_layers(table, {table.canonical_name(names[name]): tensors[name] for name in tensors})
         config = published_config(files, table, tensors, said, held)
         if said is not config:
             config = family_of(table.family).config_by_tensors(config, table, held)
         return Checkpoint(files, table, config, tensors, names, classes_of(said))
+
+
+def with_embeddings(table: Table, names: dict[str, str], said: Said) -> dict[str, str]:
+    """The names of a file's tensors, with that of the embedding table for its copy, the output layer, where a file has
+    only this one: safetensors' `save_model` keeps whichever name of the two comes first in the alphabet.
+    """
+    known = {table.canonical_name(theirs): name for name, theirs in names.items()}
+    token = next(entry.theirs for entry in table.entries(1) if entry.ours == ("Embedding-Token/embeddings",))
+    copy = next((known[name] for name in table.tied if name in known), None)
+    untied = isinstance(said, dict) and said.get("tie_word_embeddings") is False
+    return names if copy is None or token in known or untied else names | {copy: token}
 
 
 def held_layers(table: Table, tensors: Tensors) -> dict[str, LazyTensor]:
@@ -102,9 +114,10 @@ def published_config(
     if is_misnamed(table, tensors, said):
         said = {key: value for key, value in said.items() if key != "model_type"}
     style = style_for(table.format, table.family)
+    said = dict(said)
     for field in style.measured:
-        if MEASURED[field] in held and not any(key in said for key in style.spellings(field)):
-            said = said | {style.spellings(field)[0]: held[MEASURED[field]].shape[0]}
+        if MEASURED[field] in held and all(looked_up(said, key) is ABSENT for key in style.spellings(field)):
+            put(said, style.spellings(field)[0], held[MEASURED[field]].shape[0])
     return config_from(said, table.family, table.format)
 
 

@@ -94,9 +94,9 @@ def endings(name: str, separator: str) -> tuple[str, ...]:
 
 
 def is_rooted(table: Table, tensors: Tensors) -> bool:
-    """Whether some names of a checkpoint begin with a family's own word, behind whatever prefix."""
+    """Whether some names of a checkpoint begin with a family's own word, where it has one, behind whatever prefix."""
     look = known(table)
-    return any(look.separator + look.root in look.separator + name for name in tensors)
+    return look.root != "" and any(look.separator + look.root in look.separator + name for name in tensors)
 
 
 def known_names(table: Table, tensors: Tensors) -> int:

@@ -15,6 +15,7 @@ from bert4x.families.transformer import EncoderDecoderConfig, Transformer, decod
 from bert4x.json_files import shown
 
 FIRST = 2  # the row of position 0: fairseq keeps those up to the padding id's for other uses
+FORCED = ("forced_bos_token_id", "forced_eos_token_id")  # written always: transformers has a default for the last
 OF_DECODER = ("decoder_attention_heads", "decoder_ffn_dim")  # keys, of sizes that both sides share here
 
 
@@ -35,7 +36,8 @@ class BartConfig(EncoderDecoderConfig):
     forced_eos_token_id: int | None = None
     decoder_attention_heads: int | None = None
     decoder_ffn_dim: int | None = None
-    token_ids: ClassVar = (*EncoderDecoderConfig.token_ids, "forced_bos_token_id", "forced_eos_token_id")
+    token_ids: ClassVar = (*EncoderDecoderConfig.token_ids, *FORCED)
+    nullable: ClassVar = (*EncoderDecoderConfig.nullable, *FORCED)
 
     def __post_init__(self):
         super().__post_init__()
@@ -119,6 +121,7 @@ STYLE = ConfigStyle(
         "attention_dropout_rate": ("attention_dropout",),
         "initializer_range": ("init_std",),
         "max_position": ("max_position_embeddings",),
+        **{name: (name,) for name in FORCED},
         **dict.fromkeys(("layer_norm_eps", "segment_vocab_size", "output_bias", "num_decoder_layers", *OF_DECODER), ()),
     },
     DEFAULTS,

@@ -148,6 +148,7 @@ class Bert(TransformerBuilder):
     weights_file = "bert_model.ckpt"
     misnamed = ("roberta", "xlm-roberta")  # after the recipe of their training, as CLUE's
     decoder_key = "is_decoder"
+    mlm_activation: ClassVar[str | None] = None  # of the masked language model's dense layer; default: the config's
     variables = EMBEDDINGS + block("Transformer-{i}") + HEADS
     tables = (GOOGLE, HF, uer.BERT, paddle.BERT, gguf.BERT)
     styles: ClassVar = {
@@ -222,5 +223,5 @@ class Bert(TransformerBuilder):
 
     def before_output(self, h):
         """What the table of tokens multiplies. Shape: (B, T, D) -> (B, T, E)"""
-        m = self.dense("MLM-Dense", self.config.embedding_size, self.config.hidden_act)(h)
+        m = self.dense("MLM-Dense", self.config.embedding_size, self.mlm_activation or self.config.hidden_act)(h)
         return self.norm("MLM-Norm", m)

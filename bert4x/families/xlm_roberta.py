@@ -76,6 +76,7 @@ class XlmRoberta(bert.Bert):
     tables = (table("xlm_roberta", "XLMRoberta"),)
     styles: ClassVar = {"hf": style("xlm-roberta", "XLMRoberta")}
     first_position = FIRST
+    mlm_activation = "gelu_erf"  # whatever the config says of the blocks
 
     def position_embedding(self, x, inputs, index=0, cached=False):
         if not cached and "position_ids" not in inputs:

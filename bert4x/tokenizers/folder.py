@@ -220,7 +220,7 @@ def _from_tokenizer_json(
             names = names | {"unk_token": AddedToken(unknown, special=True, normalized=False)}
         unsaid = dataclasses.replace(settings, switches={}, names=names)
         return _wordpiece(base, unsaid, lower=bool(normalizer.get("lowercase")), **options)
-    if kinds == ("BPE", None, "ByteLevel") and not splitter.get("add_prefix_space"):
+    if kinds == ("BPE", None, "ByteLevel") and is_gpt2(model, splitter, content.get("post_processor")):
         backend = read_backend(content, str(path))
         if any(around(backend)[:2]):  # RoBERTa's, which stands between <s> and </s>
             return from_tokenizer_json(backend, settings, str(path))
@@ -238,6 +238,16 @@ def _from_tokenizer_json(
     read_backend(content, str(path))
     warnings.warn(f"{path} describes a tokenizer that bert4x does not read: {kinds}", stacklevel=4)
     return None
+
+
+def is_gpt2(model: dict, splitter: dict, joins) -> bool:
+    """Whether a byte-level BPE does what GPT2's does, and nothing else: texts are split by GPT2's pattern and merged as
+    the merges say, and spaces belong to the words after them. `joins` is the post_processor.
+    """
+    others = ("ignore_merges", "byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
+    trims = isinstance(joins, dict) and joins.get("type") == "ByteLevel" and joins.get("trim_offsets", True)
+    plain = splitter.get("use_regex", True) and not splitter.get("add_prefix_space")
+    return plain and not trims and not any(model.get(key) for key in others)
 
 
 def _object(content: dict, key: str, path: Path) -> dict:

@@ -88,7 +88,8 @@ def forward(
         y = ACTIVATIONS[config["hidden_act"]](w.dense("Discriminator-Dense", x))
         outputs["discriminator_logits"] = w.dense("Discriminator-Prediction", y)
     if "MLM-Dense/kernel" in w:
-        y = norm("MLM-Norm", ACTIVATIONS[config["hidden_act"]](w.dense("MLM-Dense", x)))
+        activation = "gelu_erf" if "roberta" in config["model"] else config["hidden_act"]
+        y = norm("MLM-Norm", ACTIVATIONS[activation](w.dense("MLM-Dense", x)))
         y = y @ w["Embedding-Mapping/kernel"].T if early else y
         outputs["mlm_logits"] = y @ w["Embedding-Token/embeddings"].T + w["MLM-Bias/bias"]
     return outputs
