@@ -68,6 +68,17 @@ def test_the_output_layer_for_the_embedding_table(hf):
     assert [line.partition(":")[0] for line in open_checkpoint(folder, said).report.missing] == [table]
 
 
+@pytest.mark.parametrize("said", [True, False, None])  # a Llama's are two unless its config says that they are one
+def test_a_llama_without_its_embedding_table(said, tmp_path):
+    config = config_of("llama", tie_word_embeddings=True)
+    folder = write_checkpoint(tmp_path, "hf", config)
+    arrays = {n.replace("model.embed_tokens.", "lm_head."): array for n, array in contents(folder).items()}
+    write_safetensors(folder / "model.safetensors", named(arrays))
+    data = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": said}
+    missing = open_checkpoint(folder, {k: v for k, v in data.items() if v is not None}).report.missing
+    assert [line.partition(":")[0] for line in missing] == ([] if said else ["model.embed_tokens.weight"])
+
+
 @pytest.mark.parametrize("prefix", ["roberta.", ""])  # without: bge-m3's pytorch_model.bin
 def test_a_roberta_of_pytorch(prefix, tmp_path):
     """`.bin` files may be UER's too, whose names have no word of a family; the config's word counts."""

@@ -61,8 +61,9 @@ def with_embeddings(table: Table, names: dict[str, str], said: Said) -> dict[str
     known = {table.canonical_name(theirs): name for name, theirs in names.items()}
     token = next(entry.theirs for entry in table.entries(1) if entry.ours == ("Embedding-Token/embeddings",))
     copy = next((known[name] for name in table.tied if name in known), None)
-    untied = isinstance(said, dict) and said.get("tie_word_embeddings") is False
-    return names if copy is None or token in known or untied else names | {copy: token}
+    tied = getattr(family_of(table.family).config_class, "tie_word_embeddings", True)  # where the file is silent
+    tied = said.get("tie_word_embeddings", tied) if isinstance(said, dict) else tied
+    return names | {copy: token} if copy is not None and token not in known and tied else names
 
 
 def held_layers(table: Table, tensors: Tensors) -> dict[str, LazyTensor]:
