@@ -93,23 +93,27 @@ def test_a_tokenizer_json_of_another_kind(tmp_path):
     np.testing.assert_allclose(together[1, :4], alone[0], atol=2e-5)
 
 
-@pytest.mark.parametrize("around", [("[CLS]", "[SEP]"), ("[CLS]", "")])
+@pytest.mark.parametrize("around", [("[CLS]", "[SEP]"), ("[CLS]", ""), ("[CLS]", "[SEP]", "[CLS]:1")])
 @pytest.mark.parametrize("prefix", ["##", "@@"])
 def test_a_generic_tokenizer_json_counts_as_it_stands(prefix, around, tmp_path):
-    """What it puts around a text, how it continues words, and its unknown token, where no class says otherwise."""
+    """What it puts around a text, and before the second of a pair, how it continues words, and its unknown token, where
+    no class says otherwise.
+    """
     words = ["[PAD]", "<unk>", "[CLS]", "[SEP]", "好", "play", f"{prefix}ing"]
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.model.continuing_subword_prefix = prefix
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     one = f"{around[0]} $A {around[1]}".strip()
-    special = [(token, words.index(token)) for token in around if token]
-    pair = f"{one} $B:1 {around[1]}".strip()
+    special = [(token, words.index(token)) for token in around[:2] if token]
+    pair = " ".join([one, *around[2:], "$B:1", *(f"{token}:1" for token in around[1:2] if token)])
     tokenizer.post_processor = processors.TemplateProcessing(single=one, pair=pair, special_tokens=special)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     dump(tmp_path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"})
     ours = load_tokenizer(tmp_path)
     for text in ("playing好", "犇 play"):
         assert ours.encode(text)[0] == tokenizer.encode(text).ids
+        expected = tokenizer.encode(text, "好")
+        assert ours.encode(text, "好") == (expected.ids, expected.type_ids)
     damaged = json.loads(tokenizer.to_str()) | {
         "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 999]}
     }

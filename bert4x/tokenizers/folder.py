@@ -205,7 +205,7 @@ def _from_tokenizer_json(
         bert = bert and model.get("continuing_subword_prefix", "##") == "##"
     if bert and settings.configured and settings.kind in GENERIC:
         usual = [[settings.name(*ROLES[role])] for role in ("token_start", "token_end")]
-        bert = list(around(read_backend(content, str(path)))[:2]) == usual
+        bert = around(read_backend(content, str(path))) == (*usual, [], 1)  # pairs too, as BERT's
     if kind == "WordPiece" and (bert or settings.kind == "BertTokenizer"):
         read_backend(content, str(path))
         base = model["vocab"]
