@@ -56,8 +56,7 @@ def main(args):
 
         train, valid = run.data(read, TOY)
         if not args.given:
-            encoder = bert4x.embedder(args.miner)
-            train, valid = (mined(encoder, rows, [*train, *valid], args) for rows in (train, valid))
+            train, valid = mined(train, valid, args)
 
         # 2. A pretrained encoder that reads question and answer as a pair; its first token's state gives one score.
         task = Ranking(run.load(), listwise=args.loss == "listwise", maxlen=args.max_length)
@@ -73,11 +72,13 @@ def main(args):
         return report
 
 
-def mined(encoder, rows, all_rows, args):
-    """The rows with wrong answers that look right, from the answers to all questions."""
-    return bert4x.mine_negatives(
-        encoder, rows, args.wrong, [answer for _, answer in all_rows], top_k=args.nearest, seed=args.seed
-    )
+def mined(train, valid, args):
+    """The rows with wrong answers that look right. Both are mined at once: what answers a question of one is not wrong
+    in the other.
+    """
+    rows = list(dict.fromkeys([*train, *valid]))
+    rows = bert4x.mine_negatives(bert4x.embedder(args.miner), rows, args.wrong, top_k=args.nearest, seed=args.seed)
+    return ([row for row in rows if row[:2] in some] for some in (set(train), set(valid)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from bert4x.families import family_of
 from bert4x.layers import Pooling
 from bert4x.metrics import retrieval, sts
 from bert4x.metrics.regression import regression_scores
+from bert4x.metrics.vectors import ranks_of_right
 from bert4x.tasks import vectors as v
 from bert4x.tasks.readers import read_compared
 from bert4x.tasks.reranker import Reranker
@@ -362,14 +363,22 @@ def test_losses():
     assert float(contrastive.infonce(first, second)) == pytest.approx(7.583975650892803, rel=1e-6)
     both = np.concatenate([second, third])
     assert float(contrastive.infonce(first, both)) == pytest.approx(10.67955384188699, rel=1e-6)
-    names = np.arange(12)
+    names = np.arange(18)
     assert float(contrastive.infonce(first, both, names)) == pytest.approx(10.67955384188699, rel=1e-6)
-    names[6:] = names[:6]  # what is right once more, elsewhere: it is not wrong there
+    names[12:] = names[6:12]  # what is right once more, elsewhere: it is not wrong there
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in drawn()[:2])
     scores = np.exp(20 * a @ b.T)
     expected = np.mean(np.log(2 * scores.sum(1) - np.diag(scores)) - np.log(np.diag(scores)))
     twice = np.concatenate([second, second])
     assert float(contrastive.infonce(first, twice, names)) == pytest.approx(expected, rel=1e-6)
+    # Anchor 3 is anchor 0 again, with another right answer; wrong answer 8 of the 12 is the text of anchor 1.
+    names, c = np.arange(18), drawn()[2]
+    names[3], names[6 + 8] = names[0], names[1]
+    scores = 20 * a @ np.concatenate([b, c / np.linalg.norm(c, axis=1, keepdims=True)]).T
+    right = np.diag(scores).copy()
+    scores[0, 3] = scores[3, 0] = scores[1, 8] = -np.inf
+    expected = np.mean(np.log(np.exp(scores).sum(1)) - right)
+    assert float(contrastive.infonce(first, both, names)) == pytest.approx(expected, rel=1e-6)
     sizes = contrastive.matryoshka(lambda x: contrastive.distance(x, np.zeros_like(x)), [2, 8])(first)
     assert float(sizes) == pytest.approx((first[:, :2] ** 2).mean() + (first**2).mean(), rel=1e-6)
 
@@ -423,7 +432,7 @@ def test_it_learns(one_layer, kind):
     assert task.best_of(ROWS["grades"]) == "spearman" and set(task.evaluate(ROWS["grades"])) == {"spearman", "pearson"}
     if kind == "answers":  # the run keeps what puts right answers first
         report = task.fit(ROWS[kind], ROWS[kind], epochs=1, learning_rate=1e-9, verbose=False)
-        assert task.best == "mrr" and set(report.scores) == {"mrr", "recall@1"}
+        assert task.best == "mrr" and set(report.scores) == {"mrr", "recall@1", "ndcg@10"}
 
 
 @pytest.mark.parametrize(("kind", "rate"), [*((kind, 0.0) for kind in ROWS), ("single texts", 0.5)])
@@ -468,6 +477,24 @@ def test_rows_of_no_kind(encoder):
             encoder.prepare(rows)
 
 
+def test_several_right_answers(encoder, monkeypatch):
+    """All of a question's are right, each text is one candidate, and a question's own text is none."""
+    texts = {"甲": (1, 0), "乙": (0, 1), "a": (1, 0.1), "b": (1, 0.3), "c": (1, 0.25), "d": (0.1, 1)}
+    monkeypatch.setattr(
+        SentenceEmbedding, "__call__", lambda self, given, prompt: np.array([texts[one] for one in given])
+    )
+    rows = [("甲", "b"), ("甲", "a"), ("乙", "d"), ("乙", "c"), ("b", "c"), ("a", "甲"), ("甲", "a")]
+    ranks = encoder.ranks(rows)  # of 甲: a, c, b, d; of 乙: d, b, c, a, 甲; of b: c, a, 甲, d; of a: 甲, c, b, d
+    assert [one.tolist() for one in ranks] == [[1, 3], [1, 3], [1], [1]]
+    monkeypatch.setattr(v, "BLOCK", 1)
+    assert [one.tolist() for one in encoder.ranks(rows)] == [[1, 3], [1, 3], [1], [1]]
+    ideal = 1 + 1 / np.log2(3)
+    ndcg = (2 * (1 + 1 / 2) / ideal + 2) / 4
+    assert encoder.evaluate(rows) == pytest.approx({"mrr": 1, "recall@1": 0.75, "ndcg@10": ndcg})
+    scores, right = np.array([[0.5, 0.5, 0.1]]), np.array([[True, False, True]])
+    assert [one.tolist() for one in ranks_of_right(scores, right)] == [[2, 3]]  # of equal scores the last
+
+
 def test_files_of_rows(tmp_path):
     def put(name, text):
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -487,6 +514,9 @@ def test_files_of_rows(tmp_path):
     columns = {"text_column": "q", "pair_column": "a"}
     assert read_compared(named, "answers", **columns) == [("甲", "乙")]
     assert read_compared(named, label_column="n", **columns) == [("甲", "乙", 3.0)]
+    found = [len(read_compared(tmp_path / name, None)[0]) for name in ("a.tsv", "c.tsv", "d.jsonl", "e.tsv")]
+    assert found == [3, 2, 2, 2]  # grades, or answers, as the file has it
+    assert read_compared(put("i.tsv", "question\tanswer\n甲\t乙\n"), None) == [("甲", "乙")]
     for name, text, words in (("f.tsv", "甲\t乙\t好\n", "grade '好'"), ("g.jsonl", '{"query": "甲"}', "line 1")):
         with pytest.raises(DataError, match=words):
             read_compared(put(name, text), "answers" if name == "g.jsonl" else "grades")

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 from bert4x.cli.predict import add_text_column, progress, say
-from bert4x.errors import CorruptFileError, InputError
+from bert4x.errors import CorruptFileError, DataError, InputError
 
 PART = 4096  # texts that are read, sorted by length, and written together
 
@@ -35,11 +35,14 @@ def add_model(sub) -> None:
 
 
 def texts_of(path: str, options, say=say):
-    """The texts of a file, one after the other. Raises: DataError"""
+    """The texts of a file, one after the other. Raises: DataError, also for an empty one."""
     from bert4x.tasks.readers.labelled import read_texts
 
     rows = read_texts(path, header=options.header, text_column=options.text_column, say=say)
-    return (text for (text,) in rows)
+    for number, (text,) in enumerate(rows, 1):
+        if not text.strip():
+            raise DataError(f"{path}: text {number} is empty: there is nothing to make a vector of")
+        yield text
 
 
 def run_embed(options) -> int:

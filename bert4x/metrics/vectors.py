@@ -45,12 +45,24 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (last - (counts - 1) / 2)[inverse]
 
 
-def ranks_of_right(scores: np.ndarray) -> np.ndarray:
-    """The rank, from 1, of each row's right answer, which has the row's number; of equal scores it is the last.
+def ranks_of_right(scores: np.ndarray, right: np.ndarray) -> list[np.ndarray]:
+    """The ranks, from 1, of all right answers of each row, in order; of equal scores, right answers are the last.
 
-    Shape: (N, M) with M >= N -> (N,)
+    Shape: (N, M), (N, M) bool -> N arrays
     """
-    return (scores >= np.diagonal(scores)[:, None]).sum(axis=1)
+    return [1 + np.flatnonzero(one[np.lexsort((one, -row))]) for row, one in zip(scores, right, strict=True)]
+
+
+def scores_of_ranks(ranks: Sequence[np.ndarray], k: int = 10) -> dict[str, float]:
+    """Means over questions, by the ranks of all of their right answers: MRR (of the first one), recall@1, nDCG@k."""
+    gains = [gain_at(one[one <= k]) / gain_at(np.arange(1, min(len(one), k) + 1)) for one in ranks]
+    recalls = [float(one[0] == 1) / len(one) for one in ranks]
+    return {"mrr": mean([1 / one[0] for one in ranks]), "recall@1": mean(recalls), f"ndcg@{k}": mean(gains)}
+
+
+def gain_at(ranks: np.ndarray) -> float:
+    """The discounted gain of right answers at these ranks."""
+    return float((1 / np.log2(ranks + 1)).sum())
 
 
 def ranks_of_first(scores: np.ndarray) -> np.ndarray:

@@ -59,6 +59,14 @@ def texts_of(row: tuple) -> int:
     return sum(isinstance(value, str) for value in row)
 
 
+def right_answers(rows: Sequence[tuple]) -> dict[str, dict[str, None]]:
+    """What each question is answered by, in all rows: (question, answer, ...)."""
+    right: dict[str, dict[str, None]] = {}
+    for question, answer, *_ in rows:
+        right.setdefault(question, {})[answer] = None
+    return right
+
+
 def example(row: tuple, kind: str, rows: Sequence[Sequence[int]]) -> Example:
     """A row whose texts are encoded. A single text is compared with itself, under another dropout."""
     ids = tuple(map(tuple, rows)) * (2 if kind == "single texts" else 1)
@@ -66,13 +74,13 @@ def example(row: tuple, kind: str, rows: Sequence[Sequence[int]]) -> Example:
 
 
 def targets(examples: Sequence[Example], kind: str) -> np.ndarray:
-    """What the loss takes: grades (B,), vectors (B, D), or a number for each text after the first, (N,), the same for
-    the same text in whatever batch.
+    """What the loss takes, a row an example: grades (B,), vectors (B, D), or a number for each text, (B, C), the same
+    for the same text in whatever batch.
     """
     if kind in ("grades", "vectors"):
         return np.stack([example.target for example in examples])
-    texts = [ids for column in zip(*(example.rows[1:] for example in examples), strict=True) for ids in column]
-    return np.array([zlib.crc32(np.array(ids, "int32")) >> 1 for ids in texts], "int32")
+    names = [[zlib.crc32(np.array(ids, "int32")) >> 1 for ids in example.rows] for example in examples]
+    return np.array(names, "int32")
 
 
 def joined(batches: Sequence, columns: int):

@@ -138,6 +138,7 @@ FORMS = {
     "sentence-embedding": Form(
         lambda task, path, columns, say: read_compared(
             path,
+            kind=None,
             header=columns.header,
             say=say,
             text_column=columns.text,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from bert4x.errors import DataError, InputError
+from bert4x.tasks import compared
 from bert4x.tasks.text import as_texts
 from bert4x.tasks.text_encoder import TextEncoder
 from bert4x.tasks.vectors import check_count
@@ -47,9 +48,7 @@ def mine_negatives(
         raise InputError(f"margin = {margin!r}; expected a share of the right answer's similarity, such as 0.95")
     _, corpus = as_texts(corpus)
     texts = list(dict.fromkeys([*(answer for _, answer in rows), *corpus]))
-    right: dict[str, set[str]] = {}
-    for question, answer in rows:
-        right.setdefault(question, {question}).add(answer)
+    right = compared.right_answers([*rows, *((question, question) for question, _ in rows)])
     questions, vectors = list(right), encoder(texts, **options)
     number, draw = {text: i for i, text in enumerate(texts)}, np.random.default_rng(seed)
     prompt = "query" if "query" in encoder.prompts else None

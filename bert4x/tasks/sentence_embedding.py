@@ -14,7 +14,7 @@ from bert4x.checkpoints.tables import writer
 from bert4x.checkpoints.task_file import FILE
 from bert4x.errors import ConfigError, DataError, UnknownOptionError, nearest
 from bert4x.hub.names import local
-from bert4x.metrics.vectors import ranks_of_right, sts
+from bert4x.metrics.vectors import ranks_of_right, scores_of_ranks, sts
 from bert4x.tasks import compared, static_vectors
 from bert4x.tasks import vectors as v
 from bert4x.tasks.heads import assign_head
@@ -183,28 +183,39 @@ class SentenceEmbedding(TextEncoder):
 
     def join(self, outputs, targets):
         """Batches as one: their rows stand text by text, first texts first. See `bert4x.training.trainer.Trainer`."""
-        targets = [one for (one,) in targets]
-        named = self.objective in ("answers", "single texts")
-        return compared.joined(outputs, self.columns), (compared.joined(targets, self.columns - 1 if named else 1),)
+        return compared.joined(outputs, self.columns), (L.ops.concatenate([one for (one,) in targets]),)
 
     @watched
     def evaluate(self, rows, batch_size: int = 32):
         """Of rows with grades, the correlation of similarity and grade, by Spearman and Pearson; of questions with
-        their answers, the mean of 1 / the rank of the right one of all (MRR), and how often it is the nearest.
+        their answers, `metrics.vectors.scores_of_ranks` among the answers to all questions.
         """
         rows = scorable(rows)
         if not rows:
             raise DataError("single texts cannot be scored on; expected (text, text, grade) or (text, answer)")
+        if compared.kind_of(rows[0], 0) == "answers":
+            return scores_of_ranks(self.ranks(rows))
+        if len(rows) < 2:
+            raise DataError("one row to score on; a correlation needs two or more: give more rows, or --valid a file")
         first, second = (self([row[i] for row in rows], "") for i in range(2))
-        if compared.kind_of(rows[0], 0) == "grades":
-            if len(rows) < 2:
-                raise DataError(
-                    "one row to score on; a correlation needs two or more: give more rows, or --valid a file"
-                )
-            near = v.paired(first, second, self.similarity_name)
-            return sts(near, [row[2] for row in rows])
-        ranks = ranks_of_right(v.similarity(first, second, self.similarity_name))
-        return {"mrr": float((1 / ranks).mean()), "recall@1": float((ranks == 1).mean())}
+        return sts(v.paired(first, second, self.similarity_name), [row[2] for row in rows])
+
+    def ranks(self, rows) -> list[np.ndarray]:
+        """The ranks of all right answers of each question, among the answers to all questions but its own text."""
+        right = compared.right_answers(rows)
+        texts = list(dict.fromkeys(answer for answers in right.values() for answer in answers))
+        places, questions, found = {text: i for i, text in enumerate(texts)}, list(right), []
+        asked, vectors = self(questions, ""), self(texts, "")
+        step = max(1, v.BLOCK // len(texts))
+        for start in range(0, len(questions), step):
+            scores = v.similarity(asked[start : start + step], vectors, self.similarity_name)
+            is_right = np.zeros(scores.shape, bool)
+            for row, question in enumerate(questions[start : start + step]):
+                if question in places and question not in right[question]:
+                    scores[row, places[question]] = -np.inf
+                is_right[row, [places[answer] for answer in right[question]]] = True
+            found += ranks_of_right(scores, is_right)
+        return found
 
     def best_of(self, rows):
         rows = scorable(rows)

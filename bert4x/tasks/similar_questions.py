@@ -6,9 +6,8 @@ import numpy as np
 from keras import ops
 
 from bert4x.errors import ConfigError, DataError
-from bert4x.metrics.vectors import ranks_of_right
+from bert4x.metrics.vectors import scores_of_ranks
 from bert4x.tasks import seq2seq
-from bert4x.tasks import vectors as v
 from bert4x.tasks.sentence_embedding import SentenceEmbedding
 from bert4x.training.contrastive import NEVER, unit
 from bert4x.training.losses import masked_crossentropy
@@ -77,14 +76,10 @@ class SimilarQuestions(seq2seq.Seq2Seq):
 
     @watched
     def evaluate(self, rows, batch_size=32):
-        """How often the other question of a pair is the nearest of all, and the mean of 1 / its rank; the scores of
-        what is written, as of Seq2Seq.
+        """How near the other question of a pair is, as `SentenceEmbedding` scores answers; and the scores of what is
+        written, as of Seq2Seq.
         """
-        encode = self.encoder()
-        first, second = (encode([row[i] for row in rows]) for i in range(2))
-        ranks = ranks_of_right(v.similarity(first, second))
-        found = {"mrr": float((1 / ranks).mean()), "recall@1": float((ranks == 1).mean())}
-        return found | super().evaluate(rows, batch_size)
+        return scores_of_ranks(self.encoder().ranks(rows)) | super().evaluate(rows, batch_size)
 
     def encoder(self) -> SentenceEmbedding:
         """What gives the vectors, of the weights that this has: always the same object, over the same layers."""

@@ -27,21 +27,26 @@ def cosent(first, second, grades, scale: float = SCALE):
 
 def infonce(anchors, candidates, names=None, scale: float = SCALE):
     """The cross-entropy of finding, for each anchor, its own candidate: number i of the first B. All others of the
-    batch are wrong answers, and so are the candidates after the first B, which were looked for as such.
+    batch are wrong answers, and so are the candidates after the first B, which were looked for as such; but none that
+    is known to be right.
 
     Source: Henderson et al. 2017 (arXiv 1705.00652, section 4.4); van den Oord et al. 2018 (arXiv 1807.03748).
 
     Args:
-        names: a number for each candidate, the same for the same text: the right answer under another number in the
-            batch is none that is wrong, and does not count.
-    Shape: (B, D), (N, D) with N >= B, (N,)
+        names: a number, at least 0, for each anchor and each candidate, the same for the same text. By these it is
+            known what is not wrong, and does not count: the right answer in another place, the right answer of another
+            row with the same anchor, and the anchor's own text.
+    Shape: (B, D), (N, D) with N >= B, (B + N,)
     """
     scores = scale * L.ops.matmul(unit(anchors), L.ops.transpose(unit(candidates)))
     rows, columns = L.ops.shape(scores)[0], L.ops.shape(scores)[1]
     right = L.ops.cast(L.ops.arange(rows)[:, None] == L.ops.arange(columns)[None, :], "float32")
     if names is not None:
-        same = L.ops.cast(names[:rows, None] == names[None, :], "float32")
-        scores = scores - (same - right) * NEVER
+        asked, given = names[:rows], names[rows:]
+        asked_for = L.ops.concatenate([asked, -1 - L.ops.zeros_like(given[rows:])])  # the question of each right answer
+        pairs = (given[:rows], given), (asked, asked_for), (asked, given)
+        known = sum(L.ops.cast(a[:, None] == b[None, :], "float32") for a, b in pairs)
+        scores = scores - L.ops.minimum(known, 1) * (1 - right) * NEVER
     return L.ops.mean(L.ops.logsumexp(scores, axis=-1) - L.ops.sum(L.ops.where(right > 0, scores, 0.0), axis=-1))
 
 
@@ -74,9 +79,9 @@ def of_grades(vectors, targets, scale):
 
 
 def of_answers(vectors, targets, scale):
-    """InfoNCE of the first vectors with all others, whose names are the targets."""
-    anchors = L.ops.shape(vectors)[0] - L.ops.shape(targets)[0]
-    return infonce(vectors[:anchors], vectors[anchors:], targets, scale)
+    """InfoNCE of the first vectors with the others; targets are the names of all texts. Shape: (C B, D), (B, C)"""
+    anchors = L.ops.shape(targets)[0]
+    return infonce(vectors[:anchors], vectors[anchors:], L.ops.reshape(L.ops.transpose(targets), (-1,)), scale)
 
 
 def of_vectors(vectors, targets, scale):

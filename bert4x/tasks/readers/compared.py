@@ -5,18 +5,19 @@ import os
 from collections.abc import Iterator
 
 from bert4x.errors import DataError, InputError, nearest
-from bert4x.tasks.readers.columns import Column
+from bert4x.tasks.readers.columns import TARGET, TEXT, Column
 from bert4x.tasks.readers.files import Say
 from bert4x.tasks.readers.json_rows import is_json, json_objects
 from bert4x.tasks.readers.labelled import not_empty, read_labelled, read_texts
-from bert4x.tasks.readers.table import Source
+from bert4x.tasks.readers.table import PEEK, Source, csv_rows, dialect, tsv_rows
 
 ENTAILED, CONTRADICTED = "entailment", "contradiction"
+INFERENCE = {ENTAILED, CONTRADICTED, "neutral"}
 
 
 def read_compared(
     source: Source,
-    kind: str = "grades",
+    kind: str | None = "grades",
     *,
     wrong: int = 0,
     header: bool | None = None,
@@ -31,16 +32,30 @@ def read_compared(
         kind: "grades": (text, text, number), from columns; higher is nearer. "answers": (text, text that answers it,
             wrong answers ...), from JSON lines {"query": text, "pos": [texts], "neg": [texts]}, from two columns of
             text, or from pairs labelled entailment, neutral and contradiction. "texts": (text,), a text in each line.
+            None: grades, or answers where no column has a grade.
         wrong: of "answers", how many wrong ones each row has; rows with less are left out, which is said.
         text_column, pair_column, label_column: the names of columns, or their numbers from 1, where they are not found:
             see `read_labelled`.
     Raises: DataError, with file and row.
     """
     readers = {"grades": grades, "answers": answers, "texts": texts}
+    if kind is None:
+        kind = "grades" if label_column is not None or has_grades(source) else "answers"
     if kind not in readers:
         raise InputError(f"no kind of rows {kind!r}; {nearest(str(kind), readers)}")
     options = {"header": header, "say": say, "text_column": text_column, "pair_column": pair_column}
     return not_empty(readers[kind](source, wrong, options, label_column), source)
+
+
+def has_grades(source) -> bool:
+    """Whether a file has a third column, beside two texts, which says no entailment."""
+    if is_json(source):
+        row = next(json_objects(source), ("", {}))[1]
+        return "pos" not in row and len(row) > 2 and not INFERENCE & {*map(str, row.values())}
+    is_csv, separator = dialect(source)
+    rows = csv_rows(source, separator) if is_csv else tsv_rows(source)
+    some = [cells for _, cells in itertools.islice(rows, PEEK)]
+    return any(len(cells) > 2 for cells in some) and not any(INFERENCE & {*cells} for cells in some)
 
 
 def grades(source, wrong, options, label_column) -> list[tuple]:
@@ -67,7 +82,7 @@ def answers(source, wrong, options, label_column) -> list[tuple]:
     say = options["say"]
     if isinstance(source, str | os.PathLike) and is_json(source) and options["text_column"] is None:
         return enough(json_answers(source, wrong), wrong, source, say)
-    pairs = list(read_texts(source, 2, **options))
+    pairs = list(read_texts(source, 2, words=TEXT | TARGET, **options))
     try:
         options = options | {"say": lambda text: None, "label_column": label_column}
         labelled = read_labelled(source, texts=2, **options)
