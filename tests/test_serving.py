@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import keras
@@ -20,12 +21,14 @@ from documents import ROOT
 import bert4x
 from bert4x.errors import InputError
 from bert4x.serving import server
+from bert4x.serving.abilities import Ability
 from bert4x.serving.app import create_app
 from bert4x.serving.batching import Group, Worker
 from bert4x.serving.limits import Limits
-from bert4x.serving.models import Models, open_models
+from bert4x.serving.models import Models, Served, open_models
 from bert4x.serving.problems import Problem
 from bert4x.serving.transcript import ChatForm
+from bert4x.tasks.reading_comprehension import Answer
 from bert4x.tasks.text_classification import TextClassification
 from bert4x.tasks.token_classification import TokenClassification
 
@@ -219,6 +222,7 @@ def test_tasks(client, able):
     found = client.post("/tasks/entities", json={"inputs": TEXTS[1]}).json()["answers"]
     assert [(e["label"], e["start"], e["end"]) for e in found] == [(e.label, e.start, e.end) for e in finder(TEXTS[1])]
     asked = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": TEXTS[1:2]}]}
+    asked |= {"parameters": {"binary_data_output": True}}  # as a client of Triton sends it, which reads JSON as well
     (output,) = client.post("/v2/models/finder/versions/1/infer", json=asked).json()["outputs"]
     assert json.loads(output["data"][0]) == found
     masked = ["天[MASK]很好，我们去公[MASK]", "床前[MASK]月光"]  # computed together as alone
@@ -235,6 +239,39 @@ def test_tasks(client, able):
         (VOCABULARY.index("气"), 1),
         (3, None),
     ]
+
+
+def test_forms_of_the_client_of_hugging_face(models, client, able):
+    """At /: entities and classes of one text are lists of it, and a question on a text has one answer."""
+    finder, judge = models.served["finder"], models.served["judge"]  # whose threads run
+    answers = [Answer("床", 0, 1, 0.5), None]
+    reader = Served("reader", finder.worker, finder.tokenizer, {})
+    reader.abilities["reading"] = ability = Ability("reading", SimpleNamespace(tokenizer=finder.tokenizer))
+    ability.compute = lambda items: [answers.pop(0)]
+
+    def ask(served, inputs):
+        async def post():
+            transport = httpx.ASGITransport(create_app(Models(served), LIMITS))
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as alone:
+                return (await alone.post("/", json={"inputs": inputs, "parameters": {}})).json()
+
+        return asyncio.run(post())
+
+    found = able("finder", "entities").task(TEXTS[1])
+    groups = [{"entity_group": e.label, "word": e.text, "start": e.start, "end": e.end} for e in found]
+    said = ask([finder, reader], TEXTS[1])
+    assert [one.pop("score") for one in said] == pytest.approx([e.score for e in found], abs=2e-5)
+    assert said == groups and len(ask([finder], TEXTS[:2])) == 2
+    assert [len(one) for one in ask([finder, judge], TEXTS[1])] == [2]  # the classes
+    asked = {"inputs": "床前[MASK]月光", "parameters": {"top_k": 2}}
+    expected = able("small", "fill-mask").task(asked["inputs"], top_k=2)[0]
+    filled = client.post("/", json=asked).json()
+    assert [(one["sequence"], one["token_str"]) for one in filled] == [(one.text, one.token) for one in expected]
+    assert [VOCABULARY[one["token"]] for one in filled] == [one.token for one in expected]
+    assert client.post("/", json=asked | {"inputs": "[MASK][MASK]"}).status_code == 422
+    question = {"question": "谁？", "context": TEXTS[1]}
+    assert ask([reader], question) == {"answer": "床", "score": 0.5, "start": 0, "end": 1}
+    assert ask([reader], question) == {"answer": "", "score": 0.0, "start": 0, "end": 0}
 
 
 def test_attention(client, folders):
@@ -259,27 +296,28 @@ PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": 
     ("path", "body", "status", "says"),
     [
         ("/v1/completions", COMPLETION | {"model": "smal"}, 404, "did you mean 'small'"),
-        ("/v1/completions", COMPLETION | {"max_token": 3}, 422, "did you mean 'max_tokens'"),
-        ("/v1/completions", COMPLETION | {"max_tokens": 1000}, 422, "64 positions"),
-        ("/v1/completions", COMPLETION | {"temperature": float("nan")}, 422, "temperature"),
-        ("/v1/completions", COMPLETION | {"response_format": {"type": "xml"}}, 422, "response_format"),
-        ("/v1/completions", COMPLETION | {"prompt": "天" * 100}, 422, "positions"),
+        ("/v1/completions", COMPLETION | {"max_token": 3}, 400, "did you mean 'max_tokens'"),
+        ("/v1/completions", COMPLETION | {"max_tokens": 1000}, 400, "64 positions"),
+        ("/v1/completions", COMPLETION | {"temperature": float("nan")}, 400, "temperature"),
+        ("/v1/completions", COMPLETION | {"response_format": {"type": "xml"}}, 400, "response_format"),
+        ("/v1/completions", COMPLETION | {"prompt": "天" * 100}, 400, "positions"),
         ("/v1/completions", COMPLETION | {"n": 100}, 413, "texts in one request"),
-        ("/v1/chat/completions", PICTURE, 422, "text"),
-        ("/v1/chat/completions", CHAT | {"tools": [{"type": "function"}], "tool_choice": "auto"}, 422, "not served"),
-        ("/v1/completions", COMPLETION | {"top_k": 2**40}, 422, "top_k"),
-        ("/v1/completions", COMPLETION | {"stream_options": {"include_usage": True}}, 422, "stream"),
-        ("/v1/completions", COMPLETION | {"stop": ["a"] * 17}, 422, "at most 16"),
-        ("/v1/completions", COMPLETION | {"echo": True, "logprobs": 1}, 422, "echo"),
-        ("/v1/embeddings", {"model": "small", "input": [[1, 2]]}, 422, "token ids"),
+        ("/v1/chat/completions", PICTURE, 400, "text"),
+        ("/v1/chat/completions", CHAT | {"tools": [{"type": "function"}], "tool_choice": "auto"}, 400, "not served"),
+        ("/v1/completions", COMPLETION | {"top_k": 2**40}, 400, "top_k"),
+        ("/v1/completions", COMPLETION | {"stream_options": {"include_usage": True}}, 400, "stream"),
+        ("/v1/completions", COMPLETION | {"stop": ["a"] * 17}, 400, "at most 16"),
+        ("/v1/completions", COMPLETION | {"echo": True, "logprobs": 1}, 400, "echo"),
+        ("/v1/embeddings", {"model": "small", "input": [[1, 2]]}, 400, "token ids"),
         ("/v1/embeddings", {"model": "small", "input": "天" * 100}, 413, "truncate"),
-        ("/v1/embeddings", {"model": "judge", "input": "天"}, 422, "cannot do embeddings. What there is"),
+        ("/v1/embeddings", {"model": "judge", "input": "天"}, 400, "cannot do embeddings. What there is"),
         ("/embed", {"inputs": ["天"] * 41}, 413, "40"),
         ("/embed", {"inputs": " "}, 422, "empty"),
         ("/embed", {"inputs": "天", "truncation_direction": "Left"}, 422, "expected Right"),
         ("/predict", {"inputs": []}, 422, "no inputs"),
         ("/predict", {"inputs": ["天", "气", "a"]}, 422, "are a pair"),
         ("/", {"inputs": 5}, 422, "inputs"),
+        ("/", {"inputs": {"question": "天", "context": "天"}}, 404, "no model here can do reading"),
         ("/tasks/embeddings", {"inputs": "天"}, 404, "no task"),
         ("/v2/models/small/infer", PROMPTED | {"parameters": {"task": "embeddings", "prompt_name": 5}}, 422, "prompt"),
         ("/embed", {"inputs": "天\ud800"}, 422, "inputs"),
@@ -287,6 +325,7 @@ PICTURE = {"model": "small", "messages": [{"role": "user", "content": [{"type": 
         ("/tasks/reading", {"inputs": {"question": "天", "passage": "天"}}, 404, "no model here"),
         ("/tasks/fill-mask", {"inputs": "天"}, 422, "[MASK]"),
         ("/v2/models/small/infer", {"inputs": []}, 422, "expected ['text']"),
+        ("/v2/models/small/infer", {"inputs": [PROMPTED["inputs"][0] | {"parameters": {"a": 1}}]}, 422, "parameters"),
         ("/tasks/attention", {"inputs": "天", "parameters": {"head": 5}}, 422, "1 to 4"),
         ("/nothing", {}, 404, "no route"),
         ("/embed", b"\xff{", 400, "JSON"),
@@ -335,7 +374,12 @@ def test_keys():
 
     for given, status in ((None, 401), ("Bearer three", 401), ("Basic one", 401), ("Bearer two", 200)):
         assert asyncio.run(ask("/v1/models", **({"Authorization": given} if given else {}))) == status
-    assert asyncio.run(ask("/health")) == 200
+    assert (
+        asyncio.run(ask("/health"))
+        == asyncio.run(ask("/v2/health/live", "HEAD"))
+        == asyncio.run(ask("/", "HEAD"))
+        == 200
+    )
     assert asyncio.run(ask("/", "POST")) == 401  # the page is for everybody, what is computed there is not
 
 

@@ -106,10 +106,10 @@ def test_answers_parse(official, writing):
         ({"response_format": {"type": "json_schema"}}, 400, "json_schema is missing"),
         ({"response_format": FORMAT | {"type": "json_object"}}, 400, "json_schema is given"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}}, 400, "no form"),
-        ({"response_format": FORMAT, "stop": "。"}, 422, "stop does not go with json_schema"),
+        ({"response_format": FORMAT, "stop": "。"}, 400, "stop does not go with json_schema"),
         ({"extra_body": {"guided_regex": "("}}, 400, "no form"),
-        ({"extra_body": {"guided_regex": "A+"}}, 422, "cannot spell"),
-        ({"extra_body": {"guided_regex": "A", "guided_choice": ["好"]}}, 422, "give one of them"),
+        ({"extra_body": {"guided_regex": "A+"}}, 400, "cannot spell"),
+        ({"extra_body": {"guided_regex": "A", "guided_choice": ["好"]}}, 400, "give one of them"),
         ({"extra_body": {"guided_choice": ["𠮷"]}}, 400, "no token with"),
     ],
 )

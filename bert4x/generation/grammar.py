@@ -75,8 +75,8 @@ class Form:
         self.never = np.zeros(size, bool)
         self.never[list(options.suppress_ids)] = True
         self.grammar = grammar_of(options)
-        if error := self.matcher().get_error():
-            raise GenerationError(f"{options.form} is no form that can be followed: {error.splitlines()[0]:.200}")
+        if said := " ".join(self.matcher().get_error().split()):
+            raise GenerationError(f"{options.form} is no form that can be followed: {said:.200}")
 
     def matcher(self):
         """The form at its beginning, as llguidance follows it."""

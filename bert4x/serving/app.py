@@ -49,19 +49,20 @@ def create_app(models: Models, limits: Limits | None = None, keys: Collection[st
 def add_page(app: FastAPI, path: str, text: str) -> None:
     """A page that is one file and names no other host."""
 
-    @app.get(path, include_in_schema=False)
+    @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
     async def page():
         return HTMLResponse(text)
 
 
-def answer(problem: Problem) -> JSONResponse:
-    """An error as an answer."""
-    return JSONResponse(problem.body, problem.status, headers=problem.headers)
+def answer(request: Request, problem: Problem) -> JSONResponse:
+    """An error as an answer. A value that cannot be is 400 where OpenAI's clients ask, who look for that."""
+    status = 400 if problem.status == 422 and request.url.path.startswith("/v1/") else problem.status
+    return JSONResponse(problem.body, status, headers=problem.headers)
 
 
 async def on_error(request: Request, error: Exception) -> Response:
     """Ours, and those of a model."""
-    return answer(as_problem(error))
+    return answer(request, as_problem(error))
 
 
 async def on_http_error(request: Request, error: HTTPException) -> Response:
@@ -71,7 +72,7 @@ async def on_http_error(request: Request, error: HTTPException) -> Response:
         message = f"no route {request.url.path[:80]!r}; /docs lists all"
     if error.status_code == 400:
         message = "the body is no JSON in UTF-8"
-    return answer(Problem(error.status_code, message, CODES.get(error.status_code, "error")))
+    return answer(request, Problem(error.status_code, message, CODES.get(error.status_code, "error")))
 
 
 async def on_invalid(request: Request, error: RequestValidationError) -> Response:
@@ -80,14 +81,16 @@ async def on_invalid(request: Request, error: RequestValidationError) -> Respons
     parts = [str(part) for part in first["loc"][1:]]
     where = ".".join(part for number, part in enumerate(parts) if number == 0 or part.isdecimal() or part in FIELDS)
     if first["type"] == "json_invalid":
-        return answer(Problem(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}"))
+        return answer(request, Problem(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}"))
     message = first["msg"].removeprefix("Value error, ")
     found = first.get("input")
     said = "" if isinstance(found, dict | list) or first["type"] == "missing" else f"; found {found!r:.60}"
     hint = (
         " (is the header Content-Type: application/json there?)" if isinstance(found, bytes | str) and not where else ""
     )
-    return answer(Problem(422, f"{where or 'the body'}: {message}{said}{hint}", param=parts[0] if parts else None))
+    return answer(
+        request, Problem(422, f"{where or 'the body'}: {message}{said}{hint}", param=parts[0] if parts else None)
+    )
 
 
 async def on_gone(request: Request, error: ClientGone) -> Response:

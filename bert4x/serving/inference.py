@@ -6,12 +6,48 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
 from bert4x.serving.abilities import VECTORS, WRITING
 from bert4x.serving.answering import Context, as_response
 from bert4x.serving.problems import Problem
-from bert4x.serving.schemas import Infer, Tensor
+from bert4x.serving.schemas import Body, Nothing, Text
 from bert4x.version import __version__
+
+
+class Tensor(Body):
+    """An input of the Open Inference Protocol."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Text]
+    parameters: Nothing | None = None
+
+
+class OutputOptions(Body):
+    """Of an output. Clients of Triton ask for bytes in the place of JSON, and read both."""
+
+    binary_data: bool = False
+
+
+class Output(Body):
+    """An output that is wanted."""
+
+    name: str
+    parameters: OutputOptions | None = None
+
+
+class Infer(Body):
+    """A request of the Open Inference Protocol, version 2."""
+
+    inputs: list[Tensor]
+    outputs: list[Output] | None = None
+    id: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+OURS = ("task", "truncate", "binary_data_output")  # parameters that are none of a task; the last as `binary_data`
 
 
 def routes(context: Context) -> APIRouter:
@@ -22,6 +58,8 @@ def routes(context: Context) -> APIRouter:
     async def server():
         return as_response({"name": "bert4x", "version": __version__, "extensions": []})
 
+    @router.head("/health/live", include_in_schema=False)
+    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/live", summary="200 while the server runs")
     @router.get("/health/ready", summary="200 while all models are ready")
     async def ready():
@@ -59,7 +97,7 @@ def routes(context: Context) -> APIRouter:
         task = task_of(served, body.parameters)
         ability = served.abilities[task]
         inputs = texts_of(body.inputs, names_of(ability), ability.name == "classes")
-        given = {key: value for key, value in body.parameters.items() if key not in ("task", "truncate")}
+        given = {key: value for key, value in body.parameters.items() if key not in OURS}
         truncate = parameter(body.parameters, "truncate", bool) or False
         if task == VECTORS:
             given.pop("prompt_name", None)

@@ -229,6 +229,29 @@ class Predict(Cut):
     model: str | None = None
 
 
+class TextsFor(Cut):
+    """Hugging Face: texts for a task."""
+
+    inputs: Texts
+    parameters: dict[str, Any] = {}
+    model: str | None = None
+
+
+class Asked(Body):
+    """A question on a text."""
+
+    question: Text
+    context: Text
+
+
+class Question(Cut):
+    """Hugging Face: a question whose answer is sought in a text."""
+
+    inputs: Asked
+    parameters: Nothing | None = None
+    model: str | None = None
+
+
 class Compared(Body):
     """A sentence and those that it is compared with."""
 
@@ -272,29 +295,3 @@ class TaskInputs(Body):
     parameters: dict[str, Any] = {}
     truncate: bool = False
     model: str | None = None
-
-
-class Tensor(Body):
-    """An input of the Open Inference Protocol."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[Text]
-    parameters: dict[str, Any] = {}
-
-
-class Output(Body):
-    """An output that is wanted."""
-
-    name: str
-    parameters: dict[str, Any] = {}
-
-
-class Infer(Body):
-    """A request of the Open Inference Protocol, version 2."""
-
-    inputs: list[Tensor]
-    outputs: list[Output] | None = None
-    id: str | None = None
-    parameters: dict[str, Any] = {}

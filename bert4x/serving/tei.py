@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from bert4x.serving.abilities import SCORES, VECTORS
 from bert4x.serving.answering import Context, as_response
 from bert4x.serving.problems import Problem
-from bert4x.serving.schemas import Body, Embed, Predict, Rerank, Similarity, Tokenize
+from bert4x.serving.schemas import Body, Embed, Predict, Question, Rerank, Similarity, TextsFor, Tokenize
+
+MASK = "[MASK]"
 
 
 def routes(context: Context) -> APIRouter:
@@ -57,6 +59,10 @@ def routes(context: Context) -> APIRouter:
 
     @router.post("/predict", summary="Classes of texts")
     async def predict(body: Predict, request: Request):
+        answers, several = await classes(body, request)
+        return as_response(answers if several else answers[0])
+
+    async def classes(body: Predict, request: Request):
         served, ability = context.models.find(body.model, "classes")
         if body.raw_scores:
             raise Problem(422, "raw_scores are not served: scores are probabilities", param="raw_scores")
@@ -64,18 +70,46 @@ def routes(context: Context) -> APIRouter:
         several = isinstance(given, list) and (not given or isinstance(given[0], list))
         inputs = [as_input(one) for one in (given if several else [given])]
         found = await context.compute(request, served, ability, inputs, body.truncate)
-        answers = [by_score(answer) for answer in found]
-        return as_response(answers if several else answers[0])
+        return [by_score(answer) for answer in found], several
 
-    @router.post("/", summary="One of the above, by what the request holds: Hugging Face's client asks so")
+    async def entities(body: TextsFor, request: Request):
+        served, ability = context.models.find(body.model, "entities")
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        found = await context.compute(request, served, ability, texts, body.truncate, body.parameters)
+        answers = [[entity_group(one) for one in answer] for answer in found]
+        return as_response(answers[0] if isinstance(body.inputs, str) else answers)
+
+    async def fill_mask(body: TextsFor, request: Request):
+        served, ability = context.models.find(body.model, "fill-mask")
+        if not isinstance(body.inputs, str) or body.inputs.count(MASK) != 1:
+            raise Problem(422, f"expected one text with {MASK} once; /tasks/fill-mask takes more", param="inputs")
+        ((found,),) = await context.compute(request, served, ability, [body.inputs], body.truncate, body.parameters)
+        return as_response([filled(one, served.tokenizer) for one in found])
+
+    async def reading(body: Question, request: Request):
+        served, ability = context.models.find(body.model, "reading")
+        asked = body.inputs.question, body.inputs.context
+        (found,) = await context.compute(request, served, ability, [asked], body.truncate)
+        if found is None:
+            return as_response({"answer": "", "score": 0.0, "start": 0, "end": 0})
+        return as_response({"answer": found.text, "score": found.score, "start": found.start, "end": found.end})
+
+    @router.post("/", summary="What the models can do with the request, in the form that Hugging Face's client reads")
     async def any_of_them(body: dict[str, Any], request: Request):
+        inputs, able = body.get("inputs"), {a for one in context.models.served.values() for a in one.abilities}
         if "query" in body:
             return await rerank(as_body(Rerank, body), request)
-        if isinstance(body.get("inputs"), dict):
+        if isinstance(inputs, dict) and "context" in inputs:
+            return await reading(as_body(Question, body), request)
+        if isinstance(inputs, dict):
             return await similarity(as_body(Similarity, body), request)
-        if any(VECTORS in one.abilities for one in context.models.served.values()):
+        if VECTORS in able and "parameters" not in body:  # that client sends them, if empty, for all but vectors
             return await embed(as_body(Embed, body), request)
-        return await predict(as_body(Predict, body), request)
+        if "fill-mask" in able and MASK in str(inputs):
+            return await fill_mask(as_body(TextsFor, body), request)
+        if "entities" in able and "classes" not in able:
+            return await entities(as_body(TextsFor, body), request)
+        return as_response((await classes(as_body(Predict, body), request))[0])  # a list, also of one text
 
     @router.post("/tokenize", summary="Tokens of texts, and where they stand")
     async def tokenize(body: Tokenize):
@@ -101,6 +135,7 @@ def routes(context: Context) -> APIRouter:
             }
         )
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="200 while the server runs")
     async def health():
         alive = all(one.worker.is_alive() for one in context.models.served.values())
@@ -136,6 +171,17 @@ def by_score(answer) -> list[dict[str, Any]]:
         return [{"label": one.label, "score": one.probability} for one in answer]
     named = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
     return [{"label": label, "score": score} for label, score in named]
+
+
+def entity_group(one) -> dict[str, Any]:
+    """An entity as Hugging Face's client reads it."""
+    return {"entity_group": one.label, "score": one.score, "word": one.text, "start": one.start, "end": one.end}
+
+
+def filled(one, tokenizer) -> dict[str, Any]:
+    """A token for a mask as Hugging Face's client reads it."""
+    token = tokenizer.tokens_to_ids([one.token])[0]
+    return {"score": one.probability, "token": token, "token_str": one.token, "sequence": one.text}
 
 
 def tokens_of(tokenizer, text: str, specials: bool) -> list[dict[str, Any]]:
