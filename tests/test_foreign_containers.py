@@ -258,6 +258,9 @@ def test_gguf_of_decoders(tmp_path, family):
         ({"general.architecture": "mamba"}, "architecture 'mamba'; expected bert"),
         ({f"{family}.attention.head_count": [6, 6, 6]}, "num_attention_heads"),
         ({f"{family}.block_count.x": 3}, "damaged"),
+        ({f"{family}.attention.causal": False}, "attention.causal = False; only True"),
+        ({f"{family}.logit_scale": 0.5}, "logit_scale = 0.5"),
+        ({f"{family}.rope.dimension_count": 2}, "dimension_count is 2, of . features of a head"),
     ):
         write_gguf(tmp_path / "c.gguf", tensors.values(), metadata | said)
         with pytest.raises(bert4x.Bert4xError, match=rf"c\.gguf: .*{error}"):
@@ -294,6 +297,7 @@ def test_peft_merged(tmp_path, family):
     for said, error in (
         ({"peft_type": "IA3"}, "peft_type = 'IA3'; expected plain LoRA"),
         ({"use_dora": True}, "use_dora"),
+        ({"kasa_config": {"beta": 0.1}}, "kasa_config"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"lora_alpha": 0}, "lora_alpha"),
         ({"alpha_pattern": [1]}, "alpha_pattern"),

@@ -32,7 +32,8 @@ TASKS = {
 }
 # What a config may ask for and is not computed here -> the values that ask for nothing.
 PLAIN = {"peft_type": ("LORA",), "use_dora": (False, None), "lora_bias": (False, None), "layer_replication": (None,)}
-PLAIN |= {"alora_invocation_tokens": (None,), "use_qalora": (False, None)}
+PLAIN |= {"alora_invocation_tokens": (None,), "use_qalora": (False, None), "use_bdlora": (False, None)}
+PLAIN |= dict.fromkeys(("kasa_config", "monteclora_config", "arrow_config"), (None,))
 # Others (pissa, olora, loftq ...) take their start out of the base's matrices.
 PLAIN |= {"init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva")}
 

@@ -39,7 +39,20 @@ def said_by(metadata: dict[str, Any], where) -> dict[str, Any]:
                 if not isinstance(place, dict):
                     raise CorruptFileError(f"{where}: the metadata have both {group!r} and {name!r}; damaged")
             place[last] = value.tolist() if isinstance(value, np.ndarray) else value
+    check_rotation(metadata, said["model_type"], where)
     return said
+
+
+def check_rotation(metadata: dict[str, Any], arch: str, where) -> None:
+    """Raises: UnknownFormatError for positions that turn a part of each head only."""
+    names = ("rope.dimension_count", "attention.key_length", "embedding_length", "attention.head_count")
+    turned, size, hidden, heads = (metadata.get(f"{arch}.{name}") for name in names)
+    if size is None and type(hidden) is int and type(heads) is int and heads:
+        size = hidden // heads
+    if turned is not None and type(size) is int and turned != size:
+        raise UnknownFormatError(
+            f"{where}: {arch}.rope.dimension_count is {turned}, of {size} features of a head; expected all of them"
+        )
 
 
 def metadata_of(config: TransformerConfig, ours: dict[str, LazyTensor], tokenizer, dtype: str | None) -> dict[str, Any]:

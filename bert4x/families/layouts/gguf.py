@@ -2,6 +2,8 @@
 metadata say in place of a config file.
 """
 
+from collections.abc import Callable
+
 from bert4x.checkpoints.spec import TRANSPOSED, Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError, ConversionError
@@ -111,6 +113,27 @@ def keys(arch: str, epsilon: str, **more: tuple[str, ...]) -> dict[str, tuple[st
     return ours | {"hidden_act": (), "segment_vocab_size": ()} | more
 
 
+# Keys by which llama.cpp computes what is not computed here -> the values that ask for nothing.
+OTHERWISE = dict.fromkeys(("attention.clamp_kqv", "attention.max_alibi_bias", "attention.scale", "expert_count"), (0,))
+OTHERWISE |= dict.fromkeys(("logit_scale", "residual_scale", "embedding_scale"), (0, 1))
+
+
+def plain(arch: str, causal: bool) -> dict[str, tuple[Callable, Callable]]:
+    """How keys are read by which models of an architecture may differ from ours: an error, if they do."""
+
+    def only(key: str, values: tuple) -> tuple[Callable, Callable]:
+        def read(value) -> dict:
+            if value not in values:
+                raise ConfigError(
+                    f"the metadata say {arch}.{key} = {shown(value)}; only {values[-1]} is supported here"
+                )
+            return {}
+
+        return read, lambda config: None
+
+    return {f"{arch}.{key}": only(key, values) for key, values in (OTHERWISE | {"attention.causal": (causal,)}).items()}
+
+
 BERT_STYLE = ConfigStyle(
     "gelu_erf",
     keys(
@@ -121,6 +144,7 @@ BERT_STYLE = ConfigStyle(
     ),
     {"pad_token_id": 0},
     {"model_type": "bert", "bert.attention.causal": False},
+    plain("bert", causal=False),
     required={"hidden_act": "gelu_erf", "embedding_mapping": False},
     measured=("vocab_size",),
 )
@@ -129,6 +153,7 @@ GPT2_STYLE = ConfigStyle(
     keys("gpt2", "layer_norm_epsilon", pad_token_id=("tokenizer.ggml.padding_token_id",)),
     {"layer_norm_eps": 1e-5, "hidden_act": "gelu_tanh", "segment_vocab_size": 0},
     {"model_type": "gpt2", "tokenizer.ggml.pre": "gpt-2"},
+    plain("gpt2", causal=True),
     required={"hidden_act": "gelu_tanh"},
     measured=("vocab_size",),
 )
@@ -189,7 +214,8 @@ def decoder_style(arch: str, pre: str, **more: tuple[str, ...]) -> ConfigStyle:
         said,
         {"tie_word_embeddings": True},
         {"model_type": arch, "tokenizer.ggml.pre": pre},
-        composed={
+        composed=plain(arch, causal=True)
+        | {
             f"{arch}.rope.scale_linear": (  # in older files
                 lambda factor: {"rope_scaling": {"rope_type": "linear", "factor": factor}},
                 lambda config: None,
