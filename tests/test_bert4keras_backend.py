@@ -8,6 +8,7 @@ from keras import ops
 from bert4x import activation_names, backend, build_transformer_model
 from bert4x.backend import K
 from bert4x.errors import ConfigError, InputError
+from bert4x.layers.pointer import HIDDEN
 
 # For each case the sum of its finite numbers, each times the cosine of its place.
 RECORDED = {
@@ -34,6 +35,7 @@ RECORDED = {
     "piecewise from": 1.39847292,
     "multilabel": 0.396010635,
     "multilabel hidden": -2.46124426,
+    "multilabel of a pointer": -2.46124426,
     "sparse multilabel": 2.05051896,
     "sparse multilabel padded": 2.64244264,
     "reshape": -6.87324731,
@@ -113,6 +115,9 @@ def cases(b, K):
         "piecewise from": K.stack([b.piecewise_linear(K.constant(t), {10: 1, 30: 0.25}, False) for t in (3.0, 17.0)]),
         "multilabel": b.multilabel_categorical_crossentropy(labels, x),
         "multilabel hidden": b.multilabel_categorical_crossentropy(labels, hidden),
+        "multilabel of a pointer": b.multilabel_categorical_crossentropy(
+            labels, K.where(hidden < -9e4, HIDDEN, hidden)
+        ),
         "sparse multilabel": b.sparse_multilabel_categorical_crossentropy(K.constant(places, dtype="int32"), x),
         "sparse multilabel padded": b.sparse_multilabel_categorical_crossentropy(
             K.constant(places * [1, 1, 0], dtype="int32"), x, True

@@ -57,6 +57,15 @@ def ported(source: str) -> str:
             "from bert4keras.layers import Loss, SinusoidalPositionEmbedding as S\n",
             "from bert4x.layers import Loss\nfrom bert4x.backend.layers import SinusoidalPositionEmbedding as S\n",
         ),
+        (
+            "from bert4keras.bert import set_gelu, build_transformer_model\nfrom bert4keras.utils import load_vocab\n",
+            "from bert4x.models import build_transformer_model\nfrom bert4x.backend import set_gelu\n"
+            "from bert4x.tokenizers import load_vocab\n",
+        ),
+        (
+            "from bert4keras.layers import sequence_masking, Dense, Dropout\n",
+            "from bert4x.layers import Dense, Dropout\nfrom bert4x.backend import sequence_masking\n",
+        ),
         ("import os\nos.environ['TF_KERAS'] = '1'  # 必须\nimport re\n", "import os\nimport re\n"),
         ("from keras.layers import Dense\nfrom keras.models import Model\n", None),
         ("from tensorflow.keras.layers import Dense\n", "from keras.layers import Dense\n"),
@@ -140,6 +149,8 @@ def test_star_brings_names_of_other_modules():
     text = ported("from bert4keras.snippets import *\nx = Dense(3, activations.get(tf))\nto_array([1])\nlen(x)\n")
     expected = "import tensorflow as tf\nfrom keras import activations\nfrom keras.layers import Dense\nx"
     assert f"from bert4x.snippets import *\n{expected}" in text
+    text = ported("from bert4keras.layers import *\nx = SinusoidalPositionEmbedding(4)\ny = search_layer(x, 'a')\n")
+    assert "from bert4x.backend import search_layer\nfrom bert4x.backend.layers import Sinusoidal" in text
 
 
 def test_losses_look_for_layers_in_their_model():

@@ -162,18 +162,14 @@ def _from_bert4keras(script: Script, node: ast.ImportFrom, module: str) -> None:
         script.note(node, IMPORT, f"{', '.join(names)}: Python 3 prints Chinese by itself")
         return
     here = {"*"} | exported(home) | (set() if module else set(MODULES))
-    homes = {"bert4x.backend": {"K", "keras"} if module not in ("", "backend") else set()}
-    homes |= {"bert4x.backend.layers": exported("bert4x.backend.layers") if module == "layers" else set()}
-    strays = [alias for alias in node.names if any(alias.name in names for names in homes.values())]
-    unread = [alias for alias in node.names if alias.name not in here and not _read(script, alias)]
-    for alias in node.names:
-        if alias not in strays and alias.name not in here | GONE:
+    homes = {alias: _elsewhere(alias.name) for alias in node.names if alias.name not in here}
+    strays = [alias for alias in node.names if homes.get(alias)]
+    unread = [alias for alias in homes if not _read(script, alias)]
+    for alias in homes:
+        if alias not in strays and alias.name not in GONE:
             kind, more = (LOOK, ", and nothing here reads it") if alias in unread else (HAND, "")
             script.note(node, kind, f"{home} has no {alias.name}{more}")
-    lines = []
-    for other, known in homes.items():
-        moved = [alias.name + _as(alias.name, alias.asname) for alias in strays if alias.name in known]
-        lines += [f"from {other} import {', '.join(moved)}"] if moved else []
+    lines = _imports({alias.name + _as(alias.name, alias.asname): homes[alias] for alias in strays})
     if module == "layers" and {"*", "MultiHeadAttention"} & set(names) and _calls(script, "MultiHeadAttention"):
         lines.append(ATTENTION)
     gone = [alias for alias in node.names if alias.name in GONE or alias in strays or alias in unread]
@@ -187,6 +183,27 @@ def _from_bert4keras(script: Script, node: ast.ImportFrom, module: str) -> None:
         script.append(node, lines)
     if names == ["*"]:
         _star(script, node, home)
+
+
+def _elsewhere(name: str) -> str | None:
+    """Which module has a name that bert4keras' modules get from one another by `*`; none if no module here has it."""
+    return next((home for home, known in _homes().items() if name in known), None)
+
+
+def _imports(homes: dict[str, str]) -> list[str]:
+    """Statements that import names, or `name as other`, each from its module."""
+    return [
+        f"from {home} import {', '.join(name for name in homes if homes[name] == home)}"
+        for home in _homes()
+        if home in homes.values()
+    ]
+
+
+@functools.cache
+def _homes() -> dict[str, frozenset[str] | set[str]]:
+    homes = {"bert4x.backend": {"K", "keras"} | exported("bert4x.backend"), "keras": KERAS_MODULES}
+    homes |= {"keras.layers": KERAS_LAYERS, "bert4x.backend.layers": exported("bert4x.backend.layers")}
+    return homes | {f"bert4x.{module}": exported(f"bert4x.{module}") for module in MODULES}
 
 
 def _calls(script: Script, name: str) -> bool:
@@ -212,16 +229,9 @@ def _drop_names(script: Script, node: ast.ImportFrom, gone: list[ast.alias]) -> 
 def _star(script: Script, node: ast.ImportFrom, home: str) -> None:
     """Names that `*` brought from other modules are imported by name, and those that are not here are named."""
     missing = script.read - script.bound - exported(home) - set(dir(builtins))
-    homes = {"bert4x.backend": {"K", "keras"} | exported("bert4x.backend")}
-    homes |= {"keras": KERAS_MODULES, "keras.layers": KERAS_LAYERS, "bert4x.layers": exported("bert4x.layers")}
-    homes |= {f"bert4x.{module}": exported(f"bert4x.{module}") for module in ("models", "snippets")}
-    lines = [ALIASES[name] for name in sorted(missing & ALIASES.keys())]
-    missing -= ALIASES.keys()
-    for module, known in homes.items():
-        found = sorted(missing & known) if module != home else []
-        missing -= set(found)
-        if found:
-            lines.append(f"from {module} import {', '.join(found)}")
+    found = {name: other for name in sorted(missing) if (other := _elsewhere(name)) not in (None, home)}
+    lines = [ALIASES[name] for name in sorted(missing & ALIASES.keys())] + _imports(found)
+    missing -= ALIASES.keys() | found.keys()
     if lines:
         script.append(node, lines)
         script.bound |= {name for line in lines for name in re.split(r" as |, | import ", line)[1:]}
