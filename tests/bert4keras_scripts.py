@@ -71,6 +71,8 @@ def prepared(name: str, path: Path, work: Path, kind: str) -> tuple[list[Path], 
             ported = port_file(target, write=True)
             changed = {"rules": ported.rules, "by hand": [n.text for n in ported.notes if n.kind == HAND]}
             target = target_of(target)
+        elif name == "pretraining":  # a port takes what it imports of data_utils from bert4x
+            shutil.copy(path.with_name("data_utils.py"), folder)
         targets.append(target)
     return targets, changed
 

@@ -56,6 +56,24 @@ def test_a_loss_layer(tmp_path):
     np.testing.assert_allclose([again["loss"], again["tokens"]], [expected, real.sum()], rtol=1e-5)
 
 
+class OfPairs(Loss):
+    def compute_loss(self, inputs, mask=None):
+        return K.mean(K.square(inputs[::2] - inputs[1::2]))
+
+
+def test_losses_and_lambdas_of_every_second_row():
+    inputs = keras.Input((3,))
+    both = keras.layers.Lambda(lambda x: K.concatenate([x[::2], x[1::2], K.abs(x[::2] - x[1::2])]))(inputs)
+    assert both.shape == (None, 9)
+    x = np.arange(12.0).reshape(4, 3) ** 2
+    first, second = x[::2], x[1::2]
+    expected = np.concatenate([first, second, abs(first - second)], axis=1)
+    np.testing.assert_array_equal(array(keras.Model(inputs, both)(x)), expected)
+    training = keras.Model(inputs, OfPairs()(inputs))
+    training.compile(optimizer="sgd")
+    np.testing.assert_allclose(training.evaluate(x, verbose=0), np.mean((first - second) ** 2), rtol=1e-6)
+
+
 def test_a_loss_of_a_finished_model():
     model = build(application="unilm")
     mask = ops.cast(model.get_layer("Embedding-Token").output_mask, "float32")
@@ -413,7 +431,10 @@ def test_names_that_are_not_here():
 
 
 class OwnNames(Bert):
-    """Reads blocks in another order, from names that say so."""
+    """Reads blocks in another order, from names that say so, and rows of the vocabulary from the last one on."""
+
+    def load_embeddings(self, embeddings):
+        return super().load_embeddings(embeddings)[::-1]
 
     def variable_mapping(self):
         names = super().variable_mapping()
@@ -436,7 +457,7 @@ def test_variables_by_their_names(saved, tmp_path):
         )
         assert all(np.array_equal(array(a), array(b)) for a, b in pairs if "seed" not in a.path)
     table = array(plain.layers["Embedding-Token"].embeddings)
-    np.testing.assert_array_equal(array(other.layers["Embedding-Token"].embeddings), table[[0, 9, 5]])
+    np.testing.assert_array_equal(array(other.layers["Embedding-Token"].embeddings), table[[5, 9, 0]])
     plain.save_weights_as_checkpoint(tmp_path / "again.ckpt", mapping)
     empty = bert4x.build_transformer_model(config, **options)
     empty.load_weights_from_checkpoint(tmp_path / "again.ckpt", mapping)

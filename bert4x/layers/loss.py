@@ -7,6 +7,7 @@ from keras import ops, tree
 
 from bert4x.layers.base import Layer
 
+ROWS = 2520  # divides by all numbers to 10: losses take every second row, as R-Drop's, or rows in groups
 IDS = ("Input-Token", "Input-Segment", "Input-Position", "Input-Target")  # a model's inputs; names may have a prefix
 
 
@@ -68,7 +69,8 @@ class Loss(Layer):
     def compute_output_spec(self, inputs, mask=None):
         if isinstance(inputs, list | tuple):
             self.float_inputs = tuple(i for i, x in enumerate(inputs) if is_ids(x))
-        super().compute_output_spec(inputs, mask=mask)  # a trial, in which metrics are made, and errors are seen
+        given, masks = (tree.map_structure(trial, values) for values in (inputs, mask))
+        super().compute_output_spec(given, mask=masks)  # a trial, in which metrics are made, and errors are seen
         return tree.map_structure(lambda x: self.symbolic(x.shape, x.dtype), self.chosen(inputs))
 
     def add_metric(self, value, name=None, aggregation="mean"):
@@ -96,6 +98,12 @@ class Loss(Layer):
     @property
     def metrics(self):
         return [*super().metrics, *self.named.metrics.values()]
+
+
+def trial(x):
+    """A symbolic tensor of `ROWS` rows in place of one of any number; Keras tries odd numbers on PyTorch."""
+    known = x is None or not x.shape or x.shape[0] is not None
+    return x if known else keras.KerasTensor((ROWS, *x.shape[1:]), x.dtype)
 
 
 @keras.saving.register_keras_serializable("bert4x")

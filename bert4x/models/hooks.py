@@ -15,7 +15,7 @@ GRAPH = (
     *("get_inputs", "apply_embeddings", "apply_main_layers", "apply_final_layers", "call", "apply"),
     *("compute_attention_bias", "compute_position_bias"),
 )
-MAPPING = ("variable_mapping", "load_variable")
+MAPPING = ("variable_mapping", "load_variable", "load_embeddings")
 
 
 class Hooks(Attention):
@@ -172,6 +172,15 @@ class Hooks(Attention):
         from bert4x.models.mapping import read_variable
 
         return read_variable(self, checkpoint, name)
+
+    def load_embeddings(self, embeddings):
+        """The rows of a table or a bias of the vocabulary that `keep_tokens` keeps, then those of `compound_tokens`.
+
+        Shape: (V, ...) -> (V of the model, ...)
+        """
+        from bert4x.checkpoints.weights import vocabulary_rows
+
+        return vocabulary_rows(embeddings, *map(self.loading.get, ("keep_tokens", "compound_tokens")))
 
     def create_variable(self, name: str, value, dtype=None) -> tuple:
         """The name and the values under which a variable is saved. Shape: as in our layers -> as in the checkpoint"""

@@ -8,16 +8,34 @@ import keras
 from keras import ops
 from keras.src.models.functional import Functional
 
-from bert4x.layers.loss import Loss
+from bert4x.layers.loss import ROWS, Loss
 from bert4x.models.inputs import INPUT_NAMES, as_arrays, standardize
 
 
 def extend_keras(ours: type) -> None:
-    """Lets Keras' Functional models take what those of the class `ours` take. Other models are as they were."""
+    """Lets Keras' Functional models take what those of the class `ours` take; other models are as they were."""
     Functional.__call__ = take_names(Functional.__call__, ours)
     Functional.call = take_names(Functional.call, ours)  # which training and predicting on JAX call at once
     Functional.predict = take_lists(Functional.predict)
     Functional.compute_loss = by_labels(Functional.compute_loss)
+    keras.layers.Lambda.compute_output_shape = by_rows(keras.layers.Lambda.compute_output_shape)
+
+
+def by_rows(compute_output_shape: Callable) -> Callable:
+    """The shape that a `Lambda` gives, where its function takes every second row of a batch, as sentence vectors of
+    pairs do: outside TensorFlow Keras tries numbers of rows by which such functions do not divide.
+    """
+
+    @functools.wraps(compute_output_shape)
+    def computed(self, input_shape):
+        try:
+            return compute_output_shape(self, input_shape)
+        except NotImplementedError:
+            shapes = keras.tree.map_shape_structure(lambda shape: (shape[0] or ROWS, *shape[1:]), input_shape)
+            found = compute_output_shape(self, shapes)
+            return keras.tree.map_shape_structure(lambda shape: (None, *shape[1:]) if shape else shape, found)
+
+    return computed
 
 
 def take_names(call: Callable, ours: type) -> Callable:

@@ -40,7 +40,7 @@ def default_mapping(builder) -> dict[str, list[str]]:
 
 def read_variable(builder, checkpoint, name: str) -> np.ndarray:
     """See `Hooks.load_variable`."""
-    from bert4x.checkpoints.weights import VOCABULARY_AXIS, vocabulary_rows
+    from bert4x.checkpoints.weights import VOCABULARY_AXIS
 
     tensors = checkpoint if isinstance(checkpoint, dict) else opened(os.fspath(checkpoint))
     if name not in tensors:
@@ -52,10 +52,8 @@ def read_variable(builder, checkpoint, name: str) -> np.ndarray:
     if entry is not None and entry.layout.transpose:
         values = values.T
     if entry is not None and entry.ours[0] in VOCABULARY_AXIS:
-        kept = builder.loading.get("keep_tokens"), builder.loading.get("compound_tokens")
-        values = (
-            vocabulary_rows(values.T, *kept).T if VOCABULARY_AXIS[entry.ours[0]] else vocabulary_rows(values, *kept)
-        )
+        across = VOCABULARY_AXIS[entry.ours[0]]
+        values = builder.load_embeddings(values.T).T if across else builder.load_embeddings(values)
     return values
 
 
