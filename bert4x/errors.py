@@ -116,7 +116,7 @@ def similar(name: str, valid: Iterable[str]) -> list[str]:
 
     Names of one or two letters must be equal but for their case: 负面 is no misspelt 正面, and "decoder" no "encoder".
     """
-    name, found = name.casefold(), []
+    name, found = str(name).casefold(), []
     allowed = max(1, len(name) // 5) if len(name) > 2 else 0
     first, *words = re.split(r"\W|_", name)
     for other in valid:

@@ -146,7 +146,7 @@ def test_what_is_refused(folder, tmp_path):
         ("{{ messages.append(1) }}", "append"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ missing.name }}", "missing"),
-        ("{% for i in range(10 ** 9) %}{% endfor %}", "[Rr]ange"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "more than 30,000,000"),
     ):
         with pytest.raises(TokenizerError, match=message):
             render(template, TALK)
@@ -187,3 +187,27 @@ def test_command(command, folder, monkeypatch):
         status, _, err = command("chat", *arguments)
         assert status != 0
         assert word in err
+
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "a recursive loop": "{% for i in range(9) recursive %}{{ loop(range(99999)) if loop.depth < 4 }}{% endfor %}",
+    "doubled by ~": "{% set n = namespace(s='ab') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "joined": "{% set n = namespace(s='ab') %}{% for i in range(60) %}{% set n.s = n.s.join(n.s) %}{% endfor %}",
+    "replaced": "{% set n = namespace(s='a') %}{% for i in range(9) %}{% set n.s = n.s|replace('', n.s) %}{% endfor %}",
+    "nested": "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}",
+    "repeated": "{{ 'a' * 10000000000 }}",
+    "a power": "{{ 9 ** 999999999 }}",
+    "a width": "{{ '%1000000000000d' % 3 }}",
+    "another width": "{{ '{:1000000000000}'.format(3) }}",
+    "filled up": "{{ 'a'.ljust(10000000000) }}",
+    "centred": "{{ 'a'|center(10000000000) }}",
+    "written": "{% for i in range(99999) %}{{ 'a' * 10000 }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_templates_that_would_not_end(kind):
+    message = r"it makes a text, a list or a number of more than|it takes more than 100,000 turns|it has the format"
+    with pytest.raises(TokenizerError, match=message):
+        render(ENDLESS[kind], [{"role": "user", "content": "你好"}])

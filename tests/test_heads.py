@@ -195,6 +195,49 @@ def test_tags_of_a_published_tagger(tmp_path):
     assert verify(folder, tmp_path / "own")["token-classification"] < 2e-5
 
 
+# Of a decoder: its classes, the layer of tags, and how the names of the model begin where it answers questions.
+DECODERS = {
+    "llama": ("Llama", "score", "transformer."),
+    "mistral": ("Mistral", "score", "model."),
+    "qwen2": ("Qwen2", "score", "transformer."),
+    "qwen3": ("Qwen3", "score", "transformer."),
+    "gpt2": ("GPT2", "classifier", "transformer."),
+}
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_heads_of_decoders(family, tmp_path):
+    """Tags and answers, as transformers' classes hold and name them; scores by NumPy, and back bit for bit."""
+    prefix, of_tags, root = DECODERS[family]
+    c = config_of(family, max_position=40, vocab_size=90, hidden_size=48, num_attention_heads=6)
+    weights = {path: (v + path.endswith("gamma")).astype("f4") for path, v in draw(c, heads=False).items()}
+    plain = write_checkpoint(tmp_path / "plain", "hf", c, weights)
+    (plain / "vocab.txt").write_text("\n".join(VOCAB) + "\n", "utf-8")
+    model, usual = bert4x.load(plain, "encoder"), {"gpt2": "transformer."}.get(family, "model.")
+    tensors = {t.name: np.array(t.read()) for t in open_checkpoint(plain).tensors.values()}
+    for kind, layer, count in (("TokenClassification", of_tags, 5), ("QuestionAnswering", "qa_outputs", 2)):
+        head = {f"{layer}.weight": draw(c)["Embedding-Token/embeddings"][:count], f"{layer}.bias": np.arange(count)}
+        named_so = {root + n.removeprefix(usual) if count == 2 else n: x for n, x in tensors.items()}
+        folder = tmp_path / kind
+        folder.mkdir()
+        all_of = [from_array(name, x.astype("f4")) for name, x in (named_so | head).items()]
+        write_safetensors(folder / "model.safetensors", all_of)
+        data = json.loads((plain / "config.json").read_text("utf-8")) | {"architectures": [f"{prefix}For{kind}"]}
+        data |= (named(*TAGS) if count == 5 else {}) | {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+        (folder / "config.json").write_text(json.dumps(data), "utf-8")
+        (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n", "utf-8")
+        task = bert4x.pipeline({5: "ner", 2: "question-answering"}[count], folder)
+        ids = model.tokenizer.encode(TEXT)[0] if count == 5 else next(task.windows(OTHER, TEXT)).token_ids
+        hidden = keras.ops.convert_to_numpy(model(np.array([ids])))[0]
+        expected = hidden @ head[f"{layer}.weight"].T + head[f"{layer}.bias"]
+        found = task.predict(task.model, [np.array([ids])])[0]
+        np.testing.assert_allclose(found if count == 5 else found.T, expected, atol=2e-5)
+        back = bert4x.convert(bert4x.convert(folder, tmp_path / f"{kind}-own", "bert4x"), tmp_path / f"{kind}-hf", "hf")
+        assert_same_tensors(folder, back)
+        assert json.loads((back / "config.json").read_text("utf-8")) == data
+        assert_same_tensors(folder, bert4x.save(task, tmp_path / f"{kind}-saved", "hf"))
+
+
 def test_schemes_of_tags():
     """Places other than B and I end entities too; labels without places are entities by themselves."""
     logs = np.log(np.full((6, 5), 0.1) + 0.5 * np.eye(5)[[0, 1, 2, 3, 4, 0]])
@@ -365,6 +408,21 @@ SPELLED = {
     "ernie": {"use_task_id": False, "task_type_vocab_size": 3},
     "modernbert": {"rope_theta": None, "local_rope_theta": None},
 }
+
+
+def test_a_padding_id_that_the_vocabulary_corrects_comes_back(tmp_path):
+    """hfl's RoBERTa-wwm says 1: that is not obeyed, and the file is as it was all the same."""
+    folder, _ = published(tmp_path / "a", pad_token_id=1, bos_token_id=2, eos_token_id=[3, 4], **named("a", "b", "c"))
+    said = {"bos_token_id": 2, "eos_token_id": [3, 4], "max_length": 20, "transformers_version": "5.24.0"}
+    (folder / "generation_config.json").write_text(json.dumps(said), "utf-8")
+    own = bert4x.convert(folder, tmp_path / "b", "bert4x")
+    assert bert4x.load(own).config.pad_token_id == 0
+    back = bert4x.convert(own, tmp_path / "c", "hf")
+    for name in ("config.json", "generation_config.json"):
+        before, after = (json.loads((x / name).read_text("utf-8")) for x in (folder, back))
+        assert before == after
+    bert4x.save(bert4x.load(own), tmp_path / "d", "hf")
+    assert json.loads((tmp_path / "d" / "generation_config.json").read_text("utf-8")) == said
 
 
 @pytest.mark.parametrize("family", SPELLED)

@@ -163,7 +163,7 @@ class TestWindows:
         generator = np.random.default_rng(0)
         for _ in range(20):
             offsets = [(i, i + 1) for i in range(10, 16)]
-            window = Window([0] * 12, 4, offsets)
+            window = Window([0] * 12, [0] * 12, 4, offsets)
             scores = generator.normal(0, 3, (2, 32))
             allowed = [0, *range(4, 10)]
             start, end = (np.exp(s) / np.exp(s[allowed]).sum() for s in scores)

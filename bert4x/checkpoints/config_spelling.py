@@ -11,14 +11,14 @@ SPELLING = "hf_spelling"
 
 def remembered(config: TransformerConfig, data: dict[str, Any], style: ConfigStyle) -> TransformerConfig:
     """A config that was read from `data`, with the keys that we would write otherwise."""
+    # Our own files have fields of these names, so that what means nothing to us has no room there.
+    extra = {key: value for key, value in config.extra.items() if key not in config.names()}
     try:
-        ours = to_json(config, style)
+        ours = to_json(config.replace(extra=extra), style)
     except ConversionError:  # which is for whoever writes it
         return config
     keys = (data.keys() | ours.keys()) - {*LABELS, *style.labels, "dtype"}
     others = {key: [held(ours, key), held(data, key)] for key in sorted(keys) if held(ours, key) != held(data, key)}
-    # Our own files have fields of these names, so that what means nothing to us has no room there.
-    others = {key: [[], [config.extra[key]]] for key in sorted(config.extra.keys() & set(config.names()))} | others
     return config.replace(extra=config.extra | {SPELLING: others}) if others else config
 
 

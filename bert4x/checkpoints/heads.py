@@ -53,7 +53,7 @@ def published_head(
     """
     possible = [head for head in table.heads if is_whole(head, tensors)]
     if any(head.architecture for head in table.heads) and architectures:
-        shared = Counter(entry.theirs for head in table.heads for entry in head.entries())
+        shared = Counter(entry.theirs for head in possible for entry in head.entries())
         alone = [head for head in possible if all(shared[entry.theirs] == 1 for entry in head.entries())]
         alone = [] if any(name.endswith(OF_NO_TASK) for name in architectures) else alone
         possible = [head for head in possible if head.architecture in architectures] or alone
@@ -125,7 +125,7 @@ def meant_by(head: Head, config: TransformerConfig) -> dict[str, Any]:
 def read_settings(head: Head, config: TransformerConfig, count: int) -> dict[str, Any]:
     """The settings of the task that a head of so many labels means in a config file. Raises: ConfigError."""
     key, rate = head.dropout
-    rate = config.extra.get(key, rate) if key else rate
+    rate = rate if config.extra.get(key) is None else config.extra[key]
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1):
         raise ConfigError(f"config says {key} = {rate!r}; expected a number from 0 to below 1")
     settings = {"maxlen": min(config.max_position, LONGEST)} | meant_by(head, config)

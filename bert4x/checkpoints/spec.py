@@ -44,7 +44,8 @@ class Head:
     their tensors. `architecture` is what such config files call the model with this head, where they say it.
     `settings` are those of the task that such a head always means, or what gives one of a config; `labels` is the one
     that `id2label` spells, and `dropout` the key of the config that says its rate, and the rate where it is not there
-    (None: the model's own). `pooler` are the rules of the model's pooler where files with this head name it otherwise.
+    (None: the model's own). `pooler` are the rules of the model's pooler where files with this head name it otherwise;
+    `names` are how those of the whole model begin elsewhere, and in such files.
     """
 
     task: str
@@ -55,6 +56,7 @@ class Head:
     labels: str | None = None
     dropout: tuple[str | None, float | None] = (None, 0.0)
     pooler: tuple[Rule, ...] = ()
+    names: tuple[str, str] | None = None
 
     def entries(self) -> list[Entry]:
         """All rules, written out."""
@@ -131,9 +133,6 @@ class Table:
             rules: those of what it has beside these.
         """
 
-        def begun(text: str | None, pair: tuple[str, str] | None) -> str | None:
-            return pair[1] + text.removeprefix(pair[0]) if text and pair and text.startswith(pair[0]) else text
-
         kept = (rule for rule in self.rules if not any(part in rule.ours for part in without))
         return replace(
             self,
@@ -146,7 +145,11 @@ class Table:
         )
 
     def holding(self, head: Head | None) -> "Table":
-        """This table for files with a head, by which their pooler may be named; one of the usual name is a remnant."""
+        """This table for files with a head, by which their pooler may be named, or all of the model; a pooler of the
+        usual name is a remnant.
+        """
+        if head is not None and head.names:
+            return replace(self, rules=tuple(replace(r, theirs=begun(r.theirs, head.names)) for r in self.rules))
         if head is None or not head.pooler:
             return self
         ours = {rule.ours for rule in head.pooler}
@@ -171,6 +174,11 @@ class Table:
     def is_remnant(self, name: str) -> bool:
         """Whether a tensor is known to be of no model."""
         return any(re.search(pattern, name) for pattern in self.remnants)
+
+
+def begun(text: str | None, pair: tuple[str, str] | None) -> str | None:
+    """A name that begins with the second of a pair where it began with the first."""
+    return pair[1] + text.removeprefix(pair[0]) if text and pair and text.startswith(pair[0]) else text
 
 
 def expanded(ours: str, theirs: str, num_layers: int) -> Iterator[tuple[str, str]]:

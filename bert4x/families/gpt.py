@@ -69,7 +69,7 @@ class Gpt(gpt2.Gpt2):
     absent: ClassVar = gpt2.Gpt2.absent | {
         "Embedding-Segment/": lambda c: c.shared_segment_embeddings or not c.segment_vocab_size
     }
-    tables = (replace(HF, ignored=(*HF.ignored, r"position_ids$")), BERT4KERAS)
+    tables = (replace(HF, ignored=(*HF.ignored, r"position_ids$"), heads=HF.heads[:1]), BERT4KERAS)
     styles: ClassVar = {
         "hf": ConfigStyle(
             "gelu_tanh", KEYS, DEFAULTS, labels={"model_type": "openai-gpt", "architectures": ["OpenAIGPTLMHeadModel"]}

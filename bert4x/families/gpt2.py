@@ -9,7 +9,7 @@ from bert4x.checkpoints.spec import Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf, megatron, uer
-from bert4x.families.parts import EMBEDDINGS, SLOTS, TRAINING, block, last_token_head
+from bert4x.families.parts import EMBEDDINGS, SLOTS, TRAINING, block, decoder_heads
 from bert4x.families.parts import KEYS as BERT_KEYS
 from bert4x.models.builder import TransformerBuilder
 
@@ -43,7 +43,7 @@ HF = Table(
     backbone=r"transformer\.",
     ignored=(r"\.attn\.(?:bias|masked_bias)$", TRAINING),  # the causal mask, once stored as a buffer
     tied=("lm_head.weight",),
-    heads=(last_token_head("GPT2"),),
+    heads=decoder_heads("GPT2", "classifier"),
 )
 
 OPENAI = Table(

@@ -11,7 +11,7 @@ from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf
-from bert4x.families.parts import EMBEDDINGS, TRAINING, last_token_head
+from bert4x.families.parts import EMBEDDINGS, TRAINING, decoder_heads
 from bert4x.families.scaling import RotaryConfig, Rotated
 from bert4x.models.builder import TransformerBuilder
 
@@ -67,8 +67,10 @@ class MistralConfig(LlamaConfig):
         return self.sliding_window
 
 
-def table(family: str, *rules: Rule) -> Table:
-    """The tensors of a family in transformers, of which some are its own."""
+def table(family: str, *rules: Rule, reader: str = "transformer.") -> Table:
+    """The tensors of a family in transformers, of which some are its own; `reader` is how the names of the model itself
+    begin where it answers questions.
+    """
     block = "model.layers.{i}."
     return Table(
         "hf",
@@ -86,7 +88,7 @@ def table(family: str, *rules: Rule) -> Table:
         backbone=r"model\.",
         ignored=(r"rotary_emb\.inv_freq$", TRAINING),
         tied=("lm_head.weight",),
-        heads=(last_token_head(family.capitalize()),),
+        heads=decoder_heads(family.capitalize(), reader=("model.", reader)),
     )
 
 
@@ -244,5 +246,5 @@ class Mistral(Llama):
     config_class = MistralConfig
     unused: ClassVar = Llama.unused | {"attention_bias": lambda c: False, "mlp_bias": lambda c: False}
     variables = without(BIASES, OUTPUT_BIAS, FFN_BIASES, HEAD_NORMS)
-    tables = (table("mistral"),)
+    tables = (table("mistral", reader="model."),)
     styles: ClassVar = styles("mistral", NOT_SPELLED | {"sliding_window": ("sliding_window",)}, WINDOW)

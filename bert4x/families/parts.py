@@ -141,10 +141,17 @@ def hf_heads(prefix: str, dropout: Dropout) -> tuple[Head, ...]:
     )
 
 
-def last_token_head(prefix: str) -> Head:
-    """The classifier of transformers' decoders whose classes begin with `prefix`: on the last token, without bias."""
-    scores = (Rule("Label-Scores/kernel", "score.weight", TRANSPOSED),)
-    return Head("text-classification", LABEL_SCORES[:1], scores, f"{prefix}ForSequenceClassification", labels="labels")
+def decoder_heads(prefix: str, tags: str = "score", reader: tuple[str, str] | None = None) -> tuple[Head, ...]:
+    """The heads of transformers' decoders whose classes begin with `prefix`: for texts on the last token, without bias.
+
+    Args:
+        tags: the layer of the tags of tokens.
+        reader: how the names of the model itself begin elsewhere, and where it answers questions.
+    """
+    scores, dropout = (Rule("Label-Scores/kernel", "score.weight", TRANSPOSED),), ("classifier_dropout", 0.1)
+    text = Head("text-classification", LABEL_SCORES[:1], scores, f"{prefix}ForSequenceClassification", labels="labels")
+    _, token, answer, _ = hf_heads(prefix, dropout)
+    return text, replace(token, rules=linear("Entity-Tags", tags)), replace(answer, names=reader)
 
 
 def on_hidden_layer(head: Head, activation: str | Callable) -> Head:

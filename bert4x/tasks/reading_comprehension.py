@@ -32,7 +32,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Window:
-    """A question and a part of its passage, as an input: [CLS] question [SEP] part [SEP].
+    """A question and a part of its passage, as an input: [CLS] question [SEP] part [SEP], or what the tokenizer makes
+    of two texts.
 
     The part's tokens begin at `first`; `offsets` gives for each the (start, end) of its characters in the passage.
     `answers` are right ones as first and last token of the input; none where the part has none. `numbers` says which
@@ -40,6 +41,7 @@ class Window:
     """
 
     token_ids: list[int]
+    segment_ids: list[int]
     first: int
     offsets: list[tuple[int, int]]
     answers: tuple[tuple[int, int], ...] = ()
@@ -98,8 +100,7 @@ class ReadingComprehension(Task):
 
     def windows(self, question: str, passage: str, answers: Iterable[tuple[int, int]] = ()) -> Iterator[Window]:
         """The inputs of a question; answers are characters of the passage, (start, end). None without a passage."""
-        start, end = ([] if i is None else [i] for i in (self.tokenizer.start_id, self.tokenizer.end_id))
-        specials = len(start) + 2 * len(end)
+        specials, end = len(self.tokenizer.joined([], [])[0]), int(self.tokenizer.end_id is not None)
         asked, _ = encode_with_offsets(self.tokenizer, question)
         asked = asked[: max(0, min(self.longest_question, self.maxlen - specials - LEAST_ROOM))]
         ids, offsets = encode_with_offsets(self.tokenizer, passage)
@@ -108,11 +109,12 @@ class ReadingComprehension(Task):
         room = self.maxlen - specials - len(asked)
         for begin in range(0, len(ids), self.step(room)):
             part = slice(begin, begin + room)
-            first = len(start) + len(asked) + len(end)
+            token_ids, segment_ids = self.tokenizer.joined(asked, ids[part])
+            first = len(token_ids) - end - len(ids[part])
             here = [(n, a, b) for n, (a, b) in spans if begin <= a and b < begin + room]
             places = tuple((a - begin + first, b - begin + first) for _, a, b in here)
             numbers = tuple(n for n, _, _ in here)
-            yield Window([*start, *asked, *end, *ids[part], *end], first, offsets[part], places, numbers)
+            yield Window(token_ids, segment_ids, first, offsets[part], places, numbers)
             if begin + room >= len(ids):
                 break
 
@@ -175,8 +177,7 @@ class ReadingComprehension(Task):
         Shape: -> 1 or 2 x (B, T)
         """
         ids = self.padded([window.token_ids for window in windows], length, self.pad_id)
-        segments = [[0] * window.first + [1] * (window.length - window.first) for window in windows]
-        return self.model_inputs(ids, self.padded(segments, ids.shape[1]))
+        return self.model_inputs(ids, self.padded([window.segment_ids for window in windows], ids.shape[1]))
 
     def loss(self, outputs, targets):
         from bert4x.training.losses import masked_crossentropy

@@ -60,10 +60,10 @@ def parts(tokenizer, text: str, maxlen: int) -> list[list[int]]:
 
 
 def pairs(tokenizer, first: str, second: str, maxlen: int) -> list[tuple[list[int], list[int]]]:
-    """The ids and segments of a pair's windows: [CLS] first [SEP] second [SEP]."""
+    """The ids and segments of a pair's windows."""
     start, end = specials(tokenizer)
     added = len(start) + len(end)
-    room = maxlen - added - len(end)
+    room = maxlen - len(tokenizer.joined([], [])[0])
     lengths = [len(tokenizer.encode(text)[0]) - added for text in (first, second)]
     shorter = min(*lengths, room // 2)
     rooms = [room - shorter, shorter] if lengths[0] >= lengths[1] else [shorter, room - shorter]
@@ -71,10 +71,7 @@ def pairs(tokenizer, first: str, second: str, maxlen: int) -> list[tuple[list[in
     for text, length, own in zip((first, second), lengths, rooms, strict=True):
         wholes = parts(tokenizer, text, own + added) if length > own else [tokenizer.encode(text)[0]]
         divided.append([ids[len(start) : len(ids) - len(end)] for ids in wholes])
-    return [
-        ([*start, *a, *end, *b, *end], [0] * (len(start) + len(a) + len(end)) + [1] * (len(b) + len(end)))
-        for a, b in itertools.product(*divided)
-    ]
+    return [tokenizer.joined(a, b) for a, b in itertools.product(*divided)]
 
 
 def specials(tokenizer) -> tuple[list[int], list[int]]:

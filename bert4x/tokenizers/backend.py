@@ -8,8 +8,9 @@ from pathlib import Path
 import tokenizers
 
 from ..errors import TokenizerError
-from .base import TokenizerBase, as_id, without_surrogates, write_tokenizer_config
+from .base import TokenizerBase, without_surrogates, write_tokenizer_config
 from .chat import write_chat
+from .ids import id_list
 from .reading import reading
 from .settings import TokenizerSettings
 
@@ -118,7 +119,7 @@ class BackendTokenizer(TokenizerBase):
 
     def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Text of ids (or of `tokens`), without special tokens unless `skip_special_tokens` is False."""
-        ids = self.tokens_to_ids(tokens) if tokens is not None else [as_id(i) for i in ids]
+        ids = self.tokens_to_ids(tokens) if tokens is not None else id_list(ids)
         for token_id in ids:
             self.id_to_token(token_id)
         with reading("this tokenizer"):

@@ -1,7 +1,6 @@
 """What all tokenizers share: start and end tokens, pairs, truncation, batches."""
 
 import json
-import numbers
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..errors import TokenizerError
 from . import chat
+from .ids import check_length, id_list
 from .scripts import special_id
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -40,6 +40,7 @@ class TokenizerBase:
     chat_templates: dict[str, str] = {}  # noqa: RUF012  of a model for dialogue, by name; the usual one is "default"
     special_names: dict[str, str] = {}  # noqa: RUF012  "eos_token" and so on, as chat templates call them
     stop_ids: tuple[int, ...] = ()  # that end what its model generates, where a file says them
+    generation: dict = {}  # noqa: RUF012  all that this file, generation_config.json, says
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class TokenizerBase:
 
     def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
         """The token of each id."""
-        return [self.id_to_token(as_id(token_id)) for token_id in ids]
+        return [self.id_to_token(token_id) for token_id in id_list(ids)]
 
     def tokenize(self, text: str, maxlen: int | None = None) -> list[str]:
         """Tokens of a text with the start and end tokens, at most `maxlen` of them (cut before the end token).
@@ -193,7 +194,7 @@ class TokenizerBase:
             raise TokenizerError(f"padding={padding!r}; expected one of {', '.join(map(repr, PADDINGS))}")
         if padding == "max_length" and maxlen is None:
             raise TokenizerError('padding="max_length" pads to maxlen; give it, or pad to the longest text with True')
-        if isinstance(texts, str | Mapping):
+        if isinstance(texts, str | Mapping) or not isinstance(texts, Iterable):
             raise TokenizerError(f"encode_batch takes a list of texts, not {texts!r:.40}; use encode for one text")
         texts = list(texts)
         seconds = None if second_texts is None else list(second_texts)
@@ -222,6 +223,15 @@ class TokenizerBase:
             rest = iter(encoded)
             encoded = [self.tokens_to_ids(t) if isinstance(t, list | tuple) else next(rest) for t in texts]
         return encoded[: len(firsts)], encoded[len(firsts) :] or [None] * len(firsts)
+
+    def joined(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
+        """`(token_ids, segment_ids)` of two texts that are given by their ids, without special tokens; these are added.
+
+        Raises: TokenizerError for a tokenizer that takes no pairs.
+        """
+        start = [] if self.start_id is None else [self.start_id]
+        end = [] if self.end_id is None else [self.end_id]
+        return self._join([*start, *first, *end], [*start, *second, *end], None, "S*E*E", "right")
 
     def _join(self, first, second, maxlen, pattern, truncate_from) -> tuple[list[int], list[int]]:
         check_length(maxlen)
@@ -263,23 +273,6 @@ def _drop(items: list, count: int, index: int) -> list:
     at = index if index >= 0 else len(items) + index + 1 - count
     at = max(0, min(at, len(items) - count))
     return items[:at] + items[at + count :]
-
-
-def check_length(maxlen) -> None:
-    """Raises: TokenizerError for what is neither an integer nor None."""
-    if maxlen is not None and (isinstance(maxlen, bool) or not isinstance(maxlen, numbers.Integral)):
-        raise TokenizerError(f"maxlen is {maxlen!r}; expected an integer, or None")
-
-
-def as_id(value) -> int:
-    """A token's id as an int. Raises: TokenizerError for a fraction, NaN, and what is no number."""
-    try:
-        token_id = int(value)
-    except (TypeError, ValueError, OverflowError):
-        token_id = None
-    if token_id is None or token_id != value:
-        raise TokenizerError(f"a token's id is {str(value)[:80]}; expected an integer")
-    return token_id
 
 
 def without_surrogates(text: str) -> str:

@@ -1,7 +1,7 @@
 """Chat templates: messages as the text that a model for dialogue was trained on, and the tokens that end its answers.
 
 A template is a Jinja program in a file of somebody else. It runs in a sandbox that can neither change what it is given
-nor reach what is not JSON.
+nor reach what is not JSON, nor compute without end (`chat_bounds`).
 """
 
 import functools
@@ -34,6 +34,8 @@ def render(template: str, messages: Sequence[dict], **variables: Any) -> str:
     """
     import jinja2
 
+    from .chat_bounds import METER, Meter
+
     try:
         given = json.loads(json.dumps([messages, variables]))  # plain values, which have no methods of users' classes
     except (TypeError, ValueError, RecursionError) as error:
@@ -45,8 +47,16 @@ def render(template: str, messages: Sequence[dict], **variables: Any) -> str:
         )
     messages = [with_thoughts({key: value for key, value in one.items() if value is not None}) for one in messages]
     try:
-        return compiled(template).render(messages=messages, **variables)
-    except (jinja2.TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return compiled(template).render(messages=messages, **variables | {METER: Meter(template)})
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise TokenizerError(f"the chat template cannot write these messages: {error}") from error
 
 
@@ -61,7 +71,8 @@ def compiled(template: str):
     """The program of a template. Raises: jinja2.TemplateError"""
     import jinja2
     from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from .chat_bounds import BoundedEnvironment
 
     class Generation(jinja2.ext.Extension):
         """`{% generation %}` marks what the model writes, which matters to training only."""
@@ -78,9 +89,7 @@ def compiled(template: str):
     def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals |= {"raise_exception": raise_exception, "strftime_now": datetime.now().strftime}
     return environment.from_string(template)
@@ -111,13 +120,18 @@ def read_chat(tokenizer, folder: Path) -> None:
     """
     tokenizer.chat_templates = read_templates(folder)
     tokenizer.special_names = {key: one.content for key, one in read_settings(folder, {}, {}).names.items()}
-    place = folder / GENERATION_FILE
-    ends = read_object(place).get("eos_token_id")
+    tokenizer.generation = read_object(folder / GENERATION_FILE)
+    tokenizer.stop_ids = stop_ids_of(tokenizer, folder / GENERATION_FILE)
+
+
+def stop_ids_of(tokenizer, place: Path) -> tuple[int, ...]:
+    """The ids that end what is generated, by its generation_config.json. Raises: TokenizerError"""
+    ends = tokenizer.generation.get("eos_token_id")
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
     if not all(isinstance(one, int) and not isinstance(one, bool) for one in ends):
         raise TokenizerError(f"{place}: eos_token_id is {shown(ends)}; expected an id or a list of ids")
     # Files that transformers wrote beside a vocabulary of another size keep GPT2's 50256.
-    tokenizer.stop_ids = tuple(one for one in ends if one in tokenizer.token_dict.values())
+    return tuple(one for one in ends if one in tokenizer.token_dict.values())
 
 
 def read_templates(folder: Path) -> dict[str, str]:
@@ -143,7 +157,7 @@ def read_text(path: Path) -> str:
 
 
 def write_chat(tokenizer, folder: str | os.PathLike) -> dict[str, Any]:
-    """Writes the templates and the ids that end what is generated. Returns what tokenizer_config.json is to say."""
+    """Writes the templates and how texts are generated. Returns what tokenizer_config.json is to say."""
     folder = Path(folder)
     if "default" in tokenizer.chat_templates:
         (folder / TEMPLATE_FILE).write_text(tokenizer.chat_templates["default"], encoding="utf-8")
@@ -151,7 +165,9 @@ def write_chat(tokenizer, folder: str | os.PathLike) -> dict[str, Any]:
         if name != "default":
             (folder / "additional_chat_templates").mkdir(exist_ok=True)
             (folder / "additional_chat_templates" / f"{name}.jinja").write_text(text, encoding="utf-8")
-    if tokenizer.stop_ids:
-        text = json.dumps({"eos_token_id": list(tokenizer.stop_ids)}, indent=2) + "\n"
-        (folder / GENERATION_FILE).write_text(text, encoding="utf-8")
+    place, said = folder / GENERATION_FILE, tokenizer.generation
+    if tokenizer.stop_ids != stop_ids_of(tokenizer, place):
+        said = said | {"eos_token_id": list(tokenizer.stop_ids)}
+    if said:
+        place.write_text(json.dumps(said, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return tokenizer.special_names

@@ -44,7 +44,7 @@ def save_wordpiece(tokenizer: Tokenizer, folder: str | os.PathLike) -> None:
     if older or any(not is_plain(one) for one in added.values()) or not added.keys() <= set(tokenizer.names.values()):
         ids = sorted(added, key=tokenizer.token_dict.__getitem__)
         settings["added_tokens_decoder"] = {str(tokenizer.token_dict[t]): described(added[t]) for t in ids}
-    if tokenizer.chat_templates or tokenizer.stop_ids:
+    if tokenizer.chat_templates or tokenizer.stop_ids or tokenizer.generation:
         settings = write_chat(tokenizer, folder) | settings
     write_tokenizer_config(folder, tokenizer_class="BertTokenizer", **settings)
     exact = {token: number for number, token in enumerate(lines)} == tokenizer.vocab

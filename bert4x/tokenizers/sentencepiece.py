@@ -98,7 +98,8 @@ class SpTokenizer(TokenizerBase):
 
     def save(self, folder: str | os.PathLike) -> None:
         (Path(folder) / "spiece.model").write_bytes(self.sp_model.serialized_model_proto())
-        said = (write_chat(self, folder) if self.chat_templates or self.stop_ids else {}) | self.switches
+        said = write_chat(self, folder) if self.chat_templates or self.stop_ids or self.generation else {}
+        said = said | self.switches
         if self.added_tokens:
             added = {str(number): described(self.added_tokens[c]) for number, c in self._added_contents.items()}
             said = said | {"added_tokens_decoder": added}

@@ -15,9 +15,10 @@ import tokenizers
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
-from .base import TokenizerBase, as_id, without_surrogates
+from .base import TokenizerBase, without_surrogates
 from .characters import RUN, Folding, char_table, chunks
 from .decoding import join_wordpieces
+from .ids import as_id
 from .offsets import Offsets
 from .saving import save_wordpiece
 from .scripts import ScriptNames
