@@ -266,6 +266,8 @@ def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises: ConfigError when there is none, CorruptFileError when it is not one.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"found {path!r:.60} as the config; expected the path of a file, or a dict")
     if (path := Path(path).expanduser()).is_file():
         return read_json(path, limit=MAX_CONFIG_BYTES)
     raise ConfigError(f"config file {path} does not exist")

@@ -48,11 +48,13 @@ class Arguments(recipe.Arguments):
     max_target: int | None = recipe.option(None, "tokens of a target", least=2)
     header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
     test: int = recipe.option(1000, "how many sources are held out", least=1)
-    vocab: Path = recipe.option(bert4x.default_model() / "vocab.txt", "WordPiece vocabulary with the words of pairs")
-    vocab_size: int = recipe.option(4000, "tokens of pairs", least=100)
-    hidden: int = recipe.option(192, "size of the new model", least=8)
-    layers: int = recipe.option(2, "of its encoder, and of its decoder", least=1)
-    dropout: float = recipe.option(0.1, "of the new model", least=0, below=1)
+    vocab: Path = recipe.option(
+        bert4x.default_model() / "vocab.txt", "WordPiece vocabulary with the words of pairs", only={"task": ("pairs",)}
+    )
+    vocab_size: int = recipe.option(4000, "tokens of pairs", only={"task": ("pairs",)}, least=100)
+    hidden: int = recipe.option(192, "size of the new model", only={"task": ("pairs",)}, least=8)
+    layers: int = recipe.option(2, "of its encoder, and of its decoder", only={"task": ("pairs",)}, least=1)
+    dropout: float = recipe.option(0.1, "of the new model", only={"task": ("pairs",)}, least=0, below=1)
     alone: float = recipe.option(0.0, "share of training before the directions see each other", least=0, below=1)
     two_pass: bool = recipe.option(False, "pseudo targets by the model itself, after that share")
     beams: int = recipe.option(4, "even: half of them for each direction", least=2)

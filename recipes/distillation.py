@@ -38,8 +38,12 @@ class Arguments(recipe.Arguments):
     output: Path = recipe.option(Path("runs/distillation"), "folder of the run")
     method: Literal["states", "theseus", "alone"] = recipe.option("states", "how the student learns")
     layers: int | None = recipe.option(None, "of the student; default: half of the teacher's", least=1)
-    share: float = recipe.option(0.5, "of the loss: the teacher's answers, the rest the labels (states)", least=0)
-    start: float = recipe.option(0.5, "share of layers that are replaced at first (theseus)", above=0)
+    share: float = recipe.option(
+        0.5, "of the loss: the teacher's answers, the rest the labels", only={"method": ("states",)}, least=0
+    )
+    start: float = recipe.option(
+        0.5, "share of layers that are replaced at first", only={"method": ("theseus",)}, above=0
+    )
 
 
 def main(args):

@@ -45,18 +45,22 @@ class Arguments:
     model: str | None = recipe.option(
         None, "a BERT or ALBERT to go on from, with its vocabulary and sizes; default: a new one"
     )
-    vocab: Path | None = recipe.option(None, "vocab.txt to use; default: the embedded model's")
-    trim_vocab: Path | None = recipe.option(None, "or a large vocab.txt to trim to --vocab-size by frequency")
-    vocab_size: int = recipe.option(8000, "tokens of a trimmed vocabulary", least=100)
-    layers: int = recipe.option(4, "of the model", least=1)
-    hidden: int = recipe.option(256, "its size", least=8)
-    heads: int = recipe.option(4, "of its attention", least=1)
+    vocab: Path | None = recipe.option(
+        None, "vocab.txt to use; default: the embedded model's", only={"model": False, "trim_vocab": False}
+    )
+    trim_vocab: Path | None = recipe.option(
+        None, "or a large vocab.txt to trim to --vocab-size by frequency", only={"model": False}
+    )
+    vocab_size: int = recipe.option(8000, "tokens of a trimmed vocabulary", only={"trim_vocab": True}, least=100)
+    layers: int = recipe.option(4, "of the model", only={"model": False}, least=1)
+    hidden: int = recipe.option(256, "its size", only={"model": False}, least=8)
+    heads: int = recipe.option(4, "of its attention", only={"model": False}, least=1)
     batch_tokens: int = recipe.option(4096, "tokens of a batch, padding included", least=512)
     learning_rate: float = recipe.option(1.5e-3, "its peak", above=0)
     optimizer: Literal["adamw", "muon"] = recipe.option("adamw", "muon: of the matrices, with AdamW for the rest")
     objectives: tuple[float, ...] = recipe.option((0.6, 0.2, 0.2), "shares of MLM, LM and UniLM among the rows")
     whole_words: bool = recipe.option(False, "mask whole words; Chinese ones need jieba")
-    minutes: float = recipe.option(90, "length of the run", above=0)
+    minutes: float = recipe.option(90, "length of the run", only={"max_steps": False}, above=0)
     max_steps: int | None = recipe.option(None, "its length in updates instead: reproducible to the bit", least=1)
     precision: recipe.PRECISIONS = recipe.option("mixed_bfloat16", "of computation; weights stay float32")
     backend: Literal["tensorflow", "jax", "torch"] | None = recipe.option(None, "of Keras")

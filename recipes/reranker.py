@@ -39,8 +39,10 @@ class Arguments(recipe.Arguments):
     pair_column: str | None = recipe.option(None, "the answer's")
     wrong: int = recipe.option(7, "wrong answers of a question", least=1)
     given: bool = recipe.option(False, "take the wrong answers of the file, instead of looking for some")
-    miner: str | None = recipe.option(None, "sentence vectors by which they are found; default: the package's own")
-    nearest: int = recipe.option(50, "of how many of the nearest texts they are drawn", least=1)
+    miner: str | None = recipe.option(
+        None, "sentence vectors by which they are found; default: the package's own", only={"given": False}
+    )
+    nearest: int = recipe.option(50, "of how many of the nearest texts they are drawn", only={"given": False}, least=1)
     batch_size: int = recipe.option(8, "questions of a batch, each with all of its answers", least=1)
     max_length: int = recipe.option(128, "tokens of a question and an answer together", least=8)
 

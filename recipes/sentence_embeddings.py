@@ -36,7 +36,7 @@ class Arguments(recipe.Arguments):
     text_column: str | None = recipe.option(None, "the text's name, or number from 1; default: by the names")
     pair_column: str | None = recipe.option(None, "the second text's, or the answer's")
     label_column: str | None = recipe.option(None, "the grade's")
-    wrong: int = recipe.option(0, "of answers: wrong ones in a row", least=0)
+    wrong: int = recipe.option(0, "of answers: wrong ones in a row", only={"rows": ("answers",)}, least=0)
     pooling: Literal["mean", "cls", "max", "lasttoken"] = recipe.option("mean", "of hidden states")
     dimensions: str = recipe.option("", "sizes of beginnings that are vectors of their own, such as 64,128")
     scale: float = recipe.option(20.0, "of cosines in the loss", above=0)

@@ -38,9 +38,10 @@ class Arguments(recipe.Arguments):
     learning_rate: float = recipe.option(3e-4, "its peak; for a large pretrained model rather 2e-5", above=0)
     header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
     method: METHODS = recipe.option("crf", "how entities are found")
-    lr_multiplier: float = recipe.option(
-        100.0, "how much faster than the rest the transitions of crf and memm learn", above=0
-    )
+    lr_multiplier: float | None = recipe.option(
+        None, "how much faster than the rest the transitions between tags learn; default: 100",
+        only={"method": ("crf", "memm", "bi-memm")}, above=0,
+    )  # fmt: skip
 
 
 def main(args):

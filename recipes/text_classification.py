@@ -36,7 +36,7 @@ class Arguments(recipe.Arguments):
     several: str | None = recipe.option(None, "a text has several labels, with this between them")
     header: bool | None = recipe.option(None, "whether the first line names the columns; default: by what it says")
     text_column: str | None = recipe.option(None, "the text's name, or number from 1; default: by the names")
-    pair_column: str | None = recipe.option(None, "the second text's")
+    pair_column: str | None = recipe.option(None, "the second text's", only={"pairs": True})
     label_column: str | None = recipe.option(None, "the label's")
     long: Literal["average", "maximum", "first"] = recipe.option(
         "average", "of texts longer than --max-length: the scores of windows joined so, or only the first tokens read"

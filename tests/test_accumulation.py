@@ -35,7 +35,7 @@ TASKS = {
     "several labels": (
         TextClassification, {"labels": ["好", "坏"], "multi_label": True}, [(t, ["好"]) for t in TEXTS],
     ),
-    **{m: (TokenClassification, {"labels": ["人", "地"], "method": m, "head_size": 4}, ENTITY_ROWS) for m in METHODS},
+    **{m: (TokenClassification, {"labels": ["人", "地"], "method": m}, ENTITY_ROWS) for m in METHODS},
     "reading": (ReadingComprehension, {}, READ_ROWS),
     "gplinker": (GPLinker, {"schema": ["在", "去"], "head_size": 4}, TRIPLE_ROWS),
     "triples": (TripleExtraction, {"schema": ["在", "去"]}, TRIPLE_ROWS),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import bert4x
-from bert4x.errors import ConfigError, DataError, InputError
+from bert4x.errors import Bert4xError, ConfigError, DataError, InputError
 from bert4x.tasks.reading_comprehension import ReadingComprehension
 from bert4x.tasks.seq2seq import Seq2Seq
 from bert4x.tasks.text_classification import TextClassification
@@ -114,8 +114,10 @@ def test_settings(tasks, settings, message):
 
 def test_settings_of_other_tasks(tasks):
     model = tasks["classes"].backbone
-    for options in ({"labels": ["B-人", "I-人", "O"]}, {"labels": ["人"], "lr_multiplier": -1}):
-        with pytest.raises(ConfigError, match=r"are tags|lr_multiplier"):
+    idle = [("softmax", {"lr_multiplier": 10}), ("crf", {"head_size": 64}), ("global-pointer", {"lr_multiplier": 10})]
+    idle = [{"labels": ["人"], "method": method} | options for method, options in idle]
+    for options in ({"labels": ["B-人", "I-人", "O"]}, {"labels": ["人"], "lr_multiplier": -1}, *idle):
+        with pytest.raises(ConfigError, match=r"are tags|lr_multiplier = -1|is for methods .*, not for"):
             TokenClassification(model, maxlen=16, **options)
     assert type(TokenClassification(model, ["人"], maxlen=np.int64(16)).maxlen) is int
     with pytest.raises(ConfigError, match="num_beams = 0"):
@@ -146,3 +148,28 @@ def test_models_that_give_no_states():
     model.builder.with_mlm = False
     with pytest.raises(ConfigError, match="sees itself only"):
         TextClassification(model, ["a", "b"], maxlen=16)
+
+
+NO_PATHS = (3, b"x", ["a"], object(), "")
+
+
+@pytest.mark.parametrize("wrong", NO_PATHS, ids=lambda wrong: type(wrong).__name__)
+def test_what_is_no_path(tasks, wrong):
+    """Named errors, and nothing is written: an empty target is not the current folder."""
+    home, model = bert4x.default_model(), tasks["classes"].backbone
+    calls = {
+        "load": lambda: bert4x.load(wrong), "a tokenizer": lambda: bert4x.Tokenizer(wrong),
+        "a vocabulary": lambda: bert4x.load_vocab(wrong), "a pipeline": lambda: bert4x.pipeline("ner", wrong),
+        "a task": lambda: bert4x.pipeline(wrong, home), "vectors": lambda: bert4x.embedder(wrong),
+        "convert": lambda: bert4x.convert(wrong, "x"), "a target": lambda: bert4x.convert(home, wrong),
+        "a format": lambda: bert4x.convert(home, "x", wrong), "save": lambda: bert4x.save(model, wrong),
+        "a config": lambda: bert4x.load(config=wrong), "verify": lambda: bert4x.verify(wrong, wrong),
+    }  # fmt: skip
+    for name, call in calls.items():
+        with pytest.raises(Bert4xError):
+            call()
+            pytest.fail(name)  # which raises another error
+    for call in (model.tokenizer.decode, model.tokenizer.encode_batch):
+        if wrong not in (["a"], ""):
+            with pytest.raises(Bert4xError, match=r"expected|must be|takes a list"):
+                call(wrong)

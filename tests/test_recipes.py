@@ -1,6 +1,7 @@
 """The recipes of generation run as their first lines say, on the embedded model; and what they compute is right."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import bert4x
 from bert4x.recipe import SMOKE
 from bert4x.tasks.triples import read_schema
+from bert4x.training.command_line import parse
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -142,3 +144,27 @@ def test_calibration_takes_a_preference_away(few_shot):
 
     assert few_shot.choose(Few(), ["甲", "乙"], ["好", "差"], calibrate=False).tolist() == [0, 0]
     assert few_shot.choose(Few(), ["甲", "乙"], ["好", "差"], calibrate=True).tolist() == [0, 1]
+
+
+IDLE = {
+    "sequence_labeling": [["--method", "softmax", "--lr-multiplier", "9"], ["--lora-plus", "4"], ["--valid", "x"]],
+    "text_classification": [["--pair-column", "b"]],
+    "distillation": [["--method", "theseus", "--share", "0.3"], ["--start", "0.3"]],
+    "pretraining": [
+        ["--model", "m", "--layers", "3"],
+        ["--vocab-size", "3000"],
+        ["--minutes", "3", "--max-steps", "4"],
+    ],
+    "reranker": [["--given", "--miner", "x"]],
+    "sentence_embeddings": [["--wrong", "3"]],
+    "bidirectional_decoding": [["--task", "titles", "--hidden", "16"]],
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_arguments_that_would_do_nothing(name, capsys):
+    arguments = runpy.run_path(str(RECIPES / f"{name}.py"))["Arguments"]
+    for argv in IDLE[name]:
+        with pytest.raises(SystemExit):
+            parse(arguments, argv=argv)
+        assert re.search(r"does nothing with|is for --\w+ ", capsys.readouterr().err), argv

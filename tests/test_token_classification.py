@@ -15,7 +15,7 @@ from bert4x.errors import ConfigError, DataError, InputError
 from bert4x.layers.crf import ConditionalRandomField, MaximumEntropyMarkovModel
 from bert4x.tasks.tagging import Bio, independent
 from bert4x.tasks.text import encode_pieces
-from bert4x.tasks.token_classification import METHODS, Entity, TokenClassification
+from bert4x.tasks.token_classification import METHODS, POINTERS, Entity, TokenClassification
 from bert4x.training.trainer import Trainer
 
 PEOPLE, PLACES = ["张三", "李四四", "Bob"], ["北京", "上海市", "York"]
@@ -52,7 +52,8 @@ def folder(tmp_path_factory):
 
 def make(folder, method="crf", **settings):
     keras.utils.set_random_seed(0)
-    settings = {"labels": ["人", "地"], "head_size": 8, "dropout": 0.0, "maxlen": 16} | settings
+    settings = {"labels": ["人", "地"], "dropout": 0.0, "maxlen": 16} | settings
+    settings |= {"head_size": 8} if method in POINTERS else {}
     return TokenClassification(bert4x.load(folder), method=method, **settings)
 
 

@@ -450,7 +450,7 @@ def test_bad_input(kind):
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ConfigError, match=r"threshold 1\.5"):
+    with pytest.raises(ConfigError, match=r"threshold = 1\.5"):
         TripleExtraction(backbone(), SCHEMA, maxlen=48, start_threshold=1.5)
     with pytest.raises(ConfigError, match="head_size = 3"):
         GPLinker(backbone(), SCHEMA, maxlen=48, head_size=3)

@@ -1,6 +1,7 @@
 """The config file of a checkpoint: where it lies, and which of several is the model's."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def read_config(files: Files, given=None) -> tuple[Path | None, Said]:
         return None, given
     if given is None and files.container == "gguf":
         return files.path, said_by(files.gguf[0], files.path)
+    if given is not None and not isinstance(given, str | os.PathLike):
+        raise ConfigError(f"found {given!r:.60} as the config; expected the path of a file, or a dict")
     place = find_config(files) if given is None else Path(given).expanduser()
     if place is None and files.container == "hdf5":
         said = said_by_graph(files.path)

@@ -128,7 +128,7 @@ def convert(
     checkpoint = open_checkpoint(local(source), config, model or family_by_name(source))
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
-    target = Path(target).expanduser()
+    target = folder_to_write(target)
     if target.resolve() in (checkpoint.folder.resolve(), checkpoint.files.folder.resolve()):
         raise ConversionError(f"{target} is the source itself; choose another folder")
     if checkpoint.report.unknown and not drop_head:
@@ -178,6 +178,13 @@ def staged(target: Path) -> Iterator[Path]:
         for path in files:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(folder / path, target / path)
+
+
+def folder_to_write(target: str | os.PathLike) -> Path:
+    """The path of a folder. Raises: ConversionError for what is none; an empty one is not the current folder."""
+    if not isinstance(target, str | os.PathLike) or not str(target):
+        raise ConversionError(f"found {target!r:.60}; expected the path of a folder to write into")
+    return Path(target).expanduser()
 
 
 def place_to_stage(target: Path) -> Path:
@@ -236,7 +243,7 @@ def save(
     merged = merged_tensors(model)
     known = [path for path in variables(config) if path in held]
     ours = {path: of_variable(path, held[path], merged.get(held[path].path)) for path in known}
-    target = Path(folder).expanduser()
+    target = folder_to_write(folder)
     with staged(target) as folder:
         ours = written_variables(ours, format, config, drop_head)
         whole = write(folder, format, config, ours, head=head, tokenizer=model.tokenizer, **options)

@@ -1,6 +1,7 @@
 """Where the weights of a checkpoint are, and in which container."""
 
 import functools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ def locate(source) -> Files:
 
     Raises: CheckpointNotFoundError, UnknownFormatError.
     """
-    if not str(source):
-        raise CheckpointNotFoundError(f"the path is empty; expected a file or folder with {CONTAINERS}")
+    if not isinstance(source, str | os.PathLike) or not str(source):
+        raise CheckpointNotFoundError(f"the path is {source or 'empty'!s:.60}; expected that of {CONTAINERS}")
     path = Path(source).expanduser()
     if is_folder(path):
         return in_folder(path) or inside(path) or refuse_folder(path)

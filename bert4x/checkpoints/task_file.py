@@ -19,7 +19,12 @@ KINDS = {
     "pooling": (str, list),
     "prompts": (dict,),
 }
-NULLABLE = ("labels", "tags", "problem_type", "pooler", "hidden_act", "stride")
+NULLABLE = ("labels", "tags", "problem_type", "pooler", "hidden_act", "stride", "lr_multiplier", "head_size")
+# Settings of some methods only; files of earlier versions have them for every method.
+OF_METHODS = {
+    "lr_multiplier": ("crf", "memm", "bi-memm"),
+    "head_size": ("global-pointer", "efficient-global-pointer"),
+}
 MAX_SETTING = 1 << 20
 
 
@@ -37,4 +42,5 @@ def read_task_file(path: Path) -> tuple[str, dict[str, Any]]:
             raise CorruptFileError(f"{path}: settings: {key!r} is {shown(value)}; expected 0 to {MAX_SETTING}")
         if key in ("labels", "tags") and not all(isinstance(label, str | int | float) for label in value or ()):
             raise CorruptFileError(f"{path}: settings: {key!r} is {shown(value)}; expected a list of strings")
-    return data["task"], settings
+    method = settings.get("method")
+    return data["task"], {k: v for k, v in settings.items() if not method or method in OF_METHODS.get(k, (method,))}

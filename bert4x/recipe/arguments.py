@@ -32,7 +32,9 @@ class Arguments:
 
     model: str | None = option(None, "checkpoint to start from; default: the small model inside bert4x")
     train: Path | None = option(None, "file to train on; default: toy data")
-    valid: Path | None = option(None, "file to score on after every epoch; default: a tenth of --train")
+    valid: Path | None = option(
+        None, "file to score on after every epoch; default: a tenth of --train", only={"train": True}
+    )
     output: Path = option(Path("runs/recipe"), "folder of the run")
     resume: Literal["never", "auto"] = option("never", "auto: go on with the run in the output folder, if there is one")
     epochs: int = option(3, "times that every example is seen", least=1)
@@ -56,7 +58,9 @@ class Arguments:
     )
     adversarial: str | None = option(None, "fgm, pgd, gradient-penalty or vat, or with a size: fgm:0.5")
     lora: int | None = option(None, "train adapters of this rank, and leave the model as it is", least=1)
-    lora_plus: float | None = option(None, "how many times as fast B of adapters learns as A, such as 16", above=0)
+    lora_plus: float | None = option(
+        None, "how many times as fast B of adapters learns as A, such as 16", only={"lora": True}, above=0
+    )
     recompute: bool = option(False, "compute activations again in the backward pass: less memory, more time")
     score_every: int | None = option(None, "updates after which to score within an epoch too", least=1)
     patience: int | None = option(None, "scores without a better one before training stops", least=1)

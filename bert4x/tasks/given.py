@@ -41,6 +41,18 @@ def check_counts(**numbers) -> None:
             raise ConfigError(f"{name} = {value!r}; expected a whole number, at least 1")
 
 
+def check_shares(**numbers) -> None:
+    """Raises: ConfigError for a setting that is no number between 0 and 1."""
+    for name, value in numbers.items():
+        if not is_number(value) or not 0 < value < 1:
+            raise ConfigError(f"{name} = {value!r}; expected a number between 0 and 1")
+
+
+def is_number(value) -> bool:
+    """Whether a setting is a number; NumPy's are some, true and false are none."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 def texts_or_pairs(texts) -> tuple[bool, list[Sequence[str]]]:
     """Whether it is one text, or one pair (a tuple), and a list of (text,) or (text, second text).
 
@@ -68,7 +80,7 @@ def check_settings(backbone, maxlen: int, dropout: float = 0.0, **others) -> Non
     most = backbone.config.max_position
     if isinstance(maxlen, bool) or not isinstance(maxlen, INTEGER) or not 8 <= maxlen <= most:
         raise ConfigError(f"maxlen = {maxlen!r:.40}; this model takes texts of 8 to {most} tokens")
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float | np.number) or not 0 <= dropout < 1:
+    if not is_number(dropout) or not 0 <= dropout < 1:
         raise ConfigError(f"dropout = {dropout!r:.40}; expected a number from 0 to below 1")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError
-from bert4x.tasks.given import states_of
+from bert4x.tasks.given import check_counts, states_of
 from bert4x.tasks.triples import Found, TripleTask
 
 PARTS = "entities", "first tokens linked", "last tokens linked"  # what the three outputs score
@@ -30,7 +30,8 @@ class GPLinker(TripleTask):
     settings = ("schema", "head_size")
 
     def __init__(self, backbone, schema, maxlen: int = 128, head_size: int = 64):
-        if head_size < 2 or head_size % 2:
+        check_counts(head_size=head_size)
+        if head_size % 2:
             raise ConfigError(f"head_size = {head_size!r}; expected an even number, 64 for instance")
         super().__init__(backbone, schema, maxlen, head_size=head_size)
 

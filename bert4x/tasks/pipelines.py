@@ -79,6 +79,8 @@ def pipeline(task: str, folder: str | os.PathLike | None = None, **options):
     Raises: UnknownOptionError for a task that is not known; CheckpointNotFoundError; ConfigError when the folder is of
     another task; the errors of `load`.
     """
+    if not isinstance(task, str):
+        raise UnknownOptionError(f"found {task!r:.60} as the task; expected its name, such as 'ner'")
     task = OTHER_NAMES.get(task, task)
     if task in PRETRAINED:
         from bert4x.models.build import load

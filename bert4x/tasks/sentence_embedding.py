@@ -17,6 +17,7 @@ from bert4x.hub.names import local
 from bert4x.metrics.vectors import ranks_of_right, scores_of_ranks, sts
 from bert4x.tasks import compared, static_vectors
 from bert4x.tasks import vectors as v
+from bert4x.tasks.given import is_number
 from bert4x.tasks.heads import assign_head
 from bert4x.tasks.text_encoder import TextEncoder
 from bert4x.training import contrastive
@@ -69,6 +70,8 @@ class SentenceEmbedding(TextEncoder):
             known = nearest(str(similarity_name), sentence_vectors.SIMILARITIES)
             raise UnknownOptionError(f"no similarity {similarity_name!r}; {known}")
         check_settings(steps, prompts, dimensions)
+        if not is_number(scale) or not 0 < scale < float("inf"):
+            raise ConfigError(f"scale = {scale!r:.60}; expected a number above 0")
         prompts = dict(prompts or {})
         if default_prompt and default_prompt not in prompts:
             raise ConfigError(f"default_prompt = {default_prompt!r}, which is none of the prompts {sorted(prompts)}")
@@ -268,7 +271,7 @@ def check_settings(steps, prompts, dimensions) -> None:
         raise ConfigError(f"prompts = {prompts!r:.60}; expected a dict, of names and what is put before a text")
     if isinstance(steps, str) or not isinstance(steps, Sequence):
         raise ConfigError(f"steps = {steps!r:.60}; expected a list of what follows pooling")
-    if isinstance(dimensions, str) or not isinstance(dimensions, Sequence):
+    if isinstance(dimensions, str | bytes) or not isinstance(dimensions, Sequence):
         raise ConfigError(f"dimensions = {dimensions!r:.60}; expected a list of sizes, such as [64, 128]")
     needed = {"normalize": {"kind"}, "dense": {"kind", "units", "bias", "activation"}, "truncate": {"kind", "units"}}
     for step in steps:

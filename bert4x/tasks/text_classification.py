@@ -93,7 +93,7 @@ class TextClassification(Task):
         pooler: bool | None = None,
         hidden_act: str | None = None,
     ):
-        if long not in POOLS:
+        if not isinstance(long, str) or long not in POOLS:
             raise ConfigError(f"no way {long!r} to read long texts; {nearest(str(long), POOLS)}")
         labels = label_list(labels)
         if problem_type is not None and problem_type not in PROBLEMS:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bert4x import layers as L
+from bert4x.checkpoints.task_file import OF_METHODS
 from bert4x.errors import ConfigError, DataError, nearest
 from bert4x.layers.transitions import PADDED, chain_potentials, memm_potentials
 from bert4x.metrics.spans import count
-from bert4x.tasks.given import INTEGER, check_items, check_keys, label_list, states_of
+from bert4x.tasks.given import INTEGER, check_items, check_keys, is_number, label_list, states_of
 from bert4x.tasks.tagging import Bio, Grouped, independent
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, as_texts, batches_by_length, check_texts, encode_pieces
@@ -60,11 +61,11 @@ class TokenClassification(Task):
 
     Args:
         labels: of entities, without B- and I-.
-        lr_multiplier: how much faster than the rest the transitions between tags learn.
-        head_size: of a pointer's queries and keys.
+        lr_multiplier: how much faster than the rest the transitions between tags learn, where there are some (100).
+        head_size: of a pointer's queries and keys (64).
         tags: of the method "softmax", those of a BertForTokenClassification, whatever their scheme. Neighbours of one
             label are then one entity, as in transformers' pipeline, and `labels` are those of the tags.
-    Raises: ConfigError for another method, or labels that are none.
+    Raises: ConfigError for another method, labels that are none, and a setting that the method does not have.
     """
 
     name = "token-classification"
@@ -77,8 +78,8 @@ class TokenClassification(Task):
         labels: Sequence[str] | None = None,
         method: str = "crf",
         dropout: float = 0.1,
-        lr_multiplier: float = 100.0,
-        head_size: int = 64,
+        lr_multiplier: float | None = None,
+        head_size: int | None = None,
         maxlen: int = 128,
         tags: Sequence[str] | None = None,
     ):
@@ -92,12 +93,12 @@ class TokenClassification(Task):
             raise ConfigError(f"labels {labels} of tags {grouped.tags}; expected {grouped.entity_labels}")
         if any(label.startswith("B-") and f"I-{label[2:]}" in labels for label in labels):
             raise ConfigError(f"labels {labels} are tags; give the labels of entities, without B-, I- and O")
-        if not 0 < lr_multiplier < float("inf"):
-            raise ConfigError(f"lr_multiplier = {lr_multiplier!r}; expected a number above 0")
         if not labels or len(set(labels)) < len(labels):
             raise ConfigError(f"labels {labels}; expected at least one, and each of them once")
         if method not in METHODS:
             raise ConfigError(f"no method {method!r}; {nearest(str(method), METHODS)}")
+        lr_multiplier = used("lr_multiplier", lr_multiplier, 100.0, method)
+        head_size = used("head_size", head_size, 64, method)
         self.bio = None if method in POINTERS else grouped or Bio(labels)
         super().__init__(
             backbone, maxlen, labels=labels, method=method, dropout=dropout, lr_multiplier=lr_multiplier,
@@ -255,7 +256,7 @@ class TokenClassification(Task):
                 for (label, first, last), score in spans:
                     start, end = piece.characters(first, last)
                     entities[i].append(Entity(label, start, end, texts[i][start:end], score))
-        return [sorted(found, key=lambda e: (e.start, e.end, e.label)) for found in entities]
+        return [sorted(found, key=lambda e: (e.start, e.end)) for found in entities]
 
     @watched
     def evaluate(self, rows, batch_size=32):
@@ -273,6 +274,16 @@ class TokenClassification(Task):
         one, texts = as_texts(texts)
         found = self.recognize(texts, batch_size)
         return found[0] if one else found
+
+
+def used(name: str, value: float | None, default: float, method: str) -> float | None:
+    """A setting of some methods. Raises: ConfigError where it is given to another one, and for what is no number."""
+    if method not in OF_METHODS[name] and value is not None:
+        raise ConfigError(f"{name} = {value!r} is for methods {', '.join(OF_METHODS[name])}, not for {method!r}")
+    value = default if value is None else value
+    if not is_number(value) or not 0 < value < float("inf"):
+        raise ConfigError(f"{name} = {value!r}; expected a number above 0")
+    return value if method in OF_METHODS[name] else None
 
 
 def check_rows(rows: Sequence) -> None:

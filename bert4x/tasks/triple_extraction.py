@@ -4,7 +4,7 @@ import numpy as np
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError
-from bert4x.tasks.given import states_of
+from bert4x.tasks.given import check_shares, states_of
 from bert4x.tasks.text import Piece
 from bert4x.tasks.triples import Found, TripleTask
 
@@ -37,9 +37,7 @@ class TripleExtraction(TripleTask):
     least_head_rate = LEAST_HEAD_RATE
 
     def __init__(self, backbone, schema, maxlen: int = 128, start_threshold: float = 0.6, end_threshold: float = 0.5):
-        for threshold in (start_threshold, end_threshold):
-            if not 0 < threshold < 1:
-                raise ConfigError(f"threshold {threshold!r}; expected a probability between 0 and 1")
+        check_shares(start_threshold=start_threshold, end_threshold=end_threshold)
         super().__init__(backbone, schema, maxlen, start_threshold=start_threshold, end_threshold=end_threshold)
 
     def build(self):

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -85,8 +85,8 @@ def read_schema(path: str | os.PathLike) -> list[dict[str, str]]:
 
 def check_schema(schema: Sequence[str | dict[str, str]]) -> list[dict[str, str]]:
     """A schema as a list of dicts. Raises: DataError for what is none, and for what is there twice."""
-    if isinstance(schema, str | dict):
-        raise DataError(f"schema = {schema!r}; expected a list of predicates, such as read_schema gives")
+    if isinstance(schema, str | bytes | dict) or not isinstance(schema, Iterable):
+        raise DataError(f"schema = {schema!r:.60}; expected a list of predicates, such as read_schema gives")
     entries = [{"predicate": entry} if isinstance(entry, str) else entry for entry in schema]
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("predicate"), str) or not entry["predicate"]:

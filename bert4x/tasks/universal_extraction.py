@@ -15,7 +15,7 @@ from bert4x.errors import ConfigError, InputError
 from bert4x.families import family_of
 from bert4x.layers.means import token_mean
 from bert4x.metrics.spans import count, count_triples
-from bert4x.tasks.given import check_keys, states_of
+from bert4x.tasks.given import check_keys, check_shares, is_number, states_of
 from bert4x.tasks.heads import assign_head
 from bert4x.tasks.prompted import Encoded, Window, gold_of, prompt_windows, with_negatives
 from bert4x.tasks.schema import Answers, Prompt, Wanted, found_in, parse_schema, prompt, related_in, spelled
@@ -64,9 +64,8 @@ class UniversalExtraction(Task):
         dropout: float = 0.1,
         maxlen: int = 512,
     ):
-        if not 0 < threshold < 1:
-            raise ConfigError(f"threshold = {threshold!r}; expected a probability between 0 and 1")
-        if negatives < 0:
+        check_shares(threshold=threshold)
+        if not is_number(negatives) or not negatives >= 0:
             raise ConfigError(f"negatives = {negatives!r}; expected a number of prompts, from 0")
         if family_of(backbone.config.model).causal:
             raise ConfigError(

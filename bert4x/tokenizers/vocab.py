@@ -45,6 +45,8 @@ def stem(token: str) -> str:
 
 def read_bounded(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a vocabulary file; TokenizerError when it is missing, no file, or larger than `limit`."""
+    if not isinstance(path, str | os.PathLike):
+        raise TokenizerError(f"found {path!r:.60} as a vocabulary; expected the path of its file")
     path = Path(path)
     if not path.is_file():
         raise TokenizerError(f"no vocabulary file at {path}; pass the path of vocab.txt or of the model file")

@@ -7,7 +7,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 from bert4x.errors import RunError
@@ -19,9 +19,14 @@ TESTS = {
 }
 
 
-def option(default, help: str, **limits) -> Any:
-    """A field with its default and its help; `least`, `above` and `below` limit a number."""
-    return dataclasses.field(default=default, metadata={"help": help, "limits": limits})
+def option(default, help: str, *, only: dict[str, Any] | None = None, **limits) -> Any:
+    """A field with its default and its help; `least`, `above` and `below` limit a number.
+
+    Args:
+        only: other fields, without which this one does nothing: the values that they must have, or whether they must be
+            given.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "limits": limits, "only": only or {}})
 
 
 def parse(cls: type, description: str | None = None, argv: Sequence[str] | None = None):
@@ -33,11 +38,10 @@ def parse(cls: type, description: str | None = None, argv: Sequence[str] | None 
     for field in dataclasses.fields(cls):
         add_argument(parser, field, hints[field.name])
     given = vars(parser.parse_args(argv))
-    if given.get("smoke"):
-        given = dict(cls.smoke_values) | given
-    args = cls(**given)
+    args = cls(**(dict(cls.smoke_values) if given.get("smoke") else {}) | given)
     try:
         check(args)
+        check_used(args, given)
     except RunError as error:
         parser.error(str(error))
     if argv is None and getattr(args, "backend", None):
@@ -83,6 +87,17 @@ def check(args, spell: Callable[[str], str] = flag) -> None:
             holds, said = TESTS[limit]
             if value is not None and not (math.isfinite(value) and holds(value, bound)):
                 raise RunError(f"{spell(field.name)} {value}; expected a number {said} {bound}")
+
+
+def check_used(args, given: Collection[str]) -> None:
+    """Raises: RunError for a field that was given and does nothing beside the others."""
+    for field in dataclasses.fields(args):
+        for other, wanted in field.metadata["only"].items() if field.name in given else ():
+            value = getattr(args, other)
+            if isinstance(wanted, tuple) and value not in wanted:
+                raise RunError(f"{flag(field.name)} is for {flag(other)} {' or '.join(wanted)}, not for {value}")
+            if isinstance(wanted, bool) and bool(value) != wanted:
+                raise RunError(f"{flag(field.name)} does nothing with{'out' if wanted else ''} {flag(other)}")
 
 
 def restart_with(backend: str) -> None:
