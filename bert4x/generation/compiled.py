@@ -1,16 +1,19 @@
-"""Functions of tensors and a model's variables: compiled by XLA on TensorFlow and JAX, run as they are on PyTorch."""
+"""Functions of tensors and a model's variables: compiled by XLA on TensorFlow and JAX, recorded on PyTorch."""
 
 from collections.abc import Callable
 
 import keras
+
+from bert4x.layers.recording import Recorded
 
 
 class CompiledByShape:
     """A function compiled once for every combination of shapes it is called with.
 
     Its tensors may be nested in tuples and dicts. Variables are looked up when it is called, so that new values are
-    seen. `traces` counts compilations (on PyTorch, which runs the function as it is: calls). On JAX the memory of the
-    arguments at the positions `donate` is reused for the results.
+    seen. `traces` counts compilations (on PyTorch: how often the function itself was run, which for one that can be
+    recorded is once for each combination of shapes). On JAX the memory of the arguments at the positions `donate` is
+    reused for the results.
     """
 
     def __init__(self, function: Callable, variables: list, donate: tuple[int, ...] = ()):
@@ -53,6 +56,9 @@ class CompiledByShape:
         return lambda *args: jitted([variable.value for variable in self.variables], *args)
 
     def on_torch(self, donate):
-        import torch
+        return Recorded(self.traced)
 
-        return torch.inference_mode()(self.traced)
+
+def in_loop(function: Callable) -> Callable:
+    """What a loop repeats. It is compiled with the loop; PyTorch, which compiles no loop, records it by itself."""
+    return Recorded(function) if keras.backend.backend() == "torch" else function

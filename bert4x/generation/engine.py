@@ -52,6 +52,12 @@ class Engine:
 
         return CompiledByShape(function, self.variables, donate)
 
+    def in_loop(self, function: Callable) -> Callable:
+        """What a compiled loop repeats (`bert4x.generation.compiled`)."""
+        from bert4x.generation.compiled import in_loop
+
+        return in_loop(function)
+
     def new_cache(self, batch: int, length: int):
         """An empty cache with so many slots."""
         return self.builder.new_cache(batch, length)
@@ -64,7 +70,8 @@ class Engine:
     def functions(self, search) -> tuple[Callable, Callable]:
         """The compiled `start` and `advance` of a search."""
         if search not in self.compiled:
-            start, advance = (functools.partial(function, search) for function in (self.start, self.advance))
+            start = functools.partial(self.start, search)
+            advance = functools.partial(self.advance, self.in_loop(functools.partial(self.step, search)))
             self.compiled[search] = self.compile(start), self.compile(advance, donate=(0,))
         return self.compiled[search]
 
@@ -80,13 +87,13 @@ class Engine:
         cache = self.new_cache(batch, length + search.room)
         return self.logits(prompt, cache, 0, given.get("head"))
 
-    def advance(self, search, state, given: dict[str, Any], limit):
-        """The state after more steps, until there are `limit` new tokens or every row has ended."""
+    def advance(self, step: Callable, state, given: dict[str, Any], limit):
+        """The state after more of a search's steps, until there are `limit` new tokens or every row has ended."""
 
         def unfinished(state):
             return self.ops.logical_and(state.step < limit, self.ops.logical_not(self.ops.all(state.finished)))
 
-        return self.ops.while_loop(unfinished, lambda state: [self.step(search, state, given)], [state])[0]
+        return self.ops.while_loop(unfinished, lambda state: [step(state, given)], [state])[0]
 
     def step(self, search, state, given: dict[str, Any]):
         """Reads the tokens that were chosen last and chooses the next: all that decoding is, in a loop or streamed."""

@@ -33,7 +33,15 @@ def write_slots(past, index, new, axis: int):
     if _by_parts.get():
         after = index + ops.shape(new)[axis]
         return ops.concatenate([past[(*every, slice(None, index))], new, past[(*every, slice(after, None))]], axis)
-    if axis == 2 and keras.backend.backend() == "torch" and not past.requires_grad and not new.requires_grad:
-        past[:, :, index : index + new.shape[2]] = new
-        return past
+    if keras.backend.backend() == "torch":
+        return written_on_torch(past, index, new, axis)
     return ops.slice_update(past, [index if i == axis else 0 for i in range(len(past.shape))], new)
+
+
+def written_on_torch(past, index, new, axis: int):
+    """The same by index, which may be a tensor, so that a captured step writes where it is told each time."""
+    import torch
+
+    places = torch.arange(new.shape[axis], device=past.device) + index
+    in_place = axis == 2 and not past.requires_grad and not new.requires_grad
+    return past.index_copy_(axis, places, new) if in_place else past.index_copy(axis, places, new)

@@ -43,6 +43,9 @@ class Decoder(Engine):
     def compile(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
         return function
 
+    def in_loop(self, function: Callable) -> Callable:
+        return function
+
     def output_matrix(self) -> dict[str, Any]:
         return {}
 

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from bert4x.devices import layout
+from bert4x.layers.recording import Recorded
 from bert4x.optimizers.extension import Extension
 
 Gradients = list  # one tensor for every variable, of its shape
@@ -15,7 +16,8 @@ Gradients = list  # one tensor for every variable, of its shape
 class Compiled:
     """A function of tensors that may assign to variables, compiled anew for new shapes only.
 
-    Its arguments and results may be nested in tuples, lists and dicts. PyTorch runs the function as it is.
+    Its arguments and results may be nested in tuples, lists and dicts. PyTorch runs the function as it is, or records
+    it where it assigns nothing (`bert4x.layers.recording`).
 
     Args:
         variables: all that the function reads or changes.
@@ -43,9 +45,7 @@ class Compiled:
         return tf.function(self.function, jit_compile=jit, autograph=False, reduce_retracing=not jit)
 
     def on_torch(self, assigns):
-        import torch
-
-        return self.function if assigns else torch.inference_mode()(self.function)
+        return self.function if assigns else Recorded(self.function)
 
     def on_jax_reading(self):
         import jax
