@@ -5,6 +5,7 @@ import math
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,37 @@ Tensors = dict[str, LazyTensor]
 
 CACHE_LINE = 64  # bytes
 LARGE = 1 << 20  # bytes
+SPARE = 160 << 20  # bytes
+WIDER = 8  # times as large as an array its map may be
 TILE_ROWS = 512
 ROWS = 4 << 20  # bytes of rows that are read at a time for some of their columns
+
+
+class SpareMemory:
+    """Maps of arrays that are no longer used, for the next arrays: to fill a new map the kernel first has to find and
+    clear each of its pages, which takes longer than to copy a tensor into it.
+    """
+
+    def __init__(self):
+        self.maps: list[mmap.mmap] = []  # those that no array has, the one given back last at the end
+
+    def array(self, size: int) -> np.ndarray:
+        """Bytes, of any values. Their map is spare again when no array and no view of them is left."""
+        fitting = [(len(spare), i) for i, spare in enumerate(self.maps) if size <= len(spare) <= WIDER * size]
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        memory = self.maps.pop(min(fitting)[1]) if fitting else mmap.mmap(-1, size, flags=private)
+        array = np.frombuffer(memory, np.uint8)  # which every view of it holds
+        weakref.finalize(array, self.give_back, memory).atexit = False
+        return array[:size]
+
+    def give_back(self, memory: mmap.mmap) -> None:
+        """Kept, up to `SPARE` bytes in all; those that were spare the longest go first."""
+        self.maps.append(memory)
+        while sum(map(len, self.maps)) > SPARE:
+            self.maps.pop(0)
+
+
+spare_memory = SpareMemory()
 
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -85,8 +115,7 @@ def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size >= LARGE and hasattr(mmap, "MAP_ANONYMOUS"):
-        memory = np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
-        return memory.view(dtype).reshape(shape)
+        return spare_memory.array(size).view(dtype).reshape(shape)
     memory = np.empty(size + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + size].view(dtype).reshape(shape)

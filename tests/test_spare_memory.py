@@ -1,0 +1,63 @@
+"""Memory of large arrays is used again once nothing holds it, and not before."""
+
+import gc
+import mmap
+
+import numpy as np
+import pytest
+
+from bert4x.checkpoints.tensors import LARGE, SPARE, SpareMemory, empty, spare_memory
+
+pytestmark = pytest.mark.skipif(not hasattr(mmap, "MAP_ANONYMOUS"), reason="this system maps no anonymous memory")
+SIZE = 3 * LARGE
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda array: array,
+        lambda array: array[5:],
+        lambda array: array.view("float32").reshape(-1, 4).T,
+        lambda array: memoryview(array),
+        lambda array: np.from_dlpack(array),
+    ],
+    ids=["array", "slice", "view", "buffer", "dlpack"],
+)
+def test_used_again_when_nothing_holds_it(held):
+    memory = SpareMemory()
+    array = memory.array(SIZE)
+    array[:] = 1
+    address, kept = array.ctypes.data, held(array)
+    del array
+    other = memory.array(SIZE)
+    other[:] = 2
+    assert other.ctypes.data != address and set(np.asarray(kept).tobytes()) == {1}
+    del kept
+    gc.collect()
+    assert memory.array(SIZE).ctypes.data == address
+
+
+def test_smaller_arrays_take_wider_maps():
+    memory = SpareMemory()
+    address = memory.array(SIZE).ctypes.data
+    array = memory.array(SIZE // 3)
+    assert array.ctypes.data == address and array.shape == (SIZE // 3,)
+    assert memory.array(SIZE // 3).ctypes.data != address  # which that one has
+
+
+def test_so_much_is_kept_and_no_more():
+    memory = SpareMemory()
+    arrays = [memory.array(SPARE // 4) for _ in range(6)]
+    addresses = [array.ctypes.data for array in arrays]
+    while arrays:
+        del arrays[0]
+    assert len(memory.maps) == 4 and memory.array(SPARE // 4).ctypes.data not in addresses[:2]
+    assert sum(map(len, memory.maps)) <= SPARE
+
+
+def test_what_is_large_comes_from_it():
+    spare = len(spare_memory.maps)
+    array = empty((LARGE // 4, 2), "float32")
+    assert array.ctypes.data % mmap.PAGESIZE == 0 and array.shape == (LARGE // 4, 2)
+    del array
+    assert len(spare_memory.maps) >= min(spare, 1)
