@@ -12,6 +12,13 @@ pytestmark = pytest.mark.skipif(not hasattr(mmap, "MAP_ANONYMOUS"), reason="this
 SIZE = 3 * LARGE
 
 
+@pytest.fixture
+def memory():
+    memory = SpareMemory()
+    with memory.while_kept():
+        yield memory
+
+
 @pytest.mark.parametrize(
     "held",
     [
@@ -23,8 +30,7 @@ SIZE = 3 * LARGE
     ],
     ids=["array", "slice", "view", "buffer", "dlpack"],
 )
-def test_used_again_when_nothing_holds_it(held):
-    memory = SpareMemory()
+def test_used_again_when_nothing_holds_it(memory, held):
     array = memory.array(SIZE)
     array[:] = 1
     address, kept = array.ctypes.data, held(array)
@@ -37,16 +43,14 @@ def test_used_again_when_nothing_holds_it(held):
     assert memory.array(SIZE).ctypes.data == address
 
 
-def test_smaller_arrays_take_wider_maps():
-    memory = SpareMemory()
+def test_smaller_arrays_take_wider_maps(memory):
     address = memory.array(SIZE).ctypes.data
     array = memory.array(SIZE // 3)
     assert array.ctypes.data == address and array.shape == (SIZE // 3,)
     assert memory.array(SIZE // 3).ctypes.data != address  # which that one has
 
 
-def test_so_much_is_kept_and_no_more():
-    memory = SpareMemory()
+def test_so_much_is_kept_and_no_more(memory):
     arrays = [memory.array(SPARE // 4) for _ in range(6)]
     addresses = [array.ctypes.data for array in arrays]
     while arrays:
@@ -55,9 +59,20 @@ def test_so_much_is_kept_and_no_more():
     assert sum(map(len, memory.maps)) <= SPARE
 
 
-def test_what_is_large_comes_from_it():
-    spare = len(spare_memory.maps)
-    array = empty((LARGE // 4, 2), "float32")
-    assert array.ctypes.data % mmap.PAGESIZE == 0 and array.shape == (LARGE // 4, 2)
+def test_nothing_is_kept_afterwards():
+    memory = SpareMemory()
+    with memory.while_kept():
+        array = memory.array(SIZE)
+        memory.array(SIZE)
+        assert len(memory.maps) == 1
+    assert not memory.maps
     del array
-    assert len(spare_memory.maps) >= min(spare, 1)
+    assert not memory.maps
+
+
+def test_what_is_large_comes_from_it():
+    with spare_memory.while_kept():
+        array = empty((LARGE // 4, 2), "float32")
+        assert array.ctypes.data % mmap.PAGESIZE == 0 and array.shape == (LARGE // 4, 2)
+        del array
+        assert spare_memory.maps

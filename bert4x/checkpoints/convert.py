@@ -16,7 +16,7 @@ from bert4x.checkpoints.heads import HeldHead, without_head
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.staging import Progress, staging_folder
 from bert4x.checkpoints.tables import FORMATS, OWN_FORMATS, table_for, variables
-from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating
+from bert4x.checkpoints.tensors import BFLOAT16, LazyTensor, contiguous, is_floating, spare_memory
 from bert4x.checkpoints.vocabulary import copy_vocabulary, find_tokenizer, save_over, with_pad_id
 from bert4x.checkpoints.weights import VOCABULARY_AXIS, check_finite, checked_ids, kept_token_ids
 from bert4x.checkpoints.write import write, write_config
@@ -145,7 +145,7 @@ def convert(
         head.check(checkpoint.files.path)
     if drop_head:
         head, config = None, without_head(config) if checkpoint.report.stray else config
-    with staged(target) as folder:
+    with staged(target) as folder, spare_memory.while_kept():
         ours = written_variables(held.tensors(), format, config, drop_head)
         whole = write(folder, format, config, ours, shards, progress, head, tokenizer, of_matrices)
         write_config(folder, format, whole.config, whole.ours, whole.architecture)

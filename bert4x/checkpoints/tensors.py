@@ -82,11 +82,22 @@ ROWS = 4 << 20  # bytes of rows that are read at a time for some of their column
 
 class SpareMemory:
     """Maps of arrays that are no longer used, for the next arrays: to fill a new map the kernel first has to find and
-    clear each of its pages, which takes longer than to copy a tensor into it.
+    clear each of its pages, which takes longer than to copy a tensor into it. Kept only `while_kept`.
     """
 
     def __init__(self):
         self.maps: list[mmap.mmap] = []  # those that no array has, the one given back last at the end
+        self.most = 0  # bytes that are kept
+
+    @contextlib.contextmanager
+    def while_kept(self) -> Iterator[None]:
+        """Within the block, up to `SPARE` bytes are kept."""
+        self.most += SPARE
+        try:
+            yield
+        finally:
+            self.most -= SPARE
+            self.trim()
 
     def array(self, size: int) -> np.ndarray:
         """Bytes, of any values. Their map is spare again when no array and no view of them is left."""
@@ -98,9 +109,13 @@ class SpareMemory:
         return array[:size]
 
     def give_back(self, memory: mmap.mmap) -> None:
-        """Kept, up to `SPARE` bytes in all; those that were spare the longest go first."""
+        """A map that nothing holds any more."""
         self.maps.append(memory)
-        while sum(map(len, self.maps)) > SPARE:
+        self.trim()
+
+    def trim(self) -> None:
+        """Those that were spare the longest go first."""
+        while sum(map(len, self.maps)) > self.most:
             self.maps.pop(0)
 
 
