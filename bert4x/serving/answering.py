@@ -70,6 +70,12 @@ class Context:
         items, lengths = await self.read(ability.read, inputs, self.limits, truncate)
         return await self.answers(request, served.worker.submit(group, items, lengths))
 
+    async def vectors(self, request: Request, served: Served, ability, texts, truncate: bool, prompt: str | None):
+        """The vectors of texts, to be given to `ability.finish`, and how many tokens each text has."""
+        group = ability.group_of(prompt, self.limits)
+        rows, lengths = await self.read(ability.read, texts, self.limits, truncate, prompt)
+        return await self.answers(request, served.worker.submit(group, rows, lengths)), lengths
+
     async def streamed(self, request: Request, stream) -> AsyncIterator:
         """What a stream gives, as long as its client is there. Raises: as `answers`."""
         iterator = aiter(stream)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from bert4x.serving.abilities import VECTORS, WRITING
 from bert4x.serving.answering import Context, as_response
+from bert4x.serving.models import Served
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Body, Nothing, Text
 from bert4x.version import __version__
@@ -63,64 +64,62 @@ def routes(context: Context) -> APIRouter:
     @router.get("/health/live", summary="200 while the server runs")
     @router.get("/health/ready", summary="200 while all models are ready")
     async def ready():
-        alive = all(one.worker.is_alive() for one in context.models.served.values())
-        return Response(status_code=200 if alive else 503)
+        return Response(status_code=200 if context.models.alive() else 503)
 
     @router.get("/models/{name:path}/ready", summary="200 while a model is ready")
     @router.get("/models/{name:path}/versions/1/ready", include_in_schema=False)
     async def model_ready(name: str):
-        alive = found(name).worker.is_alive()
-        return Response(status_code=200 if alive else 503)
+        return Response(status_code=200 if found(context, name).worker.is_alive() else 503)
 
     @router.get("/models/{name:path}", summary="Inputs and outputs of a model")
     @router.get("/models/{name:path}/versions/1", include_in_schema=False)
     async def model(name: str):
-        served = found(name)
-        if not tasks_of(served):
-            raise Problem(404, f"{name!r:.80} only writes texts, for which this protocol has no form", param="model")
-        task = task_of(served, {})
-        return as_response(
-            {
-                "name": name,
-                "versions": ["1"],
-                "platform": "bert4x",
-                "inputs": [{"name": n, "datatype": "BYTES", "shape": [-1]} for n in names_of(served.abilities[task])],
-                "outputs": outputs_of(task),
-                "parameters": {"task": task, "tasks": tasks_of(served)},
-            }
-        )
+        return as_response(described(found(context, name)))
 
     @router.post("/models/{name:path}/infer", summary="Answers to texts")
     @router.post("/models/{name:path}/versions/1/infer", include_in_schema=False)
     async def infer(name: str, body: Infer, request: Request):
-        served = found(name)
-        task = task_of(served, body.parameters)
-        ability = served.abilities[task]
-        inputs = texts_of(body.inputs, names_of(ability), ability.name == "classes")
-        given = {key: value for key, value in body.parameters.items() if key not in OURS}
-        truncate = parameter(body.parameters, "truncate", bool) or False
-        if task == VECTORS:
-            given.pop("prompt_name", None)
-            ability.group(given)
-            prompt = parameter(body.parameters, "prompt_name", str)
-            group = ability.group_of(prompt, context.limits)
-            rows, lengths = await context.read(ability.read, inputs, context.limits, truncate, prompt)
-            vectors = await context.answers(request, served.worker.submit(group, rows, lengths))
-            outputs = [tensor("embedding", "FP32", ability.finish(vectors, None))]
-        else:
-            answers = await context.compute(request, served, ability, inputs, truncate, given)
-            outputs = answered(ability, inputs, answers)
+        outputs = await answered(context, found(context, name), body, request)
         if body.outputs is not None:
             outputs = chosen(outputs, [one.name for one in body.outputs])
         named = {"model_name": name, "model_version": "1", "outputs": outputs}
         return as_response(named | ({"id": body.id} if body.id is not None else {}))
 
-    def found(name: str):
-        if name not in context.models.served:
-            raise Problem(404, f"no model {name!r:.80}", "model_not_found", "model")
-        return context.models.served[name]
-
     return router
+
+
+def found(context: Context, name: str) -> Served:
+    """The model of a name. Raises: Problem"""
+    if name not in context.models.served:
+        raise Problem(404, f"no model {name!r:.80}", "model_not_found", "model")
+    return context.models.served[name]
+
+
+def described(served: Served) -> dict[str, Any]:
+    """A model's inputs and outputs. Raises: Problem for one that only writes texts."""
+    tasks = tasks_of(served)
+    if not tasks:
+        raise Problem(404, f"{served.name!r} only writes texts, for which this protocol has no form", param="model")
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in names_of(served.abilities[tasks[0]])]
+    about = {"name": served.name, "versions": ["1"], "platform": "bert4x"}
+    return about | {"inputs": inputs, "outputs": outputs_of(tasks[0]), "parameters": {"task": tasks[0], "tasks": tasks}}
+
+
+async def answered(context: Context, served: Served, body: Infer, request: Request) -> list[dict[str, Any]]:
+    """The outputs for the inputs of a request. Raises: Problem"""
+    task = task_of(served, body.parameters)
+    ability = served.abilities[task]
+    inputs = texts_of(body.inputs, names_of(ability), ability.name == "classes")
+    given = {key: value for key, value in body.parameters.items() if key not in OURS}
+    truncate = parameter(body.parameters, "truncate", bool) or False
+    if task != VECTORS:
+        answers = await context.compute(request, served, ability, inputs, truncate, given)
+        return outputs_for(ability, inputs, answers)
+    given.pop("prompt_name", None)
+    ability.group(given)  # raises for parameters that it does not take
+    prompt = parameter(body.parameters, "prompt_name", str)
+    vectors, _ = await context.vectors(request, served, ability, inputs, truncate, prompt)
+    return [tensor("embedding", "FP32", ability.finish(vectors, None))]
 
 
 def parameter(given: dict[str, Any], name: str, kind: type):
@@ -181,7 +180,7 @@ def texts_of(tensors: list[Tensor], names: tuple[str, ...], maybe_pairs: bool) -
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def answered(ability, inputs, answers) -> list[dict[str, Any]]:
+def outputs_for(ability, inputs, answers) -> list[dict[str, Any]]:
     """The outputs for the answers of a task."""
     if ability.name == "rerank":
         return [tensor("score", "FP32", np.asarray(answers, "float32"))]

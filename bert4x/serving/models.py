@@ -74,6 +74,10 @@ class Models:
         status = 404 if name is None else 422
         raise Problem(status, f"{who} do {' or '.join(wanted)}. What there is: {have}", "not_able", "model")
 
+    def alive(self) -> bool:
+        """Whether all threads run."""
+        return all(one.worker.is_alive() for one in self.served.values())
+
     def start(self) -> None:
         """Starts the threads."""
         for one in self.served.values():

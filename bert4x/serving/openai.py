@@ -37,9 +37,7 @@ def routes(context: Context) -> APIRouter:
         served, ability = context.models.find(body.model, VECTORS)
         texts = [body.input] if isinstance(body.input, str) else body.input
         size = ability.task.beginning(body.dimensions)
-        group = ability.group_of(body.prompt_name, context.limits)
-        rows, lengths = await context.read(ability.read, texts, context.limits, body.truncate, body.prompt_name)
-        found = await context.answers(request, served.worker.submit(group, rows, lengths))
+        found, lengths = await context.vectors(request, served, ability, texts, body.truncate, body.prompt_name)
         vectors = ability.finish(found, size)
         data = [
             {"object": "embedding", "index": i, "embedding": encoded(vector, body.encoding_format)}

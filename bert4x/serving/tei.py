@@ -1,5 +1,6 @@
 """The endpoints of Text Embeddings Inference."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,134 +19,156 @@ def routes(context: Context) -> APIRouter:
     """The router of these endpoints."""
     router = APIRouter(tags=["Text Embeddings Inference"])
 
-    async def vectors(request, model, texts, truncate, prompt, dimensions=None, normalize=False):
-        served, ability = context.models.find(model, VECTORS)
-        size, group = ability.task.beginning(dimensions), ability.group_of(prompt, context.limits)
-        rows, lengths = await context.read(ability.read, texts, context.limits, truncate, prompt)
-        found = await context.answers(request, served.worker.submit(group, rows, lengths))
-        return ability, ability.finish(found, size, normalize)
-
     @router.post("/embed", summary="Vectors of texts")
     async def embed(body: Embed, request: Request):
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        given = request, body.model, texts, body.truncate, body.prompt_name, body.dimensions, body.normalize
-        return as_response((await vectors(*given))[1].tolist())
+        return as_response(await vectors(context, body, request))
 
     @router.post("/similarity", summary="How similar sentences are to one")
     async def similarity(body: Similarity, request: Request):
-        from bert4x.tasks.vectors import similarity
-
-        if not body.inputs.sentences:
-            raise Problem(422, "there are no sentences to compare", param="sentences")
-        texts = [body.inputs.source_sentence, *body.inputs.sentences]
-        options = body.parameters
-        ability, found = await vectors(request, body.model, texts, options.truncate, options.prompt_name)
-        return as_response(similarity(found[:1], found[1:], ability.task.similarity_name)[0].tolist())
+        return as_response(await similarities(context, body, request))
 
     @router.post("/rerank", summary="Texts by how well they answer a query, the best first")
     async def rerank(body: Rerank, request: Request):
-        served, ability = context.models.find(body.model, SCORES)
-        if not body.query.strip():
-            raise Problem(422, "the query is empty", param="query")
-        pairs = [(body.query, text) for text in body.texts]
-        group = ability.raw if body.raw_scores else ability.group()
-        items, lengths = await context.read(ability.read, pairs, context.limits, body.truncate)
-        scores = await context.answers(request, served.worker.submit(group, items, lengths))
-        found = []
-        for index in sorted(range(len(scores)), key=lambda i: -scores[i]):
-            text = {"text": body.texts[index]} if body.return_text else {}
-            found.append({"index": index, "score": scores[index]} | text)
-        return as_response(found)
+        return as_response(await ranking(context, body, request))
 
     @router.post("/predict", summary="Classes of texts")
     async def predict(body: Predict, request: Request):
-        answers, several = await classes(body, request)
-        return as_response(answers if several else answers[0])
-
-    async def classes(body: Predict, request: Request):
-        served, ability = context.models.find(body.model, "classes")
-        if body.raw_scores:
-            raise Problem(422, "raw_scores are not served: scores are probabilities", param="raw_scores")
-        given = body.inputs
-        several = isinstance(given, list) and (not given or isinstance(given[0], list))
-        inputs = [as_input(one) for one in (given if several else [given])]
-        found = await context.compute(request, served, ability, inputs, body.truncate)
-        return [by_score(answer) for answer in found], several
-
-    async def entities(body: TextsFor, request: Request):
-        served, ability = context.models.find(body.model, "entities")
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        found = await context.compute(request, served, ability, texts, body.truncate, body.parameters)
-        answers = [[entity_group(one) for one in answer] for answer in found]
-        return as_response(answers[0] if isinstance(body.inputs, str) else answers)
-
-    async def fill_mask(body: TextsFor, request: Request):
-        served, ability = context.models.find(body.model, "fill-mask")
-        if not isinstance(body.inputs, str) or body.inputs.count(MASK) != 1:
-            raise Problem(422, f"expected one text with {MASK} once; /tasks/fill-mask takes more", param="inputs")
-        ((found,),) = await context.compute(request, served, ability, [body.inputs], body.truncate, body.parameters)
-        return as_response([filled(one, served.tokenizer) for one in found])
-
-    async def reading(body: Question, request: Request):
-        served, ability = context.models.find(body.model, "reading")
-        asked = body.inputs.question, body.inputs.context
-        (found,) = await context.compute(request, served, ability, [asked], body.truncate)
-        if found is None:
-            return as_response({"answer": "", "score": 0.0, "start": 0, "end": 0})
-        return as_response({"answer": found.text, "score": found.score, "start": found.start, "end": found.end})
+        answers = await classes(context, body, request)
+        return as_response(answers if are_several(body.inputs) else answers[0])
 
     @router.post("/", summary="What the models can do with the request, in the form that Hugging Face's client reads")
     async def any_of_them(body: dict[str, Any], request: Request):
-        inputs, able = body.get("inputs"), {a for one in context.models.served.values() for a in one.abilities}
-        if "query" in body:
-            return await rerank(as_body(Rerank, body), request)
-        if isinstance(inputs, dict) and "context" in inputs:
-            return await reading(as_body(Question, body), request)
-        if isinstance(inputs, dict):
-            return await similarity(as_body(Similarity, body), request)
-        if VECTORS in able and "parameters" not in body:  # that client sends them, if empty, for all but vectors
-            return await embed(as_body(Embed, body), request)
-        if "fill-mask" in able and MASK in str(inputs):
-            return await fill_mask(as_body(TextsFor, body), request)
-        if "entities" in able and "classes" not in able:
-            return await entities(as_body(TextsFor, body), request)
-        return as_response((await classes(as_body(Predict, body), request))[0])  # a list, also of one text
+        answer, kind = which(context, body)
+        return as_response(await answer(context, as_body(kind, body), request))
 
     @router.post("/tokenize", summary="Tokens of texts, and where they stand")
     async def tokenize(body: Tokenize):
-        served = context.models.find(body.model, [a for one in context.models.served.values() for a in one.abilities])[
-            0
-        ]
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        if len(texts) > context.limits.texts:
-            raise Problem(413, f"{len(texts)} texts in one request; at most {context.limits.texts} are taken")
-
-        def tokens():
-            return [tokens_of(served.tokenizer, text, body.add_special_tokens) for text in texts]
-
-        return as_response(await context.read(tokens))
+        return as_response(await tokens(context, body))
 
     @router.get("/info", summary="What is served: models, abilities, limits")
     async def info():
-        return as_response(
-            {
-                "models": [one.describe() for one in context.models.served.values()],
-                "limits": vars(context.limits),
-                "version": context.pages["version"],
-            }
-        )
+        models = [one.describe() for one in context.models.served.values()]
+        return as_response({"models": models, "limits": vars(context.limits), "version": context.pages["version"]})
 
     @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="200 while the server runs")
     async def health():
-        alive = all(one.worker.is_alive() for one in context.models.served.values())
-        return Response(status_code=200 if alive else 503)
+        return Response(status_code=200 if context.models.alive() else 503)
 
     @router.get("/metrics", summary="Counters, for Prometheus")
     async def metrics():
         return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
+
+
+async def vectors(context: Context, body: Embed, request: Request) -> list[list[float]]:
+    """Vectors of texts."""
+    served, ability = context.models.find(body.model, VECTORS)
+    size = ability.task.beginning(body.dimensions)
+    texts = as_list(body.inputs)
+    found, _ = await context.vectors(request, served, ability, texts, body.truncate, body.prompt_name)
+    return ability.finish(found, size, body.normalize).tolist()
+
+
+async def similarities(context: Context, body: Similarity, request: Request) -> list[float]:
+    """How similar each sentence is to the first."""
+    from bert4x.tasks.vectors import similarity
+
+    if not body.inputs.sentences:
+        raise Problem(422, "there are no sentences to compare", param="sentences")
+    served, ability = context.models.find(body.model, VECTORS)
+    texts, options = [body.inputs.source_sentence, *body.inputs.sentences], body.parameters
+    found, _ = await context.vectors(request, served, ability, texts, options.truncate, options.prompt_name)
+    found = ability.finish(found, None)
+    return similarity(found[:1], found[1:], ability.task.similarity_name)[0].tolist()
+
+
+async def ranking(context: Context, body: Rerank, request: Request) -> list[dict[str, Any]]:
+    """The numbers of texts with their scores, the best first."""
+    served, ability = context.models.find(body.model, SCORES)
+    if not body.query.strip():
+        raise Problem(422, "the query is empty", param="query")
+    pairs = [(body.query, text) for text in body.texts]
+    group = ability.raw if body.raw_scores else ability.group()
+    items, lengths = await context.read(ability.read, pairs, context.limits, body.truncate)
+    scores = await context.answers(request, served.worker.submit(group, items, lengths))
+    found = []
+    for index in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        text = {"text": body.texts[index]} if body.return_text else {}
+        found.append({"index": index, "score": scores[index]} | text)
+    return found
+
+
+async def classes(context: Context, body: Predict, request: Request) -> list:
+    """The labels of each input with their probabilities, the likeliest first. Raises: Problem"""
+    served, ability = context.models.find(body.model, "classes")
+    if body.raw_scores:
+        raise Problem(422, "raw_scores are not served: scores are probabilities", param="raw_scores")
+    inputs = [as_input(one) for one in (body.inputs if are_several(body.inputs) else [body.inputs])]
+    return [by_score(one) for one in await context.compute(request, served, ability, inputs, body.truncate)]
+
+
+def are_several(inputs) -> bool:
+    """Whether these are several inputs, each a list of a text or two."""
+    return isinstance(inputs, list) and (not inputs or isinstance(inputs[0], list))
+
+
+async def entities(context: Context, body: TextsFor, request: Request) -> list:
+    """The entities of each text; of a single text, without a list."""
+    served, ability = context.models.find(body.model, "entities")
+    found = await context.compute(request, served, ability, as_list(body.inputs), body.truncate, body.parameters)
+    answers = [[entity_group(one) for one in answer] for answer in found]
+    return answers[0] if isinstance(body.inputs, str) else answers
+
+
+async def fillings(context: Context, body: TextsFor, request: Request) -> list[dict[str, Any]]:
+    """The likeliest tokens for the mask of a text. Raises: Problem unless there is one text with one mask."""
+    served, ability = context.models.find(body.model, "fill-mask")
+    if not isinstance(body.inputs, str) or body.inputs.count(MASK) != 1:
+        raise Problem(422, f"expected one text with {MASK} once; /tasks/fill-mask takes more", param="inputs")
+    ((found,),) = await context.compute(request, served, ability, [body.inputs], body.truncate, body.parameters)
+    return [filled(one, served.tokenizer) for one in found]
+
+
+async def reading(context: Context, body: Question, request: Request) -> dict[str, Any]:
+    """The answer to a question in a passage; an empty one where there is none."""
+    served, ability = context.models.find(body.model, "reading")
+    asked = body.inputs.question, body.inputs.context
+    (found,) = await context.compute(request, served, ability, [asked], body.truncate)
+    if found is None:
+        return {"answer": "", "score": 0.0, "start": 0, "end": 0}
+    return {"answer": found.text, "score": found.score, "start": found.start, "end": found.end}
+
+
+async def tokens(context: Context, body: Tokenize) -> list[list[dict[str, Any]]]:
+    """The tokens of each text."""
+    served, _ = context.models.find(body.model, [a for one in context.models.served.values() for a in one.abilities])
+    texts = as_list(body.inputs)
+    if len(texts) > context.limits.texts:
+        raise Problem(413, f"{len(texts)} texts in one request; at most {context.limits.texts} are taken")
+    return await context.read(lambda: [tokens_of(served.tokenizer, text, body.add_special_tokens) for text in texts])
+
+
+def which(context: Context, body: dict[str, Any]) -> tuple[Callable, type[Body]]:
+    """What answers a request that names no endpoint, and the form of its body."""
+    inputs, able = body.get("inputs"), {a for one in context.models.served.values() for a in one.abilities}
+    if "query" in body:
+        return ranking, Rerank
+    if isinstance(inputs, dict):
+        return (reading, Question) if "context" in inputs else (similarities, Similarity)
+    if VECTORS in able and "parameters" not in body:  # that client sends them, if empty, for all but vectors
+        return vectors, Embed
+    if "fill-mask" in able and MASK in str(inputs):
+        return fillings, TextsFor
+    if "entities" in able and "classes" not in able:
+        return entities, TextsFor
+    return classes, Predict
+
+
+def as_list(texts: str | list[str]) -> list[str]:
+    """Texts, of which one may be given alone."""
+    return [texts] if isinstance(texts, str) else texts
 
 
 def as_body(kind: type[Body], given: dict[str, Any]) -> Body:
