@@ -83,6 +83,7 @@ def test_the_family_that_a_config_names(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(named | {"model": "not one of ours"}))
     for config, options, family in [
         (named, {}, "albert"),
+        (bert4x.build_transformer_model(named).config, {}, "albert"),
         ({name: value for name, value in named.items() if name != "model"}, {}, "bert"),
         (named, {"model": "bert"}, "bert"),
         (tmp_path / "config.json", {}, "bert"),

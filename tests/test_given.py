@@ -57,6 +57,10 @@ ROWS = [
         "expected a list of .subj",
     ),
     ("texts", ("今", "天", "气"), r"expected \(source, target\)"),
+    ("texts", ("今", None), "row 0: found None"),
+    ("tags", TEXT | {"text": 5}, "row 0: found 5"),
+    ("triples", TEXT | {"text": None}, "row 0: found None"),
+    ("answers", TEXT | {"passage": None, "answers": [("人", None)]}, "row 0: found None"),
 ]
 
 

@@ -115,16 +115,7 @@ def convert(
     Raises: ConversionError when the format cannot express the model, or has no room for its head; and the errors of
     opening a checkpoint.
     """
-    if format not in FORMATS:
-        raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
-    if dtype is not None and dtype not in DTYPES and (dtype, format) != (PACKED, "gguf"):
-        raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}; for gguf also {PACKED}")
-    if keep_tokens is not None and format == "gguf":
-        raise ConversionError(
-            "a GGUF has its vocabulary in it: trim to another format with keep_tokens, then convert that"
-        )
-    if shards is not None and (shards < 1 or format not in ("hf", "bert4x", "megatron")):
-        raise ConversionError(f"shards={shards} does not go with format {format!r}")
+    check_options(format, dtype, shards, keep_tokens)
     checkpoint = open_checkpoint(local(source), config, model or family_by_name(source))
     checkpoint.report.raise_for_problems(checkpoint.files.path)
     checkpoint.check_tied()
@@ -151,6 +142,20 @@ def convert(
         write_config(folder, format, whole.config, whole.ours, whole.architecture)
         copy_vocabulary(checkpoint, folder, format, held.keep)
     return target
+
+
+def check_options(format: str, dtype: str | None, shards: int | None, keep_tokens) -> None:
+    """Raises: ConversionError for a format or dtype that is unknown, and for options that do not go with the format."""
+    if format not in FORMATS:
+        raise ConversionError(f"no format {format!r}; {nearest(format, FORMATS)}")
+    if dtype is not None and dtype not in DTYPES and (dtype, format) != (PACKED, "gguf"):
+        raise ConversionError(f"no dtype {dtype!r}; {nearest(dtype, DTYPES)}; for gguf also {PACKED}")
+    if keep_tokens is not None and format == "gguf":
+        raise ConversionError(
+            "a GGUF has its vocabulary in it: trim to another format with keep_tokens, then convert that"
+        )
+    if shards is not None and (shards < 1 or format not in ("hf", "bert4x", "megatron")):
+        raise ConversionError(f"shards={shards} does not go with format {format!r}")
 
 
 def written_variables(ours: dict, format: str, config: TransformerConfig, drop_head: bool) -> dict:

@@ -72,18 +72,14 @@ def export(
     """
     check(to, quantize)
     check_backend()
-    target = Path(destination).expanduser()
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise ConversionError(f"{target} is there already; choose a new or an empty folder, or delete it")
+    target = new_folder(destination)
     place = place_to_stage(target)
     opened = open_source(source, application, **options)
     forward = Forward(opened, needs_mask(opened) if padding_mask is None else padding_mask)
     forward.tables()  # raises for a model of somebody else's, before anything is computed
     parts = {"model": forward} | other_parts(opened, cache)
     check_weights(to, forward)
-    allowed = tolerance_of(forward, quantize) if tolerance is None else tolerance
-    if math.isnan(allowed):
-        raise ConversionError(f"tolerance = {allowed!r}; expected a share of the largest output, such as 1e-4")
+    allowed = tolerance_of(forward, quantize, tolerance)
 
     with staging_folder(place, target.name) as staging:
         folder = staging / "export"
@@ -94,13 +90,26 @@ def export(
         add_companions(folder, opened, forward, result, writes="decoder" in parts)
         graphs = {name: (parts[name].all_inputs, outputs) for name, (outputs, *_) in done.items()}
         describe(folder, to, quantize, application_of(opened), graphs)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():  # an empty one, perhaps a link or a mount: it stays
-            for path in folder.iterdir():
-                os.replace(path, target / path.name)
-        else:
-            os.replace(folder, target)
+        move(folder, target)
     return result
+
+
+def new_folder(destination: str | os.PathLike) -> Path:
+    """The folder to write. Raises: ConversionError for a file, and for a folder that has something in it."""
+    target = Path(destination).expanduser()
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise ConversionError(f"{target} is there already; choose a new or an empty folder, or delete it")
+    return target
+
+
+def move(folder: Path, target: Path) -> None:
+    """Moves a folder to its place. A target that is there is an empty folder, perhaps a link or a mount: it stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_dir():
+        os.replace(folder, target)
+        return
+    for path in folder.iterdir():
+        os.replace(path, target / path.name)
 
 
 def check_backend() -> None:
@@ -120,8 +129,12 @@ def needs_mask(source: Exportable) -> bool:
     return builder is not None and builder.application != "lm" and source.config.pad_token_id is None
 
 
-def tolerance_of(forward: Forward, quantize: str | None) -> float:
-    """How much may be lost."""
+def tolerance_of(forward: Forward, quantize: str | None, given: float | None) -> float:
+    """The largest difference allowed, as a share of the largest output. Raises: ConversionError for NaN."""
+    if given is not None:
+        if math.isnan(given):
+            raise ConversionError(f"tolerance = {given!r}; expected a share of the largest output, such as 1e-4")
+        return given
     lowest = 0 if forward.dtypes == {"float32"} else LOW_PRECISION
     return max(lowest, TOLERANCES[quantize])
 

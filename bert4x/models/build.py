@@ -150,7 +150,7 @@ def load_keras(
 
 @gelu_as_told()
 def build_transformer_model(
-    config_path: Location | dict | None = None,
+    config_path: Location | dict | TransformerConfig | None = None,
     checkpoint_path: Location | None = None,
     model: str | type[TransformerBuilder] | None = None,
     application: str | None = None,
@@ -167,7 +167,10 @@ def build_transformer_model(
 
     Raises: Bert4xError; the subclass says what is wrong.
     """
-    model = named_family(config_path) if model is None else model
+    said, in_file = config_path, not isinstance(config_path, dict | TransformerConfig | None)
+    if in_file and (model is None or checkpoint_path is None):
+        said = read_config_file(config_path)
+    model = named_family(said, in_file) if model is None else model
     cls, checkpoint, given = family_of(model), None, application
     application = bert4keras_application(cls, application)
     by_mapping = checkpoint_path is not None and cls.overrides(*MAPPING)
@@ -178,7 +181,7 @@ def build_transformer_model(
             if getattr(config, name, value) is None:
                 options.setdefault(name, value)
     elif config_path is not None or options:
-        config = read_any_config(config_path, cls, options)
+        config = config_of_options(said, cls, options)
         if "pad_token_id" not in options and cls.pads_by_vocabulary:
             warn_of_pad_id(config, "the config")
     else:
@@ -197,15 +200,14 @@ def build_transformer_model(
     return builder.model if return_keras_model else builder
 
 
-def named_family(config: Location | dict | TransformerConfig | None) -> str:
-    """The "model" of a config; "bert" where it says none. In a file of somebody else's the word may mean anything.
-
-    Raises: UnknownArchitectureError for a dict that names no family.
+def named_family(said: dict | TransformerConfig | None, in_file: bool) -> str:
+    """The "model" of a config; "bert" where it says none. In a file from elsewhere the word may mean something else:
+    there only the name of a family counts.
     """
-    if config is None or isinstance(config, TransformerConfig):
-        return "bert" if config is None else config.model
-    named = (config if isinstance(config, dict) else read_config_file(config)).get("model", "bert")
-    return named if isinstance(config, dict) or str(named) in families() else "bert"
+    if isinstance(said, TransformerConfig):
+        return said.model
+    named = (said or {}).get("model", "bert")
+    return "bert" if in_file and str(named) not in families() else named
 
 
 def bert4keras_application(cls: type[TransformerBuilder], application: str | None) -> str:
@@ -254,9 +256,13 @@ def construct(
     return builder.build() if checkpoint is None else fill(builder, checkpoint, strict)
 
 
-def read_any_config(config_path, cls: type[TransformerBuilder], options: dict[str, Any]) -> TransformerConfig:
-    """The config of a model without weights; options fill in what the file lacks, and need not be repeated there."""
-    data = dict(config_path) if isinstance(config_path, dict) else read_config_file(config_path) if config_path else {}
+def config_of_options(
+    said: dict | TransformerConfig | None, cls: type[TransformerBuilder], options: dict[str, Any]
+) -> TransformerConfig:
+    """The config of a model without weights; options fill in what a file lacks, and need not be repeated there."""
+    if isinstance(said, TransformerConfig):
+        return said
+    data = said or {}
     renamed = {ALIASES.get(name, name): value for name, value in options.items()}
     given = {name: value for name, value in renamed.items() if name in cls.config_class.spelled()}
     config = config_from(cls.in_bert4keras | data | given, family_name(cls), "tf1")

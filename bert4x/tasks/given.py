@@ -75,7 +75,7 @@ def label_list(labels: Sequence, what: str = "labels") -> list[str]:
     return [str(label) for label in labels]
 
 
-def check_settings(backbone, maxlen: int, dropout: float = 0.0, **others) -> None:
+def check_sizes(backbone, maxlen: int, dropout: float = 0.0, **others) -> None:
     """Raises: ConfigError when the model has fewer positions than `maxlen`, and for a dropout that is no rate."""
     most = backbone.config.max_position
     if isinstance(maxlen, bool) or not isinstance(maxlen, INTEGER) or not 8 <= maxlen <= most:

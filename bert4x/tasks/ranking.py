@@ -44,13 +44,16 @@ class Ranking(TextClassification):
         super().__init__(backbone, labels, **options)
         self.best = "mrr"
 
-    def prepare(self, rows):
+    def check(self, rows):
         rows = compared.checked(rows)
         if rows and (compared.kind_of(rows[0], 0) != "answers" or len(rows[0]) < 3):
             raise DataError(
                 f"row 0: found {rows[0]!r:.80}; expected (question, right answer, wrong answers ...); wrong ones are "
                 "found by bert4x.mine_negatives"
             )
+
+    def prepare(self, rows):
+        self.check(rows)
         pairs = [(row[0], answer) for row in rows for answer in row[1:]]
         encoded = [Example(ids, segments, (), number) for number, ids, segments in self.windows(pairs, "rows")]
         size = len(rows[0]) - 1 if rows else 1

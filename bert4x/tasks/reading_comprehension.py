@@ -12,7 +12,7 @@ from bert4x.layers.transitions import log_softmax
 from bert4x.metrics.reading import score_answers
 from bert4x.tasks.given import INTEGER, check_counts, check_items, check_keys, states_of
 from bert4x.tasks.task import Task
-from bert4x.tasks.text import Piece, batches_by_length, encode_with_offsets
+from bert4x.tasks.text import Piece, batches_by_length, check_texts, encode_with_offsets
 from bert4x.training.report import watched
 
 LEAST_ROOM = 4  # tokens of a passage that every window has, however long the question
@@ -124,13 +124,18 @@ class ReadingComprehension(Task):
             return self.stride
         return min(STRIDE, max(room - self.longest_answer + 1, (room + 1) // 2))
 
+    def check(self, rows):
+        check_keys(rows, "question", "passage", "answers")
+        check_items(rows, "answers", "(text, start)", str, INTEGER | None)
+        for number, row in enumerate(rows):
+            check_texts([row["question"], row["passage"]], number)
+
     def prepare(self, rows):
         """`skipped` counts the questions left out, "no answer that is a part of the passage, from token to token", and
         the answers that no window holds, which teach nothing: "answers that lie in no window".
         """
         examples = []
-        check_keys(rows, "question", "passage", "answers")
-        check_items(rows, "answers", "(text, start)", str, INTEGER | None)
+        self.check(rows)
         for row in rows:
             places = self.places(row)
             windows = list(self.windows(row["question"], row["passage"], places))
@@ -226,8 +231,7 @@ class ReadingComprehension(Task):
         """F1 and exact match, as CMRC 2018 counts them, of the rows that have an answer. Warns of questions whose
         answers lie in no window.
         """
-        check_keys(rows, "question", "passage", "answers")
-        check_items(rows, "answers", "(text, start)", str, INTEGER | None)
+        self.check(rows)
         rows = [row for row in rows if row["answers"]]
         if not rows:
             raise DataError("no questions with answers to score on")

@@ -264,7 +264,7 @@ class SentenceEmbedding(TextEncoder):
         return task
 
 
-def check_settings(steps, prompts, dimensions) -> None:
+def check_steps(steps, prompts, dimensions) -> None:
     """Raises: ConfigError for settings that are not of their kind."""
     prompts = {} if prompts is None else prompts
     if not isinstance(prompts, dict) or not all(isinstance(one, str) for pair in prompts.items() for one in pair):

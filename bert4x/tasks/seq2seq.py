@@ -73,10 +73,13 @@ class Seq2Seq(Task):
     def to_export(self):
         return self.backbone  # what is trained predicts at given places; this does so everywhere
 
-    def prepare(self, rows):
+    def check(self, rows):
         check_fields(rows, "(source, target)", 2)
         for number, row in enumerate(rows):
             check_texts(row, number)
+
+    def prepare(self, rows):
+        self.check(rows)
         sources = self.sources([source for source, _ in rows])
         targets = self.cut([target for _, target in rows], self.max_target + 1, "targets", self.max_target)
         self.skipped.clear()
@@ -131,7 +134,7 @@ class Seq2Seq(Task):
 
     @watched
     def evaluate(self, rows, batch_size=32):
-        check_fields(rows, "(source, target)", 2)
+        self.check(rows)
         found = [text.lower() for text in self([source for source, _ in rows], batch_size=batch_size)]
         true = [target.lower() for _, target in rows]
         scores = {name: score.f1 for name, score in rouge(found, true, tokenize="char").items()}

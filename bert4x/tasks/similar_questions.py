@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from bert4x.errors import ConfigError, DataError
+from bert4x.errors import ConfigError
 from bert4x.metrics.vectors import scores_of_ranks
 from bert4x.tasks import seq2seq
+from bert4x.tasks.given import check_fields
 from bert4x.tasks.sentence_embedding import SentenceEmbedding
 from bert4x.training.contrastive import NEVER, unit
 from bert4x.training.losses import masked_crossentropy
@@ -47,11 +48,12 @@ class SimilarQuestions(seq2seq.Seq2Seq):
     def packed_model(self):
         raise ConfigError("pairs of questions are compared row by row; leave out pack")
 
+    def check(self, rows):
+        check_fields(rows, "two questions of the same meaning", 2)
+
     def prepare(self, rows):
-        rows = [tuple(row) for row in rows]
-        if wrong := [i for i, row in enumerate(rows) if len(row) != 2]:
-            raise DataError(f"row {wrong[0]}: found {rows[wrong[0]]!r:.80}; expected two questions of the same meaning")
-        kept = [row for row in rows if all(isinstance(text, str) and text.strip() for text in row)]
+        self.check(rows)
+        kept = [tuple(row) for row in rows if all(isinstance(text, str) and text.strip() for text in row)]
         there = super().prepare([*kept, *(row[::-1] for row in kept)])
         if len(there) < 2 * len(rows):
             self.skipped["empty question"] = len(rows) - len(there) // 2
@@ -79,6 +81,7 @@ class SimilarQuestions(seq2seq.Seq2Seq):
         """How near the other question of a pair is, as `SentenceEmbedding` scores answers; and the scores of what is
         written, as of Seq2Seq.
         """
+        self.check(rows)
         return scores_of_ranks(self.encoder().ranks(rows)) | super().evaluate(rows, batch_size)
 
     def encoder(self) -> SentenceEmbedding:

@@ -17,7 +17,7 @@ from bert4x.checkpoints.task_file import FILE
 from bert4x.errors import ConfigError, TokenizerError
 from bert4x.hub.names import local
 from bert4x.runtimes.exported import Exported, is_export, open_export
-from bert4x.tasks.given import check_model, check_settings
+from bert4x.tasks.given import check_model, check_sizes
 from bert4x.tasks.heads import assign_head, known_settings, naming_settings, read_task, rebuilt, warn_of_head
 from bert4x.training.batches import padded_length
 
@@ -49,7 +49,7 @@ class Task:
         self.backbone, self.config, self.tokenizer = backbone, backbone.config, backbone.tokenizer
         if self.tokenizer is None:
             raise TokenizerError("this model has no vocabulary beside its weights; put vocab.txt there")
-        check_settings(backbone, maxlen, **settings)
+        check_sizes(backbone, maxlen, **settings)
         self.exported = isinstance(backbone, Exported)
         if len(backbone.outputs) > 1 and not self.exported:
             raise ConfigError("this model has several outputs; load it without heads and without return_attentions")
@@ -79,6 +79,9 @@ class Task:
     def adopt(self, exported: Exported) -> Callable:
         """What stands for the model of `build` where it was exported: from a list of arrays to the outputs."""
         return exported.graphs["model"].listed
+
+    def check(self, rows: Sequence) -> None:
+        """What `prepare` and `evaluate` begin with. Raises: DataError for a row that is not of this task's form."""
 
     def prepare(self, rows: Sequence) -> list:
         """Rows as encoded examples, each with its `length` in tokens. Bad ones are counted in `skipped`."""

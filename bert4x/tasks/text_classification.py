@@ -144,14 +144,16 @@ class TextClassification(Task):
         scores = L.Dense(len(self.labels), None, use_bias, start, name="Label-Scores", dtype="float32")(first)
         return L.Model(inputs, scores)
 
-    def prepare(self, rows):
-        numbers = {label: i for i, label in enumerate(self.labels)}
+    def check(self, rows):
         check_fields(rows, "(text, label), or (text, text, label)", 2, 3)
         if len({len(row) for row in rows}) > 1:
             raise DataError("some rows have one text, others two; expected (text, label), or (text, text, label)")
-        examples = []
         for number, row in enumerate(rows):
             check_texts(row[:-1], number)
+
+    def prepare(self, rows):
+        self.check(rows)
+        numbers, examples = {label: i for i, label in enumerate(self.labels)}, []
         for text, token_ids, segment_ids in self.windows([row[:-1] for row in rows], "rows"):
             row = rows[text]
             if self.problem_type == "regression":

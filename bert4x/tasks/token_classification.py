@@ -130,11 +130,16 @@ class TokenClassification(Task):
             self.trans = graph(self.model_inputs(ids, np.zeros_like(ids)))["transitions"]
         return lambda arrays: graph(arrays)["scores"]
 
-    def prepare(self, rows):
-        examples = []
-        check_rows(rows)
+    def check(self, rows):
+        check_keys(rows, "text", "entities")
+        check_items(rows, "entities", "(label, start, end)", object, INTEGER, INTEGER)
         for number, row in enumerate(rows):
             check_texts([row["text"]], number)
+
+    def prepare(self, rows):
+        examples = []
+        self.check(rows)
+        for row in rows:
             pieces, found = encode_pieces(self.tokenizer, row["text"], self.maxlen), 0
             entities = self.entities(row, pieces)
             for piece in pieces:
@@ -261,7 +266,7 @@ class TokenClassification(Task):
     @watched
     def evaluate(self, rows, batch_size=32):
         """Precision, recall and F1 of entities in all texts together, by label, start and end, as seqeval counts."""
-        check_rows(rows)
+        self.check(rows)
         found = self.recognize([row["text"] for row in rows], batch_size, scored=False)
         counts = count(
             [[(e.label, e.start, e.end) for e in entities] for entities in found],

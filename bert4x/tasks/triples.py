@@ -99,12 +99,6 @@ def check_schema(schema: Sequence[str | dict[str, str]]) -> list[dict[str, str]]
     return entries
 
 
-def check_rows(rows: Sequence) -> None:
-    """Raises: DataError for what is no row of texts and their triples."""
-    check_keys(rows, "text", "spo_list")
-    check_items(rows, "spo_list", "(subject, predicate, object)", str, str, str)
-
-
 class TripleTask(Task):
     """Base of the tasks that find (subject, predicate, object) triples.
 
@@ -152,6 +146,12 @@ class TripleTask(Task):
         """What the nearest candidate lacks, from `highest`."""
         raise NotImplementedError
 
+    def check(self, rows):
+        check_keys(rows, "text", "spo_list")
+        check_items(rows, "spo_list", "(subject, predicate, object)", str, str, str)
+        for number, row in enumerate(rows):
+            check_texts([row["text"]], number)
+
     def prepare(self, rows):
         """Subjects and objects are located where their tokens first stand among the text's, as in bert4keras.
 
@@ -162,9 +162,7 @@ class TripleTask(Task):
         Raises: DataError for a predicate outside the schema.
         """
         numbers = {predicate: i for i, predicate in enumerate(self.predicates)}
-        check_rows(rows)
-        for number, row in enumerate(rows):
-            check_texts([row["text"]], number)
+        self.check(rows)
         rows = [(row["text"], list(dict.fromkeys(map(tuple, row["spo_list"])))) for row in rows]
         for text, triples in rows:
             for _, predicate, _ in triples:
@@ -215,7 +213,7 @@ class TripleTask(Task):
         Where nothing is found, the precision is 0, and `predicted` says why. bert4keras adds 1e-10 to every count and
         reports precision 1, recall 0, F1 0.
         """
-        check_rows(rows)
+        self.check(rows)
         self.highest.clear()
         answers = self([row["text"] for row in rows], batch_size)
         found = [[(t.subject, t.predicate, t.object) for t in triples] for triples in answers]

@@ -114,16 +114,20 @@ class UniversalExtraction(Task):
     def windows(self, text: Encoded, asked: Prompt, spans: Sequence[tuple[int, int]] = ()) -> list[Window]:
         return prompt_windows(self.tokenizer, self.maxlen, text, self.question(asked.text), asked, spans)
 
+    def check(self, rows):
+        check_keys(rows, "text", "answers")
+        for number, row in enumerate(rows):
+            check_texts([row["text"]], number)
+
     def prepare(self, rows):
         """The prompts of each row: about what it has, and some about what it has not. `skipped` counts the spans left
         out: "span that is no run of tokens, or in no window"; and "no text".
 
         Raises: DataError for answers that the schema does not name, or that are not in their text.
         """
-        check_keys(rows, "text", "answers")
+        self.check(rows)
         generator, examples = np.random.default_rng(0), []
-        for number, row in enumerate(rows):
-            check_texts([row["text"]], number)
+        for row in rows:
             text = self.encoded(row["text"])
             if not text.token_ids:
                 self.skipped["no text"] += 1
@@ -254,7 +258,7 @@ class UniversalExtraction(Task):
         """Micro precision, recall and F1 of all that is answered; and the F1 of what is found by itself (by its
         characters; of choices by their words), and of relations alone (by the tokens of both sides, as for triples).
         """
-        check_keys(rows, "text", "answers")
+        self.check(rows)
         for row in rows:
             gold_of(row, self.wanted)
         ours, gold = self([row["text"] for row in rows], batch_size), [row["answers"] for row in rows]

@@ -67,14 +67,14 @@ def trained(x, y, args):
     return model
 
 
-def main(args):
-    rng, count = np.random.default_rng(args.seed), 256 * args.steps
+def array(x):
+    return ops.convert_to_numpy(x)
 
-    def array(x):
-        return ops.convert_to_numpy(x)
 
-    # 1. Two networks for the score: one knows the true one, the other only whence each point came.
-    clean = drawn(count, rng).astype("float32")
+def learn_scores(args, rng):
+    """Two networks for the score: one knows the true one, the other only whence each point came. Gives both losses of
+    each, and of none at all, and the error as a share."""
+    clean = drawn(256 * args.steps, rng).astype("float32")
     noised = (clean + rng.normal(0, args.deviation, clean.shape)).astype("float32")
     truth, given = exact_score(noised, args.deviation), array(conditional_score(noised, clean, args.deviation))
     scale, table = np.square(truth[:10000]).mean(), {}
@@ -85,48 +85,55 @@ def main(args):
         losses = [float(np.square(found - some[:10000]).mean()) for some in (truth, given)]
         table[name] = *losses, losses[0] / scale
         print(f"| {name} | {losses[0]:.4f} | {losses[1]:.4f} | {losses[1] - losses[0]:.4f} | {losses[0] / scale:.4f} |")
+    return table
 
-    # 2. A network for the field of charges, learnt at places that are near and far alike.
-    data = drawn(args.points, rng).astype("float32")
+
+def features(places):
+    """Of a place the logarithm of its height, and what lies aside, itself and in heights. Shape: (N, 3) -> (N, 5)"""
+    aside, height = places[:, :2], np.maximum(places[:, 2:], 1e-4)
+    return np.concatenate([np.arcsinh(aside), np.log(height), aside / (np.abs(aside) + height)], -1)
+
+
+def learn_field(data, args, rng):
+    """A network for the field of charges, learnt at places that are near and far alike."""
+    count = 256 * args.steps
     reach = 1.03 ** rng.uniform(0, 290, (count, 1))
     angle, noise = rng.uniform(0, 2 * np.pi, (count, 1)), np.abs(rng.normal(0, 0.01, (count, 2)))
     aside = noise[:, :1] * reach * np.concatenate([np.cos(angle), np.sin(angle)], -1)
     places = np.concatenate([drawn(count, rng) + aside, noise[:, 1:] * reach], -1).astype("float32")
-    fields = np.concatenate(
-        [array(poisson_field(ops.convert_to_tensor(p), data)) for p in np.split(places, args.steps)]
-    )
+    parts = [array(poisson_field(ops.convert_to_tensor(p), data)) for p in np.split(places, args.steps)]
+    return trained(features(places).astype("float32"), np.concatenate(parts), args)
 
-    def features(places):  # a place's logarithm of height, and what lies aside in heights, beside itself
-        aside, height = places[:, :2], np.maximum(places[:, 2:], 1e-4)
-        return np.concatenate([np.arcsinh(aside), np.log(height), aside / (np.abs(aside) + height)], -1)
 
-    network = trained(features(places).astype("float32"), fields, args)
+def down(field, args, rng):
+    """Points that come down along a field, from where it is that of a single charge; time runs by its logarithm."""
+    radius = FAR * np.sqrt(1 / (1 - rng.uniform(0, 0.999, args.points)) ** 2 - 1)
+    turn = rng.uniform(0, 2 * np.pi, args.points)
 
-    # 3. Down along either field, from where it is that of a single charge; time runs by its logarithm.
-    def down(field):
-        radius = FAR * np.sqrt(1 / (1 - rng.uniform(0, 0.999, args.points)) ** 2 - 1)
-        turn = rng.uniform(0, 2 * np.pi, args.points)
+    def slope(x, log_height):
+        height = np.full((len(x), 1), np.exp(log_height))
+        f = array(field(np.concatenate([x, height], -1).astype("float32")))
+        return height * f[:, :2] / np.maximum(f[:, 2:], 1e-3)
 
-        def slope(x, log_height):
-            height = np.full((len(x), 1), np.exp(log_height))
-            f = array(field(np.concatenate([x, height], -1).astype("float32")))
-            return height * f[:, :2] / np.maximum(f[:, 2:], 1e-3)
+    start = np.stack([radius * np.cos(turn), radius * np.sin(turn)], -1)
+    return follow(slope, start, np.linspace(np.log(FAR), np.log(NEAR), args.halts))
 
-        start = np.stack([radius * np.cos(turn), radius * np.sin(turn)], -1)
-        return follow(slope, start, np.linspace(np.log(FAR), np.log(NEAR), args.halts))
 
+def main(args):
+    rng = np.random.default_rng(args.seed)
+    table = learn_scores(args, rng)
+    data = drawn(args.points, rng).astype("float32")
+    network = learn_field(data, args, rng)
     sets = {
         "other points of the data": drawn(args.points, rng),
-        "down the field of the data": down(lambda places: poisson_field(ops.convert_to_tensor(places), data)),
-        "down the network's": down(lambda places: network(features(places).astype("float32"))),
+        "down the field of the data": down(lambda x: poisson_field(ops.convert_to_tensor(x), data), args, rng),
+        "down the network's": down(lambda x: network(features(x).astype("float32")), args, rng),
         "a normal distribution of the same spread": rng.normal(0, data.std(), (args.points, 2)),
     }
     print("| points | energy distance |\n|---|---|")
     for name, found in sets.items():
         table[name] = energy_distance(found, drawn(args.points, rng))
         print(f"| {name} | {table[name]:.4f} |")
-
-    # 4. The points, as a picture.
     with optional(), picture(args.output / "points.png", columns=3) as axes:
         for axis, (name, found) in zip(axes, sets.items(), strict=False):
             axis.scatter(*found.T, s=3)
