@@ -52,6 +52,7 @@ def pool1d(
     """Windows over a sequence of vectors: the largest number of each, or with `pool_mode` "avg" the mean.
 
     Shape: (B, T, D) -> (B, T', D)
+    Raises: ConfigError for another `pool_mode`.
     """
     pool = {"max": ops.max_pool, "avg": ops.average_pool}.get(pool_mode)
     if pool is None:

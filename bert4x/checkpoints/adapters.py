@@ -61,7 +61,7 @@ class Adapters:
 def read_adapters(folder: Path) -> Adapters:
     """The adapters of a folder, or of the folder of a file.
 
-    Raises: CheckpointNotFoundError, CorruptFileError, UnknownFormatError for what is not LoRA.
+    Raises: CheckpointNotFoundError, CorruptFileError, TensorMismatchError; UnknownFormatError for what is not LoRA.
     """
     from bert4x.checkpoints.formats.safetensors_file import read_safetensors
     from bert4x.checkpoints.formats.torch_pickle import read_torch
@@ -108,7 +108,8 @@ def read_adapters(folder: Path) -> Adapters:
 def base_of(folder: Path, about: dict[str, Any]) -> Files:
     """The files of the model that adapters name: a path, one beside them, or the name of a published checkpoint.
 
-    Raises: CheckpointNotFoundError, UnknownFormatError for one that is not in the layout of transformers; HubError.
+    Raises: CheckpointNotFoundError, CorruptFileError, HubError; UnknownFormatError for one that is not in the layout of
+    transformers.
     """
     said = about.get("base_model_name_or_path")
     usable = isinstance(said, str) and said.isprintable() and all(len(part) <= MAX_PART for part in said.split("/"))
@@ -165,7 +166,10 @@ def counterpart(name: str, tensors: Tensors) -> str | None:
 
 
 def added(base: LazyTensor, a: LazyTensor, b: LazyTensor, adapters: Adapters, module: str, path: Path) -> LazyTensor:
-    """A matrix of the base with the product of an adapter added to it in float32, in the base's dtype."""
+    """A matrix of the base with the product of an adapter added to it in float32, in the base's dtype.
+
+    Raises: TensorMismatchError for an adapter of another shape.
+    """
     shape, scale = (b.shape[0], a.shape[1]), np.float32(adapters.scale(module))
     said = bool(adapters.about.get("fan_in_fan_out"))
     turned = said if shape[0] == shape[1] else base.shape != shape  # a square says nothing

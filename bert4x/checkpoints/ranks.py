@@ -81,7 +81,7 @@ def read_megatron(path: Path) -> Tensors:
 def read_ranks(folder: Path) -> Tensors:
     """The tensors of all model-parallel ranks.
 
-    Raises: CheckpointNotFoundError for a missing rank, TensorMismatchError if the ranks disagree.
+    Raises: CheckpointNotFoundError for a missing rank, TensorMismatchError if the ranks disagree, CorruptFileError.
     """
     from bert4x.checkpoints.formats.torch_pickle import read_torch
 

@@ -43,7 +43,7 @@ def add_commands(command) -> None:
 
 
 def run_chat(options) -> int:
-    """Answers line after line, until the input ends."""
+    """Answers line after line, until the input ends. Raises: InputError for two models."""
     given = given_decoding(options)
     if options.template is not None:
         check_template(unescaped(options.template))

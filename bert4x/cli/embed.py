@@ -46,7 +46,7 @@ def texts_of(path: str, options, say=say):
 
 
 def run_embed(options) -> int:
-    """Writes the vectors, in the order of the texts, a part at a time."""
+    """Writes the vectors, in the order of the texts, a part at a time. Raises: InputError"""
     from bert4x.tasks.embedder import embedder
     from bert4x.tasks.file_answers import alone, fingerprint
     from bert4x.tasks.vector_files import VectorFile
@@ -79,7 +79,7 @@ def run_embed(options) -> int:
 
 
 def run_similar(options) -> int:
-    """Prints the nearest texts, each with how similar it is."""
+    """Prints the nearest texts, each with how similar it is. Raises: InputError"""
     from bert4x.tasks.embedder import embedder
 
     corpus = list(texts_of(options.corpus, options))

@@ -21,7 +21,7 @@ def add_commands(command) -> None:
 
 
 def run_extract(options) -> int:
-    """Prints the triples of each text."""
+    """Prints the triples of each text. Raises: InputError"""
     if options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}; expected at least 1")
     texts = options.texts + (read_texts(options.file) if options.file else [])

@@ -34,7 +34,7 @@ def add_commands(command) -> None:
 
 
 def run_few_shot(options) -> int:
-    """Prints an answer for each text."""
+    """Prints an answer for each text. Raises: GenerationError"""
     from bert4x.generation.examples import read_examples
     from bert4x.generation.few_shot import FewShot, parse_template
 

@@ -130,7 +130,7 @@ def run_download(options) -> int:
 
 
 def run_cache(options) -> int:
-    """Lists, verifies or removes; 1 if something is damaged."""
+    """Lists, verifies or removes; 1 if something is damaged. Raises: HubError"""
     from bert4x import hub
     from bert4x.errors import HubError
     from bert4x.hub.store import names_of

@@ -51,7 +51,7 @@ def say(text: str) -> None:
 
 
 def run_predict(options) -> int:
-    """Writes an answer for each input, in their order."""
+    """Writes an answer for each input, in their order. Raises: InputError"""
     columns = columns_of(options)
     from bert4x.tasks.file_answers import PART, Output, alone, answer_file, fingerprint
     from bert4x.tasks.forms import form_of

@@ -43,7 +43,7 @@ def add_commands(command) -> None:
 
 
 def run_serve(options) -> int:
-    """Serves until SIGTERM or Ctrl-C."""
+    """Serves until SIGTERM or Ctrl-C. Raises: InputError where a package is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"bert4x serve needs {', '.join(missing)}: pip install {' '.join(missing)}")

@@ -73,7 +73,7 @@ def open_source(source, application: str | None = None, **options) -> Exportable
 
 
 def open_path(path, application: str | None, options: dict) -> Exportable:
-    """A trained task's folder, or anything that `bert4x.load` takes."""
+    """A trained task's folder, or anything that `bert4x.load` takes. Raises: ConfigError"""
     from bert4x.models.build import load
     from bert4x.tasks.pipelines import pipeline
 

@@ -57,13 +57,17 @@ HF = replace(
 
 
 def read_activation(value) -> dict:
-    """What activation_function means: that of the decoder, beside an encoder that always has gelu."""
+    """What activation_function means: that of the decoder, beside an encoder that always has gelu.
+
+    Raises: ConfigError
+    """
     if value != "gelu":
         raise ConfigError(f"config says activation_function = {shown(value)}; only 'gelu' is supported here")
     return {"hidden_act": "gelu_erf"}
 
 
 def write_activation(config) -> str:
+    """How a config file spells the decoder's. Raises: ConversionError for another encoder."""
     if config.hidden_act != "gelu_erf":
         raise ConversionError(f"this layout always has gelu_erf in the encoder; the model has {config.hidden_act}")
     return "gelu"
@@ -86,6 +90,8 @@ class Cpt(bart.Bart):
 
     Applications: "seq2seq", without these blocks; "encoder" with them, whose outputs are the hidden states (B, S, D),
     or of the heads asked for: pooled (B, D) with `with_pool`, scores of masked tokens (B, S, V) with `with_mlm`.
+
+    Raises: ConfigError for a decoder of as many blocks as the encoder, or more.
     """
 
     model_name = "cpt"

@@ -57,6 +57,8 @@ class Gpt(gpt2.Gpt2):
 
     `load(..., shared_segment_embeddings=True)` is for CDial-GPT, whose config files do not say it: segment ids are then
     the ids of the tokens of speakers, and what is generated has the segment of the last token of its prompt.
+
+    Raises: ConfigError for a UniLM whose segments are tokens.
     """
 
     model_name = "gpt"

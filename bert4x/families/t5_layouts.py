@@ -137,14 +137,14 @@ HF_MT5 = replace(HF_GATED, architectures=architectures("MT5"), fits=lambda c: c.
 
 
 def read_model_type(value) -> dict:
-    """What it means that a config file is of a T5 or of an mT5, which never scales."""
+    """What it means that a config file is of a T5 or of an mT5, which never scales. Raises: UnknownArchitectureError"""
     if value not in ("t5", "mt5"):
         raise UnknownArchitectureError(f"config says model_type = {shown(value)}; expected 't5' or 'mt5'")
     return {"as_mt5": True, "scale_output": False} if value == "mt5" else {}
 
 
 def read_projection(value) -> dict:
-    """What feed_forward_proj means: "relu", "gated-gelu" ...; the gated gelu is the tanh form."""
+    """What feed_forward_proj means: "relu", "gated-gelu" ...; the gated gelu is the tanh form. Raises: ConfigError"""
     *gated, act = str(value).split("-")
     if gated not in ([], ["gated"]):
         raise ConfigError(f"config says feed_forward_proj = {shown(value)}; expected a name such as 'gated-gelu'")
@@ -159,7 +159,7 @@ def write_projection(config) -> str:
 
 
 def read_activations(value) -> dict:
-    """What bert4keras' hidden_act means: one name, or a list with that of the gate and "linear"."""
+    """What bert4keras' hidden_act means: one name, or a list with that of the gate and "linear". Raises: ConfigError"""
     if isinstance(value, list | tuple):
         if len(value) != 2 or value[1] != "linear":
             raise ConfigError(f'config says hidden_act = {shown(value)}; expected a name, or a list [name, "linear"]')

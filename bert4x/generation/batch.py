@@ -46,7 +46,10 @@ def read_prompts(ids, segment_ids=None, padding_mask=None, pad_id: int | None = 
 
 
 def as_rows(values, name: str) -> Sequence:
-    """The rows of a batch: of a list as they are, of anything else by way of NumPy."""
+    """The rows of a batch: of a list as they are, of anything else by way of NumPy.
+
+    Raises: GenerationError for an array that is not (batch, length).
+    """
     if isinstance(values, list | tuple):
         return values
     array = np.asarray(values)

@@ -25,7 +25,10 @@ def stream_chat(model, messages: Sequence[dict], variables: dict[str, Any] | Non
 
 
 def prompt_of(model, messages: Sequence[dict], variables: dict[str, Any] | None = None) -> Prompt:
-    """The prompt after which a model answers messages; `variables` are those of its template ("enable_thinking")."""
+    """The prompt after which a model answers messages; `variables` are those of its template ("enable_thinking").
+
+    Raises: GenerationError without a tokenizer, and for a template that writes nothing.
+    """
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise GenerationError("this model has no tokenizer, and so no chat template; set model.tokenizer")

@@ -48,7 +48,7 @@ def extract(archive: Path, folder: Path) -> dict[str, str]:
 
 
 def extract_zip(archive: Path, folder: Path) -> dict[str, str]:
-    """`extract` of a zip archive."""
+    """`extract` of a zip archive. Raises: UnsafeFileError"""
     from bert4x.checkpoints.formats.zip_members import read_members
 
     read_members(archive, MAX_RATIO)  # raises for names that climb, ratios, overlaps, lies in headers

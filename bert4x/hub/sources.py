@@ -163,7 +163,7 @@ def ask(session: requests.Session, url: str, headers: dict[str, str]) -> dict:
 
 
 def patient(ask: Callable[[], requests.Response], url: str) -> requests.Response:
-    """A request that is made once more when it fails in passing."""
+    """A request that is made once more when it fails in passing. Raises: UnreachableError"""
     try:
         return ask()
     except (Passing, *INTERRUPTIONS):

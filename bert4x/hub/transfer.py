@@ -162,7 +162,10 @@ class Transfer:
         time.sleep(BACKOFF * 2 ** (failures - 1) if retry_after is None else retry_after)
 
     def attempt(self, held: int) -> tuple[Hashes, bool]:
-        """One request; returns the hashes of the whole, and whether it was put together of two answers."""
+        """One request; returns the hashes of the whole, and whether it was put together of two answers.
+
+        Raises: DownloadError; Passing for what may succeed later.
+        """
         if self.remote.size is not None and held >= self.remote.size and self.remote.known:
             return self.rehash(), True
         headers = dict(self.remote.headers)
@@ -212,7 +215,10 @@ class Transfer:
         return validator(response) == self.validator_file.read_text("utf-8", "replace")
 
     def receive(self, response: requests.Response, held: int) -> Hashes:
-        """Writes an answer behind what is here, block by block."""
+        """Writes an answer behind what is here, block by block.
+
+        Raises: DownloadError; requests.ConnectionError for an answer that was cut.
+        """
         length = None if encoded(response) else number(response.headers.get("Content-Length", ""))
         total = self.remote.size if length is None else held + length
         if self.remote.size is not None and total != self.remote.size:

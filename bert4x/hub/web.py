@@ -64,7 +64,7 @@ def new_session() -> requests.Session:
 def request(session: requests.Session, url: str, headers: dict[str, str], method: str = "GET") -> requests.Response:
     """One request; the body of the answer is not read yet.
 
-    Raises: DownloadError for an answer that will stay the same, Passing for one that may not.
+    Raises: DownloadError (RefusedError) for an answer that will stay the same, Passing for one that may not.
     """
     given = settings.authorization(url)
     headers = headers | ({"Authorization": given} if given else {})

@@ -54,6 +54,7 @@ class MultiHeadAttention(Layer):
 
     Shape: x (B, T, D), visible (B, 1, T, S) bool -> (B, T, D)[, scores (B, A, T, S)][, weights (B, A, T, S)][,
     ((B, K, S, d_k), (B, K, S, d_v))]; S = T without a cache; scores and weights have 2 T rows with a partner
+    Raises: ConfigError for key/value heads that do not divide the heads.
     """
 
     settings = (

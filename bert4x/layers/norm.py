@@ -92,6 +92,7 @@ class RMSNorm(LayerNorm):
     `scale=False` it learns nothing. Conditional as `LayerNorm` is, but only the scale.
 
     Shape: (..., D)[, (B, C) or (B, T, C)] -> (..., D)
+    Raises: ConfigError for a condition without a scale.
     """
 
     settings = (*LayerNorm.settings, "scale")

@@ -29,6 +29,8 @@ class TransformerBuilder(Hooks):
 
     What a subclass says of itself in class attributes is read where nothing is computed, too; so neither this module
     nor those of the families import Keras before a layer is made.
+
+    Raises: UnknownArchitectureError for an application, UnknownOptionError for an option.
     """
 
     model_name: ClassVar[str]  # what a config says

@@ -107,6 +107,7 @@ class Hooks(Attention):
         """Block `index`. What it sees was computed with the embeddings, which come first.
 
         Shape: (B, T, D) -> (B, T, D)
+        Raises: ConfigError before the embeddings.
         """
         self.check_parts()
         if self.context is None:

@@ -25,7 +25,10 @@ def intermediate(model: keras.Model, names: str | Sequence[str]) -> keras.Model:
 
 
 def outputs_of(model, name: str):
-    """The symbolic outputs of a layer within a model: of its only call, or a list of those of each."""
+    """The symbolic outputs of a layer within a model: of its only call, or a list of those of each.
+
+    Raises: ConfigError for a name that no layer has.
+    """
     layers = {layer.name: layer for layer in model.layers}
     if name not in layers:
         raise ConfigError(f"no layer {name!r} in the model {model.name!r}; {nearest(str(name), layers)}")

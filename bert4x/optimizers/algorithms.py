@@ -16,6 +16,8 @@ class Adam(Settled, keras.optimizers.Adam):
     """Adam (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1) as in bert4keras: the correction of bias is optional.
 
     Unlike Keras' own, epsilon is added to the corrected root, as in the paper, and is 1e-6 by default.
+
+    Raises: ConfigError for amsgrad.
     """
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-6, bias_correction=True, **kwargs):

@@ -17,7 +17,10 @@ NOT_DECAYED = (r"bias(:0)?$", r"gamma(:0)?$", r"beta(:0)?$")
 
 
 class WeightDecay(Extension):
-    """Keras' decoupled weight decay, for some variables only."""
+    """Keras' decoupled weight decay, for some variables only.
+
+    Raises: ConfigError for two rates that differ, and one that is negative.
+    """
 
     defaults: ClassVar = {"weight_decay_rate": 0.01, "exclude_from_weight_decay": NOT_DECAYED}
 
@@ -39,6 +42,8 @@ class WeightDecay(Extension):
 
 
 class LayerAdaptation(Extension):
+    """LAMB; see `extend_with_layer_adaptation`. Raises: ConfigError"""
+
     defaults: ClassVar = {"exclude_from_layer_adaptation": ()}
 
     def configure(self):
@@ -58,6 +63,8 @@ class LayerAdaptation(Extension):
 
 
 class PiecewiseLinearLr(Extension):
+    """A schedule; see `extend_with_piecewise_linear_lr`. Raises: ConfigError"""
+
     defaults: ClassVar = {"lr_schedule": {0: 1}}
 
     def configure(self):
@@ -73,6 +80,8 @@ class PiecewiseLinearLr(Extension):
 
 
 class ParameterWiseLr(Extension):
+    """Rates by variable; see `extend_with_parameter_wise_lr`. Raises: ConfigError"""
+
     defaults: ClassVar = {"paramwise_lr_schedule": {}}
 
     def configure(self):
@@ -95,6 +104,8 @@ class ParameterWiseLr(Extension):
 
 
 class LazyOptimization(Extension):
+    """Rows without a gradient stay; see `extend_with_lazy_optimization`. Raises: ConfigError"""
+
     defaults: ClassVar = {"include_in_lazy_optimization": ()}
 
     def __init__(self, *args, **kwargs):
@@ -131,6 +142,8 @@ class LazyOptimization(Extension):
 
 
 class Lookahead(Extension):
+    """Slow and fast weights; see `extend_with_lookahead`. Raises: ConfigError"""
+
     defaults: ClassVar = {"steps_per_slow_update": 5, "slow_step_size": 0.5}
 
     def configure(self):
@@ -154,6 +167,8 @@ class Lookahead(Extension):
 
 
 class ExponentialMovingAverage(Extension):
+    """Averages of weights; see `extend_with_exponential_moving_average`. Raises: ConfigError"""
+
     defaults: ClassVar = {"ema_momentum": 0.999}
 
     def configure(self):
@@ -207,4 +222,5 @@ def begun(optimizer, slot, value):
 
 
 def norm(x):
+    """The Euclidean norm. Shape: any -> (), float32"""
     return ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32"))))

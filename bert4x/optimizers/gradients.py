@@ -13,6 +13,8 @@ from bert4x.optimizers.extension import OWN, Extension, settled, when
 
 
 class GradientAccumulation(Extension):
+    """One update for several batches; see `extend_with_gradient_accumulation`. Raises: ConfigError"""
+
     defaults: ClassVar = {"grad_accum_steps": 2}
 
     def configure(self):
@@ -90,6 +92,8 @@ def is_above_replicas() -> bool:
 
 
 class GradientOperations(Extension):
+    """Functions of gradients; see `extend_with_gradient_operations`. Raises: ConfigError"""
+
     defaults: ClassVar = {"gradient_operations": {}}
 
     def configure(self):

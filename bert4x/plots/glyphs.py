@@ -46,7 +46,10 @@ def glyphs(characters: str, size: int = 28, font: str | os.PathLike | None = Non
 
 
 def opened(font):
-    """A font of a file, or of a name. A file may hold several."""
+    """A font of a file, or of a name. A file may hold several.
+
+    Raises: ConfigError for a font that is not there, MissingMatplotlibError.
+    """
     try:
         from matplotlib.font_manager import findfont, findSystemFonts
         from PIL import ImageFont

@@ -84,7 +84,7 @@ def encoded(vector: np.ndarray, encoding: str) -> list[float] | str:
 
 
 async def write(context: Context, request: Request, served, ability, prompts: Sequence, given: dict, body, form):
-    """The texts that continue prompts, `body.n` of each: at the end, or as they come."""
+    """The texts that continue prompts, `body.n` of each: at the end, or as they come. Raises: Problem"""
     if body.stream_options is not None and not body.stream:
         raise Problem(422, "stream_options are those of a stream: true", param="stream_options")
     wanted = bool(form.candidates)

@@ -72,7 +72,7 @@ async def vectors(context: Context, body: Embed, request: Request) -> list[list[
 
 
 async def similarities(context: Context, body: Similarity, request: Request) -> list[float]:
-    """How similar each sentence is to the first."""
+    """How similar each sentence is to the first. Raises: Problem"""
     from bert4x.tasks.vectors import similarity
 
     if not body.inputs.sentences:
@@ -85,7 +85,7 @@ async def similarities(context: Context, body: Similarity, request: Request) -> 
 
 
 async def ranking(context: Context, body: Rerank, request: Request) -> list[dict[str, Any]]:
-    """The numbers of texts with their scores, the best first."""
+    """The numbers of texts with their scores, the best first. Raises: Problem"""
     served, ability = context.models.find(body.model, SCORES)
     if not body.query.strip():
         raise Problem(422, "the query is empty", param="query")
@@ -142,7 +142,7 @@ async def reading(context: Context, body: Question, request: Request) -> dict[st
 
 
 async def tokens(context: Context, body: Tokenize) -> list[list[dict[str, Any]]]:
-    """The tokens of each text."""
+    """The tokens of each text. Raises: Problem"""
     served, _ = context.models.find(body.model, [a for one in context.models.served.values() for a in one.abilities])
     texts = as_list(body.inputs)
     if len(texts) > context.limits.texts:

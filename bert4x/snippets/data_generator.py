@@ -32,6 +32,7 @@ class DataGenerator:
         data: a list, or what can be indexed and has a length; or what can be iterated over, for `forfit` repeatedly.
         buffer_size: among how many samples each is drawn if the length of the data is not known; 1000 batches' unless
             told.
+    Raises: InputError for a size below 1.
     """
 
     def __init__(self, data: Any, batch_size: int = 32, buffer_size: int | None = None):

@@ -118,6 +118,8 @@ def open_shape(one: Any, other: Any, lengths: set[int]) -> list[int | None]:
     Open are the rows; what differs; of rows of numbers, how many there are, but for one, which is a label for each row;
     of more axes, all but the last: for whole numbers any, for others those as long as a text. So the sizes of pictures
     stay.
+
+    Raises: InputError for arrays of another number of axes.
     """
     kind, last = np.dtype(getattr(one.dtype, "name", one.dtype)).kind, len(one.shape) - 1
     if len(other.shape) != last + 1:

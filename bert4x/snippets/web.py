@@ -149,7 +149,7 @@ def from_body(request: BaseHTTPRequestHandler) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Numbers and arrays of NumPy as JSON holds them."""
+    """Numbers and arrays of NumPy as JSON holds them. Raises: TypeError for anything else."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__}")

@@ -23,7 +23,8 @@ def embedder(source: str | os.PathLike | None = None, **options) -> SentenceEmbe
             vector, which is said. By default the small model of sentence vectors inside the package; with `pooling`,
             the small BERT there.
         options: of `bert4x.load`, such as `dtype`, and settings of `SentenceEmbedding`, such as `pooling`.
-    Raises: the errors of `load`; CorruptFileError for settings that cannot be.
+    Raises: the errors of `load`; ConfigError for an export without vectors; CorruptFileError for settings that cannot
+    be.
     """
     from bert4x.models.build import load
 

@@ -88,7 +88,7 @@ class InMemory(FromPython):
 
 
 def fit(task, rows: Sequence, valid: Sequence = (), output=None, verbose: bool = True, **options) -> recipe.Report:
-    """See `Task.fit`."""
+    """See `Task.fit`. Raises: DataError, ConfigError"""
     rows, valid = as_rows(rows), as_rows(valid)
     if not rows:
         raise DataError("no rows to learn from")

@@ -24,6 +24,7 @@ class GPLinker(TripleTask):
 
     Args:
         head_size: of the pointers' queries and keys.
+    Raises: ConfigError for a head_size that is odd.
     """
 
     name = "gplinker"

@@ -73,7 +73,10 @@ class Ranking(TextClassification):
 
     @watched
     def evaluate(self, rows, batch_size=32):
-        """The mean of 1 / the rank of the right answer among those of its row (MRR), and how often it is the first."""
+        """The mean of 1 / the rank of the right answer among those of its row (MRR), and how often it is the first.
+
+        Raises: DataError without rows.
+        """
         listed = self.prepare(rows)
         if not listed:
             raise DataError("no rows to score")

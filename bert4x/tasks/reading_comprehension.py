@@ -230,6 +230,8 @@ class ReadingComprehension(Task):
     def evaluate(self, rows, batch_size=32):
         """F1 and exact match, as CMRC 2018 counts them, of the rows that have an answer. Warns of questions whose
         answers lie in no window.
+
+        Raises: DataError without such rows.
         """
         self.check(rows)
         rows = [row for row in rows if row["answers"]]

@@ -51,7 +51,7 @@ def reranker(source: str | os.PathLike, **options) -> Reranker:
             recipes/text_classification.py --pairs; or of a causal language model without such a head, which then is
             asked for "yes" or "no", as Qwen3-Reranker (`bert4x.tasks.yes_no.YesNoReranker`).
         options: of `bert4x.load`, such as `dtype`, and `maxlen`; for a language model also `instruction`.
-    Raises: ConfigError for another number of labels; the errors of `load`.
+    Raises: ConfigError for another number of labels; InputError without a source; the errors of `load`.
     """
     if source is None:
         raise InputError("no reranker is inside the package; give a folder or a name, such as BAAI/bge-reranker-base")

@@ -39,6 +39,8 @@ class Seq2Seq(Task):
         maxlen: tokens of a source; longer ones are cut, when called too, of which a warning tells once.
         max_target: tokens of a target; longer ones are cut in training, which is said as well.
         num_beams: of the search, unless a call says otherwise.
+    Raises: ConfigError for a model that is no UniLM, and for lengths that do not fit; TokenizerError without [CLS] and
+    [SEP].
     """
 
     name = "seq2seq"

@@ -49,6 +49,7 @@ def token_vectors(encoder, texts: Sequence[str], dimensions: int | None) -> np.n
     one, as it may be any, counts as little as the most frequent.
 
     Shape: -> (V, D)
+    Raises: ConfigError for an export, InputError without texts.
     """
     table = next((value for value in getattr(encoder.backbone, "variables", ()) if value.path == TABLE), None)
     if table is None:

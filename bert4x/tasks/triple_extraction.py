@@ -30,6 +30,7 @@ class TripleExtraction(TripleTask):
 
     Args:
         start_threshold, end_threshold: a probability above it is a start, or an end.
+    Raises: ConfigError for a threshold that is no probability.
     """
 
     name = "triple-extraction"

@@ -119,6 +119,7 @@ def _model_type(folder: Path, config: dict | None) -> str:
 
 
 def vocab_file(folder: Path) -> Path | None:
+    """The vocabulary of a folder, or None. Raises: TokenizerError for several."""
     if (folder / "vocab.txt").is_file():
         return folder / "vocab.txt"
     found = sorted(path for path in folder.glob("*vocab*.txt") if path.is_file())

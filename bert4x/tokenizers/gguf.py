@@ -149,7 +149,7 @@ class Said:
 
 
 def whole(text) -> dict:
-    """The tokenizer.json in the metadata."""
+    """The tokenizer.json in the metadata. Raises: TokenizerError"""
     content = parse_json(text.encode("utf-8"), WHOLE) if isinstance(text, str) else None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise TokenizerError(f"{WHOLE} is {shown(text)[:80]}; expected a tokenizer.json")
@@ -172,7 +172,7 @@ def wordpiece(said: Said) -> dict:
 
 
 def byte_level(said: Said) -> dict:
-    """GPT2's tokenizer, or Qwen's or Llama 3's, which cut a text into other words."""
+    """GPT2's tokenizer, or Qwen's or Llama 3's, which cut a text into other words. Raises: TokenizerError"""
     pre = said.metadata.get(f"{BEFORE}pre", "gpt-2")
     pre = OTHER_NAMES.get(pre, pre)
     if pre not in CUTS:

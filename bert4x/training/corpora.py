@@ -26,6 +26,7 @@ class TrainingDataset:
     Args:
         tokenizer: a `bert4x.Tokenizer`.
         sequence_length: ids in a row.
+    Raises: InputError for a length below 3.
     """
 
     keys: tuple[str, ...] = ()
@@ -120,6 +121,7 @@ class TrainingDataset:
 
         Args:
             parse: from the tensors of a row, by key, to inputs and targets, by name. Shape: (sequence_length,) int64
+        Raises: InputError for files that are not there.
         """
         import tensorflow as tf
 

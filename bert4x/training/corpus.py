@@ -47,7 +47,10 @@ class CorpusFile:
 
     @classmethod
     def parse(cls, text: str) -> "CorpusFile":
-        """A source as the command line gives it: `path`, `path:weight`, `path:lines` or `path:weight:lines`."""
+        """A source as the command line gives it: `path`, `path:weight`, `path:lines` or `path:weight:lines`.
+
+        Raises: InputError
+        """
         path, weight, lines = re.fullmatch(r"(.*?)(?::([0-9.]+))?(:lines)?", text, re.DOTALL).groups()
         try:
             return cls(Path(path), float(weight or 1), bool(lines))
@@ -65,7 +68,7 @@ class CorpusFile:
         return ".tsv" in self.path.suffixes
 
     def open(self):
-        """The file, opened for reading."""
+        """The file, opened for reading. Raises: InputError"""
         if not self.path.is_file():
             raise InputError(f"no text file at {self.path}; expected path[:weight][:lines]")
         if self.path.suffix == ".xz":

@@ -16,6 +16,8 @@ class ExponentialMovingAverage:
     The first average is the first value, and the momentum of update n is min(momentum, (1 + n) / (10 + n)): the average
     is worth evaluating after any number of steps. bert4keras' starts at zero and divides by 1 - momentum^n, where an n
     that is not counted, or few steps, give weights of no use (F1 = 0; its issues 109, 225, 332).
+
+    Raises: ConfigError for a momentum that is not between 0 and 1.
     """
 
     def __init__(self, variables: list, momentum: float = 0.999):

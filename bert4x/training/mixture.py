@@ -16,6 +16,7 @@ class Mixture:
 
     Args:
         batch_tokens: tokens a batch, padding included; a multiple of the longest bucket.
+    Raises: InputError for batches that hold no row, and for files that hold no batch.
     """
 
     def __init__(self, files: list[Rows], batch_tokens: int, seed: int = 0):

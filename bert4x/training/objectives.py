@@ -30,7 +30,7 @@ class Specials:
 
     @classmethod
     def of(cls, tokenizer) -> "Specials":
-        """Those of a tokenizer; every id above its special tokens counts as ordinary."""
+        """Those of a tokenizer; every id above its special tokens counts as ordinary. Raises: TokenizerError"""
         ids = tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id, tokenizer.mask_id
         if None in ids:
             raise TokenizerError("pretraining needs a vocabulary with [PAD], [CLS], [SEP] and [MASK]")

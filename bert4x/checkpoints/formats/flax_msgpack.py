@@ -60,7 +60,7 @@ class Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def head(self) -> tuple[str, int]:
-        """What the next value is, and its length; of an integer its value."""
+        """What the next value is, and its length; of an integer its value. Raises: CorruptFileError, UnsafeFileError"""
         self.steps -= 1
         if self.steps < 0:
             raise UnsafeFileError(f"{self.where}: more values than a file of its size needs; malicious, or no model")
@@ -92,7 +92,7 @@ class Reader:
             raise self.corrupt("a name is no UTF-8") from None
 
     def value(self, name: str, depth: int) -> None:
-        """Reads a value; arrays become tensors."""
+        """Reads a value; arrays become tensors. Raises: UnsafeFileError, UnknownFormatError"""
         kind, size = self.head()
         if depth > MAX_DEPTH:
             raise UnsafeFileError(f"{self.where}: nested over {MAX_DEPTH} deep; malicious, or no model")

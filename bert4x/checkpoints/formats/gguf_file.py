@@ -60,7 +60,7 @@ class Reader:
         return self.take(self.number("<Q")).decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:
-        """A value of a type: a number, a string, a list of strings or an array."""
+        """A value of a type: a number, a string, a list of strings or an array. Raises: CorruptFileError"""
         if kind == STRING:
             return self.text()
         if kind != ARRAY:
@@ -74,7 +74,7 @@ class Reader:
         return [self.text() for _ in range(count)]
 
     def numbers(self, kind: int, count: int) -> np.ndarray:
-        """So many numbers of a type."""
+        """So many numbers of a type. Raises: CorruptFileError"""
         if kind not in NUMBERS:
             raise CorruptFileError(f"{self.where}: a value of type {kind}, which GGUF does not have; damaged")
         dtype = np.dtype(NUMBERS[kind])
@@ -113,7 +113,7 @@ def open_gguf(path) -> tuple[dict[str, Any], Tensors]:
 
 
 def place_of(reader: Reader) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, shape, type and offset of the next tensor."""
+    """Name, shape, type and offset of the next tensor. Raises: CorruptFileError"""
     name = checked_name(reader.text(), reader.where)
     rank = reader.number("<I")
     if rank > 8:
@@ -210,7 +210,10 @@ def text_bytes(text: str) -> bytes:
 
 
 def value_bytes(key: str, value) -> bytes:
-    """A value with its type, as llama.cpp expects: numbers are unsigned of 32 bits, or float32."""
+    """A value with its type, as llama.cpp expects: numbers are unsigned of 32 bits, or float32.
+
+    Raises: ConversionError for what GGUF cannot hold.
+    """
     pack: Callable = struct.pack
     match value:
         case bool():

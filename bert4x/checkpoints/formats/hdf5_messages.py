@@ -33,7 +33,7 @@ def cut(data: bytes, at: int, size: int) -> bytes:
 
 
 def parse_dataspace(body: bytes) -> tuple[int, ...] | None:
-    """The shape, () of a scalar, None of the null dataspace."""
+    """The shape, () of a scalar, None of the null dataspace. Raises: CorruptFileError"""
     version, rank, _, kind = unpack("<4B", body, 0)
     if version not in (1, 2) or rank > 32:
         raise CorruptFileError(f"HDF5 dataspace of version {version} and rank {rank}; the file is damaged")
@@ -47,6 +47,8 @@ def parse_datatype(body: bytes) -> tuple[np.dtype | str, int]:
 
     The first is a dtype where NumPy has it, else "string" (of fixed length), "strings" (of variable length),
     "opaque", or a description of what is not read here.
+
+    Raises: CorruptFileError
     """
     class_and_version, bits, bits8, _, size = unpack("<4BI", body, 0)
     kind = class_and_version & 15

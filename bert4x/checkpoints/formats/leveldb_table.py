@@ -31,7 +31,10 @@ def masked_crc32c(chunks: Iterable[bytes]) -> int:
 
 
 def read_varint(data: bytes, at: int, end: int | None = None) -> tuple[int, int]:
-    """The unsigned 64-bit varint at `at`, not reaching beyond `end`, and the offset after it."""
+    """The unsigned 64-bit varint at `at`, not reaching beyond `end`, and the offset after it.
+
+    Raises: CorruptFileError
+    """
     value = shift = 0
     for i in range(at, min(len(data) if end is None else end, at + 10)):
         value |= (data[i] & 0x7F) << shift

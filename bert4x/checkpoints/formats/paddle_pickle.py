@@ -107,7 +107,7 @@ def read_paddle(path) -> Tensors:
     """The tensors of a file by their names; values are read on `read()`. There are no checksums.
 
     uint16 is how Paddle writes bfloat16. Raises `UnsafeFileError` if the pickle refers to anything but arrays and plain
-    data, `UnknownFormatError` for other files of Paddle's, `CorruptFileError` for damage.
+    data, `UnknownFormatError` for other files of Paddle's, `CorruptFileError` and `TensorMismatchError` for damage.
     """
     file, where = RegionFile(path), str(path)
     if file.size < 2 or file.bytes(0, 1) != b"\x80":
@@ -164,7 +164,7 @@ def lazy(file: RegionFile, name: str, array: Array) -> LazyTensor:
 
 
 def held(file: RegionFile, name: str, data, shape: tuple[int, ...], dtype: np.dtype, where: str) -> LazyTensor:
-    """The tensor whose bytes these are."""
+    """The tensor whose bytes these are. Raises: CorruptFileError"""
     sizes = {Span: lambda: data.size, Latin: lambda: len(data.text), bytes: lambda: len(data), str: lambda: len(data)}
     if type(data) is Latin and type(data.text) not in (str, Span):
         raise CorruptFileError(f"{where}: its values are no bytes; damaged")

@@ -7,7 +7,10 @@ from bert4x.errors import CorruptFileError
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (field number, value) pairs of a protocol buffer message; varints are signed 64-bit integers."""
+    """The (field number, value) pairs of a protocol buffer message; varints are signed 64-bit integers.
+
+    Raises: CorruptFileError
+    """
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at)
@@ -40,7 +43,7 @@ def messages(message: bytes, wanted: int) -> list[bytes]:
 
 
 def integer(value: int | bytes) -> int:
-    """The value of a field that must be a number."""
+    """The value of a field that must be a number. Raises: CorruptFileError"""
     if not isinstance(value, int):
         raise CorruptFileError("a number was expected in the index")
     return value

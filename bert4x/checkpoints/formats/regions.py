@@ -66,7 +66,8 @@ class RegionFile:
     def read(self, offset: int, size: int) -> np.ndarray:
         """`size` bytes from `offset` on, as a fresh array of uint8.
 
-        Raises: `CorruptFileError` if they are not all there, or the file changed since it was opened.
+        Raises: `CorruptFileError` if they are not all there, or the file changed since it was opened;
+        `CheckpointNotFoundError` if it was removed.
         """
         self._check(offset, size, "a structure")
         buffer = empty((size,), np.uint8)

@@ -163,7 +163,8 @@ UNREAD = (
 
 
 def find_global(module: str, name: str) -> Global:
-    """The inert stand-in of what a pickle refers to. Raises `UnsafeFileError` for anything not listed here."""
+    """The inert stand-in of what a pickle refers to. Raises: UnsafeFileError, UnknownFormatError for what
+    is not listed here."""
     known = GLOBALS.get((module, name))
     if known is None and (f"{module}.".startswith(INERT_PACKAGES) or INERT_CONFIGS.fullmatch(module)):
         return INERT
@@ -179,7 +180,10 @@ def find_global(module: str, name: str) -> Global:
 
 
 def find_storage(pid) -> Storage:
-    """What a persistent id ("storage", type, key, device, count[, (view key, start, count)]) refers to."""
+    """What a persistent id ("storage", type, key, device, count[, (view key, start, count)]) refers to.
+
+    Raises: CorruptFileError
+    """
     if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
         raise CorruptFileError("a persistent id that is not a storage")
     _, kind, key, _, count, *view = pid

@@ -53,7 +53,7 @@ class ZipMember:
         return self.read(start, length)
 
     def read(self, start: int, length: int) -> np.ndarray:
-        """Bytes `start` to `start + length`. Shape: (length,)"""
+        """Bytes `start` to `start + length`. Shape: (length,) Raises: CorruptFileError"""
         if not self.deflated:
             return self.file.read(self.offset + start, length)
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -179,7 +179,7 @@ def read_scaling(said) -> dict:
 
 
 def write_scaling(config) -> dict | None:
-    """The same, from a config; None for no scaling."""
+    """The same, from a config; None for no scaling. Raises: ConversionError"""
     scaling = config.rope_scaling
     if not scaling:
         return None

@@ -60,7 +60,10 @@ def of_doccano(row: dict[str, Any], where: str) -> Annotated:
 
 
 def of_span(item: Any, where: str) -> Span:
-    """doccano's [start, end, label] or {"start_offset", "end_offset", "label", "id"}; our own [label, start, end]."""
+    """doccano's [start, end, label] or {"start_offset", "end_offset", "label", "id"}; our own [label, start, end].
+
+    Raises: DataError
+    """
     if isinstance(item, list) and len(item) == 3:
         label, start, end = item if isinstance(item[0], str) else [item[2], *item[:2]]
         name = None
@@ -75,14 +78,14 @@ def of_span(item: Any, where: str) -> Span:
 
 
 def of_relation(item: Any, where: str) -> Relation:
-    """doccano's {"from_id", "to_id", "type"}."""
+    """doccano's {"from_id", "to_id", "type"}. Raises: DataError"""
     if not isinstance(item, dict) or not isinstance(item.get("type"), str) or not {"from_id", "to_id"} <= item.keys():
         raise DataError(f'{where}: found {item!r:.60}; expected {{"from_id": ..., "to_id": ..., "type": ...}}')
     return Relation(item["type"], item["from_id"], item["to_id"])
 
 
 def of_cluener(labels: dict[str, Any], text: str, where: str) -> list[Span]:
-    """CLUENER's {label: {words: [[first, last], ...]}}, whose places include the last character."""
+    """CLUENER's {label: {words: [[first, last], ...]}}, whose places include the last character. Raises: DataError"""
     spans = []
     for label, found in labels.items():
         if not isinstance(found, dict) or not all(isinstance(places, list) for places in found.values()):

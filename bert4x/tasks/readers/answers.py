@@ -80,7 +80,7 @@ def of_annotated(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, str, 
 
 
 def of_spans(row: Annotated, where: str) -> Answers:
-    """Spans by their labels, each with those that relations lead to."""
+    """Spans by their labels, each with those that relations lead to. Raises: DataError"""
     answers: Answers = {}
     by_id: dict[Any, dict] = {}
     for label, start, end, name in row.spans:

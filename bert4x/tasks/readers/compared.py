@@ -36,7 +36,7 @@ def read_compared(
         wrong: of "answers", how many wrong ones each row has; rows with less are left out, which is said.
         text_column, pair_column, label_column: the names of columns, or their numbers from 1, where they are not found:
             see `read_labelled`.
-    Raises: DataError, with file and row.
+    Raises: DataError, with file and row; InputError for another kind.
     """
     readers = {"grades": grades, "answers": answers, "texts": texts}
     if kind is None:
@@ -94,7 +94,7 @@ def answers(source, wrong, options, label_column) -> list[tuple]:
 
 
 def json_answers(source, wrong: int) -> Iterator[tuple]:
-    """A row for each right answer: (query, answer, wrong ones ...)."""
+    """A row for each right answer: (query, answer, wrong ones ...). Raises: DataError"""
     for where, row in json_objects(source):
         query, right, others = row.get("query"), row.get("pos"), row.get("neg") or []
         right, others = ([one] if isinstance(one, str) else one for one in (right, others))

@@ -59,6 +59,8 @@ def read_bio(
 
     The tags are those of `bert4x.metrics.find_entities`: BIO, BIOES and the like. Tokens of several characters are
     joined, with a space between two words of Latin letters or digits.
+
+    Raises: DataError, with file and line.
     """
     rows: list[dict[str, Any]] = []
     tokens: list[str] = []
@@ -139,6 +141,7 @@ def is_tag(tag: str) -> bool:
 
 
 def checked_tag(tag: str, labels: Collection[str] | None, where: str) -> str:
+    """A tag whose label is known. Raises: DataError"""
     try:
         entities = find_entities([tag])
     except InputError as error:

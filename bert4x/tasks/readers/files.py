@@ -67,6 +67,7 @@ def ending(path: str | os.PathLike) -> str:
 
 
 def opened(path: str | os.PathLike):
+    """A file opened to read bytes, unpacked where it is compressed. Raises: DataError"""
     if path == STDIN:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     path = Path(path)
@@ -76,7 +77,7 @@ def opened(path: str | os.PathLike):
 
 
 def guarded(read, path: str | os.PathLike, what: str) -> bytes:
-    """Bytes read, up to a bound."""
+    """Bytes read, up to a bound. Raises: DataError for more than that, and for a damaged file."""
     try:
         data = read(LONGEST_LINE + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
@@ -87,6 +88,7 @@ def guarded(read, path: str | os.PathLike, what: str) -> bytes:
 
 
 def decoded(data: bytes, where: str) -> str:
+    """Bytes as text. Raises: DataError for what is no UTF-8."""
     try:  # some programs write surrogates as if they were characters; what is made of them is the caller's
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:

@@ -38,7 +38,7 @@ def is_json(path: str | os.PathLike) -> bool:
 
 
 def json_array(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each object of a JSON array is, "file.json, item 1", and the object."""
+    """Where each object of a JSON array is, "file.json, item 1", and the object. Raises: DataError"""
     count = [0]
     values = loaded(whole(path), str(path), count)
     if not isinstance(values, list):
@@ -64,6 +64,7 @@ def parse(text: str, where: str, count: list[int]) -> dict[str, Any]:
 
 
 def loaded(text: str, where: str, count: list[int]) -> Any:
+    """The value of a JSON text. Raises: DataError"""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -72,6 +73,7 @@ def loaded(text: str, where: str, count: list[int]) -> Any:
 
 
 def checked_object(value: Any, where: str) -> dict[str, Any]:
+    """An object. Raises: DataError for another value."""
     if not isinstance(value, dict):
         raise DataError(f"{where}: found JSON of type {type(value).__name__}; expected an object, {{...}}")
     return value

@@ -84,7 +84,7 @@ def of_minimal(row: dict[str, Any], where: str) -> Annotated:
 
 
 def text_of(data: dict[str, Any], where: str) -> str:
-    """The text of a task: what is called so, or the only one that is none of an address or a date."""
+    """The text of a task: what is called so, or the only one that is none of an address or a date. Raises: DataError"""
     for name in ("text", "文本", "content", "sentence"):
         if isinstance(data.get(name), str):
             return data[name]

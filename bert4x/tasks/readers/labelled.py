@@ -39,7 +39,8 @@ def read_labelled(
         header: whether the first line names the columns; None: by what stands there.
         text_column, pair_column, label_column: their names, or numbers from 1.
         say: is told what was decided; by default it is a warning.
-    Raises: DataError, with file, row and column, for what cannot be read, None and NaN included.
+    Raises: DataError, with file, row and column, for what cannot be read, None and NaN included; InputError for an
+    argument that cannot be.
     """
     if label not in ("first", "last", None) or texts not in (1, 2):
         raise InputError(f"label = {label!r}, texts = {texts}; expected 'first' or 'last', or None, and 1 or 2 texts")
@@ -163,11 +164,13 @@ def read_questions(source: Source, *, header: bool | None = None, say: Say | Non
 
 
 def check_labels(found: Sequence[str], labels: Collection[str] | None, where: str, kind: str) -> None:
+    """Raises: DataError for a label that is none of the known ones."""
     if labels is not None and (others := [one for one in found if one not in labels]):
         raise DataError(f"{where}: unknown {kind} {others[0]!r}; {nearest(others[0], labels)}")
 
 
 def not_empty(rows: list, source: Any) -> list:
+    """The rows. Raises: DataError where there are none."""
     if not rows:
         name = source if isinstance(source, str | os.PathLike) else f"the {type(source).__name__}"
         raise DataError(f"{name} has no examples; expected at least one")

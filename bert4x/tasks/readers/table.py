@@ -112,7 +112,10 @@ def tsv_rows(path: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
 
 
 def csv_rows(path: str | os.PathLike, separator: str) -> Iterator[tuple[str, list[str]]]:
-    """Rows of CSV as of RFC 4180: what is quoted may hold separators, line ends, and quotes, which are doubled."""
+    """Rows of CSV as of RFC 4180: what is quoted may hold separators, line ends, and quotes, which are doubled.
+
+    Raises: DataError
+    """
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     reader = csv.reader((f"{line}\n" for _, line in lines(path)), delimiter=separator, strict=True)
     number = 1
@@ -143,7 +146,7 @@ def same_size(rows: Iterable[tuple[str, list[str]]], least: int, separator: str)
 
 
 def of_objects(source: Any) -> tuple[Iterator[tuple[str, Mapping[str, Any]]], str]:
-    """The rows of a DataFrame, or of an iterable of dicts, and how to call the whole."""
+    """The rows of a DataFrame, or of an iterable of dicts, and how to call the whole. Raises: InputError, DataError"""
     if hasattr(source, "itertuples") and hasattr(source, "columns"):
         names = list(map(str, source.columns))
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -159,6 +162,7 @@ def of_objects(source: Any) -> tuple[Iterator[tuple[str, Mapping[str, Any]]], st
 
 
 def checked(row: Any, number: int) -> Mapping[str, Any]:
+    """A row that is a dict. Raises: InputError"""
     if not isinstance(row, Mapping):
         raise InputError(f"row {number} is {row!r:.60}; expected a dict with a value for each column")
     return row
