@@ -118,6 +118,8 @@ def place(path: str, shape: tuple[int, ...], dtype: str, read: Callable[[tuple[s
     """A variable's values, each device's part read for it alone, and once where several hold the same.
 
     `read` takes a slice with bounds for each axis. In memory there is one part at a time.
+
+    Shape: -> `shape`
     """
     import jax
 

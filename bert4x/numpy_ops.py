@@ -54,7 +54,10 @@ def softmax(x, axis: int):
 
 
 def top_k(x, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k highest of the last axis, and their places; of equal ones the first."""
+    """The k highest of the last axis, and their places; of equal ones the first.
+
+    Shape: (..., N) -> (..., k), (..., k)
+    """
     places = np.argsort(-x, axis=-1, kind="stable")[..., :k].astype("int32")
     return np.take_along_axis(x, places, -1), places
 
@@ -71,7 +74,7 @@ def scatter(indices, values, shape: Sequence[int]) -> np.ndarray:
 
 
 def slice_update(x, start: Sequence[int], updates) -> np.ndarray:
-    """A copy with other values from a place on."""
+    """A copy with other values from a place on. Shape: any -> the same"""
     found = np.array(x)
     found[tuple(slice(int(i), int(i) + n) for i, n in zip(start, updates.shape, strict=True))] = updates
     return found

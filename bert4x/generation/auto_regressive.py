@@ -205,7 +205,10 @@ def highest(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def take_rows(values, rows: np.ndarray, count: int):
-    """The rows of every array in a nest whose first axis has `count`; everything else as it is."""
+    """The rows of every array in a nest whose first axis has `count`; everything else as it is.
+
+    Shape: (`count`, ...) -> (len(`rows`), ...)
+    """
     if isinstance(values, dict):
         return {key: take_rows(value, rows, count) for key, value in values.items()}
     if isinstance(values, tuple) and hasattr(values, "_fields"):

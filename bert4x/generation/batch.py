@@ -59,7 +59,10 @@ def as_rows(values, name: str) -> Sequence:
 
 
 def as_row(values, name: str) -> np.ndarray:
-    """One row of integers, wide enough that none wraps around before it is checked. Raises: GenerationError."""
+    """One row of integers, wide enough that none wraps around before it is checked. Raises: GenerationError.
+
+    Shape: -> (T,) int64
+    """
     try:
         array = np.asarray(values)
     except ValueError as error:  # of lists in lists
@@ -70,7 +73,7 @@ def as_row(values, name: str) -> np.ndarray:
 
 
 def rows_like(rows: list[np.ndarray], values, name: str) -> list[np.ndarray] | None:
-    """Rows that go with those of the ids. Raises: GenerationError when they do not."""
+    """Rows that go with those of the ids. Raises: GenerationError when they do not. Shape: -> (T,) each, as the ids"""
     if values is None:
         return None
     others = [as_row(row, name) for row in as_rows(values, name)]

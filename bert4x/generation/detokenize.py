@@ -44,11 +44,13 @@ class Detokenizer:
         return self._stops.stopped
 
     def add(self, token_id: int) -> str:
+        """Takes one more id; gives the characters that are certain now."""
         text, may_stop = self._tokens.add(int(token_id)), self._least <= 0
         self._least -= 1
         return self._stops.add(text, may_stop)
 
     def finish(self) -> str:
+        """The characters that are left at the end."""
         return self._stops.add(self._tokens.finish()) + self._stops.finish()
 
     def copy(self) -> "Detokenizer":

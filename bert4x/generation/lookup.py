@@ -82,7 +82,7 @@ class Copies:
         self.ids, self.size = np.asarray(prompt.ids, "int32"), options.prompt_lookup
 
     def draft(self, written: list[int], size: int) -> np.ndarray:
-        """What may follow, at most `size` tokens."""
+        """What may follow, at most `size` tokens. Shape: -> (N,), N <= `size`"""
         return draft_of(np.concatenate([self.ids, written]), size)
 
 

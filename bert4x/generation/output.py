@@ -60,7 +60,7 @@ def nothing_allowed(prompt: int) -> GenerationError:
 
 
 def with_ended(state, room: int, ended: Callable, rows: int) -> np.ndarray:
-    """Which rows have ended, now that their ids were looked at."""
+    """Which rows have ended, now that their ids were looked at. Shape: -> (`rows`,) bool"""
     ops = ops_of(state.token)
     finished = np.array(ops.convert_to_numpy(state.finished))
     ids = ops.convert_to_numpy(state.ids)[:rows, -room:]

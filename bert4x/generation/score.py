@@ -48,7 +48,10 @@ def continuation(model, prompt: str, choice: str) -> np.ndarray:
 
 
 def score_all(engine: Engine, prompts: Sequence[Prompt], answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """`score_ids`, a part of the prompts at a time: the logits of all could be more than memory holds."""
+    """`score_ids`, a part of the prompts at a time: the logits of all could be more than memory holds.
+
+    Shape: N prompts with C answers each -> (N, C)
+    """
     at_once = max(ROWS // len(answers[0]), 1)
     parts = [slice(i, i + at_once) for i in range(0, len(prompts), at_once)]
     return np.concatenate([score_ids(engine, prompts[part], answers[part]) for part in parts])

@@ -45,6 +45,7 @@ class Board:
 
     @property
     def fen(self) -> str:
+        """The board and whose move it is, in Forsyth-Edwards notation."""
         return self.board.to_fen()
 
     def moves(self) -> list[str]:

@@ -56,7 +56,8 @@ def download(
     a mirror's address or that of an archive; by default all known ones in turn. `progress(bytes, size)` replaces the
     bar that is shown on a terminal. Returns the folder.
 
-    Raises: HubError, whose subclass says what is wrong (OfflineError ...); UnsafeFileError, CorruptFileError for what came.
+    Raises: HubError, whose subclass says what is wrong (OfflineError ...); UnsafeFileError, CorruptFileError for what
+    came.
     """
     found = catalogue.wanted(name, source, revision)
     folder = Path(to).expanduser() if to is not None else store.folder_of(found.name)

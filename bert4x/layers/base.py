@@ -61,7 +61,10 @@ class LoadsWeights(CalledAtOnce, KnowsCalls):
         return super().add_weight(*args, shape=shape, initializer=initializer, name=name, **kwargs)
 
     def from_source(self, name: str, shape, any_order: bool) -> np.ndarray | None:
-        """The values of a variable, if there is a source of them; with `any_order` maybe transposed in memory."""
+        """The values of a variable, if there is a source of them; with `any_order` maybe transposed in memory.
+
+        Shape: -> `shape`
+        """
         source = _source.get()
         return None if source is None else source(f"{self.path}/{name}", tuple(shape), any_order)
 
@@ -107,6 +110,8 @@ def taken_over(values: np.ndarray, dtype):
 
     JAX takes over an aligned array by itself. TensorFlow copies it three times on the way to a variable, unless it
     comes by DLPack (and crashes, if it is not aligned).
+
+    Shape: any -> the same
     """
     shareable = values.ctypes.data % 64 == 0 and values.flags.writeable and values.dtype.kind in "fi"
     if keras.backend.backend() == "tensorflow" and shareable and values.size:

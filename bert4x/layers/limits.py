@@ -11,7 +11,7 @@ from bert4x.errors import InputError
 
 
 def concrete(values) -> np.ndarray | None:
-    """The values as NumPy, or None while a backend is tracing (there are none yet)."""
+    """The values as NumPy, or None while a backend is tracing (there are none yet). Shape: any -> the same"""
     if isinstance(values, keras.KerasTensor):
         return None
     try:

@@ -34,10 +34,12 @@ class Positions:
         return query, key
 
     def get_config(self):
+        """The settings, as a dict for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_config(cls, config):
+        """The inverse of `get_config`."""
         return cls(**config)
 
 

@@ -59,5 +59,6 @@ def best_path(places: np.ndarray, steps: np.ndarray, starts=None, ends=None) -> 
 
 
 def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    """The logarithm of the softmax, in NumPy. Shape: any -> the same"""
     x = x - x.max(axis, keepdims=True)
     return x - np.log(np.exp(x).sum(axis, keepdims=True))

@@ -29,6 +29,7 @@ class AnswerScores:
 
     @property
     def average(self) -> float:
+        """The mean of both, as CMRC 2018 ranks by it."""
         return (self.exact_match + self.f1) / 2
 
 
@@ -69,12 +70,14 @@ def segments(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
+    """The words and marks of an English text."""
     for pattern in (ALONE, BEFORE_NO_DIGIT, FINAL_DOT, CONTRACTION):
         text = pattern.sub(r" \1 ", text)
     return DOT_OF_A_SENTENCE.sub(r"\1 \2", text).split()
 
 
 def without_punctuation(text: str) -> str:
+    """A text in lower case without punctuation."""
     return "".join(character for character in text.lower().strip() if character not in PUNCTUATION)
 
 

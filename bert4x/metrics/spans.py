@@ -33,14 +33,17 @@ class Counts:
 
     @property
     def precision(self) -> float:
+        """Correct ones of those predicted; 0 where there are none."""
         return self.correct / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
+        """Correct ones of those in the references; 0 where there are none."""
         return self.correct / self.gold if self.gold else 0.0
 
     @property
     def f1(self) -> float:
+        """The harmonic mean of precision and recall; 0 where there are none."""
         both = self.predicted + self.gold
         return 2 * self.correct / both if both else 0.0
 

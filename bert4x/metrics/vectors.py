@@ -39,7 +39,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each, from 1; equal ones have their mean rank."""
+    """The rank of each, from 1; equal ones have their mean rank. Shape: (N,) -> (N,)"""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]
@@ -111,6 +111,7 @@ def gain(grades: Sequence[float]) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
+    """The mean of some numbers."""
     return float(np.mean(values))
 
 

@@ -156,4 +156,5 @@ class AdaFactor(Settled, keras.optimizers.Optimizer):
 
 
 def root_mean_square(x):
+    """The root of the mean square. Shape: any -> ()"""
     return ops.sqrt(ops.mean(ops.square(x)))

@@ -69,25 +69,30 @@ class Extension:
         self.averaged(value, before, index)
 
     def operated(self, gradient, path: str):
+        """The gradient to go on with. Shape: that of the variable"""
         return gradient
 
     def step(self, gradient, variable, learning_rate) -> None:
+        """Changes the variable as the base optimizer does, weight decay included."""
         if self.weight_decay and self._use_weight_decay(variable):
             share = ops.cast(learning_rate, variable.dtype) * ops.cast(self.weight_decay, variable.dtype)
             self.assign_sub(variable, variable * share)
         super().update_step(gradient, variable, learning_rate)
 
     def adapted(self, after, before, path: str, learning_rate):
+        """The value after layer adaptation. Shape: that of the variable"""
         return after
 
     def multiplied(self, after, before, path: str):
+        """The value after multipliers of single variables. Shape: that of the variable"""
         return after
 
     def looked_ahead(self, after, before, index: int):
+        """The value after lookahead. Shape: that of the variable"""
         return after
 
     def averaged(self, after, before, index: int) -> None:
-        pass
+        """Takes the value into a moving average, if one is kept."""
 
 
 OWN = "extension"  # begins the names of the extensions' slots

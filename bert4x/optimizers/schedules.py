@@ -67,6 +67,7 @@ def warmup_decay(t: Any, total_steps: float, warmup_steps: float = 0, decay: str
 
 
 def as_float(t):
+    """A number, or a tensor as float32."""
     return float(t) if isinstance(t, numbers.Number) else ops.cast(t, "float32")
 
 

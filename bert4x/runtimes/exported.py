@@ -64,7 +64,7 @@ class Graph:
 
 
 def as_input(values) -> np.ndarray:
-    """An array as graphs take them: int32 or float32."""
+    """An array as graphs take them: int32 or float32. Shape: any -> the same"""
     array = np.asarray(values)
     return array.astype("float32" if array.dtype.kind == "f" else "int32", copy=False)
 

@@ -185,7 +185,7 @@ def with_targets(model, inputs: Inputs) -> Inputs:
 
 
 def as_arrays(outputs) -> list[np.ndarray]:
-    """The outputs of a model as a list of NumPy arrays."""
+    """The outputs of a model as a list of NumPy arrays. Shape: (B, ...) each"""
     from keras import ops
 
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]

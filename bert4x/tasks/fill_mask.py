@@ -96,7 +96,7 @@ class FillMask:
         ]
 
     def best(self, text: str, n: int, logits: np.ndarray, top_k: int) -> list[Filling]:
-        """The likeliest tokens for the n-th [MASK]; rows of the model without a token are none."""
+        """The likeliest tokens for the n-th [MASK]; rows of the model without a token are none. Shape: `logits` (V,)"""
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
         parts = text.split(self.mask)

@@ -31,6 +31,7 @@ class Reranker(Judge):
         self.task = task
 
     def judged(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> np.ndarray:
+        """The scores of pairs before any activation. Shape: N pairs -> (N,)"""
         windows = self.task.windows(pairs, "pairs")
         examples = [Example(ids, segments, (), number) for number, ids, segments in windows]
         scores = self.task.scores_of_texts(examples, batch_size)[0].astype("float64")

@@ -198,7 +198,7 @@ def log_sums(places: np.ndarray, steps: np.ndarray, lengths: np.ndarray) -> tupl
 
 
 def log_sum(x: np.ndarray, axis: int) -> np.ndarray:
-    """The logarithm of the sum of e^x."""
+    """The logarithm of the sum of e^x. Shape: any -> without `axis`"""
     most = x.max(axis, keepdims=True)
     return np.log(np.exp(x - most).sum(axis)) + most.squeeze(axis)
 

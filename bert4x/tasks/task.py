@@ -219,7 +219,7 @@ class Task:
         return longest if self.exported else padded_length(longest, self.config.max_position)
 
     def model_inputs(self, token_ids: np.ndarray, segment_ids: np.ndarray) -> list[np.ndarray]:
-        """What the backbone takes: a model without segments takes only the first."""
+        """What the backbone takes: a model without segments takes only the first. Shape: (B, T) each"""
         return [token_ids, segment_ids] if self.backbone.builder.needs_segments else [token_ids]
 
     @property

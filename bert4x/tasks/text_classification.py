@@ -293,7 +293,7 @@ class TextClassification(Task):
         return odds / odds.sum(-1, keepdims=True)
 
     def answer(self, scores: np.ndarray):
-        """The answer that the scores of one text give."""
+        """The answer that the scores of one text give. Shape: (labels,)"""
         named = dict(zip(self.labels, self.probabilities(scores).tolist(), strict=True))
         best = sorted(named, key=named.get, reverse=True)
         if not self.multi_label or len(self.labels) == 1:

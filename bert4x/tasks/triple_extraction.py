@@ -203,5 +203,5 @@ def powered_crossentropy(labels, scores, power: int):
 
 
 def probabilities(scores: np.ndarray, power: int) -> np.ndarray:
-    """sigmoid(score)^power in NumPy."""
+    """sigmoid(score)^power in NumPy. Shape: any -> the same"""
     return np.exp(-power * np.logaddexp(0, -np.asarray(scores, "float32")))

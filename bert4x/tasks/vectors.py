@@ -37,7 +37,10 @@ def check_count(name: str, value, least: int = 1) -> None:
 
 
 def finite(array: np.ndarray, what: str) -> np.ndarray:
-    """Rows in float32. Raises: InputError that names the first row with a number that is none."""
+    """Rows in float32. Raises: InputError that names the first row with a number that is none.
+
+    Shape: (N, D) -> the same
+    """
     array = np.asarray(array, "float32")
     good = np.isfinite(array).all(axis=1)
     if not good.all():
@@ -71,7 +74,7 @@ def similarity(first, second, kind: str = "cosine") -> np.ndarray:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows at length 1; zeros stay."""
+    """Rows at length 1; zeros stay. Shape: (N, D) -> the same"""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12)
 
@@ -103,7 +106,7 @@ def search(queries, corpus, top_k: int = 10, kind: str = "cosine") -> list[list[
 
 
 def parts(corpus: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts of a corpus, each with the number of its first row."""
+    """Parts of a corpus, each with the number of its first row. Shape: (N, D) -> (n, D) each"""
     rows = max(1, BLOCK // max(1, corpus.shape[1]))
     for start in range(0, len(corpus), rows):
         yield start, corpus[start : start + rows]

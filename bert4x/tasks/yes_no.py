@@ -60,6 +60,7 @@ class YesNoReranker(Judge):
         return cls(load(source, application="lm", **options), instruction, maxlen)
 
     def judged(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> np.ndarray:
+        """The differences of the logits of "yes" and "no". Shape: N pairs -> (N,)"""
         prompts = [self.prompt(*pair) for pair in pairs]
         logits = np.zeros((len(prompts), 2))
         for places in batches_by_length([len(prompt.ids) for prompt in prompts], batch_size):

@@ -8,7 +8,7 @@ LENGTH = BUCKETS[2]
 
 
 def held_out_rows(source: CorpusFile, tokenizer, limit: int = 256, seed: int = 0) -> list[np.ndarray]:
-    """Up to `limit` rows, spread evenly over the last 1% of a file, of at most 125 tokens each."""
+    """Up to `limit` rows, spread evenly over the last 1% of a file, of at most 125 tokens each. Shape: (T,) each"""
     tokens = tokenizer.ids_to_tokens(range(tokenizer.vocab_size))
     packer = Packer(tokens, np.random.default_rng(seed), pair=source.paired)
 
@@ -45,7 +45,10 @@ def log_probabilities(model, ids: np.ndarray, targets: np.ndarray, batch: int = 
 
 
 def masked_accuracy(model, tokenizer, rows: list[np.ndarray], rate: float = 0.15, seed: int = 0) -> float:
-    """Fraction of masked tokens that an encoder with MLM logits restores; `rate` of the ordinary ones are [MASK]."""
+    """Fraction of masked tokens that an encoder with MLM logits restores; `rate` of the ordinary ones are [MASK].
+
+    Shape: rows (T,)
+    """
     ids = frame(rows, tokenizer)
     special = [tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id]
     hidden = (np.random.default_rng(seed).random(ids.shape) < rate) & ~np.isin(ids, special)
@@ -69,7 +72,10 @@ def restored(model, tokenizer, windows: np.ndarray, hidden: np.ndarray) -> float
 
 
 def perplexity(model, tokenizer, rows: list[np.ndarray]) -> float:
-    """Per token, of rows read from left to right by a language model; the first token given [CLS], no end token."""
+    """Per token, of rows read from left to right by a language model; the first token given [CLS], no end token.
+
+    Shape: rows (T,)
+    """
     ids = frame(rows, tokenizer)
     targets = np.roll(ids, -1, axis=1)
     special = [tokenizer.pad_id, tokenizer.end_id]

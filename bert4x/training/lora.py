@@ -230,7 +230,7 @@ def is_table(path: str, layer) -> bool:
 
 
 def values(variable) -> np.ndarray:
-    """Of a variable, in float32."""
+    """The values of a variable, in float32. Shape: any -> the same"""
     return keras.ops.convert_to_numpy(variable.value).astype("float32")
 
 

@@ -31,7 +31,7 @@ class Mixture:
             raise InputError(f"the files hold less than one batch of {batch_tokens} tokens; give more or a smaller one")
 
     def rows(self, step: int) -> tuple[int, list[np.ndarray]]:
-        """Padded length, and the rows, of batch `step`."""
+        """Padded length, and the rows, of batch `step`. Shape: B rows (T,)"""
         epoch, i = divmod(step, self.batches_per_epoch)
         length, picks = self._epoch_plan(epoch)[i]
         return length, [self.files[file][row] for file, row in picks]
