@@ -99,7 +99,7 @@ class ChecksumError(HubError, CorruptFileError):
 
 
 class DiskSpaceError(HubError):
-    """Not enough room for what is to be fetched; what has come so far stays, and is gone on with."""
+    """Not enough room for what is to be fetched; what has come so far stays, and the next attempt continues there."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from bert4x.errors import ConfigError
 from bert4x.families import family_of
 
 PREFIX = "task/"  # before the names of a head's tensors in our own format, beside the model's
-LONGEST = 512  # tokens of a text, where the model has more positions and nobody says
+LONGEST = 512  # tokens of a text, where the model has more positions; the default
 DECLARED = ("id2label", "label2id", "problem_type", "num_labels", "_num_labels")  # what configs say of a head
 DECLARED_AS = ("labels", "tags", "multi_label", "pooler", "method")  # settings that the head itself tells
 OF_NO_TASK = "ForMultipleChoice"  # classes of transformers whose head has the names of another's

@@ -39,7 +39,7 @@ ACTIVATIONS |= {"torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.ac
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 TYPES = "sentence_transformers.models."
 MAX_PART = 255  # characters of a name in a path
-LONGEST = 512  # tokens of a text, where the model takes more and nobody says
+LONGEST = 512  # tokens of a text, where the model takes more; the default
 FLOW_OUT = "module_output_name"
 FLOW = {"module_input_name": "sentence_embedding", FLOW_OUT: "sentence_embedding"}  # of what follows pooling
 
@@ -128,7 +128,7 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
         check_kinds(one, {"type": (str,), "path": (str,)}, str(path))
         kind, name = str(one.get("type")).rpartition(".")[2], one.get("path") or ""
         if not name.isprintable() or any(len(part) > MAX_PART for part in name.split("/")):
-            raise CorruptFileError(f"{path}: the folder {shown(name)} is none that can be")
+            raise CorruptFileError(f"{path}: the folder {shown(name)} is not a folder name")
         place = folder / name
         if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout") or (kind == "Transformer") == bool(
             found

@@ -35,7 +35,7 @@ def made(place: Path, name: str) -> tuple[int, Path]:
     while True:
         folder = place / f".{name}.{secrets.token_hex(4)}.staging"
         file = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        with contextlib.suppress(OSError):  # a disk without locks: nobody will take the folder for left over
+        with contextlib.suppress(OSError):  # a disk without locks: there the folder is never deleted as left over
             if not try_lock(file) or not lock_of(folder).exists():  # another process is just removing it
                 os.close(file)
                 continue
@@ -52,7 +52,7 @@ def remove_left_over(place: Path) -> None:
     """Removes the staging folders of processes that are no more."""
     for lock in list(place.glob(".*.lock")):
         if NAME.fullmatch(lock.name):
-            with contextlib.suppress(OSError):  # of somebody else, or on a disk without locks
+            with contextlib.suppress(OSError):  # of another user, or on a disk without locks
                 remove_if_free(lock)
 
 

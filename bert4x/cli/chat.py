@@ -21,7 +21,7 @@ TEMPLATE = r"问：{text}\n答："
 END = "/exit"
 KEYS = f"Ctrl-C stops an answer, {END} or Ctrl-D ends."
 NO_ASSISTANT = "This model was not trained for dialogue, it continues text: do not expect an assistant."
-ROOM = 512  # tokens of an answer of a model that was trained for dialogue, where nobody says
+ROOM = 512  # tokens of an answer of a model that was trained for dialogue, by default
 
 
 def add_commands(command) -> None:

@@ -76,7 +76,7 @@ def export(
     place = place_to_stage(target)
     opened = open_source(source, application, **options)
     forward = Forward(opened, needs_mask(opened) if padding_mask is None else padding_mask)
-    forward.tables()  # raises for a model of somebody else's, before anything is computed
+    forward.tables()  # raises for a model that is not of bert4x, before anything is computed
     parts = {"model": forward} | other_parts(opened, cache)
     check_weights(to, forward)
     allowed = tolerance_of(forward, quantize, tolerance)

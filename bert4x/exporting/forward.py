@@ -99,7 +99,7 @@ def task_of(path, config=None) -> str | None:
 
 
 def application_of(source: Exportable) -> str | None:
-    """What the model is used as; of a Keras model over one of ours nobody knows."""
+    """The application of the model; None for a Keras model over one of ours."""
     builder = getattr(source.model, "builder", source.task)
     return None if builder is None else builder.application
 

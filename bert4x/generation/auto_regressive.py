@@ -250,7 +250,7 @@ def filtered(probabilities: np.ndarray, topk: int | None, topp: float | None) ->
 
 
 def draw(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """The token in whose share of [0, 1) the number lies, the vocabulary laid out in its order.
+    """The token whose interval of the cumulative probabilities, in the vocabulary's order, holds the number.
 
     Shape: (N, V), (N,) -> (N,) int
     """

@@ -117,7 +117,7 @@ class StopStrings:
 
 
 def _borders(pattern: str) -> list[int]:
-    """For each prefix of the pattern, how long its longest end is that the pattern also begins with."""
+    """For each prefix of the pattern, the length of its longest proper suffix that is a prefix too."""
     borders, length = [0], 0
     for char in pattern[1:]:
         while length and pattern[length] != char:

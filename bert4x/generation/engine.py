@@ -213,7 +213,8 @@ class Engine:
 
     def output_matrix(self) -> dict[str, Any]:
         """The transposed copy of the output layer's table, on JAX, whose arrays never change: a variable with new
-        values has another one. Elsewhere nobody could tell that a copy is out of date, and it would gain less.
+        values has another one. Other backends change variables in place: there a copy
+        could be out of date, and would gain less.
         """
         import keras
 

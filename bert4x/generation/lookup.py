@@ -21,7 +21,7 @@ from bert4x.generation.options import GenerationOptions
 from bert4x.generation.output import Output
 from bert4x.generation.window import check_positions
 
-DRAFT = 4  # tokens that a drafter writes, where nobody says how many
+DRAFT = 4  # tokens that a drafter writes, by default
 LONGEST = 3  # tokens by which a place of the text is found again; shorter ones where those are not there
 
 

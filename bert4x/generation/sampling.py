@@ -68,7 +68,7 @@ def keep(probabilities, least):
 
 
 def draw(probabilities, uniform):
-    """The token in whose share of [0, 1) the number lies, the vocabulary laid out in its order.
+    """The token whose interval of the cumulative probabilities, in the vocabulary's order, holds the number.
 
     Shape: (B, V), (B,) -> (B,) int32
     """

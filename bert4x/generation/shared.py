@@ -1,4 +1,5 @@
-"""Decoding for many who come and go: rows of one batch, a step at a time; where one has ended, another may begin.
+"""Decoding for requests that come and go: rows of one batch, a step at a time; a new request takes the row of one
+that has ended.
 
 A slot of the cache is not a position (`bert4x.models.cache`). So a prompt that comes later is read by itself, and its
 keys and values are put into the slots just before the one that the batch writes next: from there on its row is like
@@ -76,7 +77,7 @@ class SharedBatch:
         self.room = bucket(2 * max(s.options.max_new_tokens for s in requests))  # as many again for those who join
         self.search = Sampling.of(requests[0].options, self.room)
         self.number = 1  # of tokens that the oldest row has
-        self.state, self.given, self.told = self.started(requests)  # told: first tokens that nobody was given yet
+        self.state, self.given, self.told = self.started(requests)  # told: first tokens that were not given out yet
         self.requests: list[Request | None] = [*requests, *[None] * (self.rows - len(requests))]
 
     @property
@@ -117,7 +118,7 @@ class SharedBatch:
         self.told += told
 
     def leave(self, request: Request) -> None:
-        """It has ended, or is not wanted any more: its row is free."""
+        """Frees the row of a request that has ended or was cancelled."""
         if request in self.requests:
             self.requests[self.requests.index(request)] = None
             self.told = [pair for pair in self.told if pair[0] is not request]

@@ -125,7 +125,7 @@ def compete(choose: Callable, player: Callable, matches: int, longest: int, seed
 
 
 def play(choose: Callable[[Sequence, Sequence], Sequence[str]]) -> None:
-    """A game in the terminal, of somebody who is red."""
+    """A game in the terminal against a person, who plays red."""
     board, game = Board(), []
     while moves := board.moves():
         board.board.print_board()

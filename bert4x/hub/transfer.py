@@ -22,7 +22,7 @@ ATTEMPTS = 5  # in a row without a block gained
 CONNECTIONS = 2  # of these, such as did not even connect: there may be no network, or another source
 BACKOFF = 1.0  # seconds before the second attempt; doubles
 MAX_WAIT = 300  # seconds; a server that asks for more is given up
-MAX_UNDECLARED = 100 << 20  # bytes of a file whose size nobody says
+MAX_UNDECLARED = 100 << 20  # bytes of a file whose size is not known
 MARGIN = 64 << 20  # bytes of a disk to leave free
 
 

@@ -106,7 +106,7 @@ def outputs_first(dtype: str) -> bool:
 
 
 def taken_over(values: np.ndarray, dtype):
-    """An array that nobody else holds as a tensor, in the same memory where the backend can use it.
+    """An array of which there is no other user, as a tensor: in the same memory where the backend can use it.
 
     JAX takes over an aligned array by itself. TensorFlow copies it three times on the way to a variable, unless it
     comes by DLPack (and crashes, if it is not aligned).

@@ -97,13 +97,13 @@ class TransformerBuilder(Hooks):
 
     @classmethod
     def config_without_file(cls, tensors: "Tensors") -> dict[str, Any] | None:
-        """What a config file would say of tensors that were published without one; None where nobody knows."""
+        """What a config file would say of tensors that were published without one; None where that cannot be known."""
         return None
 
     @classmethod
     def config_by_tensors(cls, config: TransformerConfig, table, held: dict[str, Any]) -> TransformerConfig:
         """The config with what tensors say of a model, and its file does not. `held` are our layers that are there, and
-        of each a tensor, or None where nobody has looked yet; `table` is that of a published layout, or None.
+        of each a tensor, or None where no tensor was read yet; `table` is that of a published layout, or None.
         """
         return config
 
@@ -243,7 +243,7 @@ class TransformerBuilder(Hooks):
         return self.layers.get(f"{self.prefix}LM-Head", self.layers[f"{self.prefix}Embedding-Token"])
 
     def target_start(self, tokenizer) -> int | None:
-        """The token with which targets of an encoder-decoder begin, where nobody says another; None: nobody knows."""
+        """The token with which targets of an encoder-decoder begin, by default; None where it is not known."""
         return getattr(tokenizer, "start_id", None)
 
     def forced_ids(self, length: int) -> dict[int, int]:

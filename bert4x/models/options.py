@@ -1,4 +1,4 @@
-"""Options by name, as users give them to `load` and `build_transformer_model`: what each changes, and what is none."""
+"""Options by name, as users give them to `load` and `build_transformer_model`: what each changes."""
 
 from typing import Any
 

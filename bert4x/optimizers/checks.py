@@ -14,7 +14,7 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 
 
 def check_patterns(options: dict, name: str) -> None:
-    """Makes a list of the option `name`; a single pattern would be taken for a list of letters. Raises: ConfigError"""
+    """Makes a list of the option `name`; a single string would be read as a list of letters. Raises: ConfigError"""
     patterns = options[name]
     options[name] = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in options[name]:

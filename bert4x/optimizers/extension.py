@@ -122,7 +122,7 @@ def settled(gradients: list) -> list:
 
 
 def plain(value):
-    """What JSON can hold, and nobody else changes."""
+    """A copy that JSON can hold."""
     if isinstance(value, dict):
         return dict(value)
     return list(value) if isinstance(value, list | tuple) else value

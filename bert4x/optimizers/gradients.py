@@ -31,7 +31,7 @@ class GradientAccumulation(Extension):
         if not self.built and trainable_variables is not None:
             self.build(list(trainable_variables))
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        if self.options["grad_accum_steps"] == 1 or len(grads) != len(variables):  # Keras has the words for the latter
+        if self.options["grad_accum_steps"] == 1 or len(grads) != len(variables):  # Keras raises for the latter
             super().apply(grads, trainable_variables)
             return
         self._check_variables_are_known(variables)

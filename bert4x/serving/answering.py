@@ -17,7 +17,7 @@ from bert4x.serving.problems import Problem, as_problem
 
 
 class ClientGone(Exception):
-    """Nobody waits for this answer."""
+    """The client has closed its connection."""
 
 
 @dataclass

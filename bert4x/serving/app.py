@@ -94,7 +94,7 @@ async def on_invalid(request: Request, error: RequestValidationError) -> Respons
 
 
 async def on_gone(request: Request, error: ClientGone) -> Response:
-    """Nobody reads this; the status is for the counters."""
+    """The client has gone; the status is for the metrics only."""
     return Response(status_code=499)
 
 

@@ -39,7 +39,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits for it any more: it is done, has failed, its client went away, or its time is over."""
+        """Whether it needs no more work: it is done, has failed, its client went away, or its time is over."""
         return self.future.done() or time.monotonic() > self.until
 
     def cancel(self) -> None:
@@ -51,7 +51,7 @@ class Job:
         self.answers[number] = answer
         self.left -= 1
         if not self.left:
-            with contextlib.suppress(InvalidStateError):  # nobody waits for it any more
+            with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
                 self.future.set_result(self.answers)
 
     def fail(self, error: BaseException) -> None:
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Part:
-    """An item of a job that waits. The one whose turn is the least is next."""
+    """An item of a job that waits. The one with the smallest `turn` is next."""
 
     job: Job
     number: int

@@ -22,7 +22,7 @@ from bert4x.serving.limits import Limits
 from bert4x.serving.problems import Problem
 from bert4x.serving.writing import Piece, Writing
 
-ROOM = 512  # tokens of an answer in a dialogue, where nobody says
+ROOM = 512  # tokens of an answer in a dialogue, by default
 ASKED, ANSWER = "问：", "答："  # turns for a model without a chat template
 
 

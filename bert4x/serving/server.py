@@ -82,7 +82,7 @@ def read_keys(path: str | Path | None) -> list[str]:
 
 
 def check_open(host: str, keys: list[str], is_open: bool) -> None:
-    """Raises: InputError for an address that others can reach, without a key, where nobody said so."""
+    """Raises: InputError for an address that others can reach, without a key and without permission."""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:

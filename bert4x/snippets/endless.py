@@ -23,7 +23,7 @@ class EndlessBatches(DataAdapter):
         inputs_only: each batch is an `x`, also where that is a list.
     """
 
-    num_batches = batch_size = has_partial_batch = partial_batch_size = None  # nobody knows
+    num_batches = batch_size = has_partial_batch = partial_batch_size = None  # not known
 
     def __init__(self, batches: Iterator[Any], inputs_only: bool = False):
         self.batches, self.inputs_only = batches, inputs_only

@@ -80,7 +80,7 @@ def _results(pool: "Threads | Processes", iterable: Iterable[Any], workers: int)
     with pool:
         for number, item in enumerate(iterable):
             finished = [pool.receive()] if len(pool.running) == workers else []
-            pool.send(number, item)  # first, so that nobody waits for whoever takes the results
+            pool.send(number, item)  # first, so that workers need not wait for the consumer of the results
             yield from finished
         while pool.running:
             yield pool.receive()

@@ -20,7 +20,7 @@ def embedder(source: str | os.PathLike | None = None, **options) -> SentenceEmbe
     Args:
         source: a folder of sentence-transformers, whose pooling, dense layers, normalisation, prompts and longest text
             are obeyed; a run of ours; or any encoder, or a run of another task, whose mean hidden state then is the
-            vector, which is said. By default the small model of sentence vectors inside the package; with `pooling`,
+            vector, with a warning. By default the small model of sentence vectors inside the package; with `pooling`,
             the small BERT there.
         options: of `bert4x.load`, such as `dtype`, and settings of `SentenceEmbedding`, such as `pooling`.
     Raises: the errors of `load`; ConfigError for an export without vectors; CorruptFileError for settings that cannot

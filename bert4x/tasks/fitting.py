@@ -93,7 +93,7 @@ def fit(task, rows: Sequence, valid: Sequence = (), output=None, verbose: bool =
     if not rows:
         raise DataError("no rows to learn from")
     if options.get("patience") is not None and not valid:
-        raise ConfigError(f"patience = {options['patience']!r} is of scores, which there are none of: give valid")
+        raise ConfigError(f"patience = {options['patience']!r} needs scores: give valid rows to score on, valid=...")
     args = Arguments(**checked(options), precision=precision(task), verbose=verbose)
     check(args, spell=lambda name: f"{name} =")
     if output is None:

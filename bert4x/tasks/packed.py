@@ -7,7 +7,7 @@ import numpy as np
 from bert4x.training.batches import padded_length
 from bert4x.training.packing import PackedBatches, in_rows, packed_rows
 
-TIMES = 2  # the longest text: rows with little room left, in which attention does not see many places in vain
+TIMES = 2  # the longest text: rows with little room left, in which attention computes little for padding
 STEP = 16  # the places that are predicted from, in a row, are filled up to a multiple of it: few shapes
 
 

@@ -76,7 +76,7 @@ def prompt_windows(
 
 def gold_of(row: dict[str, Any], wanted: Sequence[Wanted]) -> Gold:
     """All that is asked of a text by a schema, and the spans that are right: characters of the text, or of the prompt
-    where it is a choice. A choice without an answer is not asked: nobody has said which it is.
+    where it is a choice. A choice without an answer is not asked: the row does not say which it is.
 
     Raises: DataError for what the schema does not name, and for spans that are not in the text.
     """

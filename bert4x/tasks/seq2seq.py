@@ -36,8 +36,8 @@ class Seq2Seq(Task):
 
     Args:
         backbone: of the application "unilm".
-        maxlen: tokens of a source; longer ones are cut, when called too, of which a warning tells once.
-        max_target: tokens of a target; longer ones are cut in training, which is said as well.
+        maxlen: tokens of a source; longer ones are cut, when called too, with one warning.
+        max_target: tokens of a target; longer ones are cut in training, with a warning too.
         num_beams: of the search, unless a call says otherwise.
     Raises: ConfigError for a model that is no UniLM, and for lengths that do not fit; TokenizerError without [CLS] and
     [SEP].

@@ -106,7 +106,7 @@ class SimilarQuestions(seq2seq.Seq2Seq):
 
 def of_pairs(vectors, names, scale: float = SCALE):
     """The cross-entropy of finding the partner of each vector among all others: those of the first half are partners of
-    those of the second. A vector with the name of its partner, or its own, is none that is wrong.
+    those of the second. A vector with the name of its partner, or its own, is not counted as wrong.
 
     Shape: (2 B, D), (2 B,)
     """

@@ -34,7 +34,7 @@ class Task:
 
     Args:
         backbone: what `bert4x.load` gives, with its tokenizer.
-        maxlen: tokens of a text, special ones included; what becomes of longer ones, each task says.
+        maxlen: tokens of a text, special ones included; each task documents what it does with longer ones.
     Raises: TokenizerError without a vocabulary, ConfigError when the model has fewer positions than `maxlen`.
     """
 

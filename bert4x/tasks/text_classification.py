@@ -168,7 +168,7 @@ class TextClassification(Task):
         return examples
 
     def windows(self, texts: Sequence[Sequence[str]], what: str):
-        """The windows of texts, (text,) or (text, second text). Where they are to be cut instead, it is said once."""
+        """The windows of texts, (text,) or (text, second text). Where they are cut instead, one warning says so."""
         windows, long = encode_windows(self.tokenizer, texts, self.maxlen, split=self.long != "first")
         if long and self.long == "first" and what not in self.told:
             self.told.add(what)

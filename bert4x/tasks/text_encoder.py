@@ -127,7 +127,7 @@ class TextEncoder(Task):
         return int(self.tokenizer.end_id is not None)
 
     def encoded(self, texts: Sequence[str], before: str = "") -> list[list[int]]:
-        """The ids of each text, the prompt and special tokens included, at most `maxlen`; that some are cut is said.
+        """The ids of each text, the prompt and special tokens included, at most `maxlen`; one warning tells of cuts.
 
         Raises: InputError for a text without characters.
         """

@@ -1,4 +1,4 @@
-"""An array of vectors in a file of NumPy, written a part at a time, and gone on with after the process was killed."""
+"""An array of vectors in a file of NumPy, written part by part, and continued after an interruption."""
 
 import json
 from pathlib import Path

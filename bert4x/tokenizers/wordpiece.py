@@ -193,7 +193,7 @@ class Tokenizer(Offsets, ScriptNames, TokenizerBase):
         return join_wordpieces([t for t in tokens if not (skip_special_tokens and self.is_special(t))])
 
     def is_special(self, token: str) -> bool:
-        """Whether a token is no part of the text: a special token, or one in square brackets that nobody added."""
+        """Whether a token is no part of the text: a special token, or one in square brackets that was not added."""
         if token in self.added_tokens:
             return token in self._special_contents
         return len(token) > 1 and token[0] == "[" and token[-1] == "]"

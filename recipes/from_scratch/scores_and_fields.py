@@ -72,8 +72,8 @@ def array(x):
 
 
 def learn_scores(args, rng):
-    """Two networks for the score: one knows the true one, the other only whence each point came. Gives both losses of
-    each, and of none at all, and the error as a share."""
+    """Networks for the score: one learns the true one, the other only knows where each point came from. Returns of both,
+    and of no network, the losses and the error as a share."""
     clean = drawn(256 * args.steps, rng).astype("float32")
     noised = (clean + rng.normal(0, args.deviation, clean.shape)).astype("float32")
     truth, given = exact_score(noised, args.deviation), array(conditional_score(noised, clean, args.deviation))

@@ -19,7 +19,7 @@ SHAPES = (
 
 
 def read_annotated(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, Annotated]]:
-    """Where each text is, and the text with its spans and relations. What nobody has annotated is left out, and said.
+    """Where each text is, and the text with its spans and relations. What is not annotated is left out, with a message.
 
     Raises: DataError, with file and row.
     """

@@ -123,7 +123,7 @@ def of_inference(rows: list[tuple], wrong: int) -> Iterator[tuple]:
 
 
 def enough(rows: Iterator[tuple], wrong: int, source, say: Say | None) -> list[tuple]:
-    """The rows that have as many wrong answers as are wanted; how many have not, is said."""
+    """The rows that have as many wrong answers as are wanted; how many have not, is reported."""
     rows = list(rows)
     kept = [row for row in rows if len(row) == 2 + wrong]
     if len(kept) < len(rows) and say:

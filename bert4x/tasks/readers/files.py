@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 def warn(text: str) -> None:
-    """How readers say what they decided, where nobody tells them another way."""
+    """How readers say by default what they decided: as a warning."""
     warnings.warn(text, stacklevel=3)
 
 
@@ -89,7 +89,7 @@ def guarded(read, path: str | os.PathLike, what: str) -> bytes:
 
 def decoded(data: bytes, where: str) -> str:
     """Bytes as text. Raises: DataError for what is no UTF-8."""
-    try:  # some programs write surrogates as if they were characters; what is made of them is the caller's
+    try:  # some programs write surrogates as if they were characters; callers decide what to do with them
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise DataError(
