@@ -24,8 +24,6 @@ class Hashed(bert.Bert):
     """Its config files say the activation as mT5's do, and the number of rows within an object."""
 
     model_name = "hashed"
-    aliases = ()
-    misnamed = ()
     layer_classes = ((HASHED, "Embedding"), *bert.Bert.layer_classes)
     config_class = HashedConfig
     sizes: ClassVar = {"B": lambda c: c.buckets}

@@ -128,7 +128,7 @@ def misnamed_families(said: Said, tables: list[Table], tensors: Tensors) -> set[
 def is_misnamed(table: Table, tensors: Tensors, said: Said) -> bool:
     """Whether a config calls the model of a table by the name of another family."""
     kind = said.get("model_type") if isinstance(said, dict) else None
-    if kind not in family_of(table.family).misnamed:
+    if kind not in vars(family_of(table.family)).get("misnamed", ()):
         return False
     named = named_families(said) - {table.family}
     others = [other for other in published() if other.format == table.format and other.family in named]

@@ -102,7 +102,6 @@ class Albert(bert.Bert):
 
     model_name = "albert"
     config_files: ClassVar = {"tf1": "albert_config.json"}
-    misnamed = ()
     decoder_key = None
     variables = EMBEDDINGS + block("Transformer") + HEADS
     tables = (GOOGLE, HF, uer.ALBERT)
@@ -128,7 +127,6 @@ class AlbertUnshared(bert.Bert):
 
     model_name = "albert_unshared"
     config_files: ClassVar = {}
-    misnamed = ()
     decoder_key = None
     tables = ()
     variables = EMBEDDINGS + block("Transformer-{i}") + HEADS

@@ -11,7 +11,7 @@ from bert4x.checkpoints.spec import TRANSPOSED, Rule
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family
-from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
+from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear, options_without
 from bert4x.json_files import shown
 
 TABLE, CONVOLUTION = "Embedding-Relative", "Embedding-Convolution"
@@ -144,13 +144,12 @@ class DebertaV2(bert.Bert):
 
     model_name = "deberta_v2"
     aliases = ("deberta",)
-    misnamed = ()
     decoder_key = None
     applications = ("encoder",)
     config_class = DebertaV2Config
     attention_class = "DisentangledAttention"
     # Its convolution would see into other texts of a row.
-    options: ClassVar = {name: value for name, value in bert.Bert.options.items() if name not in ("with_nsp", "packed")}
+    options: ClassVar = options_without(bert.Bert.options, "with_nsp", "packed")
     sizes: ClassVar = {"R": lambda c: c.rows, "K": lambda c: c.conv_kernel_size}
     absent: ClassVar = bert.Bert.absent | {
         "Embedding-Position/": lambda c: not c.position_biased_input,

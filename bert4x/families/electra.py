@@ -8,7 +8,7 @@ from typing import ClassVar
 from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
-from bert4x.families import bert, register_family
+from bert4x.families import bert, parts, register_family
 from bert4x.families.parts import DEFAULTS, DROPOUT, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear, on_hidden_layer
 
 NOT_BERTS = ("Embedding-Mapping", "Pooler", "NSP", "MLM")
@@ -62,8 +62,6 @@ class Electra(bert.Bert):
     """
 
     model_name = "electra"
-    aliases = ()
-    misnamed = ()
     sizes: ClassVar = {"1": lambda c: 1}
     variables = (
         *EMBEDDINGS,
@@ -85,9 +83,9 @@ class Electra(bert.Bert):
             required={"position_embedding_type": "absolute", "add_cross_attention": False},
         ),
     }
-    options: ClassVar = {
-        name: default for name, default in bert.Bert.options.items() if name not in ("with_nsp", "with_pool")
-    } | {"with_discriminator": False}
+    options: ClassVar = parts.options_without(bert.Bert.options, "with_nsp", "with_pool") | {
+        "with_discriminator": False
+    }
 
     @classmethod
     def config_by_tensors(cls, config, table, held):

@@ -39,7 +39,6 @@ class Ernie(bert.Bert):
     """
 
     model_name = "ernie"
-    aliases = ()
     misnamed = ("bert",)  # in conversions of UIE
     config_class = ErnieConfig
     options: ClassVar = bert.Bert.options | {"task_id": 0}

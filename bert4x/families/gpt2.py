@@ -152,9 +152,7 @@ class Gpt2(TransformerBuilder):
     bare_prompts = True
     start_differs = True
     pads_by_vocabulary = False
-    options: ClassVar = {
-        name: default for name, default in TransformerBuilder.options.items() if name not in ("with_nsp", "with_pool")
-    }
+    options: ClassVar = options_without(TransformerBuilder.options, "with_nsp", "with_pool")
     unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,

@@ -170,9 +170,7 @@ class Llama(Rotated, TransformerBuilder):
     causal = True
     norm_class = "RMSNorm"
     pads_by_vocabulary = False
-    options: ClassVar = {
-        name: default for name, default in TransformerBuilder.options.items() if name not in ("with_nsp", "with_pool")
-    }
+    options: ClassVar = options_without(TransformerBuilder.options, "with_nsp", "with_pool")
     unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,

@@ -32,8 +32,6 @@ class MegatronBert(bert.Bert):
     """
 
     model_name = "megatron_bert"
-    aliases = ()
-    misnamed = ()
     variables = (
         *EMBEDDINGS[:3],
         *block("Transformer-{i}", norm_first=True),

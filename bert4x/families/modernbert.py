@@ -10,7 +10,15 @@ from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
-from bert4x.families.parts import ANSWER_SCORES, EMBEDDINGS, ENTITY_TAGS, LABEL_SCORES, TRAINING, linear
+from bert4x.families.parts import (
+    ANSWER_SCORES,
+    EMBEDDINGS,
+    ENTITY_TAGS,
+    LABEL_SCORES,
+    TRAINING,
+    linear,
+    options_without,
+)
 from bert4x.json_files import shown
 from bert4x.models.builder import TransformerBuilder
 
@@ -160,9 +168,7 @@ class ModernBert(TransformerBuilder):
     config_class = ModernBertConfig
     norm_class = "ScaleNorm"
     needs_segments = False
-    options: ClassVar = {
-        name: default for name, default in TransformerBuilder.options.items() if name != "with_nsp"
-    } | {"with_transform": False}
+    options: ClassVar = options_without(TransformerBuilder.options, "with_nsp") | {"with_transform": False}
     unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,

@@ -41,8 +41,6 @@ class Nezha(bert.Bert):
     """
 
     model_name = "nezha"
-    aliases = ()
-    misnamed = ()
     config_class = NezhaConfig
     variables = tuple(row for row in bert.Bert.variables if not row[0].startswith(POSITIONS))
     tables = (bert.GOOGLE.of("nezha", without=POSITIONS), HF)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule
 
@@ -26,6 +27,11 @@ HEADS = (
     ("NSP-Proba/kernel", "H2", "nsp"),
     ("NSP-Proba/bias", "2", "nsp"),
 )
+
+
+def options_without(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The options of a builder but some."""
+    return {name: default for name, default in options.items() if name not in names}
 
 
 def block(prefix: str, norm_first: bool = False) -> tuple:

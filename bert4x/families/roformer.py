@@ -27,8 +27,6 @@ class Roformer(Rotated, bert.Bert):
     """
 
     model_name = "roformer"
-    aliases = ()
-    misnamed = ()
     interleaved = True
     variables = tuple(row for row in bert.Bert.variables if not row[0].startswith(POSITIONS))
     tables = (bert.GOOGLE.of("roformer", without=POSITIONS), HF)

@@ -10,7 +10,7 @@ from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family, roformer
-from bert4x.families.parts import DEFAULTS, KEYS
+from bert4x.families.parts import DEFAULTS, KEYS, options_without
 from bert4x.families.scaling import ROPE_PARAMETERS
 from bert4x.json_files import shown
 
@@ -59,7 +59,7 @@ class RoformerV2(roformer.Roformer):
             required={"rotary_value": False, "add_cross_attention": False},
         ),
     }
-    options: ClassVar = {name: default for name, default in bert.Bert.options.items() if name not in OPTIONS}
+    options: ClassVar = options_without(bert.Bert.options, *OPTIONS)
     unused: ClassVar = roformer.Roformer.unused | {
         "embedding_size": lambda c: c.hidden_size,
         "embedding_mapping": lambda c: False,

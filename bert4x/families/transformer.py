@@ -11,7 +11,7 @@ from bert4x import layers as L
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
-from bert4x.families.parts import EMBEDDINGS, block
+from bert4x.families.parts import EMBEDDINGS, block, options_without
 from bert4x.json_files import shown
 from bert4x.models.builder import TransformerBuilder
 from bert4x.models.cache import AttentionContext, EncodedSource
@@ -73,11 +73,9 @@ class Transformer(TransformerBuilder):
     applications = ("seq2seq",)
     causal = True
     config_class = EncoderDecoderConfig
-    options: ClassVar = {
-        name: default
-        for name, default in TransformerBuilder.options.items()
-        if name not in ("with_nsp", "with_pool", "custom_position_ids", "packed")
-    }
+    options: ClassVar = options_without(
+        TransformerBuilder.options, "with_nsp", "with_pool", "custom_position_ids", "packed"
+    )
     unused: ClassVar = {
         "segment_vocab_size": lambda c: 0,
         "embedding_size": lambda c: c.hidden_size,

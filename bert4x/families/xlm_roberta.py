@@ -63,8 +63,6 @@ class XlmRoberta(bert.Bert):
     """
 
     model_name = "xlm_roberta"
-    aliases = ()
-    misnamed = ()
     applications = ("encoder", "lm")
     options: ClassVar = {name: value for name, value in bert.Bert.options.items() if name != "with_nsp"}
     sizes: ClassVar = {"R": lambda c: c.max_position + FIRST}

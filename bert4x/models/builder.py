@@ -34,7 +34,7 @@ class TransformerBuilder(Hooks):
     """
 
     model_name: ClassVar[str]  # what a config says
-    aliases: ClassVar[tuple[str, ...]] = ()  # other names that users may give
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names that users may give; not inherited
     # (path, letters of `bert4x.checkpoints.tables.SIZES` for the shape, the head that published files may lack or None)
     variables: ClassVar[tuple[tuple[str, str, str | None], ...]]
     # Patterns with which the paths of some of them begin -> whether a model of a config has these not.
@@ -44,7 +44,7 @@ class TransformerBuilder(Hooks):
     }
     tables: ClassVar[tuple["Table", ...]] = ()  # published layouts; of several in one format the first is written
     styles: ClassVar[dict[str, ConfigStyle]] = {}  # how the config file of each format is spelled
-    misnamed: ClassVar[tuple[str, ...]] = ()  # of config files beside tensors of this family, by their names
+    misnamed: ClassVar[tuple[str, ...]] = ()  # model_type of config files that mean this family; not inherited
     # Patterns of layers' names -> their classes, by which Keras numbers layers in its files; the first that fits. Names
     # of variables that Keras numbers are in `variables`, those of a layer in the order in which it creates them.
     layer_classes: ClassVar[tuple[tuple[str, str], ...]] = (

@@ -72,7 +72,7 @@ def array(x):
 
 
 def learn_scores(args, rng):
-    """Networks for the score: one learns the true one, the other only knows where each point came from. Returns of both,
+    """Networks for the score: one learns the true one, the other knows only where each point came from. Returns of both
     and of no network, the losses and the error as a share."""
     clean = drawn(256 * args.steps, rng).astype("float32")
     noised = (clean + rng.normal(0, args.deviation, clean.shape)).astype("float32")
