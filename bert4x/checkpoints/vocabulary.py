@@ -232,6 +232,8 @@ def trim_vocabulary(source: Path, target: Path, names: list[str], keep: np.ndarr
     new = {int(old): number for number, old in enumerate(keep.tolist())}
     save_vocab(target / "vocab.txt", {tokens[old]: number for old, number in new.items()})
     if tokenizer is not None:
+        from bert4x.tokenizers.settings import described as described_token
+
         flags = {tokenizer.token_dict[one.content]: one for one in tokenizer.added_tokens.values()}
         added = {number: described_token(one) for number, one in flags.items()} | added
     if described or added:
@@ -241,10 +243,3 @@ def trim_vocabulary(source: Path, target: Path, names: list[str], keep: np.ndarr
     if "special_tokens_map.json" in names:
         with atomic_write(target / "special_tokens_map.json") as path:
             shutil.copyfile(source / "special_tokens_map.json", path)
-
-
-def described_token(token) -> dict:
-    """A token as tokenizer_config.json has it."""
-    from bert4x.tokenizers.settings import described
-
-    return described(token)

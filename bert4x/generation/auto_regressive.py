@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bert4x.errors import GenerationError
+from bert4x.generation.sampling import draw
 
 RTYPES = ("probas", "logits")
 
@@ -247,15 +248,6 @@ def filtered(probabilities: np.ndarray, topk: int | None, topp: float | None) ->
         probabilities = np.where(probabilities >= least, probabilities, 0)
         probabilities /= probabilities.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def draw(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """The token whose interval of the cumulative probabilities, in the vocabulary's order, holds the number.
-
-    Shape: (N, V), (N,) -> (N,) int
-    """
-    upper = np.cumsum(probabilities, axis=1)
-    return (upper <= uniform[:, None] * upper[:, -1:]).sum(axis=1)
 
 
 def _scores(result: np.ndarray, rtype: str, temperature: float) -> np.ndarray:

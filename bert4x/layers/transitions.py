@@ -3,6 +3,7 @@
 import numpy as np
 
 from bert4x.errors import InputError
+from bert4x.numpy_ops import log_softmax
 
 PADDED = -1e12  # the scores of padding in the output: finite, and below any that a model gives
 
@@ -56,9 +57,3 @@ def best_path(places: np.ndarray, steps: np.ndarray, starts=None, ends=None) -> 
     for labels in reversed(before):
         path.append(labels[path[-1]])
     return np.array(path[::-1])
-
-
-def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    """The logarithm of the softmax, in NumPy. Shape: any -> the same"""
-    x = x - x.max(axis, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis, keepdims=True))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from bert4x.serving.batching import Job
 from bert4x.serving.limits import Limits
@@ -94,11 +94,6 @@ async def has_gone(request: Request) -> None:
     """Returns when the client closes its connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def as_response(content, **headers: str) -> JSONResponse:
-    """JSON, without a look at each value."""
-    return JSONResponse(content, headers=headers)
 
 
 def events(chunks: AsyncIterator[dict]) -> StreamingResponse:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from bert4x.serving.abilities import VECTORS, WRITING
-from bert4x.serving.answering import Context, as_response
+from bert4x.serving.answering import Context
 from bert4x.serving.models import Served
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Body, Nothing, Text
@@ -57,7 +57,7 @@ def routes(context: Context) -> APIRouter:
 
     @router.get("", summary="The server")
     async def server():
-        return as_response({"name": "bert4x", "version": __version__, "extensions": []})
+        return JSONResponse({"name": "bert4x", "version": __version__, "extensions": []})
 
     @router.head("/health/live", include_in_schema=False)
     @router.head("/health/ready", include_in_schema=False)
@@ -74,7 +74,7 @@ def routes(context: Context) -> APIRouter:
     @router.get("/models/{name:path}", summary="Inputs and outputs of a model")
     @router.get("/models/{name:path}/versions/1", include_in_schema=False)
     async def model(name: str):
-        return as_response(described(found(context, name)))
+        return JSONResponse(described(found(context, name)))
 
     @router.post("/models/{name:path}/infer", summary="Answers to texts")
     @router.post("/models/{name:path}/versions/1/infer", include_in_schema=False)
@@ -83,7 +83,7 @@ def routes(context: Context) -> APIRouter:
         if body.outputs is not None:
             outputs = chosen(outputs, [one.name for one in body.outputs])
         named = {"model_name": name, "model_version": "1", "outputs": outputs}
-        return as_response(named | ({"id": body.id} if body.id is not None else {}))
+        return JSONResponse(named | ({"id": body.id} if body.id is not None else {}))
 
     return router
 

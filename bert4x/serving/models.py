@@ -105,7 +105,7 @@ def open_models(
     served = []
     for source in sources or [None]:
         name, source = named(source)
-        abilities, tokenizer, about = opened(source, limits, application, options)
+        abilities, tokenizer, about = opened(source, application, options)
         if runtime not in (None, about["runtime"]):
             other = f"what this writes: bert4x export {source or 'MODEL'} FOLDER --to {runtime}"
             other = "the folder that it was exported from" if runtime == "keras" else other
@@ -129,14 +129,14 @@ def named(source: str | None) -> tuple[str, str | None]:
     return name, where
 
 
-def opened(source: str | None, limits: Limits, application: str | None, options: dict):
+def opened(source: str | None, application: str | None, options: dict):
     """The abilities of what is in a folder, its tokenizer, and what is known of it."""
     from bert4x.hub.names import local
     from bert4x.tasks.heads import read_task
 
     if source is not None:
         source = local(source)
-        if is_export(source) and not has_task(source):
+        if is_export(source) and not (Path(source).expanduser() / FILE).is_file():
             return exported(source, application, options)
         try:
             task, _ = read_task(source)
@@ -149,11 +149,6 @@ def opened(source: str | None, limits: Limits, application: str | None, options:
         if task is not None:
             return trained(task, source, options)
     return pretrained(source, application, options)
-
-
-def has_task(folder) -> bool:
-    """Whether an export is of a trained task."""
-    return (Path(folder).expanduser() / FILE).is_file()
 
 
 def exported(source, application: str | None, options: dict):

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
 
 from bert4x.serving.abilities import VECTORS, WRITING
-from bert4x.serving.answering import Context, as_response, events
+from bert4x.serving.answering import Context, events
 from bert4x.serving.generation import Stream, forms_of, sampling_of
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Chat, Completion, Embeddings
@@ -24,13 +25,13 @@ def routes(context: Context) -> APIRouter:
 
     @router.get("/models", summary="The models, and what each can do")
     async def models():
-        return as_response({"object": "list", "data": [described(one) for one in context.models.served.values()]})
+        return JSONResponse({"object": "list", "data": [described(one) for one in context.models.served.values()]})
 
     @router.get("/models/{name:path}", summary="One of the models")
     async def model(name: str):
         if name not in context.models.served:
             raise Problem(404, f"no model {name!r:.80}", "model_not_found", "model")
-        return as_response(described(context.models.served[name]))
+        return JSONResponse(described(context.models.served[name]))
 
     @router.post("/embeddings", summary="Vectors of texts")
     async def embeddings(body: Embeddings, request: Request):
@@ -44,7 +45,7 @@ def routes(context: Context) -> APIRouter:
             for i, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": sum(lengths), "total_tokens": sum(lengths)}
-        return as_response({"object": "list", "data": data, "model": served.name, "usage": usage})
+        return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
 
     @router.post("/completions", summary="Texts that continue a prompt")
     async def completions(body: Completion, request: Request):
@@ -102,7 +103,7 @@ async def write(context: Context, request: Request, served, ability, prompts: Se
         texts[number].add(piece)
     choices = [form.choice(number, text) for number, text in enumerate(texts)]
     usage = used(context, served, count, texts)
-    return as_response(about | {"object": form.object, "choices": choices, "usage": usage})
+    return JSONResponse(about | {"object": form.object, "choices": choices, "usage": usage})
 
 
 async def chunks(pieces, texts: Sequence[Text], about: dict, form, usage: Callable, with_usage: bool) -> AsyncIterator:

@@ -1,10 +1,11 @@
 """Tasks under their own names, with the places of what they find, in characters."""
 
 from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
 
 from bert4x.errors import nearest
 from bert4x.serving.abilities import ATTENTION, SCORES, TASKS, VECTORS
-from bert4x.serving.answering import Context, as_response
+from bert4x.serving.answering import Context
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Pair, TaskInputs
 
@@ -26,7 +27,7 @@ def routes(context: Context) -> APIRouter:
         inputs = [plain(one, ability) for one in (body.inputs if several else [body.inputs])]
         found = await context.compute(request, served, ability, inputs, body.truncate, body.parameters)
         answers = [ability.record(given, answer) for given, answer in zip(inputs, found, strict=True)]
-        return as_response({"model": served.name, "task": name, "answers": answers if several else answers[0]})
+        return JSONResponse({"model": served.name, "task": name, "answers": answers if several else answers[0]})
 
     return router
 

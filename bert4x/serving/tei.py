@@ -5,10 +5,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from bert4x.serving.abilities import SCORES, VECTORS
-from bert4x.serving.answering import Context, as_response
+from bert4x.serving.answering import Context
 from bert4x.serving.problems import Problem
 from bert4x.serving.schemas import Body, Embed, Predict, Question, Rerank, Similarity, TextsFor, Tokenize
 
@@ -21,15 +22,15 @@ def routes(context: Context) -> APIRouter:
 
     @router.post("/embed", summary="Vectors of texts")
     async def embed(body: Embed, request: Request):
-        return as_response(await vectors(context, body, request))
+        return JSONResponse(await vectors(context, body, request))
 
     @router.post("/similarity", summary="How similar sentences are to one")
     async def similarity(body: Similarity, request: Request):
-        return as_response(await similarities(context, body, request))
+        return JSONResponse(await similarities(context, body, request))
 
     @router.post("/rerank", summary="Texts by how well they answer a query, the best first")
     async def rerank(body: Rerank, request: Request):
-        return as_response(await ranking(context, body, request))
+        return JSONResponse(await ranking(context, body, request))
 
     @router.post("/predict", summary="Classes of texts")
     async def predict(body: Predict, request: Request):
@@ -39,16 +40,16 @@ def routes(context: Context) -> APIRouter:
     @router.post("/", summary="What the models can do with the request, in the form that Hugging Face's client reads")
     async def any_of_them(body: dict[str, Any], request: Request):
         answer, kind = which(context, body)
-        return as_response(await answer(context, as_body(kind, body), request))
+        return JSONResponse(await answer(context, as_body(kind, body), request))
 
     @router.post("/tokenize", summary="Tokens of texts, and where they stand")
     async def tokenize(body: Tokenize):
-        return as_response(await tokens(context, body))
+        return JSONResponse(await tokens(context, body))
 
     @router.get("/info", summary="What is served: models, abilities, limits")
     async def info():
         models = [one.describe() for one in context.models.served.values()]
-        return as_response({"models": models, "limits": vars(context.limits), "version": context.pages["version"]})
+        return JSONResponse({"models": models, "limits": vars(context.limits), "version": context.pages["version"]})
 
     @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="200 while the server runs")

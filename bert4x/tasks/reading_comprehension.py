@@ -8,8 +8,8 @@ import numpy as np
 
 from bert4x import layers as L
 from bert4x.errors import DataError, InputError
-from bert4x.layers.transitions import log_softmax
 from bert4x.metrics.reading import score_answers
+from bert4x.numpy_ops import log_softmax
 from bert4x.tasks.given import INTEGER, check_counts, check_items, check_keys, states_of
 from bert4x.tasks.task import Task
 from bert4x.tasks.text import Piece, batches_by_length, check_texts, encode_with_offsets

@@ -7,8 +7,8 @@ import numpy as np
 
 from bert4x.checkpoints.heads import bio_tags
 from bert4x.errors import ConfigError
-from bert4x.layers.transitions import log_softmax
 from bert4x.metrics.spans import find_entities
+from bert4x.numpy_ops import log_softmax, logsumexp
 
 NEVER = -1e12  # the score of tags that cannot follow each other: finite, so that sums of it are
 PLACES = "BIMESLUW"  # before the - of a tag: in BIO, BIOES, BMES, BILOU and BMEWO
@@ -73,7 +73,7 @@ class Bio:
             path, before, after = paths[row, :length], sums[0][row], sums[1][row]
             said = np.take_along_axis(places[row, :length], path[:, None], 1)[:, 0]
             through = np.cumsum([0, *(steps[row, range(length - 1), path[:-1], path[1:]] + said[1:])])
-            total = log_sum(before[length - 1], axis=0)
+            total = logsumexp(before[length - 1], axis=0)
             logs = [
                 before[first, path[first]] + through[last] - through[first] + after[last, path[last]] - total
                 for _, first, last in spans
@@ -190,17 +190,11 @@ def log_sums(places: np.ndarray, steps: np.ndarray, lengths: np.ndarray) -> tupl
     """
     before, after = places.copy(), np.zeros_like(places)
     for t in range(1, places.shape[1]):
-        before[:, t] += log_sum(before[:, t - 1, :, None] + steps[:, t - 1], axis=1)
+        before[:, t] += logsumexp(before[:, t - 1, :, None] + steps[:, t - 1], axis=1)
     for t in range(places.shape[1] - 2, -1, -1):
-        onward = log_sum(steps[:, t] + (places[:, t + 1] + after[:, t + 1])[:, None], axis=2)
+        onward = logsumexp(steps[:, t] + (places[:, t + 1] + after[:, t + 1])[:, None], axis=2)
         after[:, t] = np.where(t + 1 < lengths[:, None], onward, 0.0)
     return before, after
-
-
-def log_sum(x: np.ndarray, axis: int) -> np.ndarray:
-    """The logarithm of the sum of e^x. Shape: any -> without `axis`"""
-    most = x.max(axis, keepdims=True)
-    return np.log(np.exp(x - most).sum(axis)) + most.squeeze(axis)
 
 
 def independent(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,7 +34,7 @@ def read_keras_h5(path: Path) -> Tensors:
     raw, attributes = read_hdf5(path), read_hdf5_attributes(path)
     for root in ("", "model_weights"):  # save_weights, model.save
         if "layer_names" in attributes.get(root, {}):
-            return read_keras2(path, raw, attributes, root)
+            return read_keras2(raw, attributes, root)
     if not any(re.match(r"layers/[^/]+/", name) for name in raw):
         raise UnknownFormatError(f"{path} is HDF5, but not Keras 3's .weights.h5: its tensors are {sorted(raw)[:5]}")
     names = {name: named(name, attributes) for name in raw}
@@ -55,7 +55,7 @@ def named(path: str, attributes: dict) -> str:
     return f"{'/'.join(names)}/{int(match[3])} at {path}"
 
 
-def read_keras2(path: Path, raw: Tensors, attributes: dict, root: str) -> Tensors:
+def read_keras2(raw: Tensors, attributes: dict, root: str) -> Tensors:
     """The tensors of a file of Keras 2.
 
     Raises: CorruptFileError, TensorMismatchError.
