@@ -10,8 +10,8 @@ from bert4x.activation_names import read_activation, write_activation
 from bert4x.checkpoints.spec import TRANSPOSED, Rule
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
-from bert4x.families import bert, register_family
-from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear, options_without
+from bert4x.families import bert, parts, register_family
+from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
 from bert4x.json_files import shown
 
 TABLE, CONVOLUTION = "Embedding-Relative", "Embedding-Convolution"
@@ -149,7 +149,7 @@ class DebertaV2(bert.Bert):
     config_class = DebertaV2Config
     attention_class = "DisentangledAttention"
     # Its convolution would see into other texts of a row.
-    options: ClassVar = options_without(bert.Bert.options, "with_nsp", "packed")
+    options: ClassVar = parts.options_without(bert.Bert.options, "with_nsp", "packed")
     sizes: ClassVar = {"R": lambda c: c.rows, "K": lambda c: c.conv_kernel_size}
     absent: ClassVar = bert.Bert.absent | {
         "Embedding-Position/": lambda c: not c.position_biased_input,
@@ -193,8 +193,7 @@ class DebertaV2(bert.Bert):
         )
     }
     unused: ClassVar = bert.Bert.unused | {
-        "embedding_size": lambda c: c.hidden_size,
-        "embedding_mapping": lambda c: False,
+        **parts.NO_MAPPING,
         "hierarchical_position": lambda c: False,
         "residual_attention_scores": lambda c: False,
     }

@@ -13,6 +13,7 @@ from bert4x.families.parts import DEFAULTS, KEYS
 from bert4x.json_files import shown
 
 TASK = "Embedding-Task/embeddings"
+TASK_RULE = Rule(TASK, "ernie.embeddings.task_type_embeddings.weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,7 @@ class Ernie(bert.Bert):
     variables = (*bert.Bert.variables[:3], (TASK, "TE", None), *bert.Bert.variables[3:])
     layer_classes: ClassVar = (("Embedding-Task", "RowEmbedding"), *bert.Bert.layer_classes)
     tables = (
-        bert.HF.of(
-            "ernie",
-            names=("bert.", "ernie."),
-            classes=("Bert", "Ernie"),
-            rules=(Rule(TASK, "ernie.embeddings.task_type_embeddings.weight"),),
-        ),
+        bert.HF.of("ernie", names=("bert.", "ernie."), classes=("Bert", "Ernie"), rules=(TASK_RULE,)),
         paddle.ERNIE,
     )
     styles: ClassVar = {

@@ -155,8 +155,7 @@ class Gpt2(TransformerBuilder):
     options: ClassVar = options_without(TransformerBuilder.options, "with_nsp", "with_pool")
     unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
-        "embedding_size": lambda c: c.hidden_size,
-        "embedding_mapping": lambda c: False,
+        **NO_MAPPING,
     }
     variables = (
         EMBEDDINGS[0],

@@ -173,8 +173,7 @@ class Llama(Rotated, TransformerBuilder):
     options: ClassVar = options_without(TransformerBuilder.options, "with_nsp", "with_pool")
     unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
-        "embedding_size": lambda c: c.hidden_size,
-        "embedding_mapping": lambda c: False,
+        **NO_MAPPING,
         "attention_key_size": lambda c: c.attention_head_size,
         "dropout_rate": lambda c: 0.0,
         "hierarchical_position": lambda c: False,

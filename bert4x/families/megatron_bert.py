@@ -9,7 +9,7 @@ from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
 from bert4x.families.gpt2 import Gpt2
 from bert4x.families.layouts import megatron
-from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block
+from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, NO_MAPPING, block
 
 LAYER = "bert.encoder.layer.{i}."
 HF = bert.HF.of(
@@ -50,10 +50,7 @@ class MegatronBert(bert.Bert):
         ),
     }
     styles["megatron-lm"] = megatron.style(styles["hf"])
-    unused: ClassVar = bert.Bert.unused | {
-        "embedding_size": lambda c: c.hidden_size,
-        "embedding_mapping": lambda c: False,
-    }
+    unused: ClassVar = bert.Bert.unused | NO_MAPPING
     block = Gpt2.block  # norms first
 
     def norm_embeddings(self, h):

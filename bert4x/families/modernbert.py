@@ -9,16 +9,8 @@ from bert4x import layers as L
 from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
-from bert4x.families import register_family
-from bert4x.families.parts import (
-    ANSWER_SCORES,
-    EMBEDDINGS,
-    ENTITY_TAGS,
-    LABEL_SCORES,
-    TRAINING,
-    linear,
-    options_without,
-)
+from bert4x.families import parts, register_family
+from bert4x.families.parts import ANSWER_SCORES, EMBEDDINGS, ENTITY_TAGS, LABEL_SCORES, TRAINING, linear
 from bert4x.json_files import shown
 from bert4x.models.builder import TransformerBuilder
 
@@ -168,11 +160,10 @@ class ModernBert(TransformerBuilder):
     config_class = ModernBertConfig
     norm_class = "ScaleNorm"
     needs_segments = False
-    options: ClassVar = options_without(TransformerBuilder.options, "with_nsp") | {"with_transform": False}
+    options: ClassVar = parts.options_without(TransformerBuilder.options, "with_nsp") | {"with_transform": False}
     unused: ClassVar = TransformerBuilder.unused | {
         "segment_vocab_size": lambda c: 0,
-        "embedding_size": lambda c: c.hidden_size,
-        "embedding_mapping": lambda c: False,
+        **parts.NO_MAPPING,
         "hierarchical_position": lambda c: False,
     }
     absent: ClassVar = {"Transformer-0-MultiHeadSelfAttention-Norm": lambda c: True}

@@ -28,6 +28,9 @@ HEADS = (
     ("NSP-Proba/bias", "2", "nsp"),
 )
 
+# Fields of the config that say nothing where embeddings have the hidden size.
+NO_MAPPING = {"embedding_size": lambda c: c.hidden_size, "embedding_mapping": lambda c: False}
+
 
 def options_without(options: dict[str, Any], *names: str) -> dict[str, Any]:
     """The options of a builder but some."""

@@ -10,13 +10,12 @@ from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family, roformer
-from bert4x.families.parts import DEFAULTS, KEYS, options_without
+from bert4x.families.parts import DEFAULTS, KEYS, NO_MAPPING, options_without
 from bert4x.families.scaling import ROPE_PARAMETERS
 from bert4x.json_files import shown
 
 ABSENT = ("Embedding-Position", "Mapping", "Norm", "Pooler", "NSP", "MLM", "/bias")
 OPTIONS = ("with_nsp", "with_pool", "layer_norm_cond", "layer_norm_cond_hidden_size", "layer_norm_cond_hidden_act")
-
 
 GOOGLE = bert.GOOGLE.of("roformer_v2", without=ABSENT[:-1])
 
@@ -60,10 +59,7 @@ class RoformerV2(roformer.Roformer):
         ),
     }
     options: ClassVar = options_without(bert.Bert.options, *OPTIONS)
-    unused: ClassVar = roformer.Roformer.unused | {
-        "embedding_size": lambda c: c.hidden_size,
-        "embedding_mapping": lambda c: False,
-    }
+    unused: ClassVar = roformer.Roformer.unused | NO_MAPPING
 
     def norm_options(self, name):
         return super().norm_options(name) | {"scale": False}

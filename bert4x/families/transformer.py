@@ -11,7 +11,7 @@ from bert4x import layers as L
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
-from bert4x.families.parts import EMBEDDINGS, block, options_without
+from bert4x.families.parts import EMBEDDINGS, NO_MAPPING, block, options_without
 from bert4x.json_files import shown
 from bert4x.models.builder import TransformerBuilder
 from bert4x.models.cache import AttentionContext, EncodedSource
@@ -78,8 +78,7 @@ class Transformer(TransformerBuilder):
     )
     unused: ClassVar = {
         "segment_vocab_size": lambda c: 0,
-        "embedding_size": lambda c: c.hidden_size,
-        "embedding_mapping": lambda c: False,
+        **NO_MAPPING,
         "hierarchical_position": lambda c: False,
     }
     variables = (EMBEDDINGS[0], *block("Encoder-Transformer-{i}"), *decoder_block("Decoder-Transformer-{i}"))

@@ -9,7 +9,7 @@ from bert4x import layers as L
 from bert4x.checkpoints.spec import TRANSPOSED, Rule
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
-from bert4x.families.parts import KEYS, hf_heads, linear
+from bert4x.families.parts import KEYS, hf_heads, linear, options_without
 
 PAD = 1
 FIRST = PAD + 1  # the row of the first position: fairseq keeps those up to the padding id's for other uses
@@ -64,7 +64,7 @@ class XlmRoberta(bert.Bert):
 
     model_name = "xlm_roberta"
     applications = ("encoder", "lm")
-    options: ClassVar = {name: value for name, value in bert.Bert.options.items() if name != "with_nsp"}
+    options: ClassVar = options_without(bert.Bert.options, "with_nsp")
     sizes: ClassVar = {"R": lambda c: c.max_position + FIRST}
     variables = tuple(
         (path, "RE" if path == "Embedding-Position/embeddings" else letters, head)
