@@ -101,6 +101,7 @@ class StopStrings:
         return held
 
     def copy(self) -> "StopStrings":
+        """Another one in the same state."""
         other = copy.copy(self)
         other._matched = self._matched.copy()
         return other

@@ -36,6 +36,7 @@ class LastToken:
         self._compute.jit_compile = keras.backend.backend() == "jax"  # XLA on TensorFlow would compile every length
 
     def predict(self, inputs) -> np.ndarray | list[np.ndarray]:
+        """The outputs at the last token. Shape: (N, T) ids -> (N, V)"""
         return self._compute.predict_on_batch(inputs)
 
     def _predict_padded(self, inputs) -> np.ndarray:

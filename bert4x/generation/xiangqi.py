@@ -79,6 +79,7 @@ class Board:
 
 
 def at_random(board: Board, moves: list[str], rng: random.Random) -> str:
+    """Any move."""
     return rng.choice(moves)
 
 

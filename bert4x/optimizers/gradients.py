@@ -145,6 +145,7 @@ class GradientNoise:
 
     @property
     def variables(self) -> list:
+        """The variables of the random numbers."""
         return [self.seed.state]
 
     def __call__(self, gradient):

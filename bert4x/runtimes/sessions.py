@@ -43,6 +43,7 @@ def shortened(error: Exception, most: int = 600) -> str:
 
 
 def run_onnx(file: Path) -> Run:
+    """A function that runs a file by ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -53,6 +54,7 @@ def run_onnx(file: Path) -> Run:
 
 
 def run_openvino(file: Path) -> Run:
+    """A function that runs a file by OpenVINO."""
     import openvino
 
     # Where the processor has bfloat16, OpenVINO computes in it unless told otherwise.
@@ -66,6 +68,7 @@ def run_openvino(file: Path) -> Run:
 
 
 def run_savedmodel(file: Path) -> Run:
+    """A function that runs a SavedModel by TensorFlow."""
     import tensorflow as tf
 
     model = tf.saved_model.load(str(file))

@@ -100,9 +100,11 @@ class Threads:
         self.pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def send(self, number: int, item: Any) -> None:
+        """Begins to compute an item."""
         self.running[self.pool.submit(self.func, item)] = number
 
     def receive(self) -> tuple[int, Any]:
+        """The number and the result of an item that is done."""
         future = next(iter(wait(self.running, return_when=FIRST_COMPLETED).done))
         number = self.running.pop(future)
         try:
@@ -140,6 +142,7 @@ class Processes:
                 process.join()
 
     def send(self, number: int, item: Any) -> None:
+        """Sends an item to an idle process. Raises: InputError for what cannot be pickled."""
         if not self.idle:
             self._start()
         pipe = self.idle.pop()
@@ -155,6 +158,7 @@ class Processes:
         self.running[pipe] = number
 
     def receive(self) -> tuple[int, Any]:
+        """The number and the result of an item that is done."""
         pipe = connection.wait(self.running)[0]
         number = self.running.pop(pipe)
         try:

@@ -79,6 +79,7 @@ class FromStates:
         self.model = SideBySide(*models, task.known_pad_id)
 
     def loss(self, outputs, targets):
+        """The task's own loss, the divergence of answers and the distance of states, weighted."""
         answers, taught, distances = outputs
         own = self.task.loss(answers, targets)
         return (

@@ -35,6 +35,7 @@ class Columns:
 
     @property
     def texts(self) -> int:
+        """How many columns of text there are."""
         return 2 if self.pairs or self.pair is not None else 1
 
 
@@ -64,6 +65,7 @@ def form_of(task: str) -> Form:
 
 
 def labelled_rows(task, path, columns: Columns, say: Say) -> list:
+    """Labelled texts; several labels are separated by commas unless told otherwise."""
     if getattr(task, "multi_label", False) and not columns.several:
         columns = dataclasses.replace(columns, several=",")
     labels = None if getattr(task, "problem_type", None) == "regression" else task.labels
@@ -74,6 +76,7 @@ def labelled_rows(task, path, columns: Columns, say: Say) -> list:
 
 
 def texts(path, columns: Columns, say: Say) -> Iterator[str | tuple[str, str]]:
+    """Texts, or pairs of them."""
     for found in read_texts(
         path, columns.texts, header=columns.header, text_column=columns.text, pair_column=columns.pair, say=say
     ):
@@ -81,11 +84,13 @@ def texts(path, columns: Columns, say: Say) -> Iterator[str | tuple[str, str]]:
 
 
 def sources(path, columns: Columns, say: Say) -> Iterator[str]:
+    """Texts to be written about."""
     for (found,) in read_texts(path, header=columns.header, text_column=columns.text, words=SOURCE, say=say):
         yield found
 
 
 def questions(path, columns: Columns, say: Say) -> Iterator[tuple[str, str]]:
+    """Questions with their passages."""
     if ending(path) == ".json" and begins_with(path, "{"):
         for row in read_squad(path):
             yield row["question"], row["passage"]
@@ -94,6 +99,7 @@ def questions(path, columns: Columns, say: Say) -> Iterator[tuple[str, str]]:
 
 
 def label_record(given, answer) -> dict[str, Any]:
+    """A text with its label, or several, and their probabilities."""
     said = {"text": given} if isinstance(given, str) else {"text": given[0], "pair": given[1]}
     if isinstance(answer, list):
         return said | {"labels": [{"label": one.label, "probability": one.probability} for one in answer]}
@@ -101,14 +107,17 @@ def label_record(given, answer) -> dict[str, Any]:
 
 
 def listed(name: str) -> Callable[[str, list], dict[str, Any]]:
+    """A function that gives the record of a text and what was found in it."""
     return lambda text, found: {"text": text, name: [dataclasses.asdict(one) for one in found]}
 
 
 def answer_record(given, answer) -> dict[str, Any]:
+    """A question with its answer."""
     return {"question": given[0], "answer": None if answer is None else dataclasses.asdict(answer)}
 
 
 def triple_rows(task, path, columns, say):
+    """Texts with their triples."""
     return read_triples(path, task.predicates, say=say)
 
 

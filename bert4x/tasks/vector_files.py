@@ -59,6 +59,7 @@ class VectorFile:
         self.note()
 
     def note(self) -> None:
+        """Writes how many rows there are."""
         with atomic_write(self.meta) as file:
             file.write_text(
                 json.dumps(self.made_of | {"done": self.done}, ensure_ascii=False, indent=1) + "\n", "utf-8"

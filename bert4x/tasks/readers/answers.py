@@ -50,6 +50,7 @@ def read_answers(
 
 
 def own(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, str, Answers]]:
+    """Rows of our own form."""
     for where, row in json_objects(path):
         yield where, field(row, "text", str, where), checked(field(row, "answers", dict, where), row["text"], where)
 
@@ -75,6 +76,7 @@ def checked(answers: Any, text: str, where: str) -> Answers:
 
 
 def of_annotated(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, str, Answers]]:
+    """Rows of annotated texts."""
     for where, row in read_annotated(path, say):
         yield where, row.text, of_spans(row, where)
 
@@ -97,6 +99,7 @@ def of_spans(row: Annotated, where: str) -> Answers:
 
 
 def of_entities(row: dict[str, Any]) -> Answers:
+    """Entities as answers, by their labels."""
     answers: Answers = {}
     for label, start, end in row["entities"]:
         add(answers, label, row["text"], start, end)
@@ -104,6 +107,7 @@ def of_entities(row: dict[str, Any]) -> Answers:
 
 
 def of_triples(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, str, Answers]]:
+    """Triples as answers: subjects by their type, with relations to their objects."""
     left: Counter[str] = Counter()
     for where, row in json_objects(path):
         text, answers = field(row, "text", str, where), {}

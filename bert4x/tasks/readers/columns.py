@@ -8,6 +8,7 @@ from bert4x.errors import DataError, nearest
 
 
 def vocabulary(*lines: str) -> frozenset[str]:
+    """The words of some lines."""
     return frozenset(word for line in lines for word in line.split())
 
 
@@ -62,6 +63,7 @@ def words_of(name: str) -> list[str]:
 
 
 def is_chinese(word: str) -> bool:
+    """Whether a word begins with a Chinese character."""
     return word[:1] >= "\u2e80"
 
 
@@ -77,6 +79,7 @@ def is_name(cell: str, known: frozenset[str]) -> bool:
 
 
 def ends_with_one(word: str, known: frozenset[str]) -> bool:
+    """Whether a short Chinese word ends with a known one."""
     return len(word) <= LONGEST_CHINESE and any(
         len(one) > 1 and is_chinese(one) and word.endswith(one) for one in known
     )
@@ -129,6 +132,7 @@ def place_of_label(given: Column | None, size: int) -> int:
 
 
 def is_number(text: str) -> bool:
+    """Whether a text is a number."""
     try:
         float(text)
     except ValueError:

@@ -59,6 +59,7 @@ def has_grades(source) -> bool:
 
 
 def grades(source, wrong, options, label_column) -> list[tuple]:
+    """Pairs of texts with a grade."""
     rows = read_labelled(source, texts=2, label_column=label_column, **options)
     return [(first, second, grade(value, f"{source}, row {i}")) for i, (first, second, value) in enumerate(rows, 1)]
 
@@ -75,10 +76,12 @@ def grade(value: str, where: str) -> float:
 
 
 def texts(source, wrong, options, label_column) -> list[tuple]:
+    """Single texts."""
     return list(read_texts(source, **options))
 
 
 def answers(source, wrong, options, label_column) -> list[tuple]:
+    """Texts with an answer and wrong ones."""
     say = options["say"]
     if isinstance(source, str | os.PathLike) and is_json(source) and options["text_column"] is None:
         return enough(json_answers(source, wrong), wrong, source, say)

@@ -130,5 +130,6 @@ def cleaned(value: Any, count: list[int]) -> Any:
 
 
 def warn_of_surrogates(path: str | os.PathLike, count: int) -> None:
+    """Warns of unpaired surrogates, if there are any."""
     if count:
         warnings.warn(f"{path} has {count} unpaired surrogates; each is read as U+FFFD", stacklevel=4)

@@ -39,6 +39,7 @@ def is_label_studio(row: dict[str, Any]) -> bool:
 
 
 def is_region(item: Any) -> bool:
+    """Whether a value is a labelled region of a text."""
     return (
         isinstance(item, dict) and {"start", "end"} <= item.keys() and any(isinstance(v, list) for v in item.values())
     )
@@ -78,6 +79,7 @@ def with_choices(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_minimal(row: dict[str, Any], where: str) -> Annotated:
+    """A row of the export that is called JSON-MIN."""
     text = text_of({name: value for name, value in row.items() if name != "annotator"}, where)
     regions = [item for value in row.values() if isinstance(value, list) for item in value if is_region(item)]
     return Annotated(text, [span for item in regions for span in spans_of(item, None, text, where)], [])

@@ -28,6 +28,7 @@ def read_squad(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def read_question(question: Any, passage: str, where: str) -> dict[str, Any]:
+    """A question with its answers, whose places may be off by a little."""
     asked = field(question, "question", str, where)
     name = str(question.get("id", ""))
     where = f"{where} {name!r}"

@@ -38,6 +38,7 @@ def read_triples(
 
 
 def is_annotated(row: dict[str, Any]) -> bool:
+    """Whether a row has annotations, and no triples."""
     return "spo_list" not in row and any(
         isinstance(row.get(name), list) for name in ("relations", "annotations", "completions")
     )
