@@ -27,8 +27,7 @@ class TransformerBuilder(Hooks):
     A subclass writes `forward`, one function from inputs to outputs that gets its layers by name from `layer`. Calling
     it on `keras.Input`s gives `.model`, an ordinary Keras model; calling it on tensors, with a cache, decodes.
 
-    What a subclass says of itself in class attributes is read where nothing is computed, too; so neither this module
-    nor those of the families import Keras before a layer is made.
+    Class attributes are read where nothing is computed, too: no family imports Keras before a layer is made.
 
     Raises: UnknownArchitectureError for an application, UnknownOptionError for an option.
     """
@@ -252,9 +251,7 @@ class TransformerBuilder(Hooks):
 
     @property
     def has_conditions(self) -> bool:
-        """Whether the outputs depend on more than ids, or are not those of `forward`: then decoding from a cache alone
-        cannot compute them.
-        """
+        """Whether outputs depend on more than ids, or are not those of `forward`: a cache alone cannot decode then."""
         others = self.layer_norm_cond is not None or self.additional_input_layers is not None
         return others or self.overrides(*GRAPH)
 

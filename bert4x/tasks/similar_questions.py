@@ -104,7 +104,7 @@ class SimilarQuestions(seq2seq.Seq2Seq):
         return [(texts[i], score) for i, score in self.encoder().search(question, texts, count)]
 
 
-def of_pairs(vectors, names, scale: float = SCALE):
+def of_pairs(vectors, names):
     """The cross-entropy of finding the partner of each vector among all others: those of the first half are partners of
     those of the second. A vector with the name of its partner, or its own, is not counted as wrong.
 
@@ -115,7 +115,7 @@ def of_pairs(vectors, names, scale: float = SCALE):
     right = ops.cast(partners[:, None] == ops.arange(rows)[None, :], "float32")
     partner_names = ops.take(names, partners)
     known = ops.logical_or(names[:, None] == names[None, :], partner_names[:, None] == names[None, :])
-    scores = scale * ops.matmul(vectors, ops.transpose(vectors))
+    scores = SCALE * ops.matmul(vectors, ops.transpose(vectors))
     scores = scores - ops.cast(known, "float32") * (1 - right) * NEVER
     return ops.mean(ops.logsumexp(scores, axis=-1) - ops.sum(ops.where(right > 0, scores, 0.0), axis=-1))
 

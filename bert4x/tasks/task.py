@@ -108,8 +108,7 @@ class Task:
         Args:
             output: the folder of the run; by default nothing is written.
             verbose: whether to print a line for every epoch.
-            options: `epochs`, `batch_size`, `learning_rate`, `patience` ...: those of the recipes, by the same names
-                (`bert4x.tasks.fitting.OPTIONS`).
+            options: those of the recipes, by the same names: `epochs`, `patience` ... (`bert4x.tasks.fitting.OPTIONS`).
 
         Returns: a `bert4x.recipe.Report`; its `history` has the loss and the scores of every epoch.
         Raises: DataError without rows; UnknownOptionError, ConfigError, RunError for options that cannot be, or when

@@ -63,8 +63,7 @@ class TextClassification(Task):
 
     A text of more than `maxlen` tokens is divided in windows, at the ends of sentences, in training too, where each
     window is an example of the text's label. `long` says what becomes of their scores (before the softmax, or the
-    sigmoids): "average", or for each label the "maximum"; or only the "first" `maxlen` tokens are read at all, of which
-    a warning tells once.
+    sigmoids): "average", or for each label the "maximum"; or only the "first" `maxlen` tokens are read, with a warning.
 
     Args:
         problem_type: as in the config files of transformers. "multi_label_classification": any number of labels, each

@@ -50,9 +50,9 @@ def read_bounded(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     path = Path(path)
     if not path.is_file():
         raise TokenizerError(f"no vocabulary file at {path}; pass the path of vocab.txt or of the model file")
-    if path.stat().st_size > limit:
+    if path.stat().st_size > MAX_BYTES:
         raise TokenizerError(
-            f"{path} has {path.stat().st_size:,} bytes; a vocabulary has at most {limit:,}. Is it the weights?"
+            f"{path} has {path.stat().st_size:,} bytes; a vocabulary has at most {MAX_BYTES:,}. Is it the weights?"
         )
     data = path.read_bytes()
     if what := text_of(data[:HEAD]):
