@@ -54,10 +54,7 @@ def softmax(x, axis: int):
 
 
 def top_k(x, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k highest of the last axis, and their places; of equal ones the first.
-
-    Shape: (..., N) -> (..., k), (..., k)
-    """
+    """The k highest of the last axis, and their places; of equal ones the first. Shape: (..., N) -> 2 x (..., k)"""
     places = np.argsort(-x, axis=-1, kind="stable")[..., :k].astype("int32")
     return np.take_along_axis(x, places, -1), places
 

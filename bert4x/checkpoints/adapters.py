@@ -166,10 +166,7 @@ def counterpart(name: str, tensors: Tensors) -> str | None:
 
 
 def added(base: LazyTensor, a: LazyTensor, b: LazyTensor, adapters: Adapters, module: str, path: Path) -> LazyTensor:
-    """A matrix of the base with the product of an adapter added to it in float32, in the base's dtype.
-
-    Raises: TensorMismatchError for an adapter of another shape.
-    """
+    """A matrix with the product of an adapter added in float32, in its own dtype. Raises: TensorMismatchError"""
     shape, scale = (b.shape[0], a.shape[1]), np.float32(adapters.scale(module))
     said = bool(adapters.about.get("fan_in_fan_out"))
     turned = said if shape[0] == shape[1] else base.shape != shape  # a square says nothing

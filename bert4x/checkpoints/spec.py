@@ -194,10 +194,7 @@ def numbered(template: str, i: int) -> str:
 
 
 def alternatives(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
-    """The `{a,b}` of both sides, taken in step; where a side repeats a list, all its combinations are.
-
-    Raises: ValueError for a rule that lists other alternatives on either side.
-    """
+    """The `{a,b}` of both sides, taken in step; where a side repeats a list, all combinations. Raises: ValueError"""
     left, right = (re.findall(r"\{([^}]*)\}", text) for text in (ours, theirs))
     if len(left) != len(right):
         raise ValueError(f"rule {ours!r} <-> {theirs!r} does not list the same alternatives on both sides")

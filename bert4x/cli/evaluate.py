@@ -24,10 +24,7 @@ def add_commands(command) -> None:
 
 
 def run_evaluate(options) -> int:
-    """Prints the scores; of a classifier those of every class, too.
-
-    Raises: InputError for a picture of what is no classifier.
-    """
+    """Prints the scores; of a classifier those of every class, too. Raises: InputError"""
     columns = columns_of(options)
     if options.plot:
         from bert4x.cli.extract import check_picture

@@ -252,10 +252,7 @@ class Forward(keras.Model):
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """The largest difference of two arrays, infinite if they do not belong together, and the largest value expected.
-
-    Shape: any, twice
-    """
+    """The largest difference of two arrays, infinite for other shapes, and the largest value of the first. Shape: any"""
     shown = np.abs(expected) < HIDDEN
     scale = float(np.abs(expected[shown]).max(initial=0.0))
     if found.shape != expected.shape or not np.isfinite(found).all() or ((np.abs(found) < HIDDEN) != shown).any():

@@ -57,10 +57,7 @@ HF = replace(
 
 
 def read_activation(value) -> dict:
-    """What activation_function means: that of the decoder, beside an encoder that always has gelu.
-
-    Raises: ConfigError
-    """
+    """What activation_function means: the decoder's; the encoder always has gelu. Raises: ConfigError"""
     if value != "gelu":
         raise ConfigError(f"config says activation_function = {shown(value)}; only 'gelu' is supported here")
     return {"hidden_act": "gelu_erf"}

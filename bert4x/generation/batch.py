@@ -46,10 +46,7 @@ def read_prompts(ids, segment_ids=None, padding_mask=None, pad_id: int | None = 
 
 
 def as_rows(values, name: str) -> Sequence:
-    """The rows of a batch: of a list as they are, of anything else by way of NumPy.
-
-    Raises: GenerationError for an array that is not (batch, length).
-    """
+    """The rows of a batch: a list as it is, anything else by way of NumPy. Raises: GenerationError"""
     if isinstance(values, list | tuple):
         return values
     array = np.asarray(values)
@@ -59,10 +56,7 @@ def as_rows(values, name: str) -> Sequence:
 
 
 def as_row(values, name: str) -> np.ndarray:
-    """One row of integers, wide enough that none wraps around before it is checked. Raises: GenerationError.
-
-    Shape: -> (T,) int64
-    """
+    """One row of int64, so that no id wraps around before it is checked. Raises: GenerationError. Shape: -> (T,)"""
     try:
         array = np.asarray(values)
     except ValueError as error:  # of lists in lists

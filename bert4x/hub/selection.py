@@ -64,10 +64,7 @@ def choose(names: Iterable[str], where: str, *, weights: bool = True) -> list[st
 
 
 def distinct(names: list[str], where: str) -> list[str]:
-    """The names, of which no two may be one file on disks that take A for a, or two spellings of an accent for one.
-
-    Raises: UnsafeFileError
-    """
+    """The names, none of which some disks take for another (case, accents). Raises: UnsafeFileError"""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)

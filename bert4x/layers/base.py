@@ -61,10 +61,7 @@ class LoadsWeights(CalledAtOnce, KnowsCalls):
         return super().add_weight(*args, shape=shape, initializer=initializer, name=name, **kwargs)
 
     def from_source(self, name: str, shape, any_order: bool) -> np.ndarray | None:
-        """The values of a variable, if there is a source of them; with `any_order` maybe transposed in memory.
-
-        Shape: -> `shape`
-        """
+        """The values of a variable, if there is a source; with `any_order` maybe transposed. Shape: -> `shape`"""
         source = _source.get()
         return None if source is None else source(f"{self.path}/{name}", tuple(shape), any_order)
 

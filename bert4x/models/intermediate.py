@@ -25,10 +25,7 @@ def intermediate(model: keras.Model, names: str | Sequence[str]) -> keras.Model:
 
 
 def outputs_of(model, name: str):
-    """The symbolic outputs of a layer within a model: of its only call, or a list of those of each.
-
-    Raises: ConfigError for a name that no layer has.
-    """
+    """The symbolic outputs of a layer in a model: of its only call, or a list of each. Raises: ConfigError"""
     layers = {layer.name: layer for layer in model.layers}
     if name not in layers:
         raise ConfigError(f"no layer {name!r} in the model {model.name!r}; {nearest(str(name), layers)}")

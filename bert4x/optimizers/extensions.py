@@ -17,10 +17,7 @@ NOT_DECAYED = (r"bias(:0)?$", r"gamma(:0)?$", r"beta(:0)?$")
 
 
 class WeightDecay(Extension):
-    """Keras' decoupled weight decay, for some variables only.
-
-    Raises: ConfigError for two rates that differ, and one that is negative.
-    """
+    """Keras' decoupled weight decay, for some variables only. Raises: ConfigError"""
 
     defaults: ClassVar = {"weight_decay_rate": 0.01, "exclude_from_weight_decay": NOT_DECAYED}
 

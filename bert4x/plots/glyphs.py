@@ -46,10 +46,7 @@ def glyphs(characters: str, size: int = 28, font: str | os.PathLike | None = Non
 
 
 def opened(font):
-    """A font of a file, or of a name. A file may hold several.
-
-    Raises: ConfigError for a font that is not there, MissingMatplotlibError.
-    """
+    """A font of a file, or of a name; a file may hold several. Raises: ConfigError, MissingMatplotlibError"""
     try:
         from matplotlib.font_manager import findfont, findSystemFonts
         from PIL import ImageFont

@@ -73,10 +73,7 @@ class Ranking(TextClassification):
 
     @watched
     def evaluate(self, rows, batch_size=32):
-        """The mean of 1 / the rank of the right answer among those of its row (MRR), and how often it is the first.
-
-        Raises: DataError without rows.
-        """
+        """The mean of 1 / the rank of the right answer (MRR), and how often it is the first. Raises: DataError"""
         listed = self.prepare(rows)
         if not listed:
             raise DataError("no rows to score")

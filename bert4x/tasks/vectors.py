@@ -37,10 +37,7 @@ def check_count(name: str, value, least: int = 1) -> None:
 
 
 def finite(array: np.ndarray, what: str) -> np.ndarray:
-    """Rows in float32. Raises: InputError that names the first row with a number that is none.
-
-    Shape: (N, D) -> the same
-    """
+    """Rows in float32. Raises: InputError that names the first row with NaN or infinity. Shape: (N, D) -> the same"""
     array = np.asarray(array, "float32")
     good = np.isfinite(array).all(axis=1)
     if not good.all():

@@ -135,10 +135,7 @@ def stop_ids_of(tokenizer, place: Path) -> tuple[int, ...]:
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """The templates of a folder by name: of tokenizer_config.json, or of chat_template.jinja and its companions.
-
-    Raises: TokenizerError
-    """
+    """The templates of a folder by name: of tokenizer_config.json, or chat_template.jinja. Raises: TokenizerError"""
     place = folder / "tokenizer_config.json"
     said = read_object(place).get("chat_template")
     if isinstance(said, list) and all(isinstance(one, dict) for one in said):

@@ -110,10 +110,7 @@ def load_vocab(
 
 
 def simplify_vocab(token_dict: dict[str, int], startswith: Iterable[str] | None = None) -> tuple[dict, list[int]]:
-    """The `(token_dict, keep_tokens)` of `load_vocab(simplified=True)`.
-
-    Raises: TokenizerError for tokens that are not there.
-    """
+    """The `(token_dict, keep_tokens)` of `load_vocab(simplified=True)`. Raises: TokenizerError for absent tokens."""
     if startswith is None:
         startswith = [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in token_dict]
     first = list(dict.fromkeys(startswith))

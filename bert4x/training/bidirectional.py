@@ -120,10 +120,7 @@ def make_unilm_batch(
 
 
 def padded(rows: Sequence, value: int, multiple: int) -> np.ndarray:
-    """Rows as one array whose length is a multiple of a number: few lengths are few shapes to compile for.
-
-    Shape: -> (B, T)
-    """
+    """Rows as one array, its length a multiple of a number: few shapes are compiled then. Shape: -> (B, T)"""
     longest = -(-max(map(len, rows)) // multiple) * multiple
     return np.stack([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows]).astype("int32")
 

@@ -47,10 +47,7 @@ class CorpusFile:
 
     @classmethod
     def parse(cls, text: str) -> "CorpusFile":
-        """A source as the command line gives it: `path`, `path:weight`, `path:lines` or `path:weight:lines`.
-
-        Raises: InputError
-        """
+        """A source as the command line gives it: path[:weight][:lines]. Raises: InputError"""
         path, weight, lines = re.fullmatch(r"(.*?)(?::([0-9.]+))?(:lines)?", text, re.DOTALL).groups()
         try:
             return cls(Path(path), float(weight or 1), bool(lines))

@@ -26,10 +26,7 @@ FREE_BYTES = 64 << 20  # and beside that
 
 
 def regular_file(path) -> Path:
-    """`path`, after checking that it is a file one can read: not a folder, not a pipe that would block.
-
-    Raises: CheckpointNotFoundError
-    """
+    """A path that is a file: not a folder, not a pipe that would block. Raises: CheckpointNotFoundError"""
     path = Path(path)
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
@@ -37,10 +34,7 @@ def regular_file(path) -> Path:
 
 
 def checked_shape(shape, itemsize: int, where: str) -> tuple[int, ...]:
-    """`shape` as a tuple of sane integers: NumPy must be able to hold it even when a dimension is 0.
-
-    Raises: CorruptFileError
-    """
+    """A shape as a tuple of integers that NumPy can hold, even when a dimension is 0. Raises: CorruptFileError"""
     shape = tuple(shape)
     if len(shape) > MAX_RANK or any(type(n) is not int or not 0 <= n < 2**62 for n in shape):
         raise CorruptFileError(f"{where}: a shape of {len(shape)} dimensions with negative, huge or non-integer sizes")
@@ -50,10 +44,7 @@ def checked_shape(shape, itemsize: int, where: str) -> tuple[int, ...]:
 
 
 def checked_name(name: str, where: str) -> str:
-    """`name` if it can name a tensor in any format: valid Unicode of at most `MAX_NAME` characters.
-
-    Raises: CorruptFileError
-    """
+    """A name that any format can hold: valid Unicode of at most `MAX_NAME` characters. Raises: CorruptFileError"""
     if len(name) > MAX_NAME:
         raise CorruptFileError(f"{where}: a tensor name of {len(name)} characters; at most {MAX_NAME} are read")
     try:
@@ -97,10 +88,7 @@ def unique_list(tensors: Iterable[LazyTensor]) -> list[LazyTensor]:
 
 
 def tensor_bytes(tensor: LazyTensor) -> memoryview:
-    """The values of a tensor as little-endian bytes in C order; a view where they already lie so.
-
-    Raises: ConversionError for values of another shape or dtype than declared.
-    """
+    """The values as little-endian bytes in C order, a view where they already are. Raises: ConversionError"""
     array = tensor.read()
     if tuple(array.shape) != tuple(tensor.shape) or array.dtype != tensor.dtype:
         raise ConversionError(

@@ -210,10 +210,7 @@ def text_bytes(text: str) -> bytes:
 
 
 def value_bytes(key: str, value) -> bytes:
-    """A value with its type, as llama.cpp expects: numbers are unsigned of 32 bits, or float32.
-
-    Raises: ConversionError for what GGUF cannot hold.
-    """
+    """A value with its type, as llama.cpp expects: uint32 or float32 for numbers. Raises: ConversionError"""
     pack: Callable = struct.pack
     match value:
         case bool():

@@ -31,10 +31,7 @@ def masked_crc32c(chunks: Iterable[bytes]) -> int:
 
 
 def read_varint(data: bytes, at: int, end: int | None = None) -> tuple[int, int]:
-    """The unsigned 64-bit varint at `at`, not reaching beyond `end`, and the offset after it.
-
-    Raises: CorruptFileError
-    """
+    """The unsigned 64-bit varint at `at`, which ends before `end`, and the offset after it. Raises: CorruptFileError"""
     value = shift = 0
     for i in range(at, min(len(data) if end is None else end, at + 10)):
         value |= (data[i] & 0x7F) << shift

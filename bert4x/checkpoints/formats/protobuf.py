@@ -7,10 +7,7 @@ from bert4x.errors import CorruptFileError
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (field number, value) pairs of a protocol buffer message; varints are signed 64-bit integers.
-
-    Raises: CorruptFileError
-    """
+    """The (field number, value) pairs of a message; varints are signed 64-bit integers. Raises: CorruptFileError"""
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at)

@@ -180,10 +180,7 @@ def find_global(module: str, name: str) -> Global:
 
 
 def find_storage(pid) -> Storage:
-    """What a persistent id ("storage", type, key, device, count[, (view key, start, count)]) refers to.
-
-    Raises: CorruptFileError
-    """
+    """What a persistent id refers to: ("storage", type, key, device, count[, view]). Raises: CorruptFileError"""
     if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
         raise CorruptFileError("a persistent id that is not a storage")
     _, kind, key, _, count, *view = pid

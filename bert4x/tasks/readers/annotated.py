@@ -60,10 +60,7 @@ def of_doccano(row: dict[str, Any], where: str) -> Annotated:
 
 
 def of_span(item: Any, where: str) -> Span:
-    """doccano's [start, end, label] or {"start_offset", "end_offset", "label", "id"}; our own [label, start, end].
-
-    Raises: DataError
-    """
+    """doccano's list [start, end, label], or its dict; our own [label, start, end]. Raises: DataError"""
     if isinstance(item, list) and len(item) == 3:
         label, start, end = item if isinstance(item[0], str) else [item[2], *item[:2]]
         name = None

@@ -112,10 +112,7 @@ def tsv_rows(path: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
 
 
 def csv_rows(path: str | os.PathLike, separator: str) -> Iterator[tuple[str, list[str]]]:
-    """Rows of CSV as of RFC 4180: what is quoted may hold separators, line ends, and quotes, which are doubled.
-
-    Raises: DataError
-    """
+    """Rows of CSV (RFC 4180): quoted cells may hold separators, line ends and doubled quotes. Raises: DataError"""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     reader = csv.reader((f"{line}\n" for _, line in lines(path)), delimiter=separator, strict=True)
     number = 1
