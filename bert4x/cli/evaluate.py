@@ -18,7 +18,6 @@ def add_commands(command) -> None:
     add_columns(sub)
     sub.add_argument("--label-column", metavar="C", help="of the label (or target): its name, or number from 1")
     sub.add_argument("--several", metavar="MARK", help="what stands between several labels (default: a comma)")
-    sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts at once (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="for machines")
     sub.add_argument("--plot", type=Path, metavar="OUT.png", help="of a classifier, draw the confusion matrix")
 
@@ -32,13 +31,13 @@ def run_evaluate(options) -> int:
         check_picture(options.plot)
     from bert4x.tasks.forms import form_of
     from bert4x.tasks.heads import read_task
-    from bert4x.tasks.pipelines import ALIASES, pipeline
+    from bert4x.tasks.pipelines import pipeline
 
     name = read_task(options.run_folder)[0]
     form = form_of(name)
     if options.plot and name != "text-classification":
         raise InputError(f"--plot draws the classes of a classifier; {options.run_folder} is a run for {name!r}")
-    task = pipeline(next((general for general, others in ALIASES.items() if name in others), name), options.run_folder)
+    task = pipeline(name, options.run_folder)
     rows = form.rows(task, options.file, columns, say)
     if name == "text-classification" and getattr(task, "problem_type", None) != "regression":
         from bert4x.tasks.classes import class_scores

@@ -17,7 +17,6 @@ def add_commands(command) -> None:
     sub.add_argument("input", metavar="IN", help='txt (a text a line), tsv, csv, jsonl or json; "-" is standard input')
     sub.add_argument("output", metavar="OUT.jsonl", help='is gone on with if it is there; "-" is standard output')
     add_columns(sub)
-    sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts at once (default: %(default)s)")
 
 
 def add_text_column(sub) -> None:
@@ -29,10 +28,11 @@ def add_text_column(sub) -> None:
 
 
 def add_columns(sub) -> None:
-    """Options that say where texts stand in a file."""
+    """Options that say where texts stand in a file, and how many are computed at once."""
     add_text_column(sub)
     sub.add_argument("--pair-column", metavar="C", help="of the second text, where a run is of pairs")
     sub.add_argument("--pairs", action="store_true", help="two texts in each row")
+    sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts at once (default: %(default)s)")
 
 
 def columns_of(options):
@@ -56,11 +56,10 @@ def run_predict(options) -> int:
     from bert4x.tasks.file_answers import PART, Output, alone, answer_file, fingerprint
     from bert4x.tasks.forms import form_of
     from bert4x.tasks.heads import read_task
-    from bert4x.tasks.pipelines import ALIASES, pipeline
+    from bert4x.tasks.pipelines import pipeline
 
     name = read_task(options.run_folder)[0]
     form, part = form_of(name), PART * options.batch_size
-    name = next((general for general, others in ALIASES.items() if name in others), name)
 
     def compute(inputs, file, observe=lambda count: None):
         task = pipeline(name, options.run_folder)

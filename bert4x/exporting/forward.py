@@ -252,7 +252,7 @@ class Forward(keras.Model):
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """The largest difference of two arrays, infinite for other shapes, and the largest value of the first. Shape: any"""
+    """Largest difference of two arrays, infinite if shapes differ, and the largest value of the first. Shape: any"""
     shown = np.abs(expected) < HIDDEN
     scale = float(np.abs(expected[shown]).max(initial=0.0))
     if found.shape != expected.shape or not np.isfinite(found).all() or ((np.abs(found) < HIDDEN) != shown).any():

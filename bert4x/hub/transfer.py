@@ -215,7 +215,7 @@ class Transfer:
         return validator(response) == self.validator_file.read_text("utf-8", "replace")
 
     def receive(self, response: requests.Response, held: int) -> Hashes:
-        """Writes an answer behind what is here. Raises: DownloadError; requests.ConnectionError for one that was cut."""
+        """Writes an answer after what is held. Raises: DownloadError; requests.ConnectionError if it was cut."""
         length = None if encoded(response) else number(response.headers.get("Content-Length", ""))
         total = self.remote.size if length is None else held + length
         if self.remote.size is not None and total != self.remote.size:
