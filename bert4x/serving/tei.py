@@ -35,7 +35,7 @@ def routes(context: Context) -> APIRouter:
     @router.post("/predict", summary="Classes of texts")
     async def predict(body: Predict, request: Request):
         answers = await classes(context, body, request)
-        return as_response(answers if are_several(body.inputs) else answers[0])
+        return JSONResponse(answers if are_several(body.inputs) else answers[0])
 
     @router.post("/", summary="What the models can do with the request, in the form that Hugging Face's client reads")
     async def any_of_them(body: dict[str, Any], request: Request):

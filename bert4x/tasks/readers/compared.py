@@ -33,7 +33,7 @@ def read_compared(
             wrong answers ...), from JSON lines {"query": text, "pos": [texts], "neg": [texts]}, from two columns of
             text, or from pairs labelled entailment, neutral and contradiction. "texts": (text,), a text in each line.
             None: grades, or answers where no column has a grade.
-        wrong: of "answers", how many wrong ones each row has; rows with less are left out, which is said.
+        wrong: of "answers", how many wrong ones each row has; rows with less are left out, with a warning.
         text_column, pair_column, label_column: the names of columns, or their numbers from 1, where they are not found:
             see `read_labelled`.
     Raises: DataError, with file and row; InputError for another kind.
