@@ -9,7 +9,7 @@ from bert4x.checkpoints.spec import Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf, megatron, uer
-from bert4x.families.parts import EMBEDDINGS, SLOTS, TRAINING, block, decoder_heads
+from bert4x.families.parts import EMBEDDINGS, NO_MAPPING, SLOTS, TRAINING, block, decoder_heads, options_without
 from bert4x.families.parts import KEYS as BERT_KEYS
 from bert4x.models.builder import TransformerBuilder
 

@@ -11,7 +11,7 @@ from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf
-from bert4x.families.parts import EMBEDDINGS, TRAINING, decoder_heads
+from bert4x.families.parts import EMBEDDINGS, NO_MAPPING, TRAINING, decoder_heads, options_without
 from bert4x.families.scaling import RotaryConfig, Rotated
 from bert4x.models.builder import TransformerBuilder
 

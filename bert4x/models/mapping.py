@@ -39,7 +39,7 @@ def default_mapping(builder) -> dict[str, list[str]]:
 
 
 def read_variable(builder, checkpoint, name: str) -> np.ndarray:
-    """See `Hooks.load_variable`."""
+    """See `Hooks.load_variable`. Raises: TensorMismatchError"""
     from bert4x.checkpoints.weights import VOCABULARY_AXIS
 
     tensors = checkpoint if isinstance(checkpoint, dict) else opened(os.fspath(checkpoint))

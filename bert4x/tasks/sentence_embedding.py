@@ -69,7 +69,7 @@ class SentenceEmbedding(TextEncoder):
         if similarity_name not in sentence_vectors.SIMILARITIES:
             known = nearest(str(similarity_name), sentence_vectors.SIMILARITIES)
             raise UnknownOptionError(f"no similarity {similarity_name!r}; {known}")
-        check_settings(steps, prompts, dimensions)
+        check_steps(steps, prompts, dimensions)
         if not is_number(scale) or not 0 < scale < float("inf"):
             raise ConfigError(f"scale = {scale!r:.60}; expected a number above 0")
         prompts = dict(prompts or {})

@@ -291,12 +291,6 @@ def used(name: str, value: float | None, default: float, method: str) -> float |
     return value if method in OF_METHODS[name] else None
 
 
-def check_rows(rows: Sequence) -> None:
-    """Raises: DataError for what is no row of texts and their entities."""
-    check_keys(rows, "text", "entities")
-    check_items(rows, "entities", "(label, start, end)", object, INTEGER, INTEGER)
-
-
 def exact(pieces: Sequence[Piece], start: int, end: int) -> tuple[int, int]:
     """The characters of the tokens that begin and end just there, white space aside; as given where none do."""
     for piece in pieces:

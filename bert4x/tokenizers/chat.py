@@ -1,6 +1,6 @@
 """Chat templates: messages as the text that a model for dialogue was trained on, and the tokens that end its answers.
 
-A template is a Jinja program in a file of somebody else. It runs in a sandbox that can neither change what it is given
+A template is a Jinja program in a downloaded file. It runs in a sandbox that can neither change what it is given
 nor reach what is not JSON, nor compute without end (`chat_bounds`).
 """
 

@@ -43,8 +43,8 @@ def stem(token: str) -> str:
     return token[2:] if token.startswith("##") else token
 
 
-def read_bounded(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of a vocabulary file; TokenizerError when it is missing, no file, or larger than `limit`."""
+def read_bounded(path: str | os.PathLike) -> bytes:
+    """The bytes of a vocabulary file; TokenizerError when it is missing, no file, or larger than MAX_BYTES."""
     if not isinstance(path, str | os.PathLike):
         raise TokenizerError(f"found {path!r:.60} as a vocabulary; expected the path of its file")
     path = Path(path)
