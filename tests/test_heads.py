@@ -503,6 +503,9 @@ def test_heads_that_contradict_the_config(tmp_path):
     for wrong, labels in ((["a", "b", "c", "d"], 4), ("abcd", 0)):  # a list can be read, other things are named
         (folder / "config.json").write_text(json.dumps(edit | {"id2label": wrong}), "utf-8")
         assert len(open_checkpoint(folder).head.labels) == labels
+    alone = {"id2label": None, "label2id": {"b": 1, "a": 0, "d": 3, "c": 2}}
+    (folder / "config.json").write_text(json.dumps(edit | alone), "utf-8")
+    assert open_checkpoint(folder).head.labels == ["a", "b", "c", "d"]
     (folder / "config.json").write_text(json.dumps(edit | {"architectures": ["MyClassifier"]}), "utf-8")
     with pytest.raises(CheckpointNotFoundError, match=r"classifier\.bias.*MyClassifier.*BertForSequenceClassification"):
         bert4x.pipeline("text-classification", folder)

@@ -140,8 +140,12 @@ def read_settings(head: Head, config: TransformerConfig, count: int) -> dict[str
 
 
 def read_labels(extra: dict[str, Any], count: int) -> list[str]:
-    """The labels that a config file names, or transformers' own names of as many; none for what cannot be read."""
-    named = extra.get("id2label")
+    """The labels that a config file names, by its label2id where it has nothing else, or transformers' own names of as
+    many; none for what cannot be read.
+    """
+    named, numbers = extra.get("id2label"), extra.get("label2id")
+    if not named and isinstance(numbers, dict) and len(numbers) == count:
+        named = {number: label for label, number in numbers.items()}
     if not named:
         return [f"LABEL_{i}" for i in range(count)]
     if isinstance(named, list):
