@@ -225,6 +225,10 @@ def test_tasks(client, able):
     asked |= {"parameters": {"binary_data_output": True}}  # as a client of Triton sends it, which reads JSON as well
     (output,) = client.post("/v2/models/finder/versions/1/infer", json=asked).json()["outputs"]
     assert json.loads(output["data"][0]) == found
+    binary = json.dumps(asked).encode() + b"\x03\x00\x00\x00\xe5\xa4\xa9"
+    headers = {"Inference-Header-Content-Length": "9", "Content-Type": "application/json"}
+    answer = client.post("/v2/models/finder/infer", content=binary, headers=headers)
+    assert answer.status_code == 400 and "binary_data=False" in answer.json()["error"]["message"]
     masked = ["天[MASK]很好，我们去公[MASK]", "床前[MASK]月光"]  # computed together as alone
     found = client.post("/tasks/fill-mask", json={"inputs": masked, "parameters": {"top_k": 2}}).json()["answers"]
     assert [[(one["start"], one["end"]) for one in masks] for masks in found] == [[(1, 7), (14, 20)], [(2, 8)]]

@@ -65,13 +65,19 @@ async def on_error(request: Request, error: Exception) -> Response:
     return answer(request, as_problem(error))
 
 
+def no_json(request: Request, said: str) -> str:
+    """What is said of a body that cannot be read. Clients of Triton put bytes behind the JSON, unless told not to."""
+    binary = "inference-header-content-length" in request.headers
+    return f"the body is no JSON{said}" + ("; tensors are taken as JSON only: binary_data=False" if binary else "")
+
+
 async def on_http_error(request: Request, error: HTTPException) -> Response:
     """Those of the framework: no such route, no such method, a body that cannot be read."""
     message = str(error.detail)
     if error.status_code == 404:
         message = f"no route {request.url.path[:80]!r}; /docs lists all"
     if error.status_code == 400:
-        message = "the body is no JSON in UTF-8"
+        message = no_json(request, " in UTF-8")
     return answer(request, Problem(error.status_code, message, CODES.get(error.status_code, "error")))
 
 
@@ -81,7 +87,7 @@ async def on_invalid(request: Request, error: RequestValidationError) -> Respons
     parts = [str(part) for part in first["loc"][1:]]
     where = ".".join(part for number, part in enumerate(parts) if number == 0 or part.isdecimal() or part in FIELDS)
     if first["type"] == "json_invalid":
-        return answer(request, Problem(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}"))
+        return answer(request, Problem(400, no_json(request, f": {first.get('ctx', {}).get('error', '')}")))
     message = first["msg"].removeprefix("Value error, ")
     found = first.get("input")
     said = "" if isinstance(found, dict | list) or first["type"] == "missing" else f"; found {found!r:.60}"
