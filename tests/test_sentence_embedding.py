@@ -1,7 +1,9 @@
 """Sentence vectors: as sentence-transformers gives them, from its folders and to them; search, losses, scores."""
 
 import contextlib
+import copy
 import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -323,6 +325,14 @@ def test_wrong_answers(encoder):
     )
     assert found == bert4x.mine_negatives(encoder, rows, 2, corpus=["语言", "模型"], margin=10)
     assert bert4x.mine_negatives(encoder, rows, 1, margin=-1) == []
+    far = copy.copy(encoder)
+    far.similarity_name = "euclidean"  # what is taken is farther than the right answer by a share
+    corpus = [TEXTS[0][:n] for n in range(1, 7)] + TEXTS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for question, answer, wrong in bert4x.mine_negatives(far, rows, 1, corpus=corpus, margin=0.9):
+            near, distant = far.similarity(far([question], "query"), [answer, wrong])[0]
+            assert distant < 1.1 * near < 0
     with pytest.raises(InputError, match="count = 0"):
         bert4x.mine_negatives(encoder, rows, 0)
     with pytest.raises(InputError, match="for an encoder"):

@@ -57,7 +57,8 @@ def mine_negatives(
     places, kept = {question: i for i, question in enumerate(questions)}, []
     for question, answer in rows:
         place = places[question]
-        limit = margin * float(encoder.similarity(asked[[place]], vectors[[number[answer]]])[0, 0])
+        right_one = float(encoder.similarity(asked[[place]], vectors[[number[answer]]])[0, 0])
+        limit = right_one - (1 - margin) * abs(right_one)  # of distances, similarities are below 0
         wrong = [one for one in found[place][skip:] if texts[one.index] not in right[question]]
         wrong = [texts[one.index] for one in wrong if one.score < limit][:top_k]
         if len(wrong) >= count:
