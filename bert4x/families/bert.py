@@ -205,9 +205,7 @@ class Bert(TransformerBuilder):
             outputs.append(pooled)
         if self.with_mlm:
             outputs.append(self.masked_language_model(h, last))
-        if not outputs:
-            return h
-        return outputs[0] if len(outputs) == 1 else outputs
+        return outputs if len(outputs) > 1 else (outputs or [h])[0]
 
     def pooler_activation(self) -> str:
         """That of the pooler: "linear" in configs of RoFormer-Sim."""
