@@ -398,3 +398,34 @@ def test_accumulation_on_copies_of_a_model_is_that_on_one():
     """One copy of a MirroredStrategy, and two, in a process of its own: devices are set before anything is computed."""
     done = subprocess.run([sys.executable, "-c", ON_COPIES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, 1e3])
+def test_adamw_of_two_rates_is_adamw_where_all_rates_are_one(limit):
+    """The numbers of Adam's formula, decayed weights and clipped gradients, in float64."""
+    start = {path: np.array(values, "f8") for path, values in zip(PATHS, START, strict=True)}
+    model, moments = make_model(), dict.fromkeys(PATHS, (0.0, 0.0))
+    optimizer = optimizers.TwoRateAdamW(0.01, weight_decay=0.1, global_clipnorm=limit, epsilon=1e-5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.build(model.trainable_variables)
+    random = np.random.default_rng(0)
+    for step in range(1, 6):
+        given = {path: random.standard_normal(values.shape).astype("f4") for path, values in start.items()}
+        apply_gradients(optimizer, [ops.convert_to_tensor(g) for g in given.values()], model.trainable_variables)
+        norm = np.sqrt(sum((g.astype("f8") ** 2).sum() for g in given.values()))
+        for path, gradient in given.items():
+            gradient = gradient * (min(1, limit / norm) if limit else 1)
+            first, second = moments[path]
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            moments[path] = first, second
+            rate = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            start[path] *= 1 if "bias" in path else 1 - 0.01 * 0.1
+            start[path] -= rate * first / (np.sqrt(second) + 1e-5)
+    for variable, (path, values) in zip(model.trainable_variables, start.items(), strict=True):
+        np.testing.assert_allclose(numpy(variable.value), values, rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def test_infinite_gradients_are_not_clipped_to_something():
+    optimizer = optimizers.TwoRateAdamW(0.01, weight_decay=0.0, global_clipnorm=1.0)
+    found = optimizer._clip_gradients([ops.convert_to_tensor([1.0, float("inf")]), ops.ones((2,))])
+    assert np.isnan(numpy(found[1])).all()

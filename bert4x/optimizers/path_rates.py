@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import keras
 
+from bert4x.optimizers.in_place import InPlaceOnTorch
+
 
 class PathRates:
     """A mixin in front of a Keras optimizer: the variables at some paths learn faster or slower than the others.
@@ -29,7 +31,7 @@ class PathRates:
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class TwoRateAdamW(PathRates, keras.optimizers.AdamW):
+class TwoRateAdamW(PathRates, InPlaceOnTorch, keras.optimizers.AdamW):
     """AdamW with one learning rate for a pretrained model and another for what was put on it.
 
     Args:
