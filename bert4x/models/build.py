@@ -167,9 +167,8 @@ def build_transformer_model(
 
     Raises: Bert4xError; the subclass says what is wrong.
     """
-    said, in_file = config_path, not isinstance(config_path, dict | TransformerConfig | None)
-    if in_file and (model is None or checkpoint_path is None):
-        said = read_config_file(config_path)
+    in_file = not isinstance(config_path, dict | TransformerConfig | None)
+    said = read_config_file(config_path) if in_file else config_path
     model = named_family(said, in_file) if model is None else model
     cls, checkpoint, given = family_of(model), None, application
     application = bert4keras_application(cls, application)

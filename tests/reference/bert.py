@@ -88,7 +88,7 @@ def forward(
         y = ACTIVATIONS[config["hidden_act"]](w.dense("Discriminator-Dense", x))
         outputs["discriminator_logits"] = w.dense("Discriminator-Prediction", y)
     if "MLM-Dense/kernel" in w:
-        activation = "gelu_erf" if "roberta" in config["model"] else config["hidden_act"]
+        activation = "gelu_erf" if "roberta" in config.get("model", "bert") else config["hidden_act"]
         y = norm("MLM-Norm", ACTIVATIONS[activation](w.dense("MLM-Dense", x)))
         y = y @ w["Embedding-Mapping/kernel"].T if early else y
         outputs["mlm_logits"] = y @ w["Embedding-Token/embeddings"].T + w["MLM-Bias/bias"]
