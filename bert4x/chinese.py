@@ -183,7 +183,7 @@ task = bert4x.pipeline("{task}", "{folder}")
 |---|---|
 {rows}
 
-在 {scored} 行上评测{which}；用 {trained} 个样本训练，{updates} 次更新，{seconds:.0f} 秒，起点是{start}。
+在 {scored} 行上评测{which}；用 {trained} 个样本训练，{updates} 次更新，{seconds:.0f} 秒，起点是{start}。{trial}
 
 ```
 {command}
@@ -191,6 +191,7 @@ task = bert4x.pipeline("{task}", "{folder}")
 
 {software}
 """
+TRIAL = "这是一次小规模试运行（`--smoke`），只说明它能跑通：分数不代表质量。"
 
 
 def is_wanted() -> bool:

@@ -90,3 +90,8 @@ def test_cards(locale):
     assert "| accuracy | 0.25 |" in card and args.command in card
     done.best_epoch, args.model = None, "bert"
     assert "在 4 行上评测；用 9 个样本训练" in report.card(task, done, args, 9, 4)
+    assert report.TRIAL not in english and chinese.TRIAL not in card
+    args.smoke = True
+    assert chinese.TRIAL in report.card(task, done, args, 9, 4)
+    locale()
+    assert report.TRIAL in report.card(task, done, args, 9, 4)

@@ -198,7 +198,7 @@ task = bert4x.pipeline("{task}", "{folder}")
 {rows}
 
 On {scored} rows{which}; trained on {trained} examples, {updates} updates, {seconds:.0f} s, from
-{start}.
+{start}.{trial}
 
 ```
 {command}
@@ -206,13 +206,15 @@ On {scored} rows{which}; trained on {trained} examples, {updates} updates, {seco
 
 {software}
 """
+TRIAL = " A small trial (`--smoke`), to show that it runs: the scores say nothing about quality."
 
 
 def card(task, report, args, trained: int, scored: int) -> str:
     """The README of a run's folder: use, scores, and the command that made it; Chinese where the locale is."""
-    template, which, start = CARD, ", after epoch {} of {}", "the small model inside bert4x"
+    template, which, start, trial = CARD, ", after epoch {} of {}", "the small model inside bert4x", TRIAL
     if chinese.is_wanted():
-        template, which, start = chinese.CARD, "，取第 {} 轮（共 {} 轮）", " bert4x 自带的小模型"
+        which, start = "，取第 {} 轮（共 {} 轮）", " bert4x 自带的小模型"
+        template, trial = chinese.CARD, chinese.TRIAL
     return template.format(
         task=task.name,
         folder=report.folder,
@@ -223,6 +225,7 @@ def card(task, report, args, trained: int, scored: int) -> str:
         updates=report.updates,
         seconds=report.seconds,
         start=args.model or start,
+        trial=trial if getattr(args, "smoke", False) else "",
         command=args.command,
         software=", ".join(f"{name} {version}" for name, version in versions().items()),
     )
