@@ -49,6 +49,19 @@ def test_equals_the_function():
     assert runs_of(function, more, (*more[:2], {"factor": 3.0})) == 2  # what is no tensor counts, too
 
 
+def test_one_tensor_given_twice_is_no_record_for_two():
+    one, other = torch.tensor([1.0, 2.0]), torch.tensor([5.0, 7.0])
+    assert runs_of(lambda x, y: x - y, (one, one), (one, other), (other, one), (other, other)) == 3
+
+
+def test_other_strides_are_another_record():
+    def function(x):
+        return x.contiguous().view(-1) if x.is_contiguous() else x.reshape(-1) * 2
+
+    square = torch.arange(9.0).view(3, 3)
+    assert runs_of(function, (square,), (square.T,), (square + 1,), (square.T + 1,)) == 2
+
+
 def test_variables_have_the_values_of_the_moment():
     weight = torch.nn.Parameter(torch.ones(3))
     recorded = Recorded(lambda x: x * weight)

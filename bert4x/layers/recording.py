@@ -18,6 +18,7 @@ SHAPES = {  # what may be asked of a tensor: the same for all tensors of one sha
     "element_size", "nbytes", "is_floating_point", "is_complex", "is_contiguous", "is_inference", "is_leaf", "is_meta",
     "is_cpu", "is_cuda", "is_mps", "is_xpu", "is_sparse", "is_quantized", "is_nested", "requires_grad", "grad",
 }  # fmt: skip
+NO_CHANGE = ("to", "as_tensor")  # where they give back what they were given
 IN_PLACE = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__iand__", "__ior__"}
 
 
@@ -43,12 +44,13 @@ class Recorded:
 
         leaves, form = nested.tree_flatten(args)
         tensors = [x for x in leaves if is_tensor(x)]
-        key = form, tuple((x.shape, x.dtype, x.device) if is_tensor(x) else x for x in leaves)
+        key = form, tuple((x.shape, x.dtype, x.device, x.is_contiguous()) if is_tensor(x) else x for x in leaves)
+        one_twice = len({id(tensor) for tensor in tensors}) < len(tensors)  # in a later call they may be two
         with torch.inference_mode():
-            if key in self.records:
+            if key in self.records and not one_twice:
                 run, form = self.records[key]
                 return nested.tree_unflatten(run(*tensors), form)
-            if len(self.records) >= self.most:
+            if len(self.records) >= self.most or one_twice:
                 return self.function(*args)
             recorder = Recorder(tensors)
             try:
@@ -101,9 +103,9 @@ class Recorder:
             if name not in SHAPES:
                 raise NotRecordableError(name)
             return
-        in_place = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
-        if args and found is args[0] and not in_place:
+        if name in NO_CHANGE and args and found is args[0]:
             return
+        in_place = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
         used: list[str] = []
         given = [self.text(x, used) for x in args] + [f"{k}={self.text(x, used)}" for k, x in kwargs.items()]
         call = f"{self.constant(called)}({', '.join(given)})"
@@ -123,6 +125,8 @@ class Recorder:
             return f"[{parts}]" if isinstance(value, list) else f"({parts})"
         if isinstance(value, slice):
             return f"slice({', '.join(self.text(x, used) for x in (value.start, value.stop, value.step))})"
+        if isinstance(value, dict | set):
+            raise NotRecordableError(f"{type(value).__name__} as an argument")
         return repr(value) if value is None or isinstance(value, bool | int | str) else self.constant(value)
 
     def constant(self, value) -> str:
