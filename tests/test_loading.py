@@ -259,22 +259,3 @@ def test_a_gpt2_over_berts_vocabulary_says_that_prompts_are_read_without_cls(tin
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bert4x.load(folder, application="encoder")
-
-
-def test_a_gpt2_whose_config_names_cls_as_the_first_token_reads_prompts_with_it(tiny):
-    """As UER's generator does. A start token that is given is not put before it a second time."""
-    folder = tiny("uer", "gpt2")
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
-    with pytest.warns(UserWarning, match=r"start_id=2\)"):
-        plain = bert4x.load(folder)
-    said = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(said | {"bos_token_id": VOCABULARY.index("[CLS]")}))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = bert4x.load(folder)
-    text, options = VOCABULARY[6], {"max_new_tokens": 3, "stop_ids": ()}
-    expected = plain.generate(f"[CLS]{text}", **options)
-    for found in (model.generate(text, **options), model.generate(text, start_id=2, **options)):
-        assert found == expected
-    assert model.generate(f"[CLS]{text}", **options) == expected
-    assert model.generate(text, **options) != plain.generate(text, **options)

@@ -180,11 +180,6 @@ class Gpt2(TransformerBuilder):
     }
     styles["megatron-lm"] = megatron.style(styles["hf"])
 
-    def named_start(self, tokenizer):
-        start = getattr(tokenizer, "start_id", None)
-        named = self.start_differs and self.application == "lm" and self.config.extra.get("bos_token_id") == start
-        return start if named else None
-
     @classmethod
     def config_without_file(cls, tensors):
         """That of CPM-LM, which is published without one."""

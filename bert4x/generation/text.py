@@ -184,8 +184,6 @@ def encode(model, text: str | Prompt) -> Prompt:
     builder = model.builder
     application = {"seq2seq": "unilm", "encoder": "lm"}.get(builder.application, builder.application)
     ids = np.array(encode_prompt(model.tokenizer, application, builder.bare_prompts, text), "int32")
-    start = builder.named_start(model.tokenizer)
-    ids = ids if start is None or ids[0] == start else np.append(np.int32(start), ids)
     return Prompt(ids, np.zeros_like(ids), builder.target_start(model.tokenizer))
 
 
@@ -206,10 +204,7 @@ def started(engine: Engine, prompts: list[Prompt], start_id: int | None) -> list
     if not engine.builder.bare_prompts or engine.builder.application == "unilm":
         raise GenerationError("start_id is for targets and for GPT2; prompts of this model have their start token")
     return [
-        prompt  # which has it already, as its config says
-        if prompt.ids[0] == start_id
-        else Prompt(np.append([start_id], prompt.ids), np.append(prompt.segments[:1], prompt.segments))
-        for prompt in prompts
+        Prompt(np.append([start_id], prompt.ids), np.append(prompt.segments[:1], prompt.segments)) for prompt in prompts
     ]
 
 

@@ -112,8 +112,8 @@ def give_tokenizer(model: "keras.Model", config: TransformerConfig, tokenizer: T
             "together, or the vocabulary has unused entries at its end",
             stacklevel=3,
         )
-    start, builder = getattr(tokenizer, "start_id", None), model.builder
-    if builder.start_differs and builder.application == "lm" and start != builder.named_start(tokenizer):
+    start = getattr(tokenizer, "start_id", None)
+    if model.builder.start_differs and model.builder.application == "lm" and start is not None:
         token = tokenizer.id_to_token(start)
         warnings.warn(
             f"this {config.model} has a vocabulary with {token}, but a prompt is read without it. Models of UER were "

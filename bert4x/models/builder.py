@@ -69,8 +69,10 @@ class TransformerBuilder(Hooks):
     pads_by_vocabulary: ClassVar[bool] = True  # the padding id is that of the vocabulary, not of the config
     applications: ClassVar[tuple[str, ...]] = APPLICATIONS  # the first is what `load` makes of it unless told otherwise
     options: ClassVar[dict[str, Any]] = OPTIONS  # those of `bert4x.models.builder_options` that it takes -> defaults
+
     # Fields of the config that no file says, as bert4keras has them: what `build_transformer_model` takes.
     in_bert4keras: ClassVar[dict[str, Any]] = {}
+
     # Fields of the config that the family has no use for -> the value that they are left at.
     unused: ClassVar[dict[str, Callable[[TransformerConfig], Any]]] = {"num_decoder_layers": lambda c: None}
 
@@ -234,12 +236,10 @@ class TransformerBuilder(Hooks):
         return self.config.segment_vocab_size > 0 or self.application == "unilm"
 
     def output_table(self):
-        """The layer of a table that also projects onto the vocabulary: the output's own or the tied one; or None."""
+        """The layer of a table that also projects onto the vocabulary: the output's own, or the tied one; None where
+        the output is no table.
+        """
         return self.layers.get(f"{self.prefix}LM-Head", self.layers[f"{self.prefix}Embedding-Token"])
-
-    def named_start(self, tokenizer) -> int | None:
-        """The start token of the vocabulary, if bare prompts are to begin with it: by what a config says, in a GPT2."""
-        return None
 
     def target_start(self, tokenizer) -> int | None:
         """The token with which targets of an encoder-decoder begin, by default; None where it is not known."""
