@@ -83,6 +83,8 @@ ROWS = 4 << 20  # bytes of rows that are read at a time for some of their column
 class SpareMemory:
     """Maps of arrays that are no longer used, for the next arrays: to fill a new map the kernel first has to find and
     clear each of its pages, which takes longer than to copy a tensor into it. Kept only `while_kept`.
+
+    One thread reads tensors while another drops them, so each step here is a single operation on the list.
     """
 
     def __init__(self):
@@ -101,9 +103,12 @@ class SpareMemory:
 
     def array(self, size: int) -> np.ndarray:
         """Bytes, of any values. Their map is spare again when no array and no view of them is left."""
-        fitting = [(len(spare), i) for i, spare in enumerate(self.maps) if size <= len(spare) <= WIDER * size]
-        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        memory = self.maps.pop(min(fitting)[1]) if fitting else mmap.mmap(-1, size, flags=private)
+        fitting = [spare for spare in list(self.maps) if size <= len(spare) <= WIDER * size]
+        try:
+            memory = min(fitting, key=len)
+            self.maps.remove(memory)
+        except ValueError:  # there is none, or another thread has just taken it
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         array = np.frombuffer(memory, np.uint8)  # which every view of it holds
         weakref.finalize(array, self.give_back, memory).atexit = False
         return array[:size]
@@ -115,8 +120,9 @@ class SpareMemory:
 
     def trim(self) -> None:
         """Those that were spare the longest go first."""
-        while sum(map(len, self.maps)) > self.most:
-            self.maps.pop(0)
+        while sum(map(len, list(self.maps))) > self.most:
+            with contextlib.suppress(IndexError):  # another thread has just taken the last
+                self.maps.pop(0)
 
 
 spare_memory = SpareMemory()

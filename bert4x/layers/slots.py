@@ -39,7 +39,7 @@ def write_slots(past, index, new, axis: int):
 
 
 def written_on_torch(past, index, new, axis: int):
-    """The same by index, which may be a tensor, so that a captured step writes where it is told each time."""
+    """The same by index, which may be a tensor, so that a recorded step writes where it is told each time."""
     import torch
 
     places = torch.arange(new.shape[axis], device=past.device) + index

@@ -28,7 +28,6 @@ class InPlaceOnTorch:
         import torch
 
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        scale = self.global_clipnorm / norm.clamp(min=self.global_clipnorm) + (
-            norm - norm
-        )  # NaN where it is not finite
+        scale = self.global_clipnorm / norm.clamp(min=self.global_clipnorm)
+        scale = scale + (norm - norm)  # NaN where the norm is not finite
         return torch._foreach_mul(grads, scale)
