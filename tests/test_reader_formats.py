@@ -89,6 +89,8 @@ class TestHeader:
         assert read_labelled(path, texts=2, say=said.append) == [("甲", "乙", "0"), ("丙", "丁", "1")]
         with pytest.raises(DataError, match=r"'sentence1', 'sentence2' could each be the text; .*--text-column"):
             read_labelled(path, say=said.append)
+        path = write("label,sentence2,sentence1\n0,乙,甲", "pairs.csv")
+        assert read_labelled(path, texts=2, say=said.append) == [("甲", "乙", "0")]
 
     @pytest.mark.parametrize("names", ["标题,正文", "title,content", "summary,text", "target,source"])
     def test_of_sources_and_targets_whose_names_decide(self, write, said, names):
@@ -156,6 +158,38 @@ class TestCsv:
         content = f'text{mark}label\n"a,b",正\n'.replace('",', f'"{mark}')
         assert read_labelled(write(content, "data.csv"), say=[].append) == [("a,b", "正")]
 
+    def test_separators_that_excel_is_told(self, write, said):
+        for mark in ";,\t":
+            rows = f"sep={mark}\ntext{mark}label\n好{mark}正"
+            assert read_labelled(write(rows, "data.csv"), header=True, say=said.append) == [("好", "正")]
+        assert said == []
+        lines = "好吃, 真的;正\n太慢, 真的;负"
+        assert read_labelled(write(f"sep=;\n{lines}", "data.csv"), say=said.append)[0] == ("好吃, 真的", "正")
+        assert said == []
+        assert read_labelled(write(lines, "data.csv"), say=said.append)[0] == ("好吃", "真的;正")
+        assert (
+            len(said) == 1 and "semicolons would divide all lines as well as commas" in said[0] and "sep=;" in said[0]
+        )
+        lines = lines.replace(" 真的;正", "真的;正,中")  # commas do not divide all lines alike
+        assert read_labelled(write(lines, "data.csv"), say=[].append)[0] == ("好吃,真的", "正,中")
+
+    def test_empty_texts_are_named(self, write):
+        for name, content in {
+            "d.csv": 'text,label\n好,正\n"",负',
+            "d.tsv": "text\tlabel\n好\t正\n \t负",
+            "d.jsonl": '{"text": "好", "label": "正"}\n{"text": "好", "label": "正"}\n{"text": "", "label": "负"}',
+        }.items():
+            with pytest.raises(DataError, match=f"{name}, line 3, column 'text': an empty text"):
+                read_labelled(write(content, name), say=[].append)
+        with pytest.raises(DataError, match="line 1, column 2: an empty text"):
+            read_pairs(write("长文\t\n长文\t题"), say=[].append)
+
+    def test_columns_that_are_not_read_are_said(self, write, said):
+        assert read_labelled(write("甲\t乙\t正"), say=said.append) == [("乙", "正")]
+        assert len(said) == 1 and "of 3 columns only these are read: text = 2, label = 3" in said[0]
+        assert read_labelled(write("甲\t乙\t正"), text_column=1, label_column=3, say=said.append) == [("甲", "正")]
+        assert len(said) == 1
+
     def test_lines_are_those_of_the_file(self, write):
         with pytest.raises(DataError, match=r"data\.csv, line 4, column 'label': no label"):
             read_labelled(write('text,label\n"两\n行",正\n丙,""', "data.csv"), header=True)
@@ -217,6 +251,8 @@ class TestJson:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert read_labelled(path) == ROWS
+        spaced = path.read_text("utf-8").replace("{", "{ ")
+        assert read_labelled(write(spaced, "data.txt")) == ROWS  # known by its first line
 
     def test_labels_are_words_and_numbers_and_lists_of_one(self, write):
         path = write(

@@ -155,6 +155,10 @@ class TestTriples:
                 "'@value': none",
             ),
             (triples(("甲", [("甲", "死于", "乙")])), "unknown predicate '死于'"),
+            (triples((" ", [])), "'text': an empty text"),
+            (triples(("甲", [("甲", "", "乙")])), "'predicate': an empty text"),
+            (triples(("甲", [("甲", "生于", "")])), "'object': an empty text"),
+            ('{"text": "甲", "text": "乙", "spo_list": []}', "the key 'text' stands twice"),
         ],
     )
     def test_malformed(self, write, line, message):
@@ -212,6 +216,17 @@ class TestBio:
         with pytest.raises(DataError, match=f"line 2: .*{message}"):
             read_bio(write("在 O\n" + line), labels=["人", "地"])
 
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            "Sentence #,Word,POS,Tag\nSentence: 1,在,P,O\n,京,N,B-地",  # a public set of entities on Kaggle
+            "1\t在\tO\n2\t京\tB-地\n\n1\t来\tO",  # GermEval 2014
+        ],
+    )
+    def test_tokens_that_do_not_stand_first(self, write, lines):
+        with pytest.raises(DataError, match=r"first column .*expected a token there"):
+            read_bio(write(lines, "tags.csv" if "," in lines else "tags.txt"))
+
 
 class TestSquad:
     def test_answers(self, write):
@@ -234,6 +249,8 @@ class TestSquad:
             (squad(answers=[(3, 0)]), "'q1': found 'text': 3"),
             (squad(answers=[("甲", "0")]), "'answer_start'.*whole number"),
             (squad(answers=[]).replace('"answers": []', '"answers": null'), "'answers': None"),
+            (squad(question=" "), "'q1': 'question': an empty text"),
+            (squad(passage=""), "'context': an empty text"),
         ],
     )
     def test_malformed(self, write, content, message):

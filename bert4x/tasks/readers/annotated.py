@@ -8,7 +8,7 @@ from typing import Any
 from bert4x.errors import DataError
 from bert4x.tasks.readers import label_studio
 from bert4x.tasks.readers.files import Say
-from bert4x.tasks.readers.json_rows import field, json_objects
+from bert4x.tasks.readers.json_rows import json_objects, text_field
 from bert4x.tasks.readers.label_studio import Annotated, Relation, Span
 
 SHAPES = (
@@ -48,7 +48,7 @@ def checked(row: Annotated, where: str) -> Annotated:
 def of_doccano(row: dict[str, Any], where: str) -> Annotated:
     """An object of doccano, CLUENER, or ours. Raises: DataError for any other."""
     name = "data" if isinstance(row.get("data"), str) and "text" not in row else "text"
-    text = field(row, name, str, where)
+    text = text_field(row, name, where)
     found = next((row[name] for name in ("entities", "label", "labels", "spans") if name in row), None)
     if isinstance(found, dict):
         return Annotated(text, of_cluener(found, text, where), [])

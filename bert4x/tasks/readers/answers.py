@@ -10,7 +10,7 @@ from bert4x.errors import DataError
 from bert4x.tasks.readers.annotated import read_annotated
 from bert4x.tasks.readers.entities import read_bio
 from bert4x.tasks.readers.files import Say, warn
-from bert4x.tasks.readers.json_rows import field, is_json, json_objects
+from bert4x.tasks.readers.json_rows import field, is_json, json_objects, text_field
 from bert4x.tasks.readers.label_studio import Annotated
 from bert4x.tasks.readers.labelled import not_empty
 from bert4x.tasks.readers.triples import stated
@@ -52,7 +52,7 @@ def read_answers(
 def own(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, str, Answers]]:
     """Rows of our own form."""
     for where, row in json_objects(path):
-        yield where, field(row, "text", str, where), checked(field(row, "answers", dict, where), row["text"], where)
+        yield where, text_field(row, "text", where), checked(field(row, "answers", dict, where), row["text"], where)
 
 
 def checked(answers: Any, text: str, where: str) -> Answers:
@@ -110,7 +110,7 @@ def of_triples(path: str | os.PathLike, say: Say) -> Iterator[tuple[str, str, An
     """Triples as answers: subjects by their type, with relations to their objects."""
     left: Counter[str] = Counter()
     for where, row in json_objects(path):
-        text, answers = field(row, "text", str, where), {}
+        text, answers = text_field(row, "text", where), {}
         for triple in field(row, "spo_list", list, where):
             kind = field(triple, "subject_type", str, f"{where}: spo_list")
             for subject, predicate, object in stated(triple, f"{where}: spo_list"):

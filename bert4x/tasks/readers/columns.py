@@ -191,6 +191,8 @@ def by_name(where, names: Sequence[str], wanted: Sequence[Wanted], chosen: dict[
         exact = [c for c in fits if all(word in words for word in words_of(names[c]))]
         fits = exact if len(exact) == len(asked) else fits
         if len(fits) == len(asked):
+            if len({tuple(words_of(names[c])) for c in fits}) == 1:
+                fits = sorted(fits, key=lambda c: names[c])  # sentence1 before sentence2, wherever they stand
             chosen.update(zip(asked, fits, strict=True))
         elif len(fits) > len(asked) > 0 and not (by_place and len(names) == len(wanted)):
             one = wanted[asked[0]]

@@ -1,12 +1,13 @@
 """Texts that are compared with each other, for sentence vectors: with a grade, with an answer, or alone."""
 
 import itertools
+import math
 import os
 from collections.abc import Iterator
 
 from bert4x.errors import DataError, InputError, nearest
 from bert4x.tasks.readers.columns import TARGET, TEXT, Column
-from bert4x.tasks.readers.files import Say
+from bert4x.tasks.readers.files import Say, not_blank
 from bert4x.tasks.readers.json_rows import is_json, json_objects
 from bert4x.tasks.readers.labelled import not_empty, read_labelled, read_texts
 from bert4x.tasks.readers.table import PEEK, Source, csv_rows, dialect, tsv_rows
@@ -70,7 +71,7 @@ def grade(value: str, where: str) -> float:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if number != number:
+    if not math.isfinite(number):
         raise DataError(f"{where}: found the grade {value!r:.40}; expected a number: higher is nearer")
     return number
 
@@ -111,6 +112,8 @@ def json_answers(source, wrong: int) -> Iterator[tuple]:
                 f'{where}: expected {{"query": text, "pos": [texts], "neg": [texts]}}; names of other '
                 "columns, of a question and its answer: --text-column, --pair-column"
             )
+        for text in said:
+            not_blank(text, where)
         for answer in right:
             yield (query, answer, *others[:wrong])
 

@@ -13,7 +13,9 @@ from bert4x.tasks.readers.json_rows import is_json
 from bert4x.tasks.readers.labelled import check_labels, not_empty
 from bert4x.tasks.readers.table import csv_rows, dialect
 
-TOKEN = TEXT | OTHER | vocabulary("token word char character 字 词 字符")
+WORD = vocabulary("token word char character 字 词 字符")
+TOKEN = TEXT | OTHER | WORD
+FORM = "expected a token there, its tag in the last column, and an empty line after each text"
 TAG = OTHER | vocabulary("tag label ner bio pos chunk 标签 标注 实体")
 
 
@@ -66,7 +68,7 @@ def read_bio(
     tokens: list[str] = []
     tags: list[str] = []
     known: set[str] = set()
-    first = True
+    first, uncounted = True, 0
     for where, columns in token_lines(path):
         if not columns or columns[0] == "-DOCSTART-":
             rows += sentence(tokens, tags)
@@ -75,6 +77,8 @@ def read_bio(
         if first:
             first = False
             if header or (header is None and names_columns(columns)):
+                if not is_name(columns[0], WORD) and any(is_name(name, WORD) for name in columns[1:-1]):
+                    raise DataError(f"{where}: the first column is {columns[0]!r}; {FORM}")
                 if header is None:
                     names = ", ".join(columns)
                     (say or warn)(
@@ -87,9 +91,13 @@ def read_bio(
             raise DataError(f"{where}: found {columns[0][:40]!r}; expected a character, a space or tab, and its tag")
         if columns[-1] not in known:
             known.add(checked_tag(columns[-1], labels, where))
+        uncounted += len(columns) < 3 or columns[0] != str(len(tokens) + 1)
         tokens.append(columns[0])
         tags.append(columns[-1])
-    return not_empty(rows + sentence(tokens, tags), path)
+    rows += sentence(tokens, tags)
+    if len(rows) > 1 and not uncounted:
+        raise DataError(f"{path}: the first column counts 1, 2, 3 ...; {FORM}")
+    return not_empty(rows, path)
 
 
 def token_lines(path: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:

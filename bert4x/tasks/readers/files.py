@@ -117,6 +117,13 @@ def check_text(data: bytes, path: str | os.PathLike) -> None:
         raise DataError(f"{path}: no UTF-8 but UTF-16, by its first bytes; save the file as UTF-8 (iconv -f UTF-16)")
 
 
+def not_blank(text: str, where: str) -> str:
+    """The text. Raises: DataError for one that is empty, or spaces."""
+    if not text.strip():
+        raise DataError(f"{where}: an empty text; expected one in every row: write it there, or delete the row")
+    return text
+
+
 def cleaned(value: Any, count: list[int]) -> Any:
     """The same with U+FFFD for surrogates, which are added to `count[0]`."""
     if isinstance(value, str):

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from bert4x.tasks.readers.files import warn_of_surrogates, whole
-from bert4x.tasks.readers.json_rows import field, parse
+from bert4x.tasks.readers.json_rows import field, parse, text_field
 from bert4x.tasks.readers.labelled import not_empty
 
 
@@ -20,7 +20,7 @@ def read_squad(path: str | os.PathLike) -> list[dict[str, Any]]:
     rows = []
     for article in field(data, "data", list, where):
         for paragraph in field(article, "paragraphs", list, f"{where}: data"):
-            passage = field(paragraph, "context", str, f"{where}: paragraphs")
+            passage = text_field(paragraph, "context", f"{where}: paragraphs")
             for question in field(paragraph, "qas", list, f"{where}: paragraphs"):
                 rows.append(read_question(question, passage, f"{where}: qas"))
     warn_of_surrogates(path, count[0])
@@ -29,9 +29,9 @@ def read_squad(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def read_question(question: Any, passage: str, where: str) -> dict[str, Any]:
     """A question with its answers, whose places may be off by a little."""
-    asked = field(question, "question", str, where)
-    name = str(question.get("id", ""))
+    name = str(question.get("id", "")) if isinstance(question, dict) else ""
     where = f"{where} {name!r}"
+    asked = text_field(question, "question", where)
     answers: dict[tuple[str, int | None], None] = {}
     for answer in field(question, "answers", list, where) if "answers" in question else []:
         text, start = field(answer, "text", str, where), field(answer, "answer_start", int, where)

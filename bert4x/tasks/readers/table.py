@@ -3,16 +3,19 @@
 import csv
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bert4x.errors import DataError, InputError
-from bert4x.tasks.readers.columns import LABEL, TARGET, Wanted, choose, is_header
-from bert4x.tasks.readers.files import LONGEST_LINE, Say, ending, lines
+from bert4x.tasks.readers.columns import Wanted, choose, is_header
+from bert4x.tasks.readers.files import LONGEST_LINE, Say, ending, lines, not_blank
 from bert4x.tasks.readers.json_rows import is_json, json_objects
 from bert4x.tasks.readers.label_studio import with_choices
 
 PEEK = 50  # rows that decide whether the first one is a header
+SEPARATOR_LINE = re.compile("sep=[,;\t]")  # the first line of a CSV file that tells Excel what divides columns
+NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 Source = str | os.PathLike | Iterable
 
 
@@ -29,10 +32,10 @@ class Cell(NamedTuple):
         return f"{self.row}, column {self.column!r}"
 
     def text(self) -> str:
-        """The value, which is text. Raises: DataError."""
+        """The value, which is a text that is not empty. Raises: DataError."""
         if not isinstance(self.value, str):
             raise DataError(f"{self.where}: found {self.value!r:.40}; expected text, in every row")
-        return self.value
+        return not_blank(self.value, self.where)
 
 
 def read_columns(
@@ -72,7 +75,7 @@ def read_columns(
 
 def delimited(path, wanted, header, say, known) -> Iterator[list[Cell]]:
     """`read_columns` of TSV and CSV."""
-    is_csv, separator = dialect(path)
+    is_csv, separator = dialect(path, say)
     rows = csv_rows(path, separator) if is_csv else tsv_rows(path)
     rows = same_size(rows, len(wanted), separator)
     start = list(itertools.islice(rows, PEEK))
@@ -87,21 +90,37 @@ def delimited(path, wanted, header, say, known) -> Iterator[list[Cell]]:
     if found and header is None:
         uses = ", ".join(f"{w.use} = {names[place] or place + 1!r}" for w, place in zip(wanted, places, strict=True))
         say(f"{path}: the first line names the columns ({uses}), it is no example; if it is: --no-header")
-    elif len(first) > len(wanted) and wanted[-1].words not in (LABEL, TARGET):
-        numbers = ", ".join(str(place + 1) for place in places)
-        say(f"{path}: of {len(first)} columns only {numbers} is read, as text; others: --text-column, --pairs")
+    elif names is None and len(first) > len(wanted) and any(one.given is None for one in wanted):
+        uses = ", ".join(f"{w.use} = {place + 1}" for w, place in zip(wanted, places, strict=True))
+        options = ", ".join(one.option for one in wanted)
+        say(f"{path}: of {len(first)} columns only these are read: {uses}; others: {options}")
     titles = [names[place] if names else place + 1 for place in places]
     for where, row in itertools.chain(start[1:] if found else start, rows):
         yield [Cell(row[place], where, title) for place, title in zip(places, titles, strict=True)]
 
 
-def dialect(path: str | os.PathLike) -> tuple[bool, str]:
-    """Whether a file is CSV, with quotes, and what stands between columns."""
+def dialect(path: str | os.PathLike, say: Say = lambda text: None) -> tuple[bool, str]:
+    """Whether a file is CSV, with quotes, and what stands between columns: what a line "sep=;" of Excel says, or what
+    the first lines have as often, of two a comma, which is said.
+    """
     if ending(path) != ".csv":
         return False, "\t"
-    first = next((line for _, line in lines(path) if line.strip()), "")
-    bare = "".join(first.split('"')[::2])  # what is quoted separates nothing
-    return True, max(",\t;", key=lambda mark: (bare.count(mark) > 0, mark == ",", bare.count(mark)))
+    some = [line for _, line in itertools.islice(lines(path), PEEK) if line.strip()]
+    if some and SEPARATOR_LINE.fullmatch(some[0]):
+        return True, some[0][4]
+    bare = ["".join(line.split('"')[::2]) for line in some]  # what is quoted separates nothing
+    counts = {mark: [line.count(mark) for line in bare] for mark in ",\t;"}
+    fits = [mark for mark, found in counts.items() if min(found, default=0) == max(found, default=0) > 0]
+    if len(fits) > 1:
+        ours, other = (NAMES[mark] for mark in fits[:2])
+        say(
+            f"{path}: {other} would divide all lines as well as {ours} do; columns are read between {ours}. If that is "
+            f"wrong, write sep={fits[1]} above the first line"
+        )
+    if fits:
+        return True, fits[0]
+    first = {mark: sum(found[:1]) for mark, found in counts.items()}  # a cell may have several lines
+    return True, max(first, key=lambda mark: (first[mark] > 0, mark == ",", first[mark]))
 
 
 def tsv_rows(path: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
@@ -124,7 +143,8 @@ def csv_rows(path: str | os.PathLike, separator: str) -> Iterator[tuple[str, lis
             raise DataError(f"{path}, line {number}: no CSV: {error}; {hint}") from None
         if row is None:
             return
-        if any(cell.strip() for cell in row):
+        is_separator = number == 1 and SEPARATOR_LINE.fullmatch(separator.join(row))
+        if any(cell.strip() for cell in row) and not is_separator:
             yield f"{path}, line {number}", row
         number = reader.line_num + 1
 
@@ -132,13 +152,12 @@ def csv_rows(path: str | os.PathLike, separator: str) -> Iterator[tuple[str, lis
 def same_size(rows: Iterable[tuple[str, list[str]]], least: int, separator: str) -> Iterator[tuple[str, list[str]]]:
     """The same rows. Raises: DataError for one of another number of columns than the first."""
     size = 0
-    name = {"\t": "tabs", ",": "commas", ";": "semicolons"}[separator]
     for where, row in rows:
         size = size or max(len(row), least)
         if len(row) != size:
             hint = "; columns between commas are those of a file named .csv" if len(row) == 1 and "," in row[0] else ""
-            cells = separator.join(row)[:40]
-            raise DataError(f"{where}: {len(row)} columns in {cells!r}; expected {size}, between {name}{hint}")
+            cells, expected = separator.join(row)[:40], f"{size}, between {NAMES[separator]}"
+            raise DataError(f"{where}: {len(row)} columns in {cells!r}; expected {expected}{hint}")
         yield where, row
 
 

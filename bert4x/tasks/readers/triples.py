@@ -7,7 +7,7 @@ from typing import Any
 from bert4x.errors import DataError
 from bert4x.tasks.readers.annotated import read_annotated
 from bert4x.tasks.readers.files import Say, warn
-from bert4x.tasks.readers.json_rows import field, json_objects
+from bert4x.tasks.readers.json_rows import field, json_objects, text_field
 from bert4x.tasks.readers.label_studio import Annotated
 from bert4x.tasks.readers.labelled import check_labels, not_empty
 
@@ -47,7 +47,7 @@ def is_annotated(row: dict[str, Any]) -> bool:
 def spo_triples(path: str | os.PathLike, say: Say):
     """Where each text is, the text, and its triples, from `spo_list`."""
     for where, row in json_objects(path):
-        text, triples = field(row, "text", str, where), []
+        text, triples = text_field(row, "text", where), []
         for item in field(row, "spo_list", list, where):
             triples += stated(item, f"{where}: spo_list")
         yield where, text, triples
@@ -58,9 +58,9 @@ def stated(item: dict[str, Any], where: str) -> list[Triple]:
 
     Raises: DataError.
     """
-    subject, predicate = (field(item, key, str, where) for key in ("subject", "predicate"))
+    subject, predicate = (text_field(item, key, where) for key in ("subject", "predicate"))
     if not isinstance(item.get("object"), dict):
-        return [(subject, predicate, field(item, "object", str, where))]
+        return [(subject, predicate, text_field(item, "object", where))]
     slots, where = item["object"], f"{where}: object"
     field(slots, VALUE, str, where)
     found = {slot: field(slots, slot, str, where) for slot in slots}
