@@ -17,6 +17,8 @@ from bert4x.errors import (
 )
 from bert4x.json_files import ABSENT, looked_up, put, read_json, shown, without
 
+LARGEST = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -56,23 +58,16 @@ class TransformerConfig:
 
     def __post_init__(self):
         for name in SIZES:
-            value = getattr(self, name)
-            if value is None and name in (*DERIVED, "num_decoder_layers"):
-                continue
-            largest = MAX_LAYERS if name.endswith("layers") else 2**31 - 1
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-                raise ConfigError(f"config says {name} = {shown(value)}; expected a positive integer up to {largest}")
+            optional = name in (*DERIVED, "num_decoder_layers")
+            self.check_integer(name, 1, MAX_LAYERS if name.endswith("layers") else LARGEST, optional)
         for name in ("layer_norm_eps", "dropout_rate", "attention_dropout_rate", "initializer_range"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ConfigError(f"config says {name} = {shown(value)}; expected a number from 0 to 1")
-        for name in ("segment_vocab_size", "pad_token_id"):
-            value = getattr(self, name)
-            optional = name == "pad_token_id" and value is None
-            if not optional and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31):
-                raise ConfigError(f"config says {name} = {shown(value)}; expected an integer from 0 to {2**31 - 1}")
-        for name in ("residual_attention_scores", "embedding_mapping"):
-            if not isinstance(getattr(self, name), bool | None):
+        for name in ("segment_vocab_size", *self.token_ids):
+            self.check_integer(name, 0, optional=name in self.token_ids)
+        for name, kind in ((f.name, f.type) for f in dataclasses.fields(self) if f.type in (bool, bool | None)):
+            if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
         alpha = self.hierarchical_position
         if not isinstance(alpha, bool) and not (isinstance(alpha, int | float) and 0 <= alpha < 1):
@@ -89,6 +84,20 @@ class TransformerConfig:
         for name, value_of in DERIVED.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value_of(self))
+
+    def check_integer(self, name: str, least: int, most: int = LARGEST, optional: bool = False) -> None:
+        """Raises: ConfigError for a field that is no integer between two, nor None if it is optional."""
+        value = getattr(self, name)
+        if not (optional and value is None) and (type(value) is not int or not least <= value <= most):
+            numbers = "a positive integer up to" if least == 1 else f"an integer from {least} to"
+            raise ConfigError(f"config says {name} = {shown(value)}; expected {numbers} {most}")
+
+    def check_positive(self, *names: str) -> None:
+        """Raises: ConfigError for a field that is no positive number."""
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
+                raise ConfigError(f"config says {name} = {shown(value)}; expected a positive number")
 
     @property
     def segment_rows(self) -> int:

@@ -3,12 +3,25 @@
 import re
 from typing import ClassVar
 
-from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
+from bert4x.checkpoints.spec import Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
 from bert4x.families.layouts import uer
-from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, SLOTS, TRAINING, block, google_heads, hf_heads
+from bert4x.families.parts import (
+    DEFAULTS,
+    EMBEDDINGS,
+    HEADS,
+    KEYS,
+    SLOTS,
+    TRAINING,
+    block,
+    google_heads,
+    hf_heads,
+    hf_style,
+    linear,
+)
 
+ATTENTION, FFN = "Transformer-MultiHeadSelfAttention", "Transformer-FeedForward"  # of every block
 GROUP = "bert/encoder/transformer/group_0/inner_group_0"
 LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
 DROPOUT = "classifier_dropout_prob", 0.1
@@ -19,20 +32,13 @@ GOOGLE = Table(
     rules=(
         *(rule for rule in bert.GOOGLE.rules if "{i}" not in rule.ours),  # embeddings and heads are BERT's
         Rule(
-            "Transformer-MultiHeadSelfAttention/{query,key,value}/{kernel,bias}",
-            GROUP + "/attention_1/self/{query,key,value}/{kernel,bias}",
+            ATTENTION + "/{query,key,value}/{kernel,bias}", GROUP + "/attention_1/self/{query,key,value}/{kernel,bias}"
         ),
-        Rule(
-            "Transformer-MultiHeadSelfAttention/output/{kernel,bias}",
-            GROUP + "/attention_1/output/dense/{kernel,bias}",
-        ),
-        Rule("Transformer-MultiHeadSelfAttention-Norm/{gamma,beta}", GROUP + "/LayerNorm/{gamma,beta}"),
-        Rule(
-            "Transformer-FeedForward/intermediate/{kernel,bias}",
-            GROUP + "/ffn_1/intermediate/dense/{kernel,bias}",
-        ),
-        Rule("Transformer-FeedForward/output/{kernel,bias}", GROUP + "/ffn_1/intermediate/output/dense/{kernel,bias}"),
-        Rule("Transformer-FeedForward-Norm/{gamma,beta}", GROUP + "/LayerNorm_1/{gamma,beta}"),
+        Rule(ATTENTION + "/output/{kernel,bias}", GROUP + "/attention_1/output/dense/{kernel,bias}"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", GROUP + "/LayerNorm/{gamma,beta}"),
+        Rule(FFN + "/intermediate/{kernel,bias}", GROUP + "/ffn_1/intermediate/dense/{kernel,bias}"),
+        Rule(FFN + "/output/{kernel,bias}", GROUP + "/ffn_1/intermediate/output/dense/{kernel,bias}"),
+        Rule(FFN + "-Norm/{gamma,beta}", GROUP + "/LayerNorm_1/{gamma,beta}"),
     ),
     backbone=r"bert/",
     ignored=SLOTS,
@@ -49,27 +55,14 @@ HF = Table(
             "albert.embeddings.{word,token_type,position}_embeddings.weight",
         ),
         Rule("Embedding-Norm/{gamma,beta}", "albert.embeddings.LayerNorm.{weight,bias}"),
-        Rule("Embedding-Mapping/kernel", "albert.encoder.embedding_hidden_mapping_in.weight", TRANSPOSED),
-        Rule("Embedding-Mapping/bias", "albert.encoder.embedding_hidden_mapping_in.bias"),
-        Rule(
-            "Transformer-MultiHeadSelfAttention/{query,key,value,output}/kernel",
-            LAYER + ".attention.{query,key,value,dense}.weight",
-            TRANSPOSED,
-        ),
-        Rule(
-            "Transformer-MultiHeadSelfAttention/{query,key,value,output}/bias",
-            LAYER + ".attention.{query,key,value,dense}.bias",
-        ),
-        Rule("Transformer-MultiHeadSelfAttention-Norm/{gamma,beta}", LAYER + ".attention.LayerNorm.{weight,bias}"),
-        Rule("Transformer-FeedForward/{intermediate,output}/kernel", LAYER + ".{ffn,ffn_output}.weight", TRANSPOSED),
-        Rule("Transformer-FeedForward/{intermediate,output}/bias", LAYER + ".{ffn,ffn_output}.bias"),
-        Rule("Transformer-FeedForward-Norm/{gamma,beta}", LAYER + ".full_layer_layer_norm.{weight,bias}"),
-        Rule("Pooler-Dense/kernel", "albert.pooler.weight", TRANSPOSED),
-        Rule("Pooler-Dense/bias", "albert.pooler.bias"),
-        Rule("NSP-Proba/kernel", "sop_classifier.classifier.weight", TRANSPOSED),
-        Rule("NSP-Proba/bias", "sop_classifier.classifier.bias"),
-        Rule("MLM-Dense/kernel", "predictions.dense.weight", TRANSPOSED),
-        Rule("MLM-Dense/bias", "predictions.dense.bias"),
+        *linear("Embedding-Mapping", "albert.encoder.embedding_hidden_mapping_in"),
+        *linear(ATTENTION + "/{query,key,value,output}", LAYER + ".attention.{query,key,value,dense}"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", LAYER + ".attention.LayerNorm.{weight,bias}"),
+        *linear(FFN + "/{intermediate,output}", LAYER + ".{ffn,ffn_output}"),
+        Rule(FFN + "-Norm/{gamma,beta}", LAYER + ".full_layer_layer_norm.{weight,bias}"),
+        *linear("Pooler-Dense", "albert.pooler"),
+        *linear("NSP-Proba", "sop_classifier.classifier"),
+        *linear("MLM-Dense", "predictions.dense"),
         Rule("MLM-Norm/{gamma,beta}", "predictions.LayerNorm.{weight,bias}"),
         Rule("MLM-Bias/bias", "predictions.bias"),
     ),
@@ -107,11 +100,10 @@ class Albert(bert.Bert):
     tables = (GOOGLE, HF, uer.ALBERT)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_tanh", KEYS, DEFAULTS),
-        "hf": ConfigStyle(
-            "gelu_erf",
-            KEYS,
-            DEFAULTS | {"hidden_act": "gelu_tanh", "embedding_size": 128, "embedding_mapping": True},
-            labels={"model_type": "albert", "architectures": ["AlbertForPreTraining"]},
+        "hf": hf_style(
+            "albert",
+            "AlbertForPreTraining",
+            defaults=DEFAULTS | {"hidden_act": "gelu_tanh", "embedding_size": 128, "embedding_mapping": True},
             required={"position_embedding_type": "absolute", "embedding_mapping": True},
         ),
         "uer": uer.ALBERT_STYLE,

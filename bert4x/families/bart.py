@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bert4x import layers as L
-from bert4x.checkpoints.spec import TRANSPOSED, Layout, Rule, Table
+from bert4x.checkpoints.spec import Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
-from bert4x.families.parts import EMBEDDINGS, TRAINING, block
+from bert4x.families.parts import EMBEDDINGS, TRAINING, block, linear
 from bert4x.families.transformer import EncoderDecoderConfig, Transformer, decoder_block
 from bert4x.json_files import shown
 
@@ -41,9 +41,6 @@ class BartConfig(EncoderDecoderConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("scale_embedding", "normalize_embedding", "output_bias"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
         for name, size in zip(OF_DECODER, (self.num_attention_heads, self.intermediate_size), strict=True):
             if getattr(self, name) not in (None, size):
                 raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected the encoder's, {size}")
@@ -57,11 +54,9 @@ def rules_of(side: str, theirs: str) -> tuple[Rule, ...]:
     return (
         Rule(f"{side}-Embedding-Position/embeddings", f"{theirs}.embed_positions.weight"),
         Rule(f"{side}-Embedding-Norm/{{gamma,beta}}", f"{theirs}.layernorm_embedding.{{weight,bias}}"),
-        Rule(f"{ours}{attention}/{parts}/kernel", f"{layer}self_attn.{projections}.weight", TRANSPOSED),
-        Rule(f"{ours}{attention}/{parts}/bias", f"{layer}self_attn.{projections}.bias"),
+        *linear(f"{ours}{attention}/{parts}", f"{layer}self_attn.{projections}"),
         Rule(f"{ours}{attention}-Norm/{{gamma,beta}}", f"{layer}self_attn_layer_norm.{{weight,bias}}"),
-        Rule(f"{ours}FeedForward/{{intermediate,output}}/kernel", f"{layer}{{fc1,fc2}}.weight", TRANSPOSED),
-        Rule(f"{ours}FeedForward/{{intermediate,output}}/bias", f"{layer}{{fc1,fc2}}.bias"),
+        *linear(f"{ours}FeedForward/{{intermediate,output}}", f"{layer}{{fc1,fc2}}"),
         Rule(f"{ours}FeedForward-Norm/{{gamma,beta}}", f"{layer}final_layer_norm.{{weight,bias}}"),
     )
 
@@ -201,5 +196,4 @@ class Bart(Transformer):
         h = self.token_embedding(masks_padding=True)(h, reverse=True)
         if self.config.output_bias:
             h = self.layer(L.Bias, "MLM-Bias")(h)
-        activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
-        return self.layer(L.Activation, "LM-Activation", activation=activation)(h)
+        return self.scores("LM-Activation", h)

@@ -8,9 +8,11 @@ from bert4x.config import ConfigStyle
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf, paddle, uer
 from bert4x.families.parts import (
+    ATTENTION,
     DEFAULTS,
     DROPOUT,
     EMBEDDINGS,
+    FFN,
     HEADS,
     KEYS,
     SLOTS,
@@ -18,8 +20,12 @@ from bert4x.families.parts import (
     block,
     google_heads,
     hf_heads,
+    hf_style,
+    linear,
 )
 from bert4x.models.builder import TransformerBuilder
+
+TF1_LAYER, LAYER = "bert/encoder/layer_{i}/", "bert.encoder.layer.{i}."
 
 GOOGLE = Table(
     "tf1",
@@ -30,22 +36,12 @@ GOOGLE = Table(
         Rule("Embedding-Norm/{gamma,beta}", "bert/embeddings/LayerNorm/{gamma,beta}"),
         Rule("Embedding-Mapping/{kernel,bias}", "bert/encoder/embedding_hidden_mapping_in/{kernel,bias}"),
         Rule(
-            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/{kernel,bias}",
-            "bert/encoder/layer_{i}/attention/self/{query,key,value}/{kernel,bias}",
+            ATTENTION + "/{query,key,value}/{kernel,bias}", TF1_LAYER + "attention/self/{query,key,value}/{kernel,bias}"
         ),
-        Rule(
-            "Transformer-{i}-MultiHeadSelfAttention/output/{kernel,bias}",
-            "bert/encoder/layer_{i}/attention/output/dense/{kernel,bias}",
-        ),
-        Rule(
-            "Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}",
-            "bert/encoder/layer_{i}/attention/output/LayerNorm/{gamma,beta}",
-        ),
-        Rule(
-            "Transformer-{i}-FeedForward/{intermediate,output}/{kernel,bias}",
-            "bert/encoder/layer_{i}/{intermediate,output}/dense/{kernel,bias}",
-        ),
-        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", "bert/encoder/layer_{i}/output/LayerNorm/{gamma,beta}"),
+        Rule(ATTENTION + "/output/{kernel,bias}", TF1_LAYER + "attention/output/dense/{kernel,bias}"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", TF1_LAYER + "attention/output/LayerNorm/{gamma,beta}"),
+        Rule(FFN + "/{intermediate,output}/{kernel,bias}", TF1_LAYER + "{intermediate,output}/dense/{kernel,bias}"),
+        Rule(FFN + "-Norm/{gamma,beta}", TF1_LAYER + "output/LayerNorm/{gamma,beta}"),
         Rule("Pooler-Dense/{kernel,bias}", "bert/pooler/dense/{kernel,bias}"),
         Rule("NSP-Proba/kernel", "cls/seq_relationship/output_weights", TRANSPOSED),
         Rule("NSP-Proba/bias", "cls/seq_relationship/output_bias"),
@@ -66,45 +62,15 @@ HF = Table(
         Rule("Embedding-{Token,Segment}/embeddings", "bert.embeddings.{word,token_type}_embeddings.weight"),
         Rule("Embedding-Position/embeddings", "bert.embeddings.position_embeddings.weight"),
         Rule("Embedding-Norm/{gamma,beta}", "bert.embeddings.LayerNorm.{weight,bias}"),
-        Rule("Embedding-Mapping/kernel", "bert.embeddings_project.weight", TRANSPOSED),
-        Rule("Embedding-Mapping/bias", "bert.embeddings_project.bias"),
-        Rule(
-            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/kernel",
-            "bert.encoder.layer.{i}.attention.self.{query,key,value}.weight",
-            TRANSPOSED,
-        ),
-        Rule(
-            "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/bias",
-            "bert.encoder.layer.{i}.attention.self.{query,key,value}.bias",
-        ),
-        Rule(
-            "Transformer-{i}-MultiHeadSelfAttention/output/kernel",
-            "bert.encoder.layer.{i}.attention.output.dense.weight",
-            TRANSPOSED,
-        ),
-        Rule(
-            "Transformer-{i}-MultiHeadSelfAttention/output/bias", "bert.encoder.layer.{i}.attention.output.dense.bias"
-        ),
-        Rule(
-            "Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}",
-            "bert.encoder.layer.{i}.attention.output.LayerNorm.{weight,bias}",
-        ),
-        Rule(
-            "Transformer-{i}-FeedForward/{intermediate,output}/kernel",
-            "bert.encoder.layer.{i}.{intermediate,output}.dense.weight",
-            TRANSPOSED,
-        ),
-        Rule(
-            "Transformer-{i}-FeedForward/{intermediate,output}/bias",
-            "bert.encoder.layer.{i}.{intermediate,output}.dense.bias",
-        ),
-        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", "bert.encoder.layer.{i}.output.LayerNorm.{weight,bias}"),
-        Rule("Pooler-Dense/kernel", "bert.pooler.dense.weight", TRANSPOSED),
-        Rule("Pooler-Dense/bias", "bert.pooler.dense.bias"),
-        Rule("NSP-Proba/kernel", "cls.seq_relationship.weight", TRANSPOSED),
-        Rule("NSP-Proba/bias", "cls.seq_relationship.bias"),
-        Rule("MLM-Dense/kernel", "cls.predictions.transform.dense.weight", TRANSPOSED),
-        Rule("MLM-Dense/bias", "cls.predictions.transform.dense.bias"),
+        *linear("Embedding-Mapping", "bert.embeddings_project"),
+        *linear(ATTENTION + "/{query,key,value}", LAYER + "attention.self.{query,key,value}"),
+        *linear(ATTENTION + "/output", LAYER + "attention.output.dense"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", LAYER + "attention.output.LayerNorm.{weight,bias}"),
+        *linear(FFN + "/{intermediate,output}", LAYER + "{intermediate,output}.dense"),
+        Rule(FFN + "-Norm/{gamma,beta}", LAYER + "output.LayerNorm.{weight,bias}"),
+        *linear("Pooler-Dense", "bert.pooler.dense"),
+        *linear("NSP-Proba", "cls.seq_relationship"),
+        *linear("MLM-Dense", "cls.predictions.transform.dense"),
         Rule("MLM-Norm/{gamma,beta}", "cls.predictions.transform.LayerNorm.{weight,bias}"),
         Rule("MLM-Bias/bias", "cls.predictions.bias"),
     ),
@@ -153,13 +119,7 @@ class Bert(TransformerBuilder):
     tables = (GOOGLE, HF, uer.BERT, paddle.BERT, gguf.BERT)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS),
-        "hf": ConfigStyle(
-            "gelu_erf",
-            KEYS,
-            DEFAULTS,
-            labels={"model_type": "bert", "architectures": ["BertForPreTraining"]},
-            required={"position_embedding_type": "absolute", "add_cross_attention": False},
-        ),
+        "hf": hf_style("bert", "BertForPreTraining"),
         "uer": uer.BERT_STYLE,
         "gguf": gguf.BERT_STYLE,
     }
@@ -205,7 +165,7 @@ class Bert(TransformerBuilder):
             outputs.append(pooled)
         if self.with_mlm:
             outputs.append(self.masked_language_model(h, last))
-        return outputs if len(outputs) > 1 else (outputs or [h])[0]
+        return self.simplify(outputs or [h])
 
     def pooler_activation(self) -> str:
         """That of the pooler: "linear" in configs of RoFormer-Sim."""
@@ -213,11 +173,9 @@ class Bert(TransformerBuilder):
 
     def masked_language_model(self, h, last=False):
         """Shape: (B, T, D) -> (B, T or 1, V)"""
-        activation = "softmax" if self.with_mlm is True else self.with_mlm
         m = self.before_output(h[:, -1:] if last else h)
         m = self.token_embedding(masks_padding=True)(m, reverse=True)
-        m = self.layer(L.Bias, "MLM-Bias")(m)
-        return self.layer(L.Activation, "MLM-Activation", activation=L.activation(activation))(m)
+        return self.scores("MLM-Activation", self.layer(L.Bias, "MLM-Bias")(m))
 
     def before_output(self, h):
         """What the table of tokens multiplies. Shape: (B, T, D) -> (B, T, E)"""

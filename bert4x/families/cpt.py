@@ -154,4 +154,4 @@ class Cpt(bart.Bart):
             outputs.append(self.dense("Pooler-Dense", self.config.hidden_size, activation)(first))
         if self.with_mlm:
             outputs.append(self.language_model(h))
-        return h if not outputs else outputs[0] if len(outputs) == 1 else outputs
+        return self.simplify(outputs or [h])

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 from bert4x import layers as L
 from bert4x.activation_names import read_activation, write_activation
-from bert4x.checkpoints.spec import TRANSPOSED, Rule
+from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import bert, parts, register_family
-from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
+from bert4x.families.parts import ATTENTION, DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
 from bert4x.json_files import shown
 
+LAYER = "deberta.encoder.layer.{i}.attention.self."
 TABLE, CONVOLUTION = "Embedding-Relative", "Embedding-Convolution"
 MOST = 2**16  # of the distances: a table in memory has the bucket of each
-KINDS = {"position_biased_input": bool, "legacy": bool, "conv_act": str, "pooler_hidden_act": str}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,10 @@ class DebertaV2Config(TransformerConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("position_buckets", "max_relative_positions", "conv_kernel_size"):
-            value = getattr(self, name)
-            if type(value) is not int or not -1 <= value <= MOST:
-                raise ConfigError(f"config says {name} = {shown(value)}; expected a number from -1 to {MOST}")
-        for name, kind in KINDS.items():
-            if not isinstance(getattr(self, name), kind):
-                raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected a {kind.__name__}")
+            self.check_integer(name, -1, MOST)
+        for name in ("conv_act", "pooler_hidden_act"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected a name such as 'gelu'")
         if self.max_relative_positions < 1:
             object.__setattr__(self, "max_relative_positions", self.max_position)
         buckets, most = self.position_buckets, self.max_relative_positions
@@ -90,19 +88,10 @@ LEGACY = replace(
         classes=("Bert", "DebertaV2"),
         without=("/{query,key,value}/", "Embedding-Mapping", "Pooler", "NSP"),
         rules=(
-            Rule(
-                "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/kernel",
-                "deberta.encoder.layer.{i}.attention.self.{query_proj,key_proj,value_proj}.weight",
-                TRANSPOSED,
-            ),
-            Rule(
-                "Transformer-{i}-MultiHeadSelfAttention/{query,key,value}/bias",
-                "deberta.encoder.layer.{i}.attention.self.{query_proj,key_proj,value_proj}.bias",
-            ),
+            *linear(ATTENTION + "/{query,key,value}", LAYER + "{query_proj,key_proj,value_proj}"),
             Rule(TABLE + "/embeddings", "deberta.encoder.rel_embeddings.weight"),
             Rule(TABLE + "/row_norm/{gamma,beta}", "deberta.encoder.LayerNorm.{weight,bias}"),
-            Rule(CONVOLUTION + "/kernel", "deberta.encoder.conv.conv.weight", TRANSPOSED),
-            Rule(CONVOLUTION + "/bias", "deberta.encoder.conv.conv.bias"),
+            *linear(CONVOLUTION, "deberta.encoder.conv.conv"),
             Rule(CONVOLUTION + "/output_norm/{gamma,beta}", "deberta.encoder.conv.LayerNorm.{weight,bias}"),
             *linear("Pooler-Dense", "pooler.dense"),
         ),

@@ -9,7 +9,18 @@ from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import bert, parts, register_family
-from bert4x.families.parts import DEFAULTS, DROPOUT, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear, on_hidden_layer
+from bert4x.families.parts import (
+    DEFAULTS,
+    DROPOUT,
+    EMBEDDINGS,
+    HEADS,
+    KEYS,
+    block,
+    hf_heads,
+    hf_style,
+    linear,
+    on_hidden_layer,
+)
 
 NOT_BERTS = ("Embedding-Mapping", "Pooler", "NSP", "MLM")
 DISCRIMINATOR = "discriminator_predictions"
@@ -75,13 +86,7 @@ class Electra(bert.Bert):
     tables = (GOOGLE, HF)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "electra"}),
-        "hf": ConfigStyle(
-            "gelu_erf",
-            KEYS,
-            DEFAULTS | {"embedding_size": 128},
-            labels={"model_type": "electra", "architectures": ["ElectraForPreTraining"]},
-            required={"position_embedding_type": "absolute", "add_cross_attention": False},
-        ),
+        "hf": hf_style("electra", "ElectraForPreTraining", defaults=DEFAULTS | {"embedding_size": 128}),
     }
     options: ClassVar = parts.options_without(bert.Bert.options, "with_nsp", "with_pool") | {
         "with_discriminator": False
@@ -125,6 +130,4 @@ class Electra(bert.Bert):
             outputs.append(self.dense("Discriminator-Prediction", 1, activation)(d))
         if self.with_mlm:
             outputs.append(self.masked_language_model(h, last))
-        if not outputs:
-            return h
-        return outputs[0] if len(outputs) == 1 else outputs
+        return self.simplify(outputs or [h])

@@ -5,12 +5,11 @@ from typing import ClassVar
 
 from bert4x import layers as L
 from bert4x.checkpoints.spec import Rule
-from bert4x.config import ConfigStyle, TransformerConfig
-from bert4x.errors import ConfigError, InputError
+from bert4x.config import TransformerConfig
+from bert4x.errors import InputError
 from bert4x.families import bert, register_family
 from bert4x.families.layouts import paddle
-from bert4x.families.parts import DEFAULTS, KEYS
-from bert4x.json_files import shown
+from bert4x.families.parts import KEYS, hf_style
 
 TASK = "Embedding-Task/embeddings"
 TASK_RULE = Rule(TASK, "ernie.embeddings.task_type_embeddings.weight")
@@ -25,11 +24,7 @@ class ErnieConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        size = self.task_vocab_size
-        if not isinstance(self.use_task_id, bool):
-            raise ConfigError(f"config says use_task_id = {shown(self.use_task_id)}; expected true or false")
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size < 2**31:
-            raise ConfigError(f"config says task_type_vocab_size = {shown(size)}; expected a positive number")
+        self.check_integer("task_vocab_size", 1)
 
 
 @register_family
@@ -52,13 +47,7 @@ class Ernie(bert.Bert):
         paddle.ERNIE,
     )
     styles: ClassVar = {
-        "hf": ConfigStyle(
-            "gelu_erf",
-            KEYS | {"task_vocab_size": ("task_type_vocab_size",)},
-            DEFAULTS,
-            labels={"model_type": "ernie", "architectures": ["ErnieForPreTraining"]},
-            required={"position_embedding_type": "absolute", "add_cross_attention": False},
-        ),
+        "hf": hf_style("ernie", "ErnieForPreTraining", KEYS | {"task_vocab_size": ("task_type_vocab_size",)})
     }
     styles["paddle"] = paddle.style(styles["hf"])
 

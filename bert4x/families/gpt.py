@@ -11,7 +11,6 @@ from bert4x.errors import ConfigError
 from bert4x.families import bert, gpt2, register_family
 from bert4x.families.parts import EMBEDDINGS, SLOTS, block
 from bert4x.families.parts import KEYS as BERT_KEYS
-from bert4x.json_files import shown
 
 HF = gpt2.HF.of(
     "gpt",
@@ -39,12 +38,6 @@ class GptConfig(TransformerConfig):
     """With `shared_segment_embeddings`, segment ids are ids of tokens, and have the embeddings of these."""
 
     shared_segment_embeddings: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        shared = self.shared_segment_embeddings
-        if not isinstance(shared, bool):
-            raise ConfigError(f"config says shared_segment_embeddings = {shown(shared)}; expected true or false")
 
     @property
     def segment_rows(self) -> int:

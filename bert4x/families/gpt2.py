@@ -4,12 +4,21 @@ model-parallel one of CPM-LM (Zhang et al. 2020, arXiv 2012.00413) among them.
 
 from typing import ClassVar
 
-from bert4x import layers as L
 from bert4x.checkpoints.spec import Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf, megatron, uer
-from bert4x.families.parts import EMBEDDINGS, NO_MAPPING, SLOTS, TRAINING, block, decoder_heads, options_without
+from bert4x.families.parts import (
+    ATTENTION,
+    EMBEDDINGS,
+    FFN,
+    NO_MAPPING,
+    SLOTS,
+    TRAINING,
+    block,
+    decoder_heads,
+    options_without,
+)
 from bert4x.families.parts import KEYS as BERT_KEYS
 from bert4x.models.builder import TransformerBuilder
 
@@ -24,7 +33,6 @@ CPM_LM = {
     "attention_probs_dropout_prob": 0.1,
 }
 
-ATTENTION, FFN = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward"
 CONV = Layout(lead=True)  # OpenAI's conv1d of width 1
 
 HF = Table(
@@ -202,9 +210,7 @@ class Gpt2(TransformerBuilder):
         h = self.after_blocks(h)
         if not self.with_mlm:
             return h
-        activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
-        logits = self.tokens(h[:, -1:] if last else h, reverse=True)
-        return self.layer(L.Activation, "LM-Activation", activation=activation)(logits)
+        return self.scores("LM-Activation", self.tokens(h[:, -1:] if last else h, reverse=True))
 
     def embed(self, h, inputs, index, cached):
         """What the first block reads, from the embeddings of tokens."""

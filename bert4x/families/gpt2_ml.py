@@ -8,9 +8,8 @@ from typing import ClassVar
 from bert4x.checkpoints.spec import Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families import gpt2, register_family
-from bert4x.families.parts import EMBEDDINGS, KEYS, SLOTS, block
+from bert4x.families.parts import ATTENTION, EMBEDDINGS, FFN, KEYS, SLOTS, block
 
-ATTENTION, FFN = gpt2.ATTENTION, gpt2.FFN
 NORMS = tuple((f"{FFN}-Norm-{n}/{part}", "H", None) for n in (0, 1) for part in ("gamma", "beta"))
 MATRICES = tuple(row for row in block("Transformer-{i}") if "-Norm" not in row[0])
 

@@ -11,11 +11,9 @@ from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.layouts import gguf
-from bert4x.families.parts import EMBEDDINGS, NO_MAPPING, TRAINING, decoder_heads, options_without
+from bert4x.families.parts import ATTENTION, EMBEDDINGS, FFN, NO_MAPPING, TRAINING, decoder_heads, options_without
 from bert4x.families.scaling import RotaryConfig, Rotated
 from bert4x.models.builder import TransformerBuilder
-
-ATTENTION, FFN = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +35,12 @@ class LlamaConfig(RotaryConfig):
         super().__post_init__()
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
-        self.check_number("num_key_value_heads", int)
+        self.check_integer("num_key_value_heads", 1)
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"config says num_key_value_heads = {self.num_key_value_heads}, which {self.num_attention_heads} "
                 "attention heads cannot share; expected a divisor"
             )
-        for name in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
-            self.check_switch(name)
 
     def window(self, layer: int) -> int | None:
         """How many tokens a layer sees, the token itself included; None for all."""
@@ -60,8 +56,7 @@ class MistralConfig(LlamaConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.sliding_window is not None:
-            self.check_number("sliding_window", int)
+        self.check_integer("sliding_window", 1, optional=True)
 
     def window(self, layer: int) -> int | None:
         return self.sliding_window
@@ -211,10 +206,8 @@ class Llama(Rotated, TransformerBuilder):
             h = self.add(f"{name}-Add", h, self.feed_forward(name, self.norm(f"{name}-Norm", h)))
         h = self.norm("Output-Norm", h)
         if self.with_mlm:
-            activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
             output = tokens if self.config.tie_word_embeddings else self.output_layer()
-            logits = output(h[:, -1:] if last else h, reverse=True)
-            h = self.layer(L.Activation, "LM-Activation", activation=activation)(logits)
+            h = self.scores("LM-Activation", output(h[:, -1:] if last else h, reverse=True))
         return context.result(h)
 
     def output_layer(self):

@@ -5,11 +5,10 @@
 from typing import ClassVar
 
 from bert4x.checkpoints.spec import Rule
-from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
 from bert4x.families.gpt2 import Gpt2
 from bert4x.families.layouts import megatron
-from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, NO_MAPPING, block
+from bert4x.families.parts import ATTENTION, EMBEDDINGS, FFN, HEADS, NO_MAPPING, block, hf_style
 
 LAYER = "bert.encoder.layer.{i}."
 HF = bert.HF.of(
@@ -17,8 +16,8 @@ HF = bert.HF.of(
     classes=("Bert", "MegatronBert"),
     without=("Embedding-Norm", "Embedding-Mapping", "Attention-Norm", "FeedForward-Norm"),
     rules=(
-        Rule("Transformer-{i}-MultiHeadSelfAttention-Norm/{gamma,beta}", LAYER + "attention.ln.{weight,bias}"),
-        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", LAYER + "ln.{weight,bias}"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", LAYER + "attention.ln.{weight,bias}"),
+        Rule(FFN + "-Norm/{gamma,beta}", LAYER + "ln.{weight,bias}"),
         Rule("Output-Norm/{gamma,beta}", "bert.encoder.ln.{weight,bias}"),
     ),
 )
@@ -40,15 +39,7 @@ class MegatronBert(bert.Bert):
         *HEADS,
     )
     tables = (HF, *megatron.BERT)
-    styles: ClassVar = {
-        "hf": ConfigStyle(
-            "gelu_erf",
-            KEYS,
-            DEFAULTS,
-            labels={"model_type": "megatron-bert", "architectures": ["MegatronBertForPreTraining"]},
-            required={"position_embedding_type": "absolute", "add_cross_attention": False},
-        ),
-    }
+    styles: ClassVar = {"hf": hf_style("megatron-bert", "MegatronBertForPreTraining")}
     styles["megatron-lm"] = megatron.style(styles["hf"])
     unused: ClassVar = bert.Bert.unused | NO_MAPPING
     block = Gpt2.block  # norms first

@@ -10,11 +10,11 @@ from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule, Table
 from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import parts, register_family
-from bert4x.families.parts import ANSWER_SCORES, EMBEDDINGS, ENTITY_TAGS, LABEL_SCORES, TRAINING, linear
+from bert4x.families.parts import ANSWER_SCORES, ATTENTION, EMBEDDINGS, ENTITY_TAGS, FFN, LABEL_SCORES, TRAINING, linear
 from bert4x.json_files import shown
 from bert4x.models.builder import TransformerBuilder
 
-ATTENTION, FFN, LAYER = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward", "model.layers.{i}."
+LAYER = "model.layers.{i}."
 KINDS = "full_attention", "sliding_attention"
 
 
@@ -32,10 +32,9 @@ class ModernBertConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("global_every", "local_attention", "rotary_theta", "local_theta"):
-            value, kinds = getattr(self, name), (int,) if name in ("global_every", "local_attention") else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < float("inf"):
-                raise ConfigError(f"config says {name} = {shown(value)}; expected a positive number")
+        self.check_integer("global_every", 1)
+        self.check_integer("local_attention", 1)
+        self.check_positive("rotary_theta", "local_theta")
         if self.pooling not in ("cls", "mean"):
             raise ConfigError(f"config says classifier_pooling = {shown(self.pooling)}; expected 'cls' or 'mean'")
 
@@ -233,11 +232,10 @@ class ModernBert(TransformerBuilder):
             outputs.append(self.transform(pooled, "gelu_erf" if self.with_pool is True else self.with_pool))
         if self.with_mlm:
             m = self.layer(L.Bias, "MLM-Bias")(tokens(self.transform(h, "gelu_erf"), reverse=True))
-            activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
-            outputs.append(self.layer(L.Activation, "MLM-Activation", activation=activation)(m))
-        if not outputs:
-            return self.transform(h, "gelu_erf") if self.with_transform else h
-        return outputs[0] if len(outputs) == 1 else outputs
+            outputs.append(self.scores("MLM-Activation", m))
+        if not outputs and self.with_transform:
+            return self.transform(h, "gelu_erf")
+        return self.simplify(outputs or [h])
 
     def transform(self, x, activation):
         """The dense layer, activation and norm of both heads."""

@@ -5,10 +5,8 @@ from typing import ClassVar
 
 from bert4x import layers as L
 from bert4x.config import ConfigStyle, TransformerConfig
-from bert4x.errors import ConfigError
 from bert4x.families import bert, register_family
-from bert4x.families.parts import DEFAULTS, KEYS, hf_heads
-from bert4x.json_files import shown
+from bert4x.families.parts import DEFAULTS, KEYS, hf_heads, hf_style
 
 POSITIONS = ("Embedding-Position",)
 MOST = 2**16  # of the distances: all have a vector, made in memory
@@ -28,9 +26,7 @@ class NezhaConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        most = self.max_relative_position
-        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST:
-            raise ConfigError(f"config says max_relative_position = {shown(most)}; expected a number from 1 to {MOST}")
+        self.check_integer("max_relative_position", 1, MOST)
 
 
 @register_family
@@ -47,12 +43,8 @@ class Nezha(bert.Bert):
     computed = ("^Embedding-Relative-Position",)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"use_relative_position": True}),
-        "hf": ConfigStyle(
-            "gelu_erf",
-            KEYS,
-            DEFAULTS,
-            labels={"model_type": "nezha", "architectures": ["NezhaForPreTraining"]},
-            required={"use_relative_position": True, "add_cross_attention": False},
+        "hf": hf_style(
+            "nezha", "NezhaForPreTraining", required={"use_relative_position": True, "add_cross_attention": False}
         ),
     }
     unused: ClassVar = bert.Bert.unused | {"hierarchical_position": lambda c: False}

@@ -5,7 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from bert4x.checkpoints.spec import TRANSPOSED, Head, Rule
+from bert4x.config import ConfigStyle
 
+# The names of a block's two parts, in rules.
+ATTENTION, FFN = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward"
 EMBEDDINGS = (
     ("Embedding-Token/embeddings", "VE", None),
     ("Embedding-Segment/embeddings", "SE", None),
@@ -173,6 +176,7 @@ def on_hidden_layer(head: Head, activation: str | Callable) -> Head:
     )
 
 
+ABSOLUTE = {"position_embedding_type": "absolute", "add_cross_attention": False}
 KEYS = {
     "max_position": ("max_position_embeddings", "max_position"),
     "segment_vocab_size": ("type_vocab_size", "segment_vocab_size"),
@@ -182,3 +186,11 @@ KEYS = {
     "pad_token_id": (),
 }
 DEFAULTS = {"pad_token_id": 0}
+
+
+def hf_style(
+    model_type: str, architecture: str, keys=KEYS, defaults=DEFAULTS, required=ABSOLUTE, **more
+) -> ConfigStyle:
+    """How transformers' config files of a family of BERT's kind are spelled; see `ConfigStyle`."""
+    labels = {"model_type": model_type, "architectures": [architecture]}
+    return ConfigStyle("gelu_erf", keys, defaults, labels, required=required, **more)

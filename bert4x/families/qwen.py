@@ -23,7 +23,6 @@ class Qwen2Config(llama.MistralConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_switch("use_sliding_window")
         types, known = self.layer_types, ("full_attention", "sliding_attention")
         fitting = isinstance(types, list | tuple) and len(types) == self.num_hidden_layers
         if types is not None and not (fitting and all(kind in known for kind in types)):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
-from bert4x.families.parts import DEFAULTS, KEYS, hf_heads, on_hidden_layer
+from bert4x.families.parts import DEFAULTS, KEYS, hf_heads, hf_style, on_hidden_layer
 from bert4x.families.scaling import ROPE_PARAMETERS, Rotated
 
 POSITIONS = ("Embedding-Position",)
@@ -32,11 +32,10 @@ class Roformer(Rotated, bert.Bert):
     tables = (bert.GOOGLE.of("roformer", without=POSITIONS), HF)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "roformer"}, composed=ROPE_PARAMETERS),
-        "hf": ConfigStyle(
-            "gelu_erf",
-            KEYS,
-            DEFAULTS | {"max_position": 1536},
-            labels={"model_type": "roformer", "architectures": ["RoFormerForMaskedLM"]},
+        "hf": hf_style(
+            "roformer",
+            "RoFormerForMaskedLM",
+            defaults=DEFAULTS | {"max_position": 1536},
             composed=ROPE_PARAMETERS,
             required={"rotary_value": False, "add_cross_attention": False},
         ),

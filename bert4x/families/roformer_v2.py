@@ -5,7 +5,6 @@ nothing.
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from bert4x import layers as L
 from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
@@ -74,7 +73,5 @@ class RoformerV2(roformer.Roformer):
         return self.norm("Embedding-Norm", self.dropout("Embedding-Dropout", h))
 
     def masked_language_model(self, h, last=False):
-        activation = "softmax" if self.with_mlm is True else self.with_mlm
         m = self.dropout("Output-MLM-Dropout", h[:, -1:] if last else h)
-        m = self.token_embedding(masks_padding=True)(m, reverse=True)
-        return self.layer(L.Activation, "Output-MLM-Activation", activation=L.activation(activation))(m)
+        return self.scores("Output-MLM-Activation", self.token_embedding(masks_padding=True)(m, reverse=True))

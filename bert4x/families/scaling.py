@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bert4x import layers as L
-from bert4x.config import TransformerConfig
+from bert4x.config import LARGEST, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.json_files import shown
 
@@ -101,12 +101,11 @@ class RotaryConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_number("rope_theta", int | float)
-        self.check_switch("log_n_beyond")
-        if self.log_n is not None:
-            self.check_length()
-        elif self.log_n_beyond:
+        self.check_positive("rope_theta")
+        if self.log_n is None and self.log_n_beyond:
             raise ConfigError("config says log_n_beyond without log_n, the length in training")
+        if self.log_n is not None and (type(self.log_n) is not int or not 2 <= self.log_n <= LARGEST):
+            raise ConfigError(f"config says log_n = {shown(self.log_n)}; expected a whole number from 2: the length")
         object.__setattr__(self, "rope_scaling", read_scaling(self.rope_scaling))
 
     def replace(self, **changes):
@@ -116,22 +115,6 @@ class RotaryConfig(TransformerConfig):
             trained = (self.rope_scaling or {}).get(TRAINED, self.max_position)
             changes["rope_scaling"] = scaled_to(given, trained, changes.get("max_position", self.max_position))
         return super().replace(**changes)
-
-    def check_length(self) -> None:
-        """Raises: ConfigError for a length in training that has no logarithm to divide by."""
-        if isinstance(self.log_n, bool) or not isinstance(self.log_n, int) or not 2 <= self.log_n < 2**31:
-            raise ConfigError(f"config says log_n = {shown(self.log_n)}; expected a whole number from 2: the length")
-
-    def check_number(self, name: str, kind: Any) -> None:
-        """Raises: ConfigError for a field that is no positive number."""
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < 2**31:
-            raise ConfigError(f"config says {name} = {shown(value)}; expected a positive number")
-
-    def check_switch(self, name: str) -> None:
-        """Raises: ConfigError for a field that is neither true nor false."""
-        if not isinstance(getattr(self, name), bool):
-            raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
 
 
 class Rotated:

@@ -172,9 +172,9 @@ class T5(Transformer):
             h = self.layer(L.Scale, "Decoder-Output-Scale", factor=c.hidden_size**-0.5)(h)
         if c.tied_output:
             return super().language_model(h)
-        start, activation = L.initializer(c.initializer_range), "softmax" if self.with_mlm is True else self.with_mlm
+        start = L.initializer(c.initializer_range)
         h = self.layer(L.Dense, HEAD, units=c.vocab_size, use_bias=False, kernel_initializer=start)(h)
-        return self.layer(L.Activation, "LM-Activation", activation=L.activation(activation))(h)
+        return self.scores("LM-Activation", h)
 
 
 UNTIED = {"tied_output": False}

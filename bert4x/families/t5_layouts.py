@@ -36,14 +36,8 @@ class T5Config(EncoderDecoderConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("gated", "tied_output", "scale_output", "cross_position_bias", "as_mt5"):
-            optional = name in ("scale_output", "cross_position_bias")
-            if not isinstance(getattr(self, name), bool | None if optional else bool):
-                raise ConfigError(f"config says {name} = {shown(getattr(self, name))}; expected true or false")
-        for name, least in (("relative_buckets", 4), ("relative_max_distance", self.relative_buckets // 2 + 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1 << 16:
-                raise ConfigError(f"config says {name} = {shown(value)}; expected an integer from {least} to {1 << 16}")
+        self.check_integer("relative_buckets", 4, 1 << 16)
+        self.check_integer("relative_max_distance", self.relative_buckets // 2 + 1, 1 << 16)
 
     @property
     def scales_output(self) -> bool:

@@ -12,7 +12,6 @@ from bert4x.config import ConfigStyle, TransformerConfig
 from bert4x.errors import ConfigError
 from bert4x.families import register_family
 from bert4x.families.parts import EMBEDDINGS, NO_MAPPING, block, options_without
-from bert4x.json_files import shown
 from bert4x.models.builder import TransformerBuilder
 from bert4x.models.cache import AttentionContext, EncodedSource
 
@@ -38,13 +37,6 @@ class EncoderDecoderConfig(TransformerConfig):
 
     decoder_start_token_id: int | None = None
     token_ids: ClassVar = (*TransformerConfig.token_ids, "decoder_start_token_id")
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in self.token_ids:
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise ConfigError(f"config says {name} = {shown(value)}; expected an id")
 
 
 STYLE = ConfigStyle(
@@ -138,9 +130,7 @@ class Transformer(TransformerBuilder):
 
     def language_model(self, h):
         """The scores of every token, or their probabilities. Shape: (B, T, D) -> (B, T, V)"""
-        h = self.token_embedding(masks_padding=True)(h, reverse=True)
-        activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
-        return self.layer(L.Activation, "LM-Activation", activation=activation)(h)
+        return self.scores("LM-Activation", self.token_embedding(masks_padding=True)(h, reverse=True))
 
     def sources(self, inputs, cache):
         """What each layer of the decoder attends to, which of it is visible, the cache that remembers it, and the

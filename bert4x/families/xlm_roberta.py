@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from bert4x import layers as L
-from bert4x.checkpoints.spec import TRANSPOSED, Rule
+from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.families import bert, register_family
 from bert4x.families.parts import KEYS, hf_heads, linear, options_without
@@ -25,8 +25,7 @@ def table(family: str, prefix: str):
         base,
         rules=(
             *base.rules,
-            Rule("MLM-Dense/kernel", "lm_head.dense.weight", TRANSPOSED),
-            Rule("MLM-Dense/bias", "lm_head.dense.bias"),
+            *linear("MLM-Dense", "lm_head.dense"),
             Rule("MLM-Norm/{gamma,beta}", "lm_head.layer_norm.{weight,bias}"),
             Rule("MLM-Bias/bias", "lm_head.bias"),
         ),

@@ -116,6 +116,11 @@ class Parts(Options):
             first=first,
         )
 
+    def scores(self, name: str, logits):
+        """What the language model's head gives of its logits: probabilities, or what `with_mlm` says."""
+        activation = L.activation("softmax" if self.with_mlm is True else self.with_mlm)
+        return self.layer(L.Activation, name, activation=activation)(logits)
+
     def feed_forward(self, name: str, x):
         """The feed-forward network."""
         return self.layer(L.FeedForward, name, **self.feed_forward_options())(x)

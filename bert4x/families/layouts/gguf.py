@@ -7,9 +7,10 @@ from collections.abc import Callable
 from bert4x.checkpoints.spec import TRANSPOSED, Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError, ConversionError
+from bert4x.families.parts import ATTENTION, FFN, linear
 from bert4x.json_files import shown
 
-SELF, FFN, BLOCK = "Transformer-{i}-MultiHeadSelfAttention", "Transformer-{i}-FeedForward", "blk.{i}."
+BLOCK = "blk.{i}."
 GATHERED = "/[query,key,value]/"
 
 BERT = Table(
@@ -18,11 +19,9 @@ BERT = Table(
     rules=(
         Rule("Embedding-{Token,Segment,Position}/embeddings", "{token_embd,token_types,position_embd}.weight"),
         Rule("Embedding-Norm/{gamma,beta}", "token_embd_norm.{weight,bias}"),
-        Rule(SELF + "/{query,key,value,output}/kernel", BLOCK + "attn_{q,k,v,output}.weight", TRANSPOSED),
-        Rule(SELF + "/{query,key,value,output}/bias", BLOCK + "attn_{q,k,v,output}.bias"),
-        Rule(SELF + "-Norm/{gamma,beta}", BLOCK + "attn_output_norm.{weight,bias}"),
-        Rule(FFN + "/{intermediate,output}/kernel", BLOCK + "ffn_{up,down}.weight", TRANSPOSED),
-        Rule(FFN + "/{intermediate,output}/bias", BLOCK + "ffn_{up,down}.bias"),
+        *linear(ATTENTION + "/{query,key,value,output}", BLOCK + "attn_{q,k,v,output}"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", BLOCK + "attn_output_norm.{weight,bias}"),
+        *linear(FFN + "/{intermediate,output}", BLOCK + "ffn_{up,down}"),
         Rule(FFN + "-Norm/{gamma,beta}", BLOCK + "layer_output_norm.{weight,bias}"),
     ),
     backbone="",
@@ -34,14 +33,12 @@ GPT2 = Table(
     "gpt2",
     rules=(
         Rule("Embedding-{Token,Position}/embeddings", "{token,position}_embd.weight"),
-        Rule(SELF + "-Norm/{gamma,beta}", BLOCK + "attn_norm.{weight,bias}"),
-        Rule(SELF + GATHERED + "kernel", BLOCK + "attn_qkv.weight", TRANSPOSED),
-        Rule(SELF + GATHERED + "bias", BLOCK + "attn_qkv.bias"),
-        Rule(SELF + "/output/kernel", BLOCK + "attn_output.weight", TRANSPOSED),
-        Rule(SELF + "/output/bias", BLOCK + "attn_output.bias"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", BLOCK + "attn_norm.{weight,bias}"),
+        Rule(ATTENTION + GATHERED + "kernel", BLOCK + "attn_qkv.weight", TRANSPOSED),
+        Rule(ATTENTION + GATHERED + "bias", BLOCK + "attn_qkv.bias"),
+        *linear(ATTENTION + "/output", BLOCK + "attn_output"),
         Rule(FFN + "-Norm/{gamma,beta}", BLOCK + "ffn_norm.{weight,bias}"),
-        Rule(FFN + "/{intermediate,output}/kernel", BLOCK + "ffn_{up,down}.weight", TRANSPOSED),
-        Rule(FFN + "/{intermediate,output}/bias", BLOCK + "ffn_{up,down}.bias"),
+        *linear(FFN + "/{intermediate,output}", BLOCK + "ffn_{up,down}"),
         Rule("Output-Norm/{gamma,beta}", "output_norm.{weight,bias}"),
     ),
     backbone="",
@@ -55,12 +52,12 @@ def turned(heads: str) -> Layout:
 
 
 LLAMA_MATRICES = (
-    Rule(SELF + "/query/kernel", BLOCK + "attn_q.weight", turned("num_attention_heads")),
-    Rule(SELF + "/key/kernel", BLOCK + "attn_k.weight", turned("num_key_value_heads")),
+    Rule(ATTENTION + "/query/kernel", BLOCK + "attn_q.weight", turned("num_attention_heads")),
+    Rule(ATTENTION + "/key/kernel", BLOCK + "attn_k.weight", turned("num_key_value_heads")),
 )
-QWEN_MATRICES = (Rule(SELF + "/{query,key}/kernel", BLOCK + "attn_{q,k}.weight", TRANSPOSED),)
-BIASES = Rule(SELF + "/{query,key,value}/bias", BLOCK + "attn_{q,k,v}.bias")
-HEAD_NORMS = Rule(SELF + "/{query_norm,key_norm}/gamma", BLOCK + "attn_{q,k}_norm.weight")
+QWEN_MATRICES = (Rule(ATTENTION + "/{query,key}/kernel", BLOCK + "attn_{q,k}.weight", TRANSPOSED),)
+BIASES = Rule(ATTENTION + "/{query,key,value}/bias", BLOCK + "attn_{q,k,v}.bias")
+HEAD_NORMS = Rule(ATTENTION + "/{query_norm,key_norm}/gamma", BLOCK + "attn_{q,k}_norm.weight")
 
 
 def decoder(family: str, *rules: Rule) -> Table:
@@ -70,8 +67,8 @@ def decoder(family: str, *rules: Rule) -> Table:
         family,
         rules=(
             Rule("Embedding-Token/embeddings", "token_embd.weight"),
-            Rule(SELF + "-Norm/gamma", BLOCK + "attn_norm.weight"),
-            Rule(SELF + "/{value,output}/kernel", BLOCK + "attn_{v,output}.weight", TRANSPOSED),
+            Rule(ATTENTION + "-Norm/gamma", BLOCK + "attn_norm.weight"),
+            Rule(ATTENTION + "/{value,output}/kernel", BLOCK + "attn_{v,output}.weight", TRANSPOSED),
             Rule(FFN + "-Norm/gamma", BLOCK + "ffn_norm.weight"),
             Rule(FFN + "/{gate,intermediate,output}/kernel", BLOCK + "ffn_{gate,up,down}.weight", TRANSPOSED),
             Rule("Output-Norm/gamma", "output_norm.weight"),

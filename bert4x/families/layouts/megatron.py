@@ -7,15 +7,12 @@ word for that before the names.
 
 from bert4x.checkpoints.spec import Layout, Rule, Table
 from bert4x.config import ConfigStyle
+from bert4x.families.parts import ATTENTION, FFN, linear
 
-SELF, FFN, LAYER = (
-    "Transformer-{i}-MultiHeadSelfAttention",
-    "Transformer-{i}-FeedForward",
-    "language_model.encoder.layers.{i}.",
-)
+LAYER = "language_model.encoder.layers.{i}."
 WIDE, LONG = Layout(transpose=True, shard=-1), Layout(transpose=True, shard=0)
 ORDERS = {"by_projection.": (), "by_feature.": (1, 2, 0), "by_head.": (1, 0, 2)}
-GATHERED = SELF + "/[query,key,value]/"
+GATHERED = ATTENTION + "/[query,key,value]/"
 
 
 def gathered(transpose: bool, order: tuple[int, ...]) -> Layout:
@@ -34,11 +31,11 @@ def table(family: str, word: str, order: tuple[int, ...], own: tuple[Rule, ...])
     rules = (
         Rule("Embedding-Token/embeddings", "language_model.embedding.word_embeddings.weight", Layout(shard=0)),
         Rule("Embedding-Position/embeddings", "language_model.embedding.position_embeddings.weight"),
-        Rule(SELF + "-Norm/{gamma,beta}", LAYER + "input_layernorm.{weight,bias}"),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", LAYER + "input_layernorm.{weight,bias}"),
         Rule(GATHERED + "kernel", LAYER + "self_attention.query_key_value.weight", gathered(True, order)),
         Rule(GATHERED + "bias", LAYER + "self_attention.query_key_value.bias", gathered(False, order)),
-        Rule(SELF + "/output/kernel", LAYER + "self_attention.dense.weight", LONG),
-        Rule(SELF + "/output/bias", LAYER + "self_attention.dense.bias"),
+        Rule(ATTENTION + "/output/kernel", LAYER + "self_attention.dense.weight", LONG),
+        Rule(ATTENTION + "/output/bias", LAYER + "self_attention.dense.bias"),
         Rule(FFN + "-Norm/{gamma,beta}", LAYER + "post_attention_layernorm.{weight,bias}"),
         Rule(FFN + "/intermediate/kernel", LAYER + "mlp.dense_h_to_4h.weight", WIDE),
         Rule(FFN + "/intermediate/bias", LAYER + "mlp.dense_h_to_4h.bias", Layout(shard=-1)),
@@ -62,12 +59,9 @@ GPT2 = tables("gpt2")
 BERT = tables(
     "megatron_bert",
     Rule("Embedding-Segment/embeddings", "language_model.embedding.tokentype_embeddings.weight"),
-    Rule("Pooler-Dense/kernel", "language_model.pooler.dense.weight", Layout(transpose=True)),
-    Rule("Pooler-Dense/bias", "language_model.pooler.dense.bias"),
-    Rule("NSP-Proba/kernel", "binary_head.weight", Layout(transpose=True)),
-    Rule("NSP-Proba/bias", "binary_head.bias"),
-    Rule("MLM-Dense/kernel", "lm_head.dense.weight", Layout(transpose=True)),
-    Rule("MLM-Dense/bias", "lm_head.dense.bias"),
+    *linear("Pooler-Dense", "language_model.pooler.dense"),
+    *linear("NSP-Proba", "binary_head"),
+    *linear("MLM-Dense", "lm_head.dense"),
     Rule("MLM-Norm/{gamma,beta}", "lm_head.layernorm.{weight,bias}"),
     Rule("MLM-Bias/bias", "lm_head.bias", Layout(shard=0)),
 )

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from bert4x.checkpoints.spec import Head, Rule, Table
-from bert4x.families.parts import ANSWER_SCORES, ENTITY_TAGS, LABEL_SCORES, SPANS, Dropout
+from bert4x.families.parts import ANSWER_SCORES, ATTENTION, ENTITY_TAGS, FFN, LABEL_SCORES, SPANS, Dropout
 
-SELF, BLOCK = "Transformer-{i}-MultiHeadSelfAttention", "bert.encoder.layers.{i}"
+BLOCK = "bert.encoder.layers.{i}"
 CLASSIFIER = "classifier.{weight,bias}"
 DROPOUT: Dropout = ("classifier_dropout", None)
 
@@ -58,10 +58,12 @@ BERT = Table(
             "bert.embeddings.{word,token_type,position}_embeddings.weight",
         ),
         Rule("Embedding-Norm/{gamma,beta}", "bert.embeddings.layer_norm.{weight,bias}"),
-        Rule(SELF + "/{query,key,value,output}/{kernel,bias}", BLOCK + ".self_attn.{q,k,v,out}_proj.{weight,bias}"),
-        Rule(SELF + "-Norm/{gamma,beta}", BLOCK + ".norm1.{weight,bias}"),
-        Rule("Transformer-{i}-FeedForward/{intermediate,output}/{kernel,bias}", BLOCK + ".linear{1,2}.{weight,bias}"),
-        Rule("Transformer-{i}-FeedForward-Norm/{gamma,beta}", BLOCK + ".norm2.{weight,bias}"),
+        Rule(
+            ATTENTION + "/{query,key,value,output}/{kernel,bias}", BLOCK + ".self_attn.{q,k,v,out}_proj.{weight,bias}"
+        ),
+        Rule(ATTENTION + "-Norm/{gamma,beta}", BLOCK + ".norm1.{weight,bias}"),
+        Rule(FFN + "/{intermediate,output}/{kernel,bias}", BLOCK + ".linear{1,2}.{weight,bias}"),
+        Rule(FFN + "-Norm/{gamma,beta}", BLOCK + ".norm2.{weight,bias}"),
         Rule("Pooler-Dense/{kernel,bias}", "bert.pooler.dense.{weight,bias}"),
         Rule("NSP-Proba/{kernel,bias}", "cls.seq_relationship.{weight,bias}"),
         Rule("MLM-Dense/{kernel,bias}", "cls.predictions.transform.{weight,bias}"),

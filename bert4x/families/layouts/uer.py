@@ -2,7 +2,7 @@
 PyTorch with names of their own, and a config file with words of its own.
 """
 
-from bert4x.checkpoints.spec import TRANSPOSED, Head, Layout, Rule, Table
+from bert4x.checkpoints.spec import Head, Layout, Rule, Table
 from bert4x.config import ConfigStyle
 from bert4x.families.parts import ENTITY_TAGS, LABEL_SCORES, TRAINING, linear
 
@@ -13,15 +13,10 @@ def block(ours: str, theirs: str) -> tuple[Rule, ...]:
     """The rules of one block, of which these are the names here and there."""
     attention, parts = f"{theirs}.self_attn.", "{query,key,value}"
     return (
-        Rule(f"{ours}-{SELF}/{parts}/kernel", attention + "linear_layers.{0,1,2}.weight", TRANSPOSED),
-        Rule(f"{ours}-{SELF}/{parts}/bias", attention + "linear_layers.{0,1,2}.bias"),
-        Rule(f"{ours}-{SELF}/output/kernel", attention + "final_linear.weight", TRANSPOSED),
-        Rule(f"{ours}-{SELF}/output/bias", attention + "final_linear.bias"),
+        *linear(f"{ours}-{SELF}/{parts}", attention + "linear_layers.{0,1,2}"),
+        *linear(f"{ours}-{SELF}/output", attention + "final_linear"),
         Rule(f"{ours}-{SELF}-Norm/{{gamma,beta}}", f"{theirs}.layer_norm_1.{{gamma,beta}}"),
-        Rule(
-            f"{ours}-{FFN}/{{intermediate,output}}/kernel", f"{theirs}.feed_forward.linear_{{1,2}}.weight", TRANSPOSED
-        ),
-        Rule(f"{ours}-{FFN}/{{intermediate,output}}/bias", f"{theirs}.feed_forward.linear_{{1,2}}.bias"),
+        *linear(f"{ours}-{FFN}/{{intermediate,output}}", f"{theirs}.feed_forward.linear_{{1,2}}"),
         Rule(f"{ours}-{FFN}-Norm/{{gamma,beta}}", f"{theirs}.layer_norm_2.{{gamma,beta}}"),
     )
 
@@ -64,8 +59,7 @@ def encoder(family: str, blocks: tuple[Rule, ...]) -> Table:
             Rule("Embedding-{Token,Position}/embeddings", "embedding.{word,pos}.embedding.weight"),
             Rule("Embedding-Segment/embeddings", "embedding.seg.embedding.weight", Layout(ahead=1)),
             Rule("Embedding-Norm/{gamma,beta}", "embedding.layer_norm.{gamma,beta}"),
-            Rule("Embedding-Mapping/kernel", "encoder.linear.weight", TRANSPOSED),
-            Rule("Embedding-Mapping/bias", "encoder.linear.bias"),
+            *linear("Embedding-Mapping", "encoder.linear"),
             *blocks,
             *linear("Pooler-Dense", "target.sp.linear_1"),
             *linear("NSP-Proba", "target.sp.linear_2"),
