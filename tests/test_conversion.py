@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from make_checkpoints import (
 )
 
 import bert4x
+from bert4x.checkpoints.formats.safetensors_file import write_safetensors
 from bert4x.checkpoints.opening import open_checkpoint
 from bert4x.checkpoints.tables import variables
+from bert4x.checkpoints.tensors import from_array
 from bert4x.checkpoints.weights import is_finite_half
 from bert4x.errors import ConversionError, NotFiniteError, TensorMismatchError
 
@@ -112,6 +115,57 @@ def test_extra_keys_of_a_config_are_kept(tmp_path):
     bert4x.convert(tmp_path / "b", tmp_path / "c", "tf1")
     assert json.loads((tmp_path / "b/config.json").read_text())["directionality"] == "bidi"
     assert json.loads((tmp_path / "c/bert_config.json").read_text()) == data
+
+
+CLASSES = [  # family, class in the config, heads that the file has, the word that its names lack
+    ("bert", "BertLMHeadModel", {"mlm"}, ""),
+    ("bert", "BertModel", {"pool"}, "bert."),
+    ("bert", "BertForMaskedLM", set(), ""),  # said of files that came without it
+    ("albert", "AlbertModel", {"pool"}, "albert."),
+    ("roformer", "RoFormerForCausalLM", {"mlm"}, ""),
+    ("gpt2", "GPT2Model", set(), "transformer."),
+    ("gpt2", "GPT2LMHeadModel", set(), "transformer."),
+    ("llama", "LlamaModel", set(), "model."),
+    ("t5", "T5Model", set(), ""),
+    ("bart", "BartModel", set(), "model."),
+]
+
+
+@pytest.mark.parametrize("family, name, heads, root", CLASSES, ids=[row[1] for row in CLASSES])
+def test_the_class_and_the_names_of_the_source_come_back(family, name, heads, root, tmp_path):
+    config = config_of(family, **{"bart": {"layer_norm_eps": 1e-5}, "t5": {"tied_output": True}}.get(family, {}))
+    known = variables(config)
+    weights = {path: values for path, values in draw(config).items() if known[path][1] in (None, *heads)}
+    source = write_checkpoint(tmp_path / "a", "hf", config, weights)
+    said = json.loads((source / "config.json").read_text()) | {"architectures": [name]}
+    (source / "config.json").write_text(json.dumps(said))
+    if root:
+        tensors = open_checkpoint(source).tensors
+        assert all(name.startswith(root) for name in tensors)
+        renamed = [replace(t, name=name.removeprefix(root)) for name, t in tensors.items()]
+        write_safetensors(source / "model.safetensors", renamed)
+    for between in LAYOUTS.get(family, ("bert4x",)):
+        bert4x.convert(source, tmp_path / f"{between}-1", between)
+        target = bert4x.convert(tmp_path / f"{between}-1", tmp_path / f"{between}-2", "hf")
+        assert json.loads((target / "config.json").read_text()) == said
+        assert tensor_bytes(target) == tensor_bytes(source)
+
+
+def test_the_class_changes_with_the_heads(tmp_path):
+    """What a file said of other heads is said no more, nor are names without a root where a head has one."""
+    source = write_checkpoint(tmp_path / "a", "hf", config_of(), draw(config_of(), heads=False))
+    path = source / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": ["BertForPreTraining"]}))
+    config = open_checkpoint(source).config
+    more = write_checkpoint(tmp_path / "b", "hf", config, draw(config_of()))
+    assert json.loads((more / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": ["BertForMultipleChoice"]}))
+    tensors = open_checkpoint(source).tensors
+    head = from_array("classifier.weight", np.ones((1, 24), "f4"))
+    renamed = [replace(t, name=name.removeprefix("bert.")) for name, t in tensors.items()]
+    write_safetensors(source / "model.safetensors", [*renamed, head])
+    bert4x.convert(source, tmp_path / "c", "hf", drop_head=True)
+    assert json.loads((tmp_path / "c/config.json").read_text())["architectures"] == ["BertModel"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@ from bert4x.errors import ConversionError
 
 # The key of a config for them: {key of the file: [[what we write], [what it said]]}; an empty list: no such key.
 SPELLING = "hf_spelling"
+ROOTLESS = "hf_names_without_root"  # the key of a config whose tensors had names without the model's own word
 
 
 def remembered(config: TransformerConfig, data: dict[str, Any], style: ConfigStyle) -> TransformerConfig:
@@ -22,10 +23,17 @@ def remembered(config: TransformerConfig, data: dict[str, Any], style: ConfigSty
     return config.replace(extra=config.extra | {SPELLING: others}) if others else config
 
 
+def remembering(config: TransformerConfig, key: str, ours: Any, theirs: Any) -> TransformerConfig:
+    """A config that knows what a file said under a key, where we would write something else."""
+    others = config.extra.get(SPELLING)
+    others = (others if isinstance(others, dict) else {}) | {key: [[ours], [theirs]]}
+    return config.replace(extra=config.extra | {SPELLING: others})
+
+
 def as_remembered(data: dict[str, Any], config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
     """What we write of a config, with the keys that still say the same as the file said them that it came from."""
     others = data.get(SPELLING)
-    data = {key: value for key, value in data.items() if key != SPELLING}
+    data = {key: value for key, value in data.items() if key not in (SPELLING, ROOTLESS)}
     if not isinstance(others, dict) or not all(is_pair_of_lists(value) for value in others.values()):
         return data
     spelled = dict(data)

@@ -6,6 +6,7 @@ import re
 from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.adapters import merged
 from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.classes import with_classes
 from bert4x.checkpoints.config_file import Said, missing_config, naming_config, read_config
 from bert4x.checkpoints.files import Files, locate
 from bert4x.checkpoints.recognition import is_misnamed, of_one_rank, own_family, recognise
@@ -51,7 +52,9 @@ def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpo
         config = published_config(files, table, tensors, said, held)
         if said is not config:
             config = family_of(table.family).config_by_tensors(config, table, held)
-        return Checkpoint(files, table, config, tensors, names, classes_of(said))
+        checkpoint = Checkpoint(files, table, config, tensors, names, classes_of(said))
+        checkpoint.config = with_classes(checkpoint)
+        return checkpoint
 
 
 def with_embeddings(table: Table, names: dict[str, str], said: Said) -> dict[str, str]:

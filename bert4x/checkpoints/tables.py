@@ -83,13 +83,18 @@ def table_for(format: str, config: TransformerConfig) -> Table:
     """
     if format in OWN_FORMATS:
         return own_table(format, config)
+    if format in FORMATS and (table := fitting(format, config)):
+        return table
     family = writer(config.model)
-    for table in family.tables:
-        if table.format == format and format in FORMATS and (table.fits is None or table.fits(config)):
-            return table
     possible = sorted({table.format for table in family.tables} & set(FORMATS)) + list(OWN_FORMATS)
     name = family.model_name
     raise ConversionError(f"there is no {format} layout of {name}; it can be written as {', '.join(possible)}")
+
+
+def fitting(format: str, config: TransformerConfig) -> Table | None:
+    """The table of a format, of those that a config's family has, that is for such a config."""
+    tables = (table for table in writer(config.model).tables if table.format == format)
+    return next((table for table in tables if table.fits is None or table.fits(config)), None)
 
 
 def style_for(format: str, model: str) -> ConfigStyle:

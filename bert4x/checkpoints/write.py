@@ -10,6 +10,7 @@ import numpy as np
 
 from bert4x.checkpoints import keras_names
 from bert4x.checkpoints.checkpoint import bits
+from bert4x.checkpoints.classes import class_of, without_root
 from bert4x.checkpoints.config_spelling import as_remembered
 from bert4x.checkpoints.gguf_metadata import as_llama_cpp, metadata_of
 from bert4x.checkpoints.heads import PREFIX, HeldHead, Written, room_for, unwritten_settings, written
@@ -52,6 +53,8 @@ def write(
     table = table.holding(room_for(head, table, config) if head is not None and head.tensors else None)
     whole = with_head(format, table, head, config, ours)
     config, ours, others = whole.config, whole.ours, whole.tensors
+    if format == "hf" and not others:
+        table = without_root(table, config, ours)
     ranks = shards or 1 if table.sharded else 1
     if config.num_attention_heads % ranks:
         raise ConversionError(f"{config.num_attention_heads} attention heads cannot be divided over {ranks} ranks")
@@ -91,7 +94,7 @@ def with_head(
     if head is None or (not head.tensors and format != "bert4x"):  # of a task whose head is the model's own
         if head is not None:
             unwritten_settings(head, format, None, config)
-        return Written(config, ours, (), architecture_of(table, config, ours))
+        return Written(config, ours, (), class_of(table, config, ours, None))
     if format == "bert4x":
         return Written(config, ours, tuple(replace(t, name=PREFIX + path) for path, t in head.tensors.items()), None)
     room = room_for(head, table, config)
@@ -105,12 +108,6 @@ def with_head(
     whole = written(room, head, config, ours)
     unwritten_settings(head, format, room, whole.config)
     return whole
-
-
-def architecture_of(table: Table, config: TransformerConfig, ours: dict[str, LazyTensor]) -> str | None:
-    """The class of a model without a task's head, by its own heads."""
-    held = {head for path, (_, head) in variables(config).items() if path in ours}
-    return next((name for heads, name in table.architectures if heads <= held), None)
 
 
 def theirs(
@@ -191,14 +188,14 @@ def write_config(
         return
     style = style_for(format, config.model)
     data = to_json(config, style)
+    if architecture:
+        data["architectures"] = [architecture]
     if format == "hf":
         data = as_remembered(data, config, style)
     if format in OWN_FORMATS:
         data["model"] = config.model
     if "dtype" in data or format == "hf":  # the key of transformers 5, if the file had it that the model is from
         data["dtype" if "dtype" in data else "torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
-    if architecture:
-        data["architectures"] = [architecture]
     write_json(folder / writer(config.model).config_files.get(format, "config.json"), data)
 
 
