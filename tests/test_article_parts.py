@@ -15,13 +15,14 @@ from bert4x import layers as L
 from bert4x.layers.discrete import rotated
 from bert4x.layers.equations import solver
 from bert4x.layers.ordered_neurons import spans_of, tokens_of, tree_of, trees_f1, written
-from bert4x.metrics import energy_distance
+from bert4x.metrics import energy_distance, frechet_distance
 from bert4x.metrics.tones import couplet_tones
 from bert4x.plots.glyphs import chinese_characters
-from bert4x.training import smooth
+from bert4x.training import rivals, smooth
 from bert4x.training.command_line import parse
-from bert4x.training.compiled import gradients_of
+from bert4x.training.compiled import gradients_of, value_and_gradients
 from bert4x.training.fields import conditional_score, follow, poisson_field
+from bert4x.training.instances import changed
 
 RNG = np.random.default_rng(0)
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
@@ -173,6 +174,109 @@ def test_energy_distance():
     assert energy_distance(np.array([[0.0, 0]]), np.array([[3.0, 4]])) == 10
     a, b = np.array([[0.0], [2]]), np.array([[1.0], [1]])
     assert energy_distance(a, b) == 2 * 1 - 1 - 0 and energy_distance(a, a) == 0
+
+
+def test_frechet_distance():
+    """Against the eigenvalues of the product of both covariances, which need no root of a matrix."""
+    a, b = RNG.normal(0, 1, (50, 4)) @ RNG.normal(0, 1, (4, 4)), RNG.normal(1, 2, (30, 4)) @ RNG.normal(0, 1, (4, 4))
+    one, other = np.cov(a.T), np.cov(b.T)
+    shared = np.sqrt(np.linalg.eigvals(one @ other).real).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(one + other) - 2 * shared
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance([[0.0], [2]], [[3.0], [7]]) == pytest.approx(4**2 + (2 * 2**0.5 - 2**0.5) ** 2)
+    with pytest.raises(errors.InputError, match="two points or more each"):
+        frechet_distance(a, b[:, :3])
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_spectral_norm(tmp_path, kind):
+    """Value and gradient of one power iteration, through the division; after many of them the largest value is 1."""
+    size = (4,) if kind == "dense" else (3, 3, 2)
+    given = keras.layers.Dense(3) if kind == "dense" else keras.layers.Conv2D(3, 3)
+    inputs, layer = keras.Input(size), L.SpectralNorm(given)
+    model = keras.Model(inputs, layer(inputs))
+    kernel, bias, start = RNG.normal(0, 1, given.kernel.shape), RNG.normal(0, 1, 3), RNG.normal(0, 1, (1, 3))
+    given.set_weights([kernel, bias])
+    layer.direction.assign(start)
+    x, weights = RNG.normal(0, 1, (5, *size)), RNG.normal(0, 1, (5, 3))
+    matrix, flat = kernel.reshape(-1, 3), x.reshape(5, -1)
+    left = start @ matrix.T
+    left /= np.linalg.norm(left)
+    right = left @ matrix
+    right /= np.linalg.norm(right)
+
+    def out(matrix):
+        return flat @ (matrix / (left @ matrix @ right.T)) + bias
+
+    def loss():
+        value = ops.sum(ops.reshape(model(tensor(x), training=True), (5, 3)) * tensor(weights))
+        return value, value
+
+    found = numpy(model(tensor(x))).reshape(5, 3)
+    np.testing.assert_allclose(found, out(matrix), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(saved(model, tmp_path, tensor(x))[0].reshape(5, 3), found, **TOLERANCE)
+    (value, _), (slope,) = value_and_gradients(loss, [given.kernel], model.variables)
+    assert float(numpy(value)) == pytest.approx((out(matrix) * weights).sum(), rel=1e-4)
+    expected = differences(lambda m: (out(m) * weights).sum(), matrix)
+    np.testing.assert_allclose(numpy(slope).reshape(-1, 3), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(numpy(layer.direction), right, **TOLERANCE)
+    np.testing.assert_allclose(numpy(given.kernel), kernel, **TOLERANCE)  # is not changed by itself
+    for _ in range(60):
+        loss()
+    normal = matrix / np.linalg.norm(matrix, 2)
+    np.testing.assert_allclose(numpy(model(tensor(x))).reshape(5, 3), flat @ normal + bias, rtol=1e-3, atol=1e-3)
+    with pytest.raises(errors.ConfigError, match="has the activation relu"):
+        L.SpectralNorm(keras.layers.Dense(3, activation="relu"))
+
+
+def test_self_modulation(tmp_path):
+    x, z = RNG.normal(2, 3, (6, 2, 2, 3)), RNG.normal(0, 1, (6, 4))
+    inputs, layer = [keras.Input((2, 2, 3)), keras.Input((4,))], L.SelfModulation(5, momentum=0.0)
+    model = keras.Model(inputs, layer(*inputs))
+    weights = [RNG.normal(0, 1, v.shape) for v in model.trainable_variables]
+    for variable, weight in zip(model.trainable_variables, weights, strict=True):
+        variable.assign(weight)
+    (u, a, v, b), (s, c, t, d) = weights[:4], weights[4:]
+    scale, shift = (np.maximum(z @ u + a, 0) @ v + b for u, a, v, b in ((u, a, v, b), (s, c, t, d)))
+    normal = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3)
+    expected = normal * (1 + scale[:, None, None]) + shift[:, None, None]
+    given = [tensor(x), tensor(z)]
+    for found in (numpy(model(given, training=True)), numpy(model(given)), *saved(model, tmp_path, given)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rivals():
+    """Losses by their formulas; an update moves the maker and the judge, each by its own loss only."""
+    real, made = RNG.normal(0, 2, 7), RNG.normal(0, 2, 7)
+    expected = {
+        "cross_entropy": (-np.log(sigmoid(real) * (1 - sigmoid(made))).mean(), -np.log(sigmoid(made)).mean()),
+        "hinge": (np.maximum(1 - real, 0).mean() + np.maximum(1 + made, 0).mean(), -made.mean()),
+    }
+    for name, loss in rivals.LOSSES.items():
+        np.testing.assert_allclose([numpy(x) for x in loss(tensor(real), tensor(made))], expected[name], rtol=1e-5)
+    maker = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    judge = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    pair = rivals.Rivals(maker, judge, learning_rate=(0.5, 0.25))
+    losses = pair.update(np.full((8, 1), 3.0, "float32"))
+    weight, bias = (float(numpy(v).ravel()[0]) for v in judge.variables)
+    assert (weight, bias) == pytest.approx((0.25, 0), abs=1e-4)  # 3 is true and 0 is not; Adam's first step is the rate
+    assert float(numpy(maker.variables[1])[0]) == pytest.approx(0.5, abs=1e-4)  # towards what the judge takes for true
+    assert losses == pytest.approx((2, 0), abs=1e-4)
+    np.testing.assert_allclose(pair.make(np.ones((300, 2), "float32")), numpy(maker(tensor(np.ones((300, 2))))))
+    with pytest.raises(errors.ConfigError, match="no loss 'hing'"):
+        rivals.Rivals(maker, judge, "hing")
+
+
+def test_images_that_are_moved():
+    images = RNG.uniform(0.1, 1, (40, 5, 4, 1)).astype("float32")
+    found, moves = changed(images, 1, 0.0, np.random.default_rng(0)), set()
+    for image, moved in zip(images[..., 0], found[..., 0], strict=True):
+        padded = np.pad(image, 1)
+        moves |= {(i, j) for i in range(3) for j in range(3) if np.array_equal(padded[i : i + 5, j : j + 4], moved)}
+    assert len(moves) == 9
+    noise = changed(images, 0, 0.5, np.random.default_rng(0)) - images
+    assert (noise.mean(), noise.std()) == pytest.approx((0, 0.5), abs=0.05)
 
 
 def test_finite_scalar_quantizer(tmp_path):
@@ -344,7 +448,7 @@ def test_every_recipe_is_run_here():
     tried = {
         *("word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"),
         *("vq_glyphs", "noise_contrast", "ode_rnn", "normalisation", "poem_vae", "scores_and_fields"),
-        "long_texts",
+        *("long_texts", "gan_glyphs"),
         *("chinese_chess", "dgcnn_reading", "dgcnn_triples", "smooth_f1"),  # test_article_recipes.py
     }
     assert {path.stem for path in RECIPES.glob("*.py")} == tried
@@ -389,6 +493,15 @@ def test_codes_of_characters(tmp_path, monkeypatch, capsys):
     for error, used, perplexity in table.values():
         assert 0 < error < 0.5 and 1 <= perplexity <= used <= 27
     assert (tmp_path / "run/glyphs.png").exists()
+
+
+@pytest.mark.sweep("recipes of articles")
+def test_characters_by_rivals(tmp_path, monkeypatch, capsys):
+    table, said = smoke("gan_glyphs", tmp_path, monkeypatch, capsys)
+    assert set(table) == {"kept back", "pixel by pixel", "dcgan", "selfmod"} and "48 images to learn from" in said
+    for name in ("dcgan", "selfmod"):
+        assert len(table[name]) == 2 and min(table[name]) > table["kept back"][0] > 0
+        assert (tmp_path / f"run/{name}.png").exists()
 
 
 @pytest.mark.sweep("recipes of articles")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bert4x.layers.embeddings import Bias, Embedding, RowEmbedding
     from bert4x.layers.ffn import FeedForward
     from bert4x.layers.gau import GatedAttentionUnit
+    from bert4x.layers.generative import SelfModulation, SpectralNorm
     from bert4x.layers.joining import BatchConcat, BatchSplit, Concatenate1D, GlobalMaxPooling1D
     from bert4x.layers.keras2 import integerize_shape
     from bert4x.layers.loss import Loss, with_loss
@@ -71,6 +72,7 @@ _HOME = {
     "bert4x.layers.embeddings": "Bias Embedding RowEmbedding",
     "bert4x.layers.position_embeddings": "PositionEmbedding RealPositions SinusoidalPosition",
     "bert4x.layers.ffn": "FeedForward",
+    "bert4x.layers.generative": "SelfModulation SpectralNorm",
     "bert4x.layers.joining": "BatchConcat BatchSplit Concatenate1D GlobalMaxPooling1D",
     "bert4x.layers.keras2": "integerize_shape",
     "bert4x.layers.loss": "Loss with_loss",
@@ -149,8 +151,10 @@ __all__ = [
     "Scale",
     "ScaleNorm",
     "ScaleOffset",
+    "SelfModulation",
     "SinusoidalPosition",
     "SpanStates",
+    "SpectralNorm",
     "TakePlaces",
     "TiedProjection",
     "VectorQuantizer",

@@ -125,3 +125,23 @@ def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
         return np.linalg.norm(one[:, None] - other, axis=-1).mean()
 
     return float(2 * mean(a, b) - mean(a, a) - mean(b, b))
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The squared Fréchet distance of two normal distributions with the means and covariances of two sets of points:
+    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)); of features of images it is known as FID (Heusel et al. 2017). Two
+    samples of the same are apart too, and the more so the fewer points there are: compare sets of one size.
+
+    Shape: (N, D), (M, D), N and M at least 2
+    Raises: InputError for other shapes.
+    """
+    a, b = np.asarray(a, "float64"), np.asarray(b, "float64")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise InputError(
+            f"points of shapes {a.shape} and {b.shape}; expected (N, D) and (M, D), two points or more each"
+        )
+    one, other = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    values, vectors = np.linalg.eigh(one)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other @ root), 0)).sum()
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(one) + np.trace(other) - 2 * shared)
