@@ -6,7 +6,7 @@ from keras import ops
 from bert4x.backend.attention import apply_rotary_position_embeddings, attention_normalize, sinusoidal_embeddings
 from bert4x.backend.shapes import align
 from bert4x.errors import ConfigError
-from bert4x.layers.base import Dense, Dropout, Layer
+from bert4x.layers.base import Dense, Dropout, Layer, Unmasked
 from bert4x.layers.positions import bucket_of, distances
 
 __all__ = [
@@ -33,11 +33,6 @@ class QueryKeyValueAttention(Layer):
     Raises: ConfigError for other positions.
     """
 
-    settings = (
-        *("heads", "head_size", "out_dim", "key_size", "use_bias", "normalization", "attention_scale"),
-        *("attention_dropout", "return_attention_scores"),
-    )
-
     def __init__(
         self,
         heads,
@@ -58,9 +53,6 @@ class QueryKeyValueAttention(Layer):
         self.use_bias, self.normalization, self.attention_scale = use_bias, normalization, attention_scale
         self.attention_dropout, self.return_attention_scores = attention_dropout, return_attention_scores
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-
-    def get_config(self):
-        return super().get_config() | {"kernel_initializer": keras.initializers.serialize(self.kernel_initializer)}
 
     def build(self, shapes):
         def dense(units, shape, name):
@@ -131,8 +123,6 @@ class SinusoidalPositionEmbedding(Layer):
     Raises: ConfigError for another merge_mode.
     """
 
-    settings = ("output_dim", "merge_mode", "custom_position_ids")
-
     def __init__(self, output_dim, merge_mode="add", custom_position_ids=False, **kwargs):
         super().__init__(**kwargs)
         if merge_mode not in ("add", "mul", "zero", "concat"):
@@ -158,23 +148,17 @@ class SinusoidalPositionEmbedding(Layer):
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class RelativePositionEmbedding(Layer):
+class RelativePositionEmbedding(Unmasked):
     """A vector for each distance of a key from a query, up to (input_dim - 1) / 2 to either side (Shaw et al. 2018,
     arXiv 1803.02155): what `p_bias="typical_relative"` takes.
 
     Shape: a list of (B, T, D) and (B, S, E) -> (T, S, output_dim)
     """
 
-    settings = ("input_dim", "output_dim")
-
     def __init__(self, input_dim, output_dim, embeddings_initializer="zeros", **kwargs):
         super().__init__(**kwargs)
         self.input_dim, self.output_dim = input_dim, output_dim
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
-
-    def get_config(self):
-        start = keras.initializers.serialize(self.embeddings_initializer)
-        return super().get_config() | {"embeddings_initializer": start}
 
     def build(self, shapes):
         shape, start = (self.input_dim, self.output_dim), self.embeddings_initializer
@@ -189,9 +173,6 @@ class RelativePositionEmbedding(Layer):
         farthest = (self.input_dim - 1) // 2
         return ops.clip(distance, -farthest, farthest) + farthest
 
-    def compute_mask(self, inputs, mask=None):
-        return None
-
     def compute_output_spec(self, inputs):
         return self.symbolic((*(x.shape[1] for x in inputs), self.output_dim))
 
@@ -203,8 +184,6 @@ class RelativePositionEmbeddingT5(RelativePositionEmbedding):
 
     Shape: a list of (B, T, D) and (B, S, E) -> (T, S, output_dim)
     """
-
-    settings = (*RelativePositionEmbedding.settings, "max_distance", "bidirectional")
 
     def __init__(self, input_dim, output_dim, max_distance=128, bidirectional=True, **kwargs):
         super().__init__(input_dim, output_dim, **kwargs)

@@ -57,12 +57,6 @@ class MultiHeadAttention(Layer):
     Raises: ConfigError for key/value heads that do not divide the heads.
     """
 
-    settings = (
-        *("heads", "head_size", "key_size", "key_value_heads", "use_bias", "dropout", "stddev", "scale"),
-        *("query_key_norm", "positions", "return_scores", "partner_dropout", "recompute", "flash_attention"),
-        *("output_bias", "log_n", "log_n_beyond"),
-    )
-
     def __init__(
         self,
         heads,

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -179,17 +180,28 @@ class Dense(LoadsWeights, keras.layers.Dense):
 class Layer(LoadsWeights, keras.layers.Layer):
     """Base of the layers written here. Masks pass through unless a layer says otherwise.
 
-    `settings` names the constructor arguments, kept as attributes, that serialization must repeat.
+    `settings` names what serialization repeats: those of the constructor's arguments that are attributes.
     """
 
     settings: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and "settings" not in vars(cls):
+            given = list(inspect.signature(cls.__init__).parameters.values())[1:]
+            own = [one.name for one in given if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+            cls.settings = tuple(dict.fromkeys((*cls.settings, *own)))
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
 
     def get_config(self):
-        return super().get_config() | {name: getattr(self, name) for name in self.settings}
+        own = {name: getattr(self, name) for name in self.settings if hasattr(self, name)}
+        for name, value in own.items():
+            if isinstance(value, keras.initializers.Initializer):
+                own[name] = keras.initializers.serialize(value)
+        return own | super().get_config()
 
     def quantized_call(self, *args, **kwargs):
         return self.call(*args, **kwargs)  # only Dense and Embedding layers within have anything to quantize
@@ -197,6 +209,13 @@ class Layer(LoadsWeights, keras.layers.Layer):
     def symbolic(self, shape, dtype=None) -> keras.KerasTensor:
         """The symbolic output of `compute_output_spec`; stating it spares Keras a trial run of every layer."""
         return keras.KerasTensor(tuple(shape), dtype=dtype or self.compute_dtype)
+
+
+class Unmasked(Layer):
+    """Base of layers whose output has no mask."""
+
+    def compute_mask(self, *args, **kwargs):
+        return None
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -226,8 +245,6 @@ class Add(CalledAtOnce, KnowsCalls, keras.layers.Add):
 @keras.saving.register_keras_serializable("bert4x")
 class Scale(Layer):
     """Its input times a number. Shape: (...) -> (...)"""
-
-    settings = ("factor",)
 
     def __init__(self, factor, **kwargs):
         super().__init__(**kwargs)

@@ -29,8 +29,6 @@ class LabelTransitions(Layer):
     Shape: (B, T, L) scores -> (B, T, L) float32
     """
 
-    settings = ("lr_multiplier",)
-
     def __init__(self, lr_multiplier=1, **kwargs):
         super().__init__(**kwargs)
         self.lr_multiplier = lr_multiplier
@@ -137,8 +135,6 @@ class MaximumEntropyMarkovModel(LabelTransitions):
 
     Shape: (B, T, L) scores -> (B, T, L) float32
     """
-
-    settings = ("lr_multiplier", "hidden_dim", "bidirectional")
 
     def __init__(self, lr_multiplier=1, hidden_dim=None, bidirectional=True, **kwargs):
         super().__init__(lr_multiplier, **kwargs)

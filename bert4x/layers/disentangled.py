@@ -6,18 +6,16 @@ import keras
 from keras import ops
 
 from bert4x.layers.attention import MultiHeadAttention
-from bert4x.layers.base import Dropout, Layer, activation, initializer
+from bert4x.layers.base import Dropout, Layer, Unmasked, activation, initializer
 from bert4x.layers.norm import LayerNorm
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class DistanceTable(Layer):
+class DistanceTable(Unmasked):
     """Learned vectors of distances, normalised. It is called once, for all attention layers.
 
     Shape: (B, T, D), of which only the size counts -> (1, rows, D)
     """
-
-    settings = ("rows", "epsilon", "stddev")
 
     def __init__(self, rows, epsilon=1e-7, stddev=0.02, **kwargs):
         super().__init__(**kwargs)
@@ -33,9 +31,6 @@ class DistanceTable(Layer):
 
     def call(self, x):
         return self.row_norm(ops.convert_to_tensor(self.embeddings)[None])
-
-    def compute_mask(self, x, mask=None):
-        return None
 
     def compute_output_spec(self, x):
         return self.symbolic((1, self.rows, x.shape[-1]))
@@ -79,8 +74,6 @@ class LocalConvolution(Layer):
 
     Shape: x (B, T, D), whose Keras mask tells padding, residual (B, T, D) -> (B, T, D)
     """
-
-    settings = ("width", "activation", "dropout", "epsilon", "stddev")
 
     def __init__(self, width=3, activation="gelu_erf", dropout=0.0, epsilon=1e-7, stddev=0.02, **kwargs):
         super().__init__(**kwargs)

@@ -128,8 +128,6 @@ class RowEmbedding(Layer):
     Shape: (B, T, E) -> (B, T, E)
     """
 
-    settings = ("rows", "row", "stddev")
-
     def __init__(self, rows, row=0, stddev=0.02, **kwargs):
         super().__init__(**kwargs)
         self.rows = rows

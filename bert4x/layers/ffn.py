@@ -18,8 +18,6 @@ class FeedForward(Layer):
     Shape: (B, T, D) -> (B, T, D)
     """
 
-    settings = ("units", "activation", "use_bias", "stddev", "recompute", "gated")
-
     def __init__(
         self, units, activation="gelu_erf", use_bias=True, stddev=0.02, recompute=False, gated=False, **kwargs
     ):

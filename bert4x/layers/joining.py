@@ -38,8 +38,6 @@ class BatchSplit(Layer):
     Shape: (B, ...) -> a list of (b, ...)
     """
 
-    settings = ("parts",)
-
     def __init__(self, parts, **kwargs):
         super().__init__(**kwargs)
         self.parts = parts

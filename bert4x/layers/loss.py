@@ -36,8 +36,6 @@ class Loss(Layer):
     Shape: tensors of any shape -> the same
     """
 
-    settings = ("output_axis",)
-
     def __init__(self, output_axis=None, **kwargs):
         super().__init__(**kwargs)
         self.output_axis = output_axis

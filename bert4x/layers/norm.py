@@ -19,7 +19,6 @@ class LayerNorm(Layer):
     Shape: (B, T, D)[, (B, C) or (B, T, C)] -> (B, T, D)
     """
 
-    settings = ("epsilon", "conditional", "hidden_units", "hidden_activation")
     has_offset = True
 
     def __init__(self, epsilon=1e-12, conditional=False, hidden_units=None, hidden_activation="linear", **kwargs):
@@ -95,7 +94,6 @@ class RMSNorm(LayerNorm):
     Raises: ConfigError for a condition without a scale.
     """
 
-    settings = (*LayerNorm.settings, "scale")
     has_offset = False
 
     def __init__(self, epsilon=1e-6, scale=True, **kwargs):

@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from bert4x.errors import ConfigError
-from bert4x.layers.base import Dense, Layer
+from bert4x.layers.base import Dense, Unmasked
 
 HIDDEN = -6e4  # the score of what cannot be a span: finite even where the scores are cast to float16
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class GlobalPointer(Layer):
+class GlobalPointer(Unmasked):
     """For every head a score of each pair (start, end) of places: spans of a kind, or links of a relation; above 0 it
     is one (Su, kexue.fm/archives/8373).
 
@@ -21,8 +21,6 @@ class GlobalPointer(Layer):
     Shape: (B, T, D) -> (B, heads, T, T) float32, the start in the rows
     Raises: ConfigError for an odd `head_size` with `RoPE`.
     """
-
-    settings = ("heads", "head_size", "RoPE", "use_bias", "tril_mask")
 
     def __init__(
         self,
@@ -43,9 +41,6 @@ class GlobalPointer(Layer):
         self.use_bias = use_bias
         self.tril_mask = tril_mask
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-
-    def get_config(self):
-        return super().get_config() | {"kernel_initializer": keras.initializers.serialize(self.kernel_initializer)}
 
     def build(self, x_shape):
         self.dense = self.projection("dense", self.heads * self.head_size * 2, x_shape)
@@ -82,9 +77,6 @@ class GlobalPointer(Layer):
             return pairs
         mask = ops.cast(mask, "bool")
         return ops.logical_and(pairs, ops.logical_and(mask[:, None, :, None], mask[:, None, None, :]))
-
-    def compute_mask(self, x, mask=None):
-        return None
 
     def compute_output_spec(self, x, mask=None):
         return self.symbolic((x.shape[0], self.heads, x.shape[1], x.shape[1]), "float32")

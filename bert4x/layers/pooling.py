@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from bert4x.errors import ConfigError
-from bert4x.layers.base import Layer
+from bert4x.layers.base import Unmasked
 
 LEAST = 1e-9  # of a sum that is divided by
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class FirstToken(Layer):
+class FirstToken(Unmasked):
     """The hidden state of the first token ([CLS]).
 
     Shape: (B, T, D) -> (B, D)
@@ -19,15 +19,12 @@ class FirstToken(Layer):
     def call(self, x):
         return x[:, 0]
 
-    def compute_mask(self, x, mask=None):
-        return None
-
     def compute_output_spec(self, x):
         return self.symbolic((x.shape[0], x.shape[2]))
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class MeanOfTokens(Layer):
+class MeanOfTokens(Unmasked):
     """The mean of the hidden states of real tokens.
 
     Shape: (B, T, D), whose Keras mask tells padding, (B, T) ids -> (B, D)
@@ -39,15 +36,12 @@ class MeanOfTokens(Layer):
         real = ops.cast(x_mask, x.dtype)[..., None]
         return ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1)
 
-    def compute_mask(self, x, mask=None):
-        return None
-
     def compute_output_spec(self, x, ids, x_mask=None):
         return self.symbolic((x.shape[0], x.shape[2]))
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class Pooling(Layer):
+class Pooling(Unmasked):
     """The hidden states of a text as one vector: of several ways, their vectors are joined.
 
     Source: sentence-transformers (Reimers and Gurevych 2019, arXiv 1908.10084); the weighted mean, by 1, 2, 3 ..., is
@@ -58,8 +52,6 @@ class Pooling(Layer):
             root of the length), "weightedmean" and "lasttoken".
     Shape: hidden states (B, T, D), and which tokens count, (B, T) of 1 and 0 -> (B, D * ways), in float32
     """
-
-    settings = ("ways",)
 
     def __init__(self, ways=("mean",), **kwargs):
         super().__init__(**kwargs)
@@ -93,19 +85,14 @@ class Pooling(Layer):
         hidden = inputs[0]
         return self.symbolic((hidden.shape[0], hidden.shape[-1] * len(self.ways)), "float32")
 
-    def compute_mask(self, inputs, mask=None):
-        return None
-
 
 @keras.saving.register_keras_serializable("bert4x")
-class LastToken(Layer):
+class LastToken(Unmasked):
     """The hidden state of the last token that is not `pad_id`, which has seen the whole text in a causal model.
 
     Shape: hidden states (B, T, D), ids (B, T) -> (B, D), in float32
     Raises: ConfigError without an id for padding.
     """
-
-    settings = ("pad_id",)
 
     def __init__(self, pad_id, **kwargs):
         super().__init__(**kwargs)
@@ -121,9 +108,6 @@ class LastToken(Layer):
 
     def compute_output_spec(self, inputs, mask=None):
         return self.symbolic((inputs[0].shape[0], inputs[0].shape[-1]), "float32")
-
-    def compute_mask(self, inputs, mask=None):
-        return None
 
 
 def weighted(hidden, weights):

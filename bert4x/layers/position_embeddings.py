@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from bert4x.errors import ConfigError, InputError, nearest
-from bert4x.layers.base import Layer, initializer
+from bert4x.layers.base import Layer, Unmasked, initializer
 from bert4x.layers.limits import check_numbers
 
 
@@ -46,8 +46,6 @@ class PositionEmbedding(Layer):
     Raises: InputError when the sequence is longer than the table, and for a position without a row; ConfigError for
     another `merge_mode`, and for sizes that cannot be added.
     """
-
-    settings = ("max_position", "output_dim", "merge_mode", "hierarchical", "custom_position_ids", "stddev", "first")
 
     def __init__(
         self,
@@ -124,14 +122,9 @@ class PositionEmbedding(Layer):
         size += (self.output_dim or x.shape[-1]) if self.merge_mode in ("zero", "concat") else 0
         return self.symbolic((*x.shape[:-1], size))
 
-    def get_config(self):
-        start = self.embeddings_initializer
-        start = start if start is None or isinstance(start, str) else keras.initializers.serialize(start)
-        return super().get_config() | {"embeddings_initializer": start}
-
 
 @keras.saving.register_keras_serializable("bert4x")
-class RealPositions(Layer):
+class RealPositions(Unmasked):
     """The positions of tokens where padding has none, wherever it stands: how many real ones come before.
 
     Shape: (B, T, E), whose Keras mask tells padding, (B, T) ids -> (B, T) int32
@@ -140,9 +133,6 @@ class RealPositions(Layer):
     def call(self, x, ids, x_mask=None):  # two tensors, as in `Visibility`
         real = ops.ones_like(ids, dtype="int32") if x_mask is None else ops.cast(x_mask, "int32")
         return ops.maximum(ops.cumsum(real, axis=1) - 1, 0)
-
-    def compute_mask(self, x, mask=None):
-        return None
 
     def compute_output_spec(self, x, ids, x_mask=None):
         return self.symbolic(x.shape[:2], "int32")
@@ -156,8 +146,6 @@ class SinusoidalPosition(Layer):
     Shape: (B, T, E)[, (T,) or (B, T) position ids] -> (B, T, E)
     Raises: InputError when the sequence is longer than `max_position`, and for a position beyond it.
     """
-
-    settings = ("max_position",)
 
     def __init__(self, max_position, **kwargs):
         super().__init__(**kwargs)

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from bert4x.errors import ConfigError
-from bert4x.layers.base import Layer, initializer
+from bert4x.layers.base import Unmasked, initializer
 from bert4x.layers.position_embeddings import sinusoids
 
 
@@ -232,7 +232,7 @@ class Disentangled(Positions):
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class RelativeBias(Layer):
+class RelativeBias(Unmasked):
     """T5's learned numbers for buckets of distances, added to scores (Raffel et al. 2019, arXiv 1910.10683).
 
     The first half of the buckets holds one distance each, the others grow like logarithms up to `max_distance`, beyond
@@ -243,8 +243,6 @@ class RelativeBias(Layer):
     key_positions (S,) or (B, S), keys (B, S, D), whose length counts where they are others] -> (1 or B, A, T, S)
     float32
     """
-
-    settings = ("heads", "buckets", "max_distance", "bidirectional", "stddev")
 
     def __init__(self, heads, buckets=32, max_distance=128, bidirectional=True, stddev=0.02, **kwargs):
         super().__init__(**kwargs)
@@ -268,9 +266,6 @@ class RelativeBias(Layer):
         bucket = bucket_of(distance, self.buckets, self.max_distance, self.bidirectional)
         bias = ops.moveaxis(ops.take(ops.cast(self.embeddings, "float32"), bucket, axis=0), -1, -3)
         return bias if len(bias.shape) == 4 else bias[None]
-
-    def compute_mask(self, x, mask=None):
-        return None
 
     def compute_output_spec(self, x, query_positions=None, key_positions=None, keys=None):
         batch, length = 1 if query_positions is None else x.shape[0], (x if keys is None else keys).shape[1]

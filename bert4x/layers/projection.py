@@ -13,8 +13,6 @@ class TiedProjection(Layer):
     Shape: (B, T, E) -> (B, T, units); reversed: (B, T, units) -> (B, T, E)
     """
 
-    settings = ("units", "stddev")
-
     def __init__(self, units, stddev=0.02, **kwargs):
         super().__init__(**kwargs)
         self.units = units

@@ -16,8 +16,6 @@ class ScaleOffset(Layer):
     Shape: (..., D), or [(B, T, D), (B, C) or (B, T, C)] -> the shape of x
     """
 
-    settings = ("scale", "offset", "conditional", "hidden_units", "hidden_activation")
-
     def __init__(
         self,
         scale=True,
@@ -35,9 +33,6 @@ class ScaleOffset(Layer):
         self.hidden_units = hidden_units
         self.hidden_activation = hidden_activation
         self.hidden_initializer = keras.initializers.get(hidden_initializer)
-
-    def get_config(self):
-        return super().get_config() | {"hidden_initializer": keras.initializers.serialize(self.hidden_initializer)}
 
     def build(self, input_shape):
         x_shape, condition_shape = input_shape if self.conditional else (input_shape, None)
@@ -88,8 +83,6 @@ class LayerNormalization(ScaleOffset):
 
     Shape: (..., D), or with `conditional=True` [(B, T, D), (B, C) or (B, T, C)] -> the shape of x
     """
-
-    settings = (*ScaleOffset.settings, "zero_mean", "unit_variance", "epsilon")
 
     def __init__(self, zero_mean=True, unit_variance=True, epsilon=None, **kwargs):
         super().__init__(**kwargs)

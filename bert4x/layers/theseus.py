@@ -17,8 +17,6 @@ class BinaryRandomChoice(Layer):
         p: the probability of the first, what is to be replaced.
     """
 
-    settings = ("p",)
-
     def __init__(self, p=0.5, **kwargs):
         super().__init__(**kwargs)
         self.p = p

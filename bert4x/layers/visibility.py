@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from bert4x import masks
-from bert4x.layers.base import Layer
+from bert4x.layers.base import Layer, Unmasked
 
 
 @keras.saving.register_keras_serializable("bert4x")
-class Visibility(Layer):
+class Visibility(Unmasked):
     """The attention mask of an application (see `bert4x.masks`), from the embedded tokens, whose Keras mask tells
     padding, and their ids: the segment ids for `unilm`, any others elsewhere. The application `source` is what an
     encoder-decoder sees of its source, from anywhere: a single row for all queries. With `of_partner=True` it is the
@@ -17,8 +17,6 @@ class Visibility(Layer):
 
     Shape: (B, T, E), (B, T)[, (B, T)] -> (B, 1, T, T) bool; `source`: (B, 1, 1, T)
     """
-
-    settings = ("application", "of_partner", "window")
 
     def __init__(self, application="encoder", of_partner=False, window=None, **kwargs):
         super().__init__(**kwargs)
@@ -37,9 +35,6 @@ class Visibility(Layer):
         query_rank = rank[:, :1] if self.application == "source" else rank
         seen = masks.visible(query_rank, rank, x_mask, self.window, places)
         return seen if texts is None else ops.logical_and(seen, masks.of_same_text(texts))
-
-    def compute_mask(self, x, mask=None):
-        return None
 
     def compute_output_spec(self, x, ids, texts=None, x_mask=None):
         return self.symbolic((x.shape[0], 1, 1 if self.application == "source" else x.shape[1], x.shape[1]), "bool")
