@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.results --data DATA [--output runs/results] [--only sentiment entities] [--seeds 0 1 2]
     python -m tests.benchmarks.results --data DATA --precisions float32 mixed_bfloat16 mixed_float16 --backend jax
+    python -m tests.benchmarks.results --data DATA --model E5 --learning-rate 1e-4 --short --output runs/e5
 
 Every run is a process of its own; one that is there already is not done again, one that was cut off goes on. The table
 of docs/results.md is what this prints. Entities by a CRF and triples by GPLinker have no peer. Titles are decoded by
@@ -55,6 +56,10 @@ JOBS = {
         "options": {"epochs": 1, "batch_size": 16, "learning_rate": 5e-4, "max_length": 256}, "score": "f1",
     },
 }  # fmt: skip
+SHORT = {  # epochs, rows of training and of scoring (of reading: passages), for a larger model in minutes a run
+    "sentiment": (1, 1500, 500), "entities": (2, 1500, 500), "crf": (2, 1500, 500), "triples": (3, 1500, 300),
+    "gplinker": (3, 1500, 300), "titles": (2, 400, 50), "reading": (2, 100, 40),
+}  # fmt: skip
 
 
 def main():
@@ -74,6 +79,9 @@ def main():
         "--backend", choices=common.BACKENDS, default="tensorflow", help="of ours; one folder of output each"
     )
     p.add_argument("--no-peer", action="store_true", help="ours only")
+    p.add_argument("--model", type=Path, help="checkpoint to start from; default: the small model inside bert4x")
+    p.add_argument("--learning-rate", type=float, help="of all jobs, instead of each one's own")
+    p.add_argument("--short", action="store_true", help="fewer epochs and rows, see SHORT")
     p.add_argument("--peer", nargs=2, metavar=("JOB", "SEED"), help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.peer:
@@ -103,9 +111,12 @@ def split(data: Path, output: Path) -> None:
 def command(job: str, seed: int, name: str, args) -> list[str]:
     """The arguments of a recipe, for a run of that name."""
     found, parts = JOBS[job], []
-    for part in ("train", "valid"):
-        parts += [f"--{part}", str(place(found[part], args))]
-    for option, value in found["options"].items():
+    epochs, *counts = SHORT[job] if args.short else (found["options"]["epochs"], None, None)
+    for part, count in zip(("train", "valid"), counts, strict=True):
+        parts += [f"--{part}", str(first(count, place(found[part], args), args.output / f"{job}.{part}"))]
+    changed = {"epochs": epochs, "model": args.model, "learning_rate": args.learning_rate}
+    options = found["options"] | {option: value for option, value in changed.items() if value}
+    for option, value in options.items():
         value = place(value, args) if option == "schema" else value
         parts += [f"--{option.replace('_', '-')}", str(value)]
     return [*parts, "--seed", str(seed), "--output", str(args.output / name), "--resume", "auto"]
@@ -114,6 +125,23 @@ def command(job: str, seed: int, name: str, args) -> list[str]:
 def place(file: str, args) -> Path:
     """A file of the data, or one that `split` made."""
     return args.output / file if (args.output / file).exists() else args.data / file
+
+
+def first(count: int | None, file: Path, stem: Path) -> Path:
+    """The file, or one of its first rows."""
+    if count is None:
+        return file
+    compressed = file.suffix == ".xz"
+    text = lzma.decompress(file.read_bytes()).decode("utf-8") if compressed else file.read_text("utf-8")
+    kind = (file.with_suffix("") if compressed else file).suffix
+    if kind == ".json":
+        text = json.dumps({"data": json.loads(text)["data"][:count]}, ensure_ascii=False)
+    else:
+        end = "\n\n" if kind == ".bio" else "\n"  # of a row
+        text = end.join(text.split(end)[:count]) + end
+    shorter = stem.with_name(f"{stem.name}.{count}{kind}")
+    shorter.write_text(text, "utf-8")
+    return shorter
 
 
 def ours(job: str, seed: int, precision: str, args) -> None:
@@ -136,6 +164,9 @@ def peer(job: str, seed: int, args) -> None:
     """One run of PyTorch."""
     if not (args.output / f"{job}-{seed}-peer.json").exists():
         options = ["--data", str(args.data), "--output", str(args.output), "--peer", job, str(seed)]
+        options += ["--model", str(args.model)] if args.model else []
+        options += ["--learning-rate", str(args.learning_rate)] if args.learning_rate else []
+        options += ["--short"] if args.short else []
         common.run(sys.executable, "-m", "tests.benchmarks.results", *options)
 
 

@@ -15,6 +15,7 @@ from bert4x.training.batches import Batches
 from bert4x.training.loop import Schedule
 
 DECAYED = 0.01
+ENCODERS = ("bert.", "model.")
 
 
 def peer_of(task, folder: Path):
@@ -135,14 +136,14 @@ def peer_of(task, folder: Path):
     return models[task.name]()
 
 
-def decayed(model) -> list[dict]:
-    """The parameters of a model in two groups: biases and norms do not decay."""
-    plain = [
-        p for name, p in model.named_parameters() if name.endswith(("bias", "gamma", "beta")) or "LayerNorm" in name
-    ]
-    ids = {id(p) for p in plain}
-    others = [p for p in model.parameters() if id(p) not in ids]
-    return [{"params": plain, "weight_decay": 0.0}, {"params": others, "weight_decay": DECAYED}]
+def decayed(model, head_rate: float = 1.0) -> list[dict]:
+    """The parameters of a model in groups: biases and norms do not decay; a head learns `head_rate` times as fast."""
+    groups = {}
+    for name, parameter in model.named_parameters():
+        plain = name.endswith(("bias", "gamma", "beta")) or "LayerNorm" in name
+        rate = 1.0 if name.startswith(ENCODERS) else head_rate
+        groups.setdefault((0.0 if plain else DECAYED, rate), []).append(parameter)
+    return [{"params": found, "weight_decay": decay, "times": rate} for (decay, rate), found in groups.items()]
 
 
 def train(task, rows, schedule: Schedule, folder: Path):
@@ -151,7 +152,8 @@ def train(task, rows, schedule: Schedule, folder: Path):
 
     torch.manual_seed(schedule.seed)
     model = peer_of(task, folder)
-    optimizer = torch.optim.AdamW(decayed(model), lr=schedule.learning_rate, eps=1e-7)
+    head_rate = max(schedule.learning_rate, task.least_head_rate) / schedule.learning_rate  # as ours, by default
+    optimizer = torch.optim.AdamW(decayed(model, head_rate), lr=schedule.learning_rate, eps=1e-7)
     examples = task.prepare(rows)
     batches = Batches([example.length for example in examples], schedule.batch_size, schedule.seed)
     updates, update, seconds = schedule.epochs * len(batches), 0, 0.0
@@ -163,7 +165,7 @@ def train(task, rows, schedule: Schedule, folder: Path):
             inputs, targets = task.batch([examples[i] for i in chosen], length, batches.draw(epoch, number))
             inputs, targets = ([torch.from_numpy(x).long() for x in arrays] for arrays in (inputs, targets))
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(update, updates)
+                group["lr"] = group["times"] * schedule.rate(update, updates)
             loss = model.loss(model(*inputs), *targets)
             optimizer.zero_grad()
             loss.backward()
