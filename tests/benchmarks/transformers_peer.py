@@ -146,14 +146,15 @@ def decayed(model, head_rate: float = 1.0) -> list[dict]:
     return [{"params": found, "weight_decay": decay, "times": rate} for (decay, rate), found in groups.items()]
 
 
-def train(task, rows, schedule: Schedule, folder: Path):
+def train(task, rows, schedule: Schedule, folder: Path, head_learning_rate: float | None = None):
     """Trains a peer, after every epoch of which it is scored by `task.evaluate`; yields (epoch, model, seconds)."""
     import torch
 
     torch.manual_seed(schedule.seed)
     model = peer_of(task, folder)
-    head_rate = max(schedule.learning_rate, task.least_head_rate) / schedule.learning_rate  # as ours, by default
-    optimizer = torch.optim.AdamW(decayed(model, head_rate), lr=schedule.learning_rate, eps=1e-7)
+    rate = schedule.learning_rate
+    head_rate = (head_learning_rate or max(rate, task.least_head_rate)) / rate  # as ours
+    optimizer = torch.optim.AdamW(decayed(model, head_rate), lr=rate, eps=1e-7)
     examples = task.prepare(rows)
     batches = Batches([example.length for example in examples], schedule.batch_size, schedule.seed)
     updates, update, seconds = schedule.epochs * len(batches), 0, 0.0
