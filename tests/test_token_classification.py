@@ -238,6 +238,13 @@ def test_nothing_to_find(folder):
 
 
 @pytest.mark.sweep("runs of recipes")
+def test_scores_of_zero_come_with_what_to_do(folder):
+    task = make(folder)
+    said = task.remark({"f1": 0.0, "precision": 0.0, "recall": 0.0})
+    assert said.startswith("nothing is right yet") and "--head-learning-rate" in said
+    assert task.remark({"f1": 0.01, "precision": 1.0, "recall": 0.005}) is None
+
+
 def test_recipe(folder, tmp_path, capsys):
     ours = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "sequence_labeling.py"))
     given = f"--smoke --epochs 1 --max-steps 2 --max-length 64 --model {folder} --output {tmp_path / 'run'}"

@@ -147,8 +147,11 @@ class Task:
         raise NotImplementedError
 
     def remark(self, scores: dict[str, float]) -> str | None:
-        """What to say beside scores, such as why they are 0."""
-        return None
+        """What to say beside scores: what to do where the best of them is 0, else None."""
+        if scores.get(self.best) != 0:
+            return None
+        faster = "--learning-rate, " + ("--head-learning-rate" if self.head else "up or down")
+        return f"nothing is right yet. If that stays so, train longer (--epochs), or faster ({faster})"
 
     def divergence(self, outputs, others):
         """How far other outputs are from these: the mean Kullback-Leibler divergence of their softmax distributions."""
