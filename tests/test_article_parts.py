@@ -21,7 +21,7 @@ from bert4x.plots.glyphs import chinese_characters
 from bert4x.training import rivals, smooth
 from bert4x.training.command_line import parse
 from bert4x.training.compiled import gradients_of, value_and_gradients
-from bert4x.training.fields import conditional_score, follow, poisson_field
+from bert4x.training.fields import conditional_score, follow, poisson_field, poisson_noise
 from bert4x.training.instances import changed
 
 RNG = np.random.default_rng(0)
@@ -330,6 +330,13 @@ def test_scores_and_fields():
     field = (apart / np.linalg.norm(apart, axis=-1, keepdims=True) ** 3).sum(1)
     found = numpy(poisson_field(tensor(places), tensor(data)))
     np.testing.assert_allclose(found, field / np.linalg.norm(field, axis=-1, keepdims=True), rtol=1e-4, atol=1e-5)
+    shares = 1 / (np.linalg.norm(apart[..., :2], axis=-1) ** 2 + places[:, 2:] ** 2) ** 1.5  # a charge's noise
+    clean = (shares / shares.sum(1, keepdims=True)) @ data
+    np.testing.assert_allclose((places[:, :2] - clean) / places[:, 2:], field[:, :2] / field[:, 2:], rtol=1e-9)
+    noise = poisson_noise(np.full(20000, 2.0), 3, np.random.default_rng(0))
+    squares = (noise**2).sum(1)
+    assert (squares / (squares + 4)).mean() == pytest.approx(3 / 4, abs=0.01)  # of the integral of r^2 / (r^2 + t^2)^2
+    np.testing.assert_allclose((noise / np.sqrt(squares)[:, None]).mean(0), 0, atol=0.02)
     np.testing.assert_allclose(follow(lambda x, t: 0 * x + 2 * t, np.ones((2, 2)), [0.0, 1.0, 3.0]), 10.0)
 
 
@@ -448,7 +455,7 @@ def test_every_recipe_is_run_here():
     tried = {
         *("word_discovery", "gumbel_softmax", "initialisation", "ordered_neurons"),
         *("vq_glyphs", "noise_contrast", "ode_rnn", "normalisation", "poem_vae", "scores_and_fields"),
-        *("long_texts", "gan_glyphs"),
+        *("long_texts", "gan_glyphs", "field_glyphs"),
         *("chinese_chess", "dgcnn_reading", "dgcnn_triples", "smooth_f1"),  # test_article_recipes.py
     }
     assert {path.stem for path in RECIPES.glob("*.py")} == tried
@@ -502,6 +509,14 @@ def test_characters_by_rivals(tmp_path, monkeypatch, capsys):
     for name in ("dcgan", "selfmod"):
         assert len(table[name]) == 2 and min(table[name]) > table["kept back"][0] > 0
         assert (tmp_path / f"run/{name}.png").exists()
+
+
+@pytest.mark.sweep("recipes of articles")
+def test_characters_down_a_field(tmp_path, monkeypatch, capsys):
+    table, said = smoke("field_glyphs", tmp_path, monkeypatch, capsys)
+    assert set(table) == {"kept back", "pixel by pixel", "score", "poisson"} and "16 kept back" in said
+    assert min(table["score"], table["poisson"]) > table["kept back"] > 0
+    assert all((tmp_path / f"run/{name}.png").exists() for name in ("score", "poisson"))
 
 
 @pytest.mark.sweep("recipes of articles")

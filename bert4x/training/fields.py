@@ -6,6 +6,7 @@ Su, kexue.fm/archives/9305 (Poisson flow).
 
 from itertools import pairwise
 
+import numpy as np
 from keras import ops
 
 
@@ -29,6 +30,20 @@ def poisson_field(places, data):
     shares = ops.softmax(-0.5 * places.shape[-1] * logs, axis=-1)  # the size of the sum does not matter
     field = ops.sum(shares[..., None] * apart, axis=1)
     return field * ops.rsqrt(ops.sum(ops.square(field), axis=-1, keepdims=True) + 1e-12)
+
+
+def poisson_noise(heights, dimensions: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws of the density that is proportional to (|x|^2 + t^2)^(-(D + 1) / 2) at heights t: what a single charge in
+    the plane looks like from there, and so where points start that come down from high above. The mean of what is
+    clean, given charges x_i with such noise, is m = sum w_i x_i by the weights of `poisson_field`, so that
+    (x - m) / t is the slope of the field: a network that finds the clean point knows the field (Xu et al. 2023,
+    arXiv 2302.04265), as with the score.
+
+    Shape: (N,) -> (N, D)
+    """
+    noise, share = rng.normal(0, 1, (len(heights), dimensions)), rng.beta(dimensions / 2, 0.5, len(heights))
+    radius = np.asarray(heights) * np.sqrt(share / np.maximum(1 - share, 1e-6))
+    return noise * (radius / np.linalg.norm(noise, axis=1))[:, None]
 
 
 def follow(slope, start, times):

@@ -23,7 +23,7 @@ class ImageDistance:
     Shape: (M, H, W, 1) -> number
     """
 
-    def __init__(self, images, kept: int, size: int = 32, epochs: int = 20, shift=2, noise=0.2, seed: int = 0):
+    def __init__(self, images, kept: int, size: int = 32, epochs: int = 12, shift=2, noise=0.2, seed: int = 0):
         rng, layers = np.random.default_rng(seed), keras.layers
         keras.utils.set_random_seed(seed)
         inputs = h = keras.Input(images.shape[1:])

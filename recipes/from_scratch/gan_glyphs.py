@@ -105,7 +105,7 @@ def main(args):
     images = plots.glyphs(LATIN if args.script == "latin" else chinese_characters(), font=args.font)[..., None]
     images = images[rng.permutation(len(images))[: args.characters]]
     kept = len(images) // 4
-    seen, distance = images[kept:], ImageDistance(images, kept, epochs=args.epochs, seed=args.seed)
+    seen, distance = images[kept:], ImageDistance(images, kept, seed=args.seed)
     print(f"{len(seen)} images to learn from, {kept} kept back; the features tell {distance.right:.3f} of all apart")
     ends = np.unique(np.linspace(0, args.epochs, args.pages + 1).astype(int)[1:])
     print("| images |", " | ".join(f"epoch {epoch}" for epoch in ends), "|\n" + "|---" * (len(ends) + 1) + "|")
