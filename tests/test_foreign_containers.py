@@ -347,6 +347,12 @@ MEGATRON = (
     (".mlp.c_fc.", ".mlp.dense_h_to_4h."), (".mlp.c_proj.", ".mlp.dense_4h_to_h."),
     (".ln_1.", ".input_layernorm."), (".ln_2.", ".post_attention_layernorm."),
 )  # fmt: skip
+CORE = (  # Megatron Core's names, over Transformer Engine's layers
+    ("encoder.", "decoder."), (".self_attention.query_key_value.", ".self_attention.linear_qkv."),
+    (".self_attention.dense.", ".self_attention.linear_proj."), (".mlp.dense_h_to_4h.", ".mlp.linear_fc1."),
+    (".mlp.dense_4h_to_h.", ".mlp.linear_fc2."), (".input_layernorm.", ".self_attention.linear_qkv.layer_norm_"),
+    (".post_attention_layernorm.", ".mlp.linear_fc1.layer_norm_"),
+)  # fmt: skip
 COLUMNS = ("word_embeddings.weight", "query_key_value.weight", "query_key_value.bias", "h_to_4h.weight", "h_to_4h.bias")
 
 
@@ -361,10 +367,13 @@ def of_rank(name: str, values: np.ndarray, rank: int, version: int, heads: int) 
     return values if axis is None else np.split(values, 2, axis)[rank]
 
 
+@pytest.mark.parametrize("core", (False, True))
 @pytest.mark.parametrize("version", (0, 1, 2, 3))
-def test_megatron_lm(tmp_path, version):
-    """Two ranks; the order of query, key and value is that of the version; older names are taken, too."""
-    config = config_of("gpt2")
+def test_megatron_lm(tmp_path, version, core):
+    """Two ranks; the order of query, key and value is that of the version; older names are taken, too, and those of
+    Megatron Core. Rows that it adds to the vocabulary are left out.
+    """
+    config = config_of("gpt2", vocab_size=89 if version > 1 else 90)
     weights = draw(config)
     named = transformers_names(tmp_path / "hf", config, weights)
     for rank in range(2):
@@ -372,10 +381,16 @@ def test_megatron_lm(tmp_path, version):
         for name, values in named.items():
             for here, there in MEGATRON:
                 name = name.replace(here, there)
+            if version > 1 and "word_embeddings" in name:
+                values = np.pad(values, ((0, 256 - 89), (0, 0)), constant_values=5)
             part = of_rank(name, values, rank, version, config.num_attention_heads)
             if version < 2:
                 name = name.replace("encoder.", "transformer.").replace("self_attention", "attention")
-            tensors.append(from_array(f"language_model.{name}", np.ascontiguousarray(part)))
+            if core:
+                for here, there in CORE:
+                    name = name.replace("transformer.", "encoder.").replace(".attention.", ".self_attention.")
+                    name = name.replace(here, there)
+            tensors.append(from_array(name if core else f"language_model.{name}", np.ascontiguousarray(part)))
         file = tmp_path / "run" / "iter_0000007" / f"mp_rank_0{rank}" / "model_optim_rng.pt"
         file.parent.mkdir(parents=True)
         write_torch(file, tensors, root="model", extra={"checkpoint_version": version + 0.0, "iteration": 7})
@@ -387,6 +402,11 @@ def test_megatron_lm(tmp_path, version):
         opened = open_checkpoint(path)
         assert (opened.format, opened.ranks, opened.config.replace(extra={})) == ("megatron-lm", 2, config)
         assert_same_bits(read_all(path), weights)
+    untied = from_array("language_model.output_layer.weight", np.ones((3, 3), "f4"))
+    for other in sorted((tmp_path / "run").glob("*/*/model_optim_rng.pt")):
+        write_torch(other, [*tensors, untied], root="model", extra={"checkpoint_version": version + 0.0})
+    with pytest.raises(bert4x.Bert4xError, match="output layer is not its embedding table"):
+        open_checkpoint(file)
     write_torch(file, tensors, root="model", extra={"checkpoint_version": 4.0})
     with pytest.raises(bert4x.Bert4xError, match=r"version 4\.0 of Megatron-LM's checkpoints; expected 0 to 3"):
         open_checkpoint(tmp_path / "run")

@@ -9,6 +9,7 @@ from bert4x.checkpoints.checkpoint import Checkpoint
 from bert4x.checkpoints.classes import with_classes
 from bert4x.checkpoints.config_file import Said, missing_config, naming_config, read_config
 from bert4x.checkpoints.files import Files, locate
+from bert4x.checkpoints.padding import without_padding
 from bert4x.checkpoints.recognition import is_misnamed, of_one_rank, own_family, recognise
 from bert4x.checkpoints.spec import Table
 from bert4x.checkpoints.tables import config_from, own_table, style_for, variables, writer
@@ -52,6 +53,8 @@ def open_checkpoint(path: str | os.PathLike, config=None, model=None) -> Checkpo
         config = published_config(files, table, tensors, said, held)
         if said is not config:
             config = family_of(table.family).config_by_tensors(config, table, held)
+        if table.format == "megatron-lm":
+            table, tensors = without_padding(table, tensors, config.vocab_size)
         checkpoint = Checkpoint(files, table, config, tensors, names, classes_of(said))
         checkpoint.config = with_classes(checkpoint)
         return checkpoint

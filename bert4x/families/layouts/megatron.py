@@ -1,4 +1,5 @@
-"""GPT2 and BERT as Megatron-LM itself keeps them: `iter_0000001/mp_rank_00/model_optim_rng.pt`, one file a rank.
+"""GPT2 and BERT as Megatron-LM itself keeps them: `iter_0000001/mp_rank_00/model_optim_rng.pt`, one file a rank. Names
+of its later models, Megatron Core's, are aliases here.
 
 Query, key and value are one tensor, in which they follow each other as the version of the checkpoint has it: each whole
 (0), the three numbers of every feature together (1), or the three vectors of every head (2 and 3). `ranks.py` puts a
@@ -12,6 +13,16 @@ from bert4x.families.parts import ATTENTION, FFN, linear
 LAYER = "language_model.encoder.layers.{i}."
 WIDE, LONG = Layout(transpose=True, shard=-1), Layout(transpose=True, shard=0)
 ORDERS = {"by_projection.": (), "by_feature.": (1, 2, 0), "by_head.": (1, 0, 2)}
+CORE = (  # names of Megatron Core; of Transformer Engine's layers, which have the norm before them in them
+    (r"(by_\w+\.)embedding\.", r"\1language_model.embedding."),
+    (r"(by_\w+\.)(?:de|en)coder\.(layers|final_layernorm)\.", r"\1language_model.encoder.\2."),
+    (r"\.(?:self_attention\.linear_qkv\.layer_norm_)(weight|bias)$", r".input_layernorm.\1"),
+    (r"\.(?:mlp\.linear_fc1\.layer_norm_|pre_mlp_layernorm\.)(weight|bias)$", r".post_attention_layernorm.\1"),
+    (r"\.linear_qkv\.", ".query_key_value."),
+    (r"\.linear_proj\.", ".dense."),
+    (r"\.linear_fc1\.", ".dense_h_to_4h."),
+    (r"\.linear_fc2\.", ".dense_4h_to_h."),
+)
 GATHERED = ATTENTION + "/[query,key,value]/"
 
 
@@ -49,8 +60,13 @@ def table(family: str, word: str, order: tuple[int, ...], own: tuple[Rule, ...])
         family,
         rules=tuple(Rule(rule.ours, word + rule.theirs, rule.layout) for rule in rules),
         backbone=rf"{word}language_model\.",
-        aliases=((r"language_model\.transformer\.", "language_model.encoder."), (r"\.attention\.", ".self_attention.")),
+        aliases=(
+            (r"language_model\.transformer\.", "language_model.encoder."),
+            (r"\.attention\.", ".self_attention."),
+            *CORE,
+        ),
         ignored=(r"\._extra_state$",),
+        foreign=((r"output_layer\.weight$", "its output layer is not its embedding table, as in GPT2 and BERT it is"),),
         sharded=True,
     )
 
