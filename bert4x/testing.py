@@ -157,7 +157,7 @@ def inputs_of(model, config: TransformerConfig, rows: int = 3, length: int = 9, 
 
 
 def arrays_of(outputs) -> list[np.ndarray]:
-    """The outputs of a model as NumPy arrays."""
+    """The outputs of a model as NumPy arrays, of their shapes."""
     from keras import ops
 
     return [ops.convert_to_numpy(x) for x in (outputs if isinstance(outputs, list | tuple) else [outputs])]

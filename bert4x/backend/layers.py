@@ -6,7 +6,8 @@ from keras import ops
 from bert4x.backend.attention import apply_rotary_position_embeddings, attention_normalize, sinusoidal_embeddings
 from bert4x.backend.shapes import align
 from bert4x.errors import ConfigError
-from bert4x.layers.base import Dense, Dropout, Layer, Unmasked
+from bert4x.layers.base import Dropout, Layer, Unmasked
+from bert4x.layers.position_embeddings import MERGES
 from bert4x.layers.positions import bucket_of, distances
 
 __all__ = [
@@ -56,12 +57,7 @@ class QueryKeyValueAttention(Layer):
 
     def build(self, shapes):
         def dense(units, shape, name):
-            layer = Dense(
-                units, use_bias=self.use_bias, kernel_initializer=self.kernel_initializer.clone(), name=name,
-                dtype=self.dtype_policy,
-            )  # fmt: skip
-            layer.build(shape)
-            return layer
+            return self.new_dense(name, units, shape, None, self.use_bias, self.kernel_initializer.clone())
 
         query, key, value = shapes[:3]
         self.q_dense = dense(self.key_size * self.heads, query, "query")
@@ -125,19 +121,13 @@ class SinusoidalPositionEmbedding(Layer):
 
     def __init__(self, output_dim, merge_mode="add", custom_position_ids=False, **kwargs):
         super().__init__(**kwargs)
-        if merge_mode not in ("add", "mul", "zero", "concat"):
+        if merge_mode not in MERGES:
             raise ConfigError(f"merge_mode = {merge_mode!r}; expected 'add', 'mul', 'zero' or 'concat'")
         self.output_dim, self.merge_mode, self.custom_position_ids = output_dim, merge_mode, custom_position_ids
 
     def call(self, inputs):
         x, positions = inputs if self.custom_position_ids else (inputs, ops.arange(ops.shape(inputs)[1])[None])
-        embeddings = ops.cast(sinusoidal_embeddings(positions, self.output_dim), x.dtype)
-        if self.merge_mode == "add":
-            return x + embeddings
-        if self.merge_mode == "mul":
-            return x * (embeddings + 1)
-        embeddings = ops.broadcast_to(embeddings, (*ops.shape(x)[:2], self.output_dim))
-        return embeddings if self.merge_mode == "zero" else ops.concatenate([x, embeddings], axis=-1)
+        return MERGES[self.merge_mode](x, ops.cast(sinusoidal_embeddings(positions, self.output_dim), x.dtype))
 
     def compute_mask(self, inputs, mask=None):
         return mask[0] if isinstance(mask, list) else mask

@@ -49,7 +49,7 @@ def eye(size: int, dtype: str | None = None, name: str | None = None):
 
 
 def eval(x: Any) -> np.ndarray:
-    """The numbers of a variable or a tensor, which may be written to."""
+    """The numbers of a variable or a tensor, which may be written to. Shape: any -> the same"""
     return np.array(ops.convert_to_numpy(x))
 
 
@@ -62,7 +62,7 @@ def set_value(x: keras.Variable, value: Any) -> None:
 
 
 def batch_get_value(tensors: Iterable[Any]) -> list[np.ndarray]:
-    """The numbers of several."""
+    """The numbers of several. Shape: any -> the same, of each"""
     return [eval(x) for x in tensors]
 
 

@@ -208,7 +208,7 @@ class Checkpoint:
         return self.shapes[path][0], self.renamed[self._names(self.entries[path])[0]].dtype
 
     def read(self, path: str) -> np.ndarray:
-        """The values of one of our variables; may be a view of something larger."""
+        """The values of one of our variables, of its shape; may be a view of something larger."""
         if path not in self._unasked:  # of a tensor that holds several variables, the others are asked for soon
             entry = self.entries[path]
             theirs = [self.renamed[name].read() for name in self._names(entry)]
@@ -247,10 +247,10 @@ def from_variable(checkpoint: Checkpoint, path: str) -> LazyTensor:
 
 
 def same_values(a: LazyTensor, b: LazyTensor) -> bool:
-    """Whether two tensors hold the same bits."""
+    """Whether two tensors hold the same bits. Shape: any, any"""
     return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(bits(a.read()), bits(b.read()))
 
 
 def bits(array: np.ndarray) -> np.ndarray:
-    """The same memory as unsigned integers, so that NaN equals NaN and -0 is not 0."""
+    """The same memory as unsigned integers, so that NaN equals NaN and -0 is not 0. Shape: any -> the same"""
     return contiguous(array).view(f"u{array.dtype.itemsize}")

@@ -46,6 +46,7 @@ def as_remembered(data: dict[str, Any], config: TransformerConfig, style: Config
 
 
 def is_pair_of_lists(value) -> bool:
+    """Whether a value is a list of two lists."""
     return isinstance(value, list) and len(value) == 2 and all(isinstance(part, list) for part in value)
 
 

@@ -71,7 +71,7 @@ class Variables:
         return replace(tensor, dtype=dtype, read=read, rows=None)
 
     def read(self, path: str, dtype: np.dtype) -> np.ndarray:
-        """The values of one of them."""
+        """The values of one of them, of its shape."""
         values = self.checkpoint.read(path)
         check_finite(path, values)
         if self.keep is not None and path in VOCABULARY_AXIS:
@@ -80,7 +80,7 @@ class Variables:
 
 
 def as_dtype(path: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Values cast to a dtype. Raises: NotFiniteError where float16 cannot hold one."""
+    """Values cast to a dtype. Shape: any -> the same. Raises: NotFiniteError where float16 cannot hold one."""
     if values.dtype == dtype:
         return values
     with np.errstate(over="ignore"):

@@ -228,7 +228,7 @@ def read_tensors(folder: Path) -> dict[str, LazyTensor]:
 
 
 def turned(tensor: LazyTensor, name: str) -> LazyTensor:
-    """A matrix with its axes exchanged."""
+    """A matrix with its axes exchanged. Shape: (N, K) -> (K, N)"""
     return LazyTensor(name, tensor.shape[::-1], tensor.dtype, lambda: np.ascontiguousarray(tensor.read().T))
 
 

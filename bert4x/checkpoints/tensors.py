@@ -161,7 +161,7 @@ def row_major(array: np.ndarray) -> bool:
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:
-    """The array in C order, copied only if it is not."""
+    """The array in C order, copied only if it is not. Shape: any -> the same"""
     if array.flags.c_contiguous:
         return array
     result = empty(array.shape, array.dtype)

@@ -143,7 +143,7 @@ def vocabulary_rows(values: np.ndarray, keep_tokens, compound_tokens) -> np.ndar
 
 
 def checked_ids(option: str, ids, size: int) -> np.ndarray:
-    """Row numbers as an array.
+    """Row numbers as an array, (N,).
 
     Raises: ConfigError for ids that are no rows.
     """

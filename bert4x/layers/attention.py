@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from bert4x.errors import ConfigError
-from bert4x.layers.base import Dense, Dropout, Layer, initializer
+from bert4x.layers.base import Dropout, Layer, initializer
 from bert4x.layers.entropy import growth
 from bert4x.layers.flash import attend_without_scores
 from bert4x.layers.groups import by_groups
@@ -105,21 +105,15 @@ class MultiHeadAttention(Layer):
         self.build(tuple(config["input_shape"] if "input_shape" in config else config["shapes_dict"]["x_shape"]))
 
     def build(self, x_shape):
-        sizes = {
-            "query": self.heads * self.key_size,
-            "key": self.key_value_heads * self.key_size,
-            "value": self.key_value_heads * self.head_size,
-            "output": x_shape[-1],
-        }
-        projections = {}
-        for name, size in sizes.items():
-            use_bias = self.output_bias if name == "output" else self.use_bias
+        def dense(name, size, shape=x_shape, use_bias=self.use_bias):
             start = initializer(self.stddev)  # each its own: one for all would give all the same numbers
-            shared = {"use_bias": use_bias, "kernel_initializer": start, "dtype": self.dtype_policy}
-            projections[name] = Dense(size, name=name, **shared)
-        self.query_dense, self.key_dense, self.value_dense, self.output_dense = projections.values()
-        for name, dense in projections.items():
-            dense.build((*x_shape[:-1], self.heads * self.head_size) if name == "output" else x_shape)
+            return self.new_dense(name, size, shape, None, use_bias, start)
+
+        self.query_dense = dense("query", self.heads * self.key_size)
+        self.key_dense = dense("key", self.key_value_heads * self.key_size)
+        self.value_dense = dense("value", self.key_value_heads * self.head_size)
+        mixed = (*x_shape[:-1], self.heads * self.head_size)
+        self.output_dense = dense("output", x_shape[-1], mixed, self.output_bias)
         if self.query_key_norm is not None:
             norm = {"epsilon": self.query_key_norm, "dtype": self.dtype_policy}
             self.query_norm, self.key_norm = RMSNorm(name="query_norm", **norm), RMSNorm(name="key_norm", **norm)

@@ -203,6 +203,12 @@ class Layer(LoadsWeights, keras.layers.Layer):
                 own[name] = keras.initializers.serialize(value)
         return own | super().get_config()
 
+    def new_dense(self, name: str, units: int, shape, activation=None, use_bias=True, start="zeros") -> Dense:
+        """A dense layer within this one, built for an input of a shape; `start` is the initializer of its kernel."""
+        made = Dense(units, activation, use_bias, start, name=name, dtype=self.dtype_policy)
+        made.build(shape)
+        return made
+
     def quantized_call(self, *args, **kwargs):
         return self.call(*args, **kwargs)  # only Dense and Embedding layers within have anything to quantize
 

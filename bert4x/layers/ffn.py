@@ -2,7 +2,7 @@
 
 import keras
 
-from bert4x.layers.base import Dense, Layer, activation, initializer
+from bert4x.layers.base import Layer, activation, initializer
 from bert4x.layers.recompute import recomputed
 
 
@@ -30,21 +30,15 @@ class FeedForward(Layer):
         self.gated = gated
 
     def build(self, x_shape):
-        def dense(units, name, start, act=None):
-            shared = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-            return Dense(units, name=name, activation=act, kernel_initializer=start, **shared)
-
         # Numbers of their own; not a second seed of Keras', which would change what all later layers start with.
         first = initializer(self.stddev)
         second, third = (initializer(self.stddev, seed=first.seed + i) for i in (1, 2))
-        act = activation(self.activation)
+        act, bias, inner = activation(self.activation), self.use_bias, (*x_shape[:-1], self.units)
         if self.gated:
-            self.gate_dense = dense(self.units, "gate", third, act)
-            self.gate_dense.build(x_shape)
-        self.intermediate_dense = dense(self.units, "intermediate", first, None if self.gated else act)
-        self.output_dense = dense(x_shape[-1], "output", second)
-        self.intermediate_dense.build(x_shape)
-        self.output_dense.build((*x_shape[:-1], self.units))
+            self.gate_dense = self.new_dense("gate", self.units, x_shape, act, bias, third)
+            act = None
+        self.intermediate_dense = self.new_dense("intermediate", self.units, x_shape, act, bias, first)
+        self.output_dense = self.new_dense("output", x_shape[-1], inner, None, bias, second)
 
     def call(self, x, training=None):
         return recomputed(self, self.transform, x) if self.recompute and training else self.transform(x)

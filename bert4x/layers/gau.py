@@ -3,7 +3,7 @@
 import keras
 
 from bert4x.layers.attention import MultiHeadAttention
-from bert4x.layers.base import Dense, Dropout, activation, initializer
+from bert4x.layers.base import Dropout, activation, initializer
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -25,19 +25,14 @@ class GatedAttentionUnit(MultiHeadAttention):
         self.activation = activation
 
     def build(self, x_shape):
-        def dense(size, name, act=None):
-            start = initializer(self.stddev)  # each its own
-            shared = {"use_bias": False, "kernel_initializer": start, "dtype": self.dtype_policy}
-            return Dense(size, name=name, activation=act, **shared)
-
         def scale(name):
             return self.add_weight(shape=(self.key_size,), initializer="ones", name=name)
 
-        self.intermediate_dense = dense(2 * self.head_size + self.key_size, "intermediate", activation(self.activation))
-        self.intermediate_dense.build(x_shape)
+        size, act, start = 2 * self.head_size + self.key_size, activation(self.activation), initializer(self.stddev)
+        self.intermediate_dense = self.new_dense("intermediate", size, x_shape, act, False, start)
         self.query_scale, self.key_scale = scale("query_scale"), scale("key_scale")
-        self.output_dense = dense(x_shape[-1], "output")
-        self.output_dense.build((*x_shape[:-1], self.head_size))
+        inner, start = (*x_shape[:-1], self.head_size), initializer(self.stddev)
+        self.output_dense = self.new_dense("output", x_shape[-1], inner, None, False, start)
         self.attention_dropout = Dropout(self.dropout, dtype=self.compute_dtype)
         self.fusion_dropout = Dropout(self.partner_dropout, dtype=self.compute_dtype)
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from bert4x.errors import ConfigError
-from bert4x.layers.base import Dense, Layer, activation
+from bert4x.layers.base import Layer, activation
 from bert4x.layers.gradients import layer_normalization
 
 
@@ -39,21 +39,12 @@ class LayerNorm(Layer):
     def build_condition(self, size, condition_shape):
         """The dense layers from the condition to scale and offset."""
         if self.hidden_units:
-            self.hidden_dense = Dense(
-                self.hidden_units,
-                activation=activation(self.hidden_activation),
-                use_bias=False,
-                name="hidden_dense",
-                dtype=self.dtype_policy,
-            )
-            self.hidden_dense.build(condition_shape)
+            act, start = activation(self.hidden_activation), "glorot_uniform"
+            self.hidden_dense = self.new_dense("hidden_dense", self.hidden_units, condition_shape, act, False, start)
             condition_shape = (*condition_shape[:-1], self.hidden_units)
-        make = {"use_bias": False, "kernel_initializer": "zeros", "dtype": self.dtype_policy}
-        self.gamma_dense = Dense(size, name="gamma_dense", **make)
-        self.gamma_dense.build(condition_shape)
+        self.gamma_dense = self.new_dense("gamma_dense", size, condition_shape, use_bias=False)
         if self.has_offset:
-            self.beta_dense = Dense(size, name="beta_dense", **make)
-            self.beta_dense.build(condition_shape)
+            self.beta_dense = self.new_dense("beta_dense", size, condition_shape, use_bias=False)
 
     def condition_of(self, x, condition):
         """The condition as the dense layers read it. Shape: (B, C) or (B, T, C) -> (B, 1 or T, C)"""

@@ -47,9 +47,7 @@ class GlobalPointer(Unmasked):
 
     def projection(self, name: str, size: int, shape) -> Dense:
         start = self.kernel_initializer.clone()  # one that is used twice would give the same numbers twice
-        dense = Dense(size, use_bias=self.use_bias, kernel_initializer=start, name=name, dtype=self.dtype_policy)
-        dense.build(shape)
-        return dense
+        return self.new_dense(name, size, shape, None, self.use_bias, start)
 
     def call(self, x, mask=None):
         batch, length = ops.shape(x)[:2]

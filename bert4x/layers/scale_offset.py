@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from bert4x.layers.base import Dense, Layer, activation
+from bert4x.layers.base import Layer, activation
 
 
 @keras.saving.register_keras_serializable("bert4x")
@@ -36,20 +36,18 @@ class ScaleOffset(Layer):
 
     def build(self, input_shape):
         x_shape, condition_shape = input_shape if self.conditional else (input_shape, None)
-        size, options = x_shape[-1], {"use_bias": False, "dtype": self.dtype_policy}
+        size = x_shape[-1]
         if self.offset is True:
             self.beta = self.add_weight(shape=(size,), initializer="zeros", name="beta", autocast=False)
         if self.scale is True:
             self.gamma = self.add_weight(shape=(size,), initializer="ones", name="gamma", autocast=False)
         if self.conditional and self.hidden_units:
-            start = {"kernel_initializer": self.hidden_initializer, "activation": activation(self.hidden_activation)}
-            self.hidden_dense = Dense(self.hidden_units, name="hidden_dense", **start, **options)
-            self.hidden_dense.build(condition_shape)
+            act, start = activation(self.hidden_activation), self.hidden_initializer
+            self.hidden_dense = self.new_dense("hidden_dense", self.hidden_units, condition_shape, act, False, start)
             condition_shape = (*condition_shape[:-1], self.hidden_units)
         for name, asked in (("beta_dense", self.offset), ("gamma_dense", self.scale)):
             if self.conditional and asked not in (False, None):
-                setattr(self, name, Dense(size, kernel_initializer="zeros", name=name, **options))
-                getattr(self, name).build(condition_shape)
+                setattr(self, name, self.new_dense(name, size, condition_shape, use_bias=False))
 
     def call(self, inputs):
         x, condition = inputs if self.conditional else (inputs, None)

@@ -57,7 +57,7 @@ class Graph:
         return self.run(named)
 
     def listed(self, given) -> np.ndarray | list[np.ndarray]:
-        """The outputs as Keras gives them: the only one, or a list."""
+        """The outputs as Keras gives them: the only one, or a list. Shape: those of `outputs`"""
         found = self(given)
         arrays = [found[name] for name in self.outputs]
         return arrays[0] if len(arrays) == 1 else arrays

@@ -28,7 +28,7 @@ def insert_arguments(**arguments: Any) -> Callable:
 
 
 def delete_arguments(*arguments: str) -> Callable:
-    """Decorates a method so that it refuses these keywords, with a TypeError, though it would take them."""
+    """Decorates a method that takes these keywords, so that it refuses them: TypeError, when called with one."""
 
     def decorate(method: Callable) -> Callable:
         @functools.wraps(method)

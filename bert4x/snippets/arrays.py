@@ -9,7 +9,7 @@ from bert4x.errors import ConfigError, InputError
 
 
 def to_array(*args: Any) -> np.ndarray | list[np.ndarray]:
-    """Each argument as an array; without a list around it if it is the only one.
+    """Each argument as an array of its own shape; without a list around it if it is the only one.
 
     Raises: InputError for rows of different lengths.
     """
@@ -110,6 +110,7 @@ def truncate_sequences(maxlen: int, indices: int | Sequence[int], *sequences: li
 def orthogonally_resize(a: np.ndarray, new_shape: Sequence[int], window: int = 2) -> np.ndarray:
     """Weights of another shape with the same norm: along each axis, windows of entries are repeated, then cut.
 
+    Shape: any -> `new_shape`
     Source: Su, kexue.fm/archives/8444. `autoresize_weights=True` does this while loading.
 
     Raises: InputError for another number of dimensions, or where a growing axis is not a multiple of the window.

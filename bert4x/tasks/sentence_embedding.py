@@ -129,7 +129,7 @@ class SentenceEmbedding(TextEncoder):
         return found[0] if one else found
 
     def vectors(self, values, **options) -> np.ndarray:
-        """The vectors of texts; vectors as they are."""
+        """The vectors of texts; vectors as they are. Shape: -> (N, D)"""
         if isinstance(values, str):
             values = [values]
         return self(list(values), **options) if v.is_texts(values) else v.as_vectors(values)
@@ -204,7 +204,10 @@ class SentenceEmbedding(TextEncoder):
         return sts(v.paired(first, second, self.similarity_name), [row[2] for row in rows])
 
     def ranks(self, rows) -> list[np.ndarray]:
-        """The ranks of all right answers of each question, among the answers to all questions but its own text."""
+        """The ranks of all right answers of each question, among the answers to all questions but its own text.
+
+        Shape: of each question (right answers,)
+        """
         right = compared.right_answers(rows)
         texts = list(dict.fromkeys(answer for answers in right.values() for answer in answers))
         places, questions, found = {text: i for i, text in enumerate(texts)}, list(right), []

@@ -137,7 +137,7 @@ class Grouped:
     def decode_all(
         self, potentials: Sequence[tuple[np.ndarray, np.ndarray]], scored: bool = True
     ) -> list[list[tuple[Span, float]]]:
-        """`decode` for several texts."""
+        """`decode` for several texts. Shape: of each (T, tags)"""
         return [self.decode(*one, scored) for one in potentials]
 
     def group(self, best: Sequence[int]) -> list[tuple[str, int, int]]:

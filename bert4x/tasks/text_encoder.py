@@ -156,7 +156,7 @@ class TextEncoder(Task):
             start += count
 
     def arrays(self, rows: Sequence[Sequence[int]], length: int | None = None, skip: int = 0) -> list[np.ndarray]:
-        """The inputs of the model; the first `skip` tokens are read, and not pooled."""
+        """The inputs of the model; the first `skip` tokens are read, and not pooled. Shape: -> (B, T) each"""
         token_ids = self.padded(rows, length, self.pad_id)
         places, lengths = np.arange(token_ids.shape[1]), np.array([len(row) for row in rows])
         counts = (places < lengths[:, None]) & (places >= np.minimum(skip, lengths - 1)[:, None])

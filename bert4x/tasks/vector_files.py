@@ -52,7 +52,7 @@ class VectorFile:
         return done
 
     def add(self, vectors: np.ndarray) -> None:
-        """Writes the next rows; what is written once is never written again."""
+        """Writes the next rows, (N, D); what is written once is never written again."""
         self.array[self.done : self.done + len(vectors)] = vectors
         self.array.flush()
         self.done += len(vectors)

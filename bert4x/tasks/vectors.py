@@ -19,7 +19,7 @@ class Found(NamedTuple):
 
 
 def as_vectors(values, what: str = "vectors") -> np.ndarray:
-    """Vectors as an array of rows. Raises: InputError for what is none, and for NaN or infinity in one."""
+    """Vectors as an array of rows. Shape: (D,) or (N, D) -> (N, D). Raises: InputError for what is none."""
     array = np.asarray(values)
     if array.ndim == 1 and array.dtype.kind == "f":
         array = array[None]
@@ -132,7 +132,7 @@ def packed(vectors: np.ndarray, precision: str, ranges: np.ndarray | None = None
 
 
 def checked_ranges(ranges, size: int) -> np.ndarray:
-    """The least and the largest number of each place. Raises: InputError for another shape, or NaN."""
+    """The least and the largest number of each place, (2, D). Raises: InputError for another shape, or NaN."""
     ranges = finite(as_vectors(ranges, "ranges"), "ranges")
     if ranges.shape != (2, size):
         raise InputError(f"ranges of shape {ranges.shape}; expected (2, {size}): the least and the largest numbers")

@@ -112,11 +112,6 @@ class BackendTokenizer(TokenizerBase):
             raise TokenizerError(f"no token {token!r} in this vocabulary, which has no unknown token")
         return token_id
 
-    def id_to_token(self, token_id: int) -> str:
-        if token_id not in self._tokens_by_id:
-            raise TokenizerError(f"no token has id {token_id}; ids go from 0 to {self.vocab_size - 1}")
-        return self._tokens_by_id[token_id]
-
     def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Text of ids (or of `tokens`), without special tokens unless `skip_special_tokens` is False."""
         ids = self.tokens_to_ids(tokens) if tokens is not None else id_list(ids)

@@ -36,6 +36,7 @@ class TokenizerBase:
 
     vocab_size: int
     token_dict: dict[str, int]
+    _tokens_by_id: dict[int, str]
     kind: str = "tokens"  # what `print` says that the vocabulary is
     chat_templates: dict[str, str] = {}  # noqa: RUF012  of a model for dialogue, by name; the usual one is "default"
     special_names: dict[str, str] = {}  # noqa: RUF012  "eos_token" and so on, as chat templates call them
@@ -104,8 +105,10 @@ class TokenizerBase:
         raise NotImplementedError
 
     def id_to_token(self, token_id: int) -> str:
-        """The token of an id; TokenizerError outside the vocabulary."""
-        raise NotImplementedError
+        """The token of an id. Raises: TokenizerError outside the vocabulary."""
+        if token_id not in self._tokens_by_id:
+            raise TokenizerError(f"no token has id {token_id}; ids go from 0 to {self.vocab_size - 1}")
+        return self._tokens_by_id[token_id]
 
     def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None) -> str:
         """Readable text of ids (or of `tokens`, when given), without special tokens."""

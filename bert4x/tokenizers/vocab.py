@@ -44,7 +44,7 @@ def stem(token: str) -> str:
 
 
 def read_bounded(path: str | os.PathLike) -> bytes:
-    """The bytes of a vocabulary file; TokenizerError when it is missing, no file, or larger than MAX_BYTES."""
+    """The bytes of a vocabulary file. Raises: TokenizerError for none, and for more than MAX_BYTES."""
     if not isinstance(path, str | os.PathLike):
         raise TokenizerError(f"found {path!r:.60} as a vocabulary; expected the path of its file")
     path = Path(path)
@@ -127,7 +127,10 @@ def is_redundant(token: str) -> bool:
 
 
 def save_vocab(dict_path: str | os.PathLike, token_dict: dict[str, int], encoding: str = "utf-8") -> None:
-    """Writes one token a line in the order of the ids, which must be 0, 1, 2 ... (TokenizerError otherwise)."""
+    """Writes one token a line in the order of the ids, which must be 0, 1, 2 ...
+
+    Raises: TokenizerError for other ids, and for a token that a line cannot hold.
+    """
     tokens = sorted(token_dict, key=token_dict.__getitem__)
     for expected, token in enumerate(tokens):
         if token_dict[token] != expected:

@@ -35,7 +35,7 @@ class Counts:
         return Counts(keys[first], np.add.reduceat(counts, first) if len(first) else counts)
 
     def of(self, keys: np.ndarray) -> np.ndarray:
-        """The counts of some n-grams, 0 of those that never occurred."""
+        """The counts, (N,), of some n-grams, 0 of those that never occurred."""
         if not len(self.keys):
             return np.zeros(len(keys), np.int64)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)

@@ -178,11 +178,6 @@ class Tokenizer(Offsets, ScriptNames, TokenizerBase):
             raise self._nothing_unknown()
         return self.token_dict.get(token, self.unk_id)
 
-    def id_to_token(self, token_id: int) -> str:
-        if token_id not in self._tokens_by_id:
-            raise TokenizerError(f"no token has id {token_id}; ids go from 0 to {self.vocab_size - 1}")
-        return self._tokens_by_id[token_id]
-
     def decode(self, ids: Sequence[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Readable text of ids (or of `tokens`): no spaces around Chinese, `##` merged. Special tokens and those in
         square brackets ([unused1]) are left out, unless `skip_special_tokens` is False; added tokens that are not

@@ -97,6 +97,7 @@ def value_and_gradients(
 
 
 def gradients_on_tensorflow(function, variables, state, differentiable):
+    """By a tape."""
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -111,6 +112,7 @@ def gradients_on_tensorflow(function, variables, state, differentiable):
 
 
 def gradients_on_jax(function, variables, state, differentiable):
+    """Of a pure function of the variables; afterwards the state is as the function left it."""
     import jax
 
     def pure(values):
@@ -129,6 +131,7 @@ def gradients_on_jax(function, variables, state, differentiable):
 
 
 def gradients_on_torch(function, variables, state, differentiable):
+    """By autograd."""
     import torch
 
     with torch.enable_grad():

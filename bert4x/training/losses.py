@@ -112,6 +112,7 @@ def two_sided(right, wrong):
 
 
 def logarithm(x):
+    """log x, and a large negative number instead of that of 0. Shape: any -> the same"""
     return ops.where(x > 0, ops.log(ops.where(x > 0, x, 1.0)), LEAST)
 
 

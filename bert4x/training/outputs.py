@@ -40,6 +40,7 @@ def value_and_gradient_by_output(function: Callable, layer: keras.layers.Layer, 
 
 
 def on_tensorflow(function, layer):
+    """By a tape that watches the output."""
     import tensorflow as tf
 
     given = []
@@ -56,6 +57,7 @@ def on_tensorflow(function, layer):
 
 
 def on_torch(function, layer):
+    """By autograd, with the output as its source."""
     import torch
 
     given = []
@@ -70,6 +72,7 @@ def on_torch(function, layer):
 
 
 def on_jax(function, layer, state):
+    """By zeros that are added to the output, and what the value changes with."""
     import jax
     import jax.numpy as jnp
 

@@ -52,14 +52,9 @@ def table_gradient(step, function: Callable, table, differentiable: bool = False
 
     Shape: scalar, (V, E) float32
     """
-
-    def scaled():
-        value = function()
-        return step.optimizer.scale_loss(value), (value, step.outputs)
-
     with differentiable_table(table):
-        (_, (value, step.outputs)), (gradient,) = value_and_gradients(scaled, [table], step.state, differentiable)
-    return value, ops.cast(gradient, "float32") / step.optimizer.scale_loss(ops.ones(()))
+        results, (gradient,) = value_and_gradients(scaled(step, function), [table], step.state, differentiable)
+    return unscaled(step, results, gradient)
 
 
 def vectors_gradient(step, function: Callable, layer: keras.layers.Layer) -> tuple:
@@ -67,12 +62,23 @@ def vectors_gradient(step, function: Callable, layer: keras.layers.Layer) -> tup
 
     Shape: scalar, (B, T, E) float32
     """
+    results, gradient = value_and_gradient_by_output(scaled(step, function), layer, step.state)
+    return unscaled(step, results, gradient)
 
-    def scaled():
+
+def scaled(step, function: Callable) -> Callable:
+    """The function, whose value the optimizer scales; beside it the value itself, and the outputs it is of."""
+
+    def run():
         value = function()
         return step.optimizer.scale_loss(value), (value, step.outputs)
 
-    (_, (value, step.outputs)), gradient = value_and_gradient_by_output(scaled, layer, step.state)
+    return run
+
+
+def unscaled(step, results: tuple, gradient) -> tuple:
+    """The value of a function that was `scaled`, and the gradient by itself. The step has the outputs."""
+    _, (value, step.outputs) = results
     return value, ops.cast(gradient, "float32") / step.optimizer.scale_loss(ops.ones(()))
 
 

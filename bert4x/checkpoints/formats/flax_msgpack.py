@@ -163,7 +163,7 @@ def as_torch(tensor: LazyTensor) -> LazyTensor:
 
 
 def transposed(tensor: LazyTensor) -> LazyTensor:
-    """A tensor with its axes in reverse."""
+    """A tensor with its axes in reverse. Shape: (a, b, ...) -> (..., b, a)"""
 
     def read() -> np.ndarray:
         return tensor.read().T

@@ -146,7 +146,10 @@ def lazy(file: RegionFile, name: str, shape: tuple[int, ...], kind: int, offset:
 
 
 def unpacked(packed: np.ndarray, kind: int) -> np.ndarray:
-    """The float32 numbers of rows of blocks: a float16 scale, and 32 integers of 8 or 4 bits."""
+    """The float32 numbers of rows of blocks: a float16 scale, and 32 integers of 8 or 4 bits.
+
+    Shape: (..., bytes) -> (..., numbers)
+    """
     blocks = np.ascontiguousarray(packed).reshape(-1, BLOCK_BYTES[kind])
     scale = blocks[:, :2].copy().view("<f2").astype("f4")
     codes = blocks[:, 2:]

@@ -128,7 +128,7 @@ def as_torch(path: str, tensor: LazyTensor) -> LazyTensor:
 
 
 def equal(first: LazyTensor, second: LazyTensor) -> bool:
-    """Whether two tensors hold the same numbers, a part of each in memory."""
+    """Whether two tensors of one shape hold the same numbers, a part of each in memory."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     if not first.shape or first.rows is None or second.rows is None:
