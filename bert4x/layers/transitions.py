@@ -32,7 +32,7 @@ def memm_potentials(scores: np.ndarray, trans: np.ndarray, bidirectional: bool) 
 
 
 def best_path(places: np.ndarray, steps: np.ndarray, starts=None, ends=None) -> np.ndarray:
-    """The labels with the largest sum of what places and steps between them give (Viterbi 1967).
+    """The labels with the largest sum of what places and steps between them give.
 
     Shape: (T, L), (T - 1, L, L) -> (T,), T > 0
     Raises: InputError where starts and ends leave no path.
@@ -46,14 +46,25 @@ def best_path(places: np.ndarray, steps: np.ndarray, starts=None, ends=None) -> 
                 raise InputError(f"{name} is {allowed}; expected labels from 0 to {len(others) - 1}, or None for all")
             others[allowed] = False
             places[place, others] = -np.inf
-    best, before = places[0], []
-    for place, step in zip(places[1:], steps, strict=True):
-        through = best[:, None] + step
-        before.append(through.argmax(0))
-        best = through.max(0) + place
-    path = [best.argmax()]
-    if best[path[0]] == -np.inf:
+    (path,), (best,) = best_paths(places[None], steps[None], np.array([len(places)]))
+    if best == -np.inf:
         raise InputError(f"no path of {len(places)} labels from starts {starts} to ends {ends}; allow more of them")
-    for labels in reversed(before):
-        path.append(labels[path[-1]])
-    return np.array(path[::-1])
+    return path
+
+
+def best_paths(places: np.ndarray, steps: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels with the largest sum of scores for several texts (Viterbi 1967), and these sums; of several as good,
+    those with smaller labels at their ends.
+
+    Shape: (B, T, L), (B, T - 1, L, L), (B,) -> (B, T) int, (B,); what is beyond a text does not matter
+    """
+    rows, best, before = np.arange(len(places)), places[:, 0], []
+    for t in range(1, places.shape[1]):
+        through = best[:, :, None] + steps[:, t - 1]
+        before.append(through.argmax(1))
+        best = np.where(t < lengths[:, None], through.max(1) + places[:, t], best)
+    paths = np.empty(places.shape[:2], int)
+    paths[:, -1] = best.argmax(1)
+    for t in range(places.shape[1] - 1, 0, -1):
+        paths[:, t - 1] = np.where(t < lengths, before[t - 1][rows, paths[:, t]], paths[:, t])
+    return paths, best.max(1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bert4x import numpy_ops
 from bert4x.errors import ConfigError, InputError
 
 
@@ -19,9 +20,7 @@ def to_array(*args: Any) -> np.ndarray | list[np.ndarray]:
 
 def softmax(x: Any, axis: int = -1) -> np.ndarray:
     """exp(x) divided by its sum along an axis, without overflow. Shape: that of x."""
-    x = np.asarray(x)
-    x = np.exp(x - x.max(axis=axis, keepdims=True))
-    return x / x.sum(axis=axis, keepdims=True)
+    return numpy_ops.softmax(np.asarray(x), axis)
 
 
 def sequence_padding(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bert4x.errors import InputError
+from bert4x.layers.transitions import best_paths
 
 
 class ViterbiDecoder:
@@ -37,18 +38,11 @@ class ViterbiDecoder:
             return np.zeros(0, int)
         nodes[0, self.non_starts] = -np.inf
         nodes[-1, self.non_ends] = -np.inf
-        best = np.zeros(nodes.shape, int)  # of each place and label, the label before it
-        scores = nodes[0]
-        for place in range(1, len(nodes)):
-            through = scores[:, None] + trans + nodes[place]
-            best[place] = through.argmax(0)
-            scores = through.max(0)
-        path = [scores.argmax()]
-        if not np.isfinite(scores[path[0]]):
-            raise InputError(f"the best score is {scores[path[0]]}; expected a path from starts to ends, and no NaN")
-        for before in best[:0:-1]:
-            path.append(before[path[-1]])
-        return np.array(path[::-1])
+        steps = np.broadcast_to(trans, (1, len(nodes) - 1, size, size))
+        (path,), (score,) = best_paths(nodes[None], steps, np.array([len(nodes)]))
+        if not np.isfinite(score):
+            raise InputError(f"the best score is {score}; expected a path from starts to ends, and no NaN")
+        return path
 
     def _others(self, name: str, allowed: Collection[int] | None) -> list[int]:
         labels = range(self.num_labels)

@@ -7,6 +7,7 @@ import numpy as np
 
 from bert4x.checkpoints.heads import bio_tags
 from bert4x.errors import ConfigError
+from bert4x.layers.transitions import best_paths
 from bert4x.metrics.spans import find_entities
 from bert4x.numpy_ops import log_softmax, logsumexp
 
@@ -61,7 +62,7 @@ class Bio:
         places, steps, lengths = padded(potentials)
         places[:, 0] += self.first
         steps += self.steps
-        paths = best_paths(places, steps, lengths)
+        paths, _ = best_paths(places, steps, lengths)
         sums = log_sums(places, steps, lengths) if scored else None
         found = []
         for row, length in enumerate(lengths):
@@ -163,23 +164,6 @@ def padded(potentials: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
     for row, (own, between) in enumerate(potentials):
         places[row, : len(own)], steps[row, : len(between)] = own, between
     return places, steps, lengths
-
-
-def best_paths(places: np.ndarray, steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The tags with the largest sum of scores for several texts (Viterbi 1967).
-
-    Shape: (B, T, L), (B, T - 1, L, L), (B,) -> (B, T) int; what is beyond a text does not matter
-    """
-    rows, best, before = np.arange(len(places)), places[:, 0], []
-    for t in range(1, places.shape[1]):
-        through = best[:, :, None] + steps[:, t - 1]
-        before.append(through.argmax(1))
-        best = np.where(t < lengths[:, None], through.max(1) + places[:, t], best)
-    paths = np.empty(places.shape[:2], int)
-    paths[:, -1] = best.argmax(1)
-    for t in range(places.shape[1] - 1, 0, -1):
-        paths[:, t - 1] = np.where(t < lengths, before[t - 1][rows, paths[:, t]], paths[:, t])
-    return paths
 
 
 def log_sums(places: np.ndarray, steps: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

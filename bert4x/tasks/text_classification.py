@@ -10,6 +10,7 @@ from bert4x import layers as L
 from bert4x.errors import ConfigError, DataError, nearest
 from bert4x.families import family_of
 from bert4x.metrics.regression import regression_scores
+from bert4x.numpy_ops import softmax
 from bert4x.tasks.given import check_fields, label_list, states_of, texts_or_pairs
 from bert4x.tasks.readers.table import is_missing
 from bert4x.tasks.task import Task
@@ -288,8 +289,7 @@ class TextClassification(Task):
             steepness = 1 if self.problem_type else 2  # the optimum of the loss: kexue.fm/archives/9064
             with np.errstate(over="ignore"):
                 return 1 / (1 + np.exp(-steepness * scores))
-        odds = np.exp(scores - scores.max(-1, keepdims=True))
-        return odds / odds.sum(-1, keepdims=True)
+        return softmax(scores, -1)
 
     def answer(self, scores: np.ndarray):
         """The answer that the scores of one text give. Shape: (labels,)"""
