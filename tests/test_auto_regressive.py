@@ -9,7 +9,7 @@ from keras import ops
 
 from bert4x.errors import GenerationError
 from bert4x.generation import sampling
-from bert4x.generation.auto_regressive import draw, filtered, take_rows
+from bert4x.generation.auto_regressive import candidates, take_rows
 from bert4x.models.build import build_transformer_model
 from bert4x.snippets import AutoRegressiveDecoder
 from tests.random_models import tiny_config
@@ -233,27 +233,50 @@ def test_samples_come_again_and_in_order():
 
 @pytest.mark.parametrize(("topk", "topp"), [(None, None), (1, None), (7, None), (500, None), (None, 0.3), (11, 0.8)])
 def test_filters_are_those_of_the_engine(topk, topp):
-    generator = np.random.default_rng(0)
-    probabilities = generator.dirichlet(np.full(50, 0.3), 40)
-    probabilities[:20] = np.round(probabilities[:20], 2) + 0.0025  # many are equally likely
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities = np.random.default_rng(0).dirichlet(np.full(50, 0.3), 40)
     theirs = ops.convert_to_tensor(probabilities.astype("float32"))
-    if topk:
-        theirs = sampling.keep_top_k(theirs, topk)
-    if topp:
-        theirs = sampling.keep_top_p(theirs, topp)
-    ours = filtered(probabilities, topk, topp)
+    theirs = sampling.keep_top_k(theirs, topk) if topk else theirs
+    theirs = sampling.keep_top_p(theirs, topp) if topp else theirs
+    tokens, weights = candidates(probabilities, topk, topp)
+    ours = np.zeros_like(probabilities)
+    np.put_along_axis(ours, tokens, weights / weights.sum(axis=1, keepdims=True), axis=1)
     np.testing.assert_allclose(ours, ops.convert_to_numpy(theirs), atol=1e-5)
-    np.testing.assert_array_equal(ours > 0, ops.convert_to_numpy(theirs) > 0)
-    uniform = generator.random(40)
-    drawn = sampling.draw(theirs, ops.convert_to_tensor(uniform.astype("float32")))
-    np.testing.assert_array_equal(draw(ours, uniform), ops.convert_to_numpy(drawn))
+
+
+def test_as_many_as_are_asked_for_where_all_are_as_likely():
+    equal = np.full((1, 10), 0.1)
+    assert [(candidates(equal, *pair)[1] > 0).sum() for pair in ((3, None), (None, 0.35), (5, 0.5), (5, 2))] == [
+        3,
+        4,
+        3,
+        5,
+    ]
 
 
 def test_the_whole_distribution_is_kept_at_topp_1():
     probabilities = np.full((1, 10), 0.1)
     for topp in (1, 5, 1 - 1e-16, 0.9999999999999999):
-        assert (filtered(probabilities, None, topp) > 0).all()
+        assert (candidates(probabilities, None, topp)[1] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("topk", "topp", "expected"),
+    [
+        (12, 0.7, [[1, 0, 11, 6, 25], [6, 38, 26, 30, 27], [39, 16, 20, 4, 23]]),
+        (None, 0.9, [[21, 36, 23, 4, 16], [33, 8, 26, 33, 38], [39, 31, 6, 1, 26]]),
+    ],
+)
+def test_a_seed_draws_what_it_draws_in_bert4keras(topk, topp, expected):
+    """Recorded from bert4keras 0.11.5. Without `topp`, the order among the `topk` is NumPy's for a processor."""
+
+    class Wide(AutoRegressiveDecoder):
+        @AutoRegressiveDecoder.wraps(default_rtype="probas")
+        def predict(self, inputs, output_ids, states):
+            return np.array([distribution(prefix, 0, 40) for prefix in output_ids])
+
+    np.random.seed(7)
+    samples = Wide(None, END, maxlen=5).random_sample([], 3, topk=topk, topp=topp)
+    assert sorted(ids.tolist() for ids in samples) == expected
 
 
 # bad input

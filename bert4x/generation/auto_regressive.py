@@ -138,7 +138,7 @@ class AutoRegressiveDecoder:
     ) -> list[np.ndarray]:
         """`n` outputs drawn at random, from the `topk` likeliest tokens, or from those that have probability `topp`
         together (of the `topk`, when both are given); 1 or more leaves none out. `np.random.seed` makes them come out
-        the same.
+        the same, and the same as bert4keras', which returns those that ended first before the others.
 
         Shape: any list of arrays -> n times (T,) ids
         """
@@ -156,8 +156,9 @@ class AutoRegressiveDecoder:
                 rows = np.zeros(n, int)
                 inputs, states = take_rows([inputs, states], rows, 1)
                 outputs, probabilities = outputs[rows], probabilities[rows]
-            probabilities = filtered(probabilities, topk, topp)
-            tokens = draw(probabilities, np.random.random_sample(len(probabilities)))
+            ids, weights = candidates(probabilities, topk, topp)
+            drawn = draw(weights, np.random.random_sample(len(weights)))
+            tokens = np.take_along_axis(ids, drawn[:, None], axis=1)[:, 0]
             outputs = np.concatenate([outputs, tokens[:, None]], axis=1)
             going = (tokens != self.end_id) | (self._ends(outputs) < min_ends)
             for number, output in zip(numbers, outputs, strict=True):
@@ -226,28 +227,28 @@ def take_rows(values, rows: np.ndarray, count: int):
     return ops.take(values, rows, axis=0)
 
 
-def filtered(probabilities: np.ndarray, topk: int | None, topp: float | None) -> np.ndarray:
-    """What `generation.sampling` keeps of a distribution, renormalised: the k likeliest tokens, then the fewest that
-    have probability p together; with each, all that are as likely.
+def candidates(probabilities: np.ndarray, topk: int | None, topp: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that are drawn from, and their weights: of the k likeliest the fewest that have probability p
+    together. They stand in the order of bert4keras, on which it depends what a random number draws.
 
-    Shape: (N, V) -> (N, V)
+    Shape: (N, V) -> (N, C) int, (N, C)
     Raises: GenerationError for a row without any probability.
     """
     sums = probabilities.sum(axis=1, keepdims=True)
     if not (sums > 0).all():
         raise GenerationError("predict left no token to choose from: all probabilities are 0")
-    probabilities = probabilities / sums
-    if topk is not None and topk < probabilities.shape[1]:
-        least = np.partition(probabilities, -topk, axis=1)[:, -topk, None]
-        probabilities = np.where(probabilities >= least, probabilities, 0)
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-    if topp is not None and topp < 1:
-        falling = -np.sort(-probabilities, axis=1)
-        enough = (np.cumsum(falling, axis=1)[:, :-1] < topp).sum(axis=1, keepdims=True)
-        least = np.take_along_axis(falling, enough, axis=1)
-        probabilities = np.where(probabilities >= least, probabilities, 0)
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return probabilities
+    weights = probabilities / sums
+    tokens = np.broadcast_to(np.arange(weights.shape[1]), weights.shape)
+    orders = weights.astype(np.float32)  # NumPy orders float64 otherwise, on some processors
+    if topk is not None and topk < weights.shape[1]:
+        tokens = np.argpartition(orders, -topk, axis=1)[:, -topk:]
+        weights, orders = (np.take_along_axis(each, tokens, axis=1) for each in (weights, orders))
+    if topp is not None:
+        falling = np.argsort(orders, axis=1)[:, ::-1]
+        tokens, weights = (np.take_along_axis(each, falling, axis=1) for each in (tokens, weights))
+        sums = np.cumsum(weights / weights.sum(axis=1, keepdims=True), axis=1)
+        weights[:, 1:][(sums[:, :-1] >= topp) & (topp < 1)] = 0
+    return tokens, weights
 
 
 def _scores(result: np.ndarray, rtype: str, temperature: float) -> np.ndarray:
