@@ -33,6 +33,7 @@ from bert4x.models.registry import register
 from bert4x.tasks.comparison import verify
 from bert4x.tasks.reading_comprehension import ReadingComprehension
 from bert4x.tasks.tagging import Grouped
+from bert4x.tasks.text import Piece
 from bert4x.tasks.text_classification import Example, TextClassification
 from bert4x.tasks.token_classification import TokenClassification
 
@@ -193,6 +194,17 @@ def test_tags_of_a_published_tagger(tmp_path):
     assert_same_bits(read_all(bert4x.convert(folder, tmp_path / "own", "bert4x")), read_all(folder))
     assert bert4x.pipeline("token-classification", tmp_path / "own")(TEXT) == found
     assert verify(folder, tmp_path / "own")["token-classification"] < 2e-5
+
+
+def test_tags_of_tokens_without_characters(tmp_path):
+    """A space of byte-level tokens may have none (2, 2): it is tagged as others are, as transformers' pipeline does."""
+    folder, _ = published(tmp_path / "a", kind="ForTokenClassification", count=5, **named("x", "O", "y", "z", "w"))
+    task = bert4x.pipeline("ner", folder)
+    piece = Piece(0, 3, [2, 5, 6, 7, 3], [(0, 0), (0, 1), (2, 2), (2, 3), (3, 3)])
+    logits = np.log(np.full((5, 5), 0.1) + 0.5 * np.eye(5)[[2, 0, 0, 1, 2]])
+    ((span, score),) = task.find([piece], [logits])[0]
+    assert span == ("x", 1, 2) and piece.characters(1, 2) == (0, 2) and score == pytest.approx(0.6)
+    assert task.tagged(piece).tolist() == [False, True, True, True, False]
 
 
 # Of a decoder: its classes, the layer of tags, and how the names of the model begin where it answers questions.

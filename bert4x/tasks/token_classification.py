@@ -149,7 +149,7 @@ class TokenClassification(Task):
                 tags = None
                 if self.bio:
                     tags, left_out = self.bio.encode(spans, piece.length)
-                    tags[~piece.written] = -1
+                    tags[~self.tagged(piece)] = -1
                     self.skipped["entities that overlap with others"] += left_out
                 examples.append(Example(piece, tuple(spans), tags))
             self.skipped["entities that do not begin and end with tokens of one piece"] += len(entities) - found
@@ -220,7 +220,7 @@ class TokenClassification(Task):
             return [self.pointed(scores) for scores in outputs]
         found: list = [[] for _ in pieces]
         kept = [
-            np.flatnonzero(piece.written & (scores[: piece.length].max(-1) > PADDED / 10))
+            np.flatnonzero(self.tagged(piece) & (scores[: piece.length].max(-1) > PADDED / 10))
             for piece, scores in zip(pieces, outputs, strict=True)
         ]
         some = [n for n, places in enumerate(kept) if len(places)]
@@ -236,6 +236,19 @@ class TokenClassification(Task):
         found = [(int(n), int(i), int(j)) for n, i, j in np.argwhere(scores > 0)]
         # What is the optimum of the loss with soft labels: kexue.fm/archives/9064
         return [((self.labels[n], i, j), float(1 / (1 + np.exp(-2.0 * scores[n, i, j])))) for n, i, j in found]
+
+    def tagged(self, piece: Piece) -> np.ndarray:
+        """Which tokens have a tag: those that stand in the text; with `tags` all but the special ones, as in
+        transformers, so also a space of byte-level tokens, which may have no characters.
+
+        Shape: (T,) bool
+        """
+        if self.tags is None:
+            return piece.written
+        tagged = np.ones(piece.length, bool)
+        tagged[: int(self.tokenizer.start_id is not None)] = False
+        tagged[piece.length - int(self.tokenizer.end_id is not None) :] = False
+        return tagged
 
     def potentials(self, several: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """What `Bio.decode` takes of the scores of each text. Shape: (T, tags) each"""
