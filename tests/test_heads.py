@@ -437,6 +437,24 @@ def test_a_padding_id_that_the_vocabulary_corrects_comes_back(tmp_path):
     assert json.loads((tmp_path / "d" / "generation_config.json").read_text("utf-8")) == said
 
 
+@pytest.mark.parametrize("pad", [0, 7, None])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "bart"])
+def test_a_padding_id_that_a_vocabulary_with_another_corrects_comes_back(family, pad, tmp_path):
+    """Of families that read it from the config, and where the vocabulary has [PAD] elsewhere than at 0."""
+    c = config_of(family, vocab_size=len(VOCAB), **({"layer_norm_eps": 1e-5} if family == "bart" else {}))
+    folder = write_checkpoint(tmp_path / "a", "hf", c)
+    (folder / "vocab.txt").write_text("\n".join([*VOCAB[1:3], "[PAD]", *VOCAB[3:]]) + "\n", "utf-8")
+    said = json.loads((folder / "config.json").read_text("utf-8")) | {"pad_token_id": pad}
+    (folder / "config.json").write_text(json.dumps(said), "utf-8")
+    own = bert4x.convert(folder, tmp_path / "b", "bert4x")
+    model = bert4x.load(own, "encoder")
+    assert model.config.pad_token_id == bert4x.load(folder, "encoder").config.pad_token_id == 2
+    for back in (bert4x.convert(own, tmp_path / "c", "hf"), bert4x.save(model, tmp_path / "d", "hf")):
+        found = json.loads((back / "config.json").read_text("utf-8"))
+        assert found | {"architectures": said["architectures"]} == said  # the model without its heads is saved
+        assert bert4x.load(back, "encoder").config.pad_token_id == 2
+
+
 @pytest.mark.parametrize("family", SPELLED)
 def test_config_files_say_what_they_said(family, tmp_path):
     """Keys that we would write otherwise, or not at all."""

@@ -23,11 +23,21 @@ def remembered(config: TransformerConfig, data: dict[str, Any], style: ConfigSty
     return config.replace(extra=config.extra | {SPELLING: others}) if others else config
 
 
-def remembering(config: TransformerConfig, key: str, ours: Any, theirs: Any) -> TransformerConfig:
-    """A config that knows what a file said under a key, where we would write something else."""
+def remembering(config: TransformerConfig, key: str, ours: Any, *theirs: Any) -> TransformerConfig:
+    """A config that knows what a file said under a key, if anything, where we would write something else."""
     others = config.extra.get(SPELLING)
-    others = (others if isinstance(others, dict) else {}) | {key: [[ours], [theirs]]}
+    others = (others if isinstance(others, dict) else {}) | {key: [[ours], [*theirs]]}
     return config.replace(extra=config.extra | {SPELLING: others})
+
+
+def with_corrected_pad(config: TransformerConfig, pad: int) -> TransformerConfig:
+    """A config that was read from a file, with another padding id than that file says, which comes back into files."""
+    if pad == config.pad_token_id:
+        return config
+    others = config.extra.get(SPELLING)
+    said = others.get("pad_token_id") if isinstance(others, dict) else None
+    said = said[-1] if said else held(config.extra, "pad_token_id") or [config.pad_token_id]
+    return remembering(config, "pad_token_id", pad, *said).replace(pad_token_id=pad)
 
 
 def as_remembered(data: dict[str, Any], config: TransformerConfig, style: ConfigStyle) -> dict[str, Any]:
@@ -41,7 +51,9 @@ def as_remembered(data: dict[str, Any], config: TransformerConfig, style: Config
         if held(data, key) == ours:
             spelled.pop(key, None)
             spelled.update((key, value) for value in theirs)
-    same = [from_json(one, config.model, style, type(config)).replace(extra={}) for one in (data, spelled)]
+    # The padding id of a file may be wrong: what counts is the vocabulary, which lies beside it.
+    same = [from_json(one, config.model, style, type(config)) for one in (data, spelled)]
+    same = [one.replace(extra={}, pad_token_id=config.pad_token_id) for one in same]
     return spelled if same[0] == same[1] else data
 
 

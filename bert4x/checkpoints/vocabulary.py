@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4x.checkpoints.checkpoint import Checkpoint
+from bert4x.checkpoints.config_spelling import with_corrected_pad
 from bert4x.checkpoints.tensors import atomic_write
 from bert4x.checkpoints.write import write_json
 from bert4x.config import TransformerConfig, read_config_file
@@ -54,7 +55,9 @@ def with_pad_id(checkpoint: Checkpoint, tokenizer, given: bool = False) -> Trans
         return config
     if pad is None and not given:
         warn_of_pad_id(config, f"the config in {checkpoint.folder}")
-    return config if pad is None else config.replace(pad_token_id=pad)
+    if pad is None:
+        return config
+    return with_corrected_pad(config, pad) if checkpoint.table.format == "hf" else config.replace(pad_token_id=pad)
 
 
 def warn_of_pad_id(config: TransformerConfig, where: str) -> None:
