@@ -1,4 +1,5 @@
-"""What people read in a terminal and on cards, in Chinese where the locale is: help of the commands, cards of runs.
+"""What people read in a terminal and on cards, in Chinese where the locale is: help of the commands, lines and cards of
+runs.
 
 Messages of errors stay as they are, so that they can be looked up.
 """
@@ -192,6 +193,27 @@ task = bert4x.pipeline("{task}", "{folder}")
 {software}
 """
 TRIAL = "这是一次小规模试运行（`--smoke`），只说明它能跑通：分数不代表质量。"
+
+# The lines that a run prints, with places for what differs.
+LINES = {
+    "epoch {epoch:g}/{epochs}: {scores}, {seconds:.0f} s": "第 {epoch:g}/{epochs} 轮：{scores}，{seconds:.0f} 秒",
+    "{updates} updates in {seconds:.0f} s. Best weights: {scores}": "{updates} 次更新，{seconds:.0f} 秒。最好的权重：{scores}",
+    "{updates} updates in {seconds:.0f} s. Best weights, after epoch {best_epoch:g}: {scores}": "{updates} 次更新，{seconds:.0f} 秒。最好的权重在第 {best_epoch:g} 轮：{scores}",
+    "not scored": "没有评测",
+    "weights, curves and metrics are in\n    {folder}\nto use them:\n    {use}": "权重、曲线和记录保存在\n    {folder}\n用法：\n    {use}",
+    "no --train: toy data, {toy}, which show no more than that it runs": "没有 --train：用演示数据 {toy}，只说明它能跑通",
+    "interrupted; --resume auto goes on from update {update}": "已中断；加上 --resume auto 从第 {update} 次更新继续",
+    "going on from update {update} of {updates}": "从第 {update} 次更新（共 {updates} 次）继续",
+    "{folder} holds this run, which has ended: its best weights are taken": "{folder} 里的这次训练已经结束：直接用它最好的权重",
+    "skipped {count} of {rows}: {reason}": "跳过 {rows} 条中的 {count} 条：{reason}",
+    "--smoke: a small trial, to show that it runs; the scores and answers above say nothing about quality": "--smoke：一次小规模试运行，只说明它能跑通；上面的分数和答案不代表质量",
+    "{total:,} answers in {path}": "{total:,} 个答案，在 {path}",
+}
+
+
+def line(template: str, **values) -> str:
+    """A line that a run prints, with its values; in Chinese where the locale is and there is one."""
+    return (LINES.get(template, template) if is_wanted() else template).format(**values)
 
 
 def is_wanted() -> bool:

@@ -1,12 +1,16 @@
 """Help and cards in Chinese, where the locale is."""
 
 import argparse
+import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from bert4x import chinese, cli
+from bert4x.cli import predict
+from bert4x.recipe import arguments, running
 from bert4x.training import report
 
 VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
@@ -44,6 +48,21 @@ def test_every_help_string_has_a_translation(locale):
     assert sorted({text for text in english if chinese.translated(text) == text}) == []
     locale(LANG="zh_CN.UTF-8")
     assert [text for text in texts_of(cli.parser()) if text] == [chinese.translated(text) for text in english]
+
+
+def test_lines_of_runs(locale):
+    """They are those that the package prints, and keep their places."""
+    files = [Path(module.__file__).read_text("utf-8") for module in (running, arguments, report, predict)]
+    source = "".join(files)
+    for english, translation in chinese.LINES.items():
+        assert json.dumps(english.partition(". Best weights")[0], ensure_ascii=False)[1:-1] in source
+        assert sorted(re.findall(r"{\S*?}|\n", english)) == sorted(re.findall(r"{\S*?}|\n", translation))
+    values = {"updates": 40, "seconds": 34.4, "scores": "f1 0.5", "best_epoch": 3}
+    said = "{updates} updates in {seconds:.0f} s. Best weights, after epoch {best_epoch:g}: {scores}"
+    assert chinese.line(said, **values) == "40 updates in 34 s. Best weights, after epoch 3: f1 0.5"
+    locale(LANG="zh_CN.UTF-8")
+    assert chinese.line(said, **values) == "40 次更新，34 秒。最好的权重在第 3 轮：f1 0.5"
+    assert chinese.line("{a} of no table", a=1) == "1 of no table"
 
 
 def test_translations_keep_what_is_filled_in():

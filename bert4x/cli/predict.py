@@ -5,6 +5,7 @@ import itertools
 import sys
 from pathlib import Path
 
+from bert4x.chinese import line
 from bert4x.errors import InputError
 
 STREAM = "-"
@@ -98,7 +99,7 @@ def run_predict(options) -> int:
             rest = itertools.islice(form.inputs(options.input, columns, lambda text: None), done, None)
             with path.open("a", encoding="utf-8") as file, progress(total, done) as observe:
                 compute(rest, file, observe)
-    say(f"{total:,} answers in {path}")
+    say(line("{total:,} answers in {path}", total=total, path=path))
     return 0
 
 

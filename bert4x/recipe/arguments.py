@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from bert4x.chinese import line
 from bert4x.errors import Bert4xError
 from bert4x.training.command_line import option, parse
 
@@ -87,7 +88,7 @@ def run(main, cls: type[Arguments], description: str | None = None) -> None:
         main(args)
         if args.smoke:
             stream = sys.stderr if getattr(args, "json", False) else sys.stdout
-            print(SMOKE, file=stream)
+            print(line(SMOKE), file=stream)
     except Bert4xError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert4x.checkpoints.tensors import atomic_write
+from bert4x.chinese import line
 from bert4x.errors import RunError
 from bert4x.json_files import read_json
 from bert4x.recipe.arguments import Arguments
@@ -84,7 +85,7 @@ class Run:
     def __exit__(self, kind, error, traceback):
         self.held.close()
         if kind is KeyboardInterrupt and (self.folder / "training").exists():
-            self.say(f"interrupted; --resume auto goes on from update {self.updates_saved()}")
+            self.say(line("interrupted; --resume auto goes on from update {update}", update=self.updates_saved()))
 
     def open_folder(self) -> None:
         """Makes the folder, or finds the run of the same arguments in it."""
@@ -118,7 +119,7 @@ class Run:
         Raises: DataError, RunError when a file does not exist.
         """
         if self.args.train is None and not self.args.smoke:
-            self.say(f"no --train: toy data, {toy}, which show no more than that it runs")
+            self.say(line("no --train: toy data, {toy}, which show no more than that it runs", toy=toy))
         for file in (self.args.train, self.args.valid):
             if file is not None and not file.is_file():
                 raise RunError(f"{file} does not exist; expected a file of examples")
@@ -140,7 +141,7 @@ class Run:
         """
         examples = task.prepare(train)
         for reason, count in task.skipped.items():
-            self.say(f"skipped {count} of {len(train)}: {reason}")
+            self.say(line("skipped {count} of {rows}: {reason}", count=count, rows=len(train), reason=reason))
         evaluate = None
         if len(valid):
             evaluate, task.best = (lambda: task.evaluate(valid)), task.best_of(valid)
@@ -190,8 +191,8 @@ class Run:
     def resumed(self, loop) -> str:
         """What is said of a run that was found in the folder."""
         if loop.progress.finished:
-            return f"{self.folder} holds this run, which has ended: its best weights are taken"
-        return f"going on from update {loop.progress.update} of {loop.updates}"
+            return line("{folder} holds this run, which has ended: its best weights are taken", folder=self.folder)
+        return line("going on from update {update} of {updates}", update=loop.progress.update, updates=loop.updates)
 
     def keep(self, task) -> None:
         """Writes the weights, adapters added to them; and the adapters alone."""
@@ -246,15 +247,18 @@ class Run:
 
         self.draw(CURVES, plots.curves, report.records, best=task.best)
         self.say(self.summary(report))
-        self.say(f"in {self.folder}: weights, curves, metrics; bert4x.pipeline({task.name!r}, {str(self.folder)!r})")
+        use = f"bert4x.pipeline({task.name!r}, {str(self.folder)!r})"
+        said = "weights, curves and metrics are in\n    {folder}\nto use them:\n    {use}"  # paths break no line
+        self.say(line(said, folder=self.folder, use=use))
         with atomic_write(self.folder / CARD) as path:
             path.write_text(card(task, report, self.args, trained, scored), "utf-8")
 
     def summary(self, report: Report) -> str:
         """How it ended, in a line."""
         scores = ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items())
-        epoch = f", after epoch {report.best_epoch:g}" if report.best_epoch is not None else ""
-        return f"{report.updates} updates in {report.seconds:.0f} s. Best weights{epoch}: {scores or 'not scored'}"
+        when = "" if report.best_epoch is None else ", after epoch {best_epoch:g}"
+        said = "{updates} updates in {seconds:.0f} s. Best weights" + when + ": {scores}"
+        return line(said, **vars(report) | {"scores": scores or line("not scored")})
 
     def draw(self, name: str, plot: Callable, *args, **options) -> None:
         """Draws one of bert4x' pictures into the folder, if matplotlib is there."""

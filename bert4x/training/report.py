@@ -92,7 +92,8 @@ class Display:
         said = [f"loss {mean:.4f}", *(f"{name} {value:.4g}" for name, value in scores.items())]
         if self.bar:
             self.bar.clear()
-        self.say(f"epoch {record['epoch']:g}/{self.args.epochs}: {', '.join(said)}, {record['seconds']:.0f} s")
+        values = {"epoch": record["epoch"], "epochs": self.args.epochs, "seconds": record["seconds"]}
+        self.say(chinese.line("epoch {epoch:g}/{epochs}: {scores}, {seconds:.0f} s", scores=", ".join(said), **values))
         if self.remark and scores and (line := self.remark(scores)):
             self.say(f"    {line}")
 
