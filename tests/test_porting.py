@@ -233,6 +233,22 @@ def test_tf_keras_is_imported_where_it_is_not():
     assert text.startswith("import tensorflow as tf\nimport keras\n") and text.endswith("\nkeras.layers.Dense(3)\n")
 
 
+def test_numbers_of_numpy_and_tensorflow_among_tensors():
+    """P-tuning's embeddings and SimCSE's loss: PyTorch computes with neither."""
+    source = (
+        "from bert4keras.backend import K\nimport numpy as np\nimport tensorflow as tf\n\nclass P(Embedding):\n"
+        "    def call(self, inputs):\n        mask = np.zeros((9, 1))\n        mask[1:9] += 1\n"
+        "        return self.embeddings * mask + inputs * (1 - mask) - tf.eye(9) + tf.eye(9, 3)\n\n"
+        "def other(x):\n    mask = np.zeros(3)\n    return x * mask\n"
+    )
+    text = ported(source)
+    assert (
+        "return self.embeddings * K.constant(mask) + inputs * (1 - K.constant(mask)) - keras.ops.eye(9) + tf.eye(9, 3)"
+        in text
+    )
+    assert "        mask[1:9] += 1\n" in text and "    return x * mask\n" in text and "import keras\n" in text
+
+
 def test_a_name_that_nothing_reads_goes():
     text = ported("from bert4keras.snippets import nothing_such, open\n")
     assert text.splitlines()[-1] == "from bert4x.snippets import open" and "has no nothing_such" in text

@@ -5,6 +5,7 @@ import re
 
 from bert4x.porting.file_names import port_file_names
 from bert4x.porting.imports import functions
+from bert4x.porting.numpy_arrays import port_numpy_arrays
 from bert4x.porting.script import HAND, LOOK, RULE, Script
 
 RENAMED_METHODS = {"fit_generator": "fit", "predict_generator": "predict", "evaluate_generator": "evaluate"}
@@ -34,6 +35,7 @@ def port_rest(script: Script) -> None:
         if not any(node in inside for inside in replaced):
             _call(script, node)
     port_file_names(script)
+    port_numpy_arrays(script)
     _scalar_losses(script)
     _layers_of_losses(script)
     _frozen_after_compiling(script)
@@ -238,7 +240,7 @@ def _import_below(script: Script, line: str) -> None:
 
 
 def _tf_keras(script: Script, node: ast.Attribute) -> None:
-    """`tf.keras` is `keras`, which is imported beside TensorFlow where it is not yet."""
+    """`tf.keras` is `keras`, which is imported beside TensorFlow where it is not yet; `tf.eye(n)` is in it."""
     imports = [one for one in script.nodes(ast.Import) if any(alias.asname == "tf" for alias in one.names)]
     if "keras" not in script.bound and not imports:
         script.note(node, HAND, "tf.keras: write keras, and import it")
@@ -246,8 +248,15 @@ def _tf_keras(script: Script, node: ast.Attribute) -> None:
     if "keras" not in script.bound:
         script.append(imports[0], ["import keras"])
         script.bound.add("keras")
-    script.rewrite(node, "keras")
-    script.note(node, RULE, "tf.keras is keras")
+    name = "keras" if node.attr == "keras" else f"keras.ops.{node.attr}"
+    script.rewrite(node, name)
+    script.note(node, RULE, f"tf.{node.attr} is {name}")
+
+
+def _is_plain_eye(script: Script, node: ast.Attribute) -> bool:
+    """Whether this is the function of `tf.eye(n)`."""
+    call = script.parents.get(node)
+    return node.attr == "eye" and isinstance(call, ast.Call) and call.func is node and not call.keywords + call.args[1:]
 
 
 def _within_function(script: Script, node: ast.AST | None) -> bool:
@@ -259,7 +268,7 @@ def _within_function(script: Script, node: ast.AST | None) -> bool:
 
 def _attribute(script: Script, node: ast.Attribute) -> None:
     root = getattr(node.value, "id", None)
-    if root == "tf" and node.attr == "keras":
+    if root == "tf" and (node.attr == "keras" or _is_plain_eye(script, node)):
         _tf_keras(script, node)
     elif node.attr in SESSIONS and root in ("tf", "K"):
         script.note(node, HAND, f"{root}.{node.attr}: there are no sessions any more; delete")
