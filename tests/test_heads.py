@@ -28,8 +28,8 @@ from bert4x.errors import (
     NotFiniteError,
     TensorMismatchError,
 )
+from bert4x.families import register_family
 from bert4x.families.bert import Bert
-from bert4x.models.registry import register
 from bert4x.tasks.comparison import verify
 from bert4x.tasks.reading_comprehension import ReadingComprehension
 from bert4x.tasks.tagging import Grouped
@@ -678,10 +678,11 @@ def test_a_rule_that_a_table_lost(tmp_path):
         object.__setattr__(table, "rules", rules)
 
 
-@register("bert_with_an_extra_layer")
+@register_family
 class Extra(Bert):
     """A layer that no checkpoint holds, declared as new or not."""
 
+    model_name = "bert_with_an_extra_layer"
     declared = True
 
     def heads(self, h, last=False):

@@ -16,7 +16,7 @@ from bert4x.errors import ConfigError, nearest
 from bert4x.layers.calling import CalledAtOnce
 from bert4x.layers.gradients import add_bias, in_one_pass
 from bert4x.layers.keras2 import KnowsCalls
-from bert4x.layers.quantized import int8_matmul, quantize
+from bert4x.layers.quantized import check_int8, int8_matmul, quantize
 
 
 class WeightSource(Protocol):
@@ -261,12 +261,6 @@ class Scale(Layer):
 
     def compute_output_spec(self, x):
         return self.symbolic(x.shape)
-
-
-def check_int8(mode: str) -> None:
-    """Raises: ConfigError for a quantization that the layers here do not have."""
-    if mode != "int8":
-        raise ConfigError(f"cannot quantize to {mode!r}; expected 'int8'")
 
 
 def initializer(stddev: float, seed: int | None = None) -> keras.initializers.Initializer:

@@ -7,9 +7,9 @@ import types
 import keras
 from keras import ops
 
-from bert4x.layers.base import Layer, LoadsWeights, check_int8, initializer
+from bert4x.layers.base import Layer, LoadsWeights, initializer
 from bert4x.layers.limits import check_numbers
-from bert4x.layers.quantized import int8_matmul
+from bert4x.layers.quantized import check_int8, int8_matmul
 
 _transposed = contextvars.ContextVar("transposed_table", default=None)
 

@@ -4,10 +4,18 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert4x.errors import ConfigError
+
 CACHE_LINE = 64  # bytes
 ROWS = 128  # quantized at a time: what they need stays in the processor's cache
 BLOCK = 3 << 18  # weights widened at a time
 PACKED_ROWS = 16  # up to so many vectors PyTorch's int8 kernel is faster than widening
+
+
+def check_int8(mode: str) -> None:
+    """Raises: ConfigError for a quantization that the layers here do not have."""
+    if mode != "int8":
+        raise ConfigError(f"cannot quantize to {mode!r}; expected 'int8'")
 
 
 def quantize(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
+from bert4x.config import TransformerConfig
 from bert4x.errors import ConfigError, DataError, InputError
+from bert4x.families import family_of
 
 HEADS = ("with_mlm", "with_nsp", "with_discriminator")  # options of models that then give other things than states
 SEVERAL, INTEGER = Sequence | np.ndarray, int | np.integer
@@ -88,6 +90,15 @@ def check_model(backbone) -> None:
     """Raises: ConfigError for what is no model of ours."""
     if not hasattr(backbone, "config") or not hasattr(backbone, "tokenizer"):
         raise ConfigError(f"found {backbone!r:.60} as the model; expected what bert4x.load gives")
+
+
+def check_sees_all(config: TransformerConfig) -> None:
+    """Raises: ConfigError for a model whose tokens see only those before them."""
+    if family_of(config.model).causal:
+        raise ConfigError(
+            f"in a {config.model}, a token does not see what follows it, such as the rest of a name; expected an "
+            "encoder, such as bert"
+        )
 
 
 def states_of(backbone, pooled: bool = False):

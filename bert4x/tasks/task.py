@@ -162,12 +162,7 @@ class Task:
         return total
 
     def optimizer(
-        self,
-        learning_rate: float,
-        head_learning_rate: float | None = None,
-        kind: str = "adamw",
-        lora_plus: float = 1.0,
-        **options,
+        self, learning_rate: float, head_learning_rate: float | None = None, kind="adamw", lora_plus=1.0, **options
     ) -> "keras.optimizers.Optimizer":
         """What trains it: without decay of biases and norms.
 

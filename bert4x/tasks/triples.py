@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert4x.errors import ConfigError, DataError, nearest
-from bert4x.families import family_of
+from bert4x.errors import DataError, nearest
 from bert4x.metrics.spans import count_triples
-from bert4x.tasks.given import check_items, check_keys
+from bert4x.tasks.given import check_items, check_keys, check_sees_all
 from bert4x.tasks.readers.json_rows import field, json_lines
 from bert4x.tasks.readers.labelled import not_empty
 from bert4x.tasks.task import Task
@@ -113,11 +112,7 @@ class TripleTask(Task):
     settings = ("schema",)
 
     def __init__(self, backbone, schema: Sequence[str | dict[str, str]], maxlen: int = 128, **settings):
-        if family_of(backbone.config.model).causal:
-            raise ConfigError(
-                f"in a {backbone.config.model}, a token does not see what follows it, such as the rest of a name; "
-                "expected an encoder, such as bert or albert"
-            )
+        check_sees_all(backbone.config)
         schema = check_schema(schema)
         self.predicates = list(dict.fromkeys(entry["predicate"] for entry in schema))
         self.highest: dict[str, np.ndarray] = {}

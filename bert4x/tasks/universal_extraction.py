@@ -12,10 +12,9 @@ from keras import ops
 
 from bert4x import layers as L
 from bert4x.errors import ConfigError, InputError
-from bert4x.families import family_of
 from bert4x.layers.means import token_mean
 from bert4x.metrics.spans import count, count_triples
-from bert4x.tasks.given import check_keys, check_shares, is_number, states_of
+from bert4x.tasks.given import check_keys, check_sees_all, check_shares, is_number, states_of
 from bert4x.tasks.heads import assign_head
 from bert4x.tasks.prompted import Encoded, Window, gold_of, prompt_windows, with_negatives
 from bert4x.tasks.schema import Answers, Prompt, Wanted, found_in, parse_schema, prompt, related_in, spelled
@@ -67,11 +66,7 @@ class UniversalExtraction(Task):
         check_shares(threshold=threshold)
         if not is_number(negatives) or not negatives >= 0:
             raise ConfigError(f"negatives = {negatives!r}; expected a number of prompts, from 0")
-        if family_of(backbone.config.model).causal:
-            raise ConfigError(
-                f"in a {backbone.config.model}, a token does not see what follows it, such as the rest of a name; "
-                "expected an encoder, such as ernie or bert"
-            )
+        check_sees_all(backbone.config)
         self.wanted = parse_schema(schema) if schema else ()
         self.question = functools.lru_cache(QUESTIONS)(self.encoded)  # prompts are asked of many texts
         report = getattr(backbone, "load_report", None)

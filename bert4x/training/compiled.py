@@ -7,57 +7,41 @@ import keras
 from keras import ops
 
 from bert4x.devices import layout
-from bert4x.layers.recording import Recorded
+from bert4x.generation.compiled import CompiledByShape
 from bert4x.optimizers.extension import Extension
 
 Gradients = list  # one tensor for every variable, of its shape
 
 
-class Compiled:
+class Compiled(CompiledByShape):
     """A function of tensors that may assign to variables, compiled anew for new shapes only.
 
-    Its arguments and results may be nested in tuples, lists and dicts. PyTorch runs the function as it is, or records
-    it where it assigns nothing (`bert4x.layers.recording`).
+    Its arguments and results may be nested in tuples, lists and dicts. PyTorch runs the function as it is where it
+    assigns something.
 
     Args:
         variables: all that the function reads or changes.
         assigns: whether the function changes variables at all.
-        jit: compile by XLA. JAX always does; with TensorFlow, each combination of shapes would be compiled on its own,
-            while its graph is compiled once for all.
     """
 
-    def __init__(self, function: Callable, variables: Iterable, assigns: bool = True, jit: bool = False):
-        self.function, self.variables = function, unique(variables)
-        backend = keras.backend.backend()
-        if backend == "tensorflow":
-            self.run = self.on_tensorflow(jit)
-        elif backend == "jax":
-            self.run = self.on_jax() if assigns else self.on_jax_reading()
-        else:
-            self.run = self.on_torch(assigns)
+    def __init__(self, function: Callable, variables: Iterable, assigns: bool = True):
+        self.assigns = assigns
+        super().__init__(function, unique(variables))
 
     def __call__(self, *args):
         return self.run(*keras.tree.map_structure(ops.convert_to_tensor, args))
 
-    def on_tensorflow(self, jit):
+    def on_tensorflow(self, donate):  # not by XLA, which compiles for each combination of shapes: one graph serves all
         import tensorflow as tf
 
-        return tf.function(self.function, jit_compile=jit, autograph=False, reduce_retracing=not jit)
+        return tf.function(self.function, autograph=False, reduce_retracing=True)
 
-    def on_torch(self, assigns):
-        return self.function if assigns else Recorded(self.function)
+    def on_torch(self, donate):
+        return self.function if self.assigns else super().on_torch(donate)
 
-    def on_jax_reading(self):
-        import jax
-
-        def pure(values, *args):
-            with keras.StatelessScope(zip(self.variables, values, strict=True)):
-                return self.function(*args)
-
-        jitted = jax.jit(pure)
-        return lambda *args: jitted([variable.value for variable in self.variables], *args)
-
-    def on_jax(self):
+    def on_jax(self, donate):
+        if not self.assigns:
+            return super().on_jax(donate)
         import jax
 
         def pure(values, *args):
