@@ -69,8 +69,8 @@ def first_calls(plain, compiled):
 def graphless(making):
     """`Compiled.__init__`, of which the first calls make no graph where they only read."""
 
-    def make(self, function, variables, assigns=True, jit=False):
-        making(self, function, variables, assigns, jit)
+    def make(self, function, variables, assigns=True):
+        making(self, function, variables, assigns)
         if not assigns and keras.backend.backend() == "tensorflow":
             self.run = first_calls(self.function, self.run)
 
