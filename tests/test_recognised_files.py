@@ -143,6 +143,9 @@ def test_weights_that_were_changed(tmp_path):
         write_safetensors(folder / "model.safetensors", [from_array(name, array) for name, array in named.items()])
         with pytest.raises(UnknownFormatError, match=message):
             open_checkpoint(folder)
+    named = tensors | {matrix + "weight": kernel, "unused": kernel[0, :0]}  # of no weight: ZeRO has not been here
+    write_safetensors(folder / "model.safetensors", [from_array(name, array) for name, array in named.items()])
+    assert open_checkpoint(folder).report.stray == ["unused"]
 
 
 @pytest.mark.parametrize(

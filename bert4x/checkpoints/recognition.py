@@ -40,7 +40,7 @@ def recognise(files: Files, tensors: Tensors, said: Said, model=None) -> Table:
     fitting = fitting or {table.family: table for table in reversed(published()) if scores.get(table) == best}
     looks = (rooted(fitting, tensors), most_whole(fitting, tensors), plainest(fitting)) if len(fitting) > 1 else ()
     table = fitting[decided(fitting, files, named, asked_for(model), *looks)]
-    if table.format == "hf" and any(tensor.shape == (0,) for tensor in tensors.values()):
+    if table.format == "hf" and known_names(table, {name: t for name, t in tensors.items() if t.shape == (0,)}):
         raise UnknownFormatError(f"{files.path}: {HOLLOW}")
     return table
 
