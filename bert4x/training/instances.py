@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from bert4x.metrics import frechet_distance
 
@@ -47,8 +46,7 @@ class ImageDistance:
 
     def features(self, images):
         """What the network sees. Shape: (M, H, W, 1) -> (M, size)"""
-        parts = [self.network(images[at : at + 512], training=False) for at in range(0, len(images), 512)]
-        return np.concatenate([ops.convert_to_numpy(part) for part in parts])
+        return self.network.predict(images, batch_size=256, verbose=0)
 
 
 def changed(images, shift, noise, rng):

@@ -1,7 +1,6 @@
 """Two networks that train each other: one makes what the other is to tell from data (GAN, Goodfellow et al. 2014)."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from bert4x.errors import ConfigError, nearest
@@ -61,8 +60,7 @@ class Rivals:
 
     def make(self, vectors):
         """What the generator makes of vectors, as it does after training. Shape: (N, Z) -> (N, ...) array"""
-        parts = [self.models[1](vectors[at : at + 256], training=False) for at in range(0, len(vectors), 256)]
-        return np.concatenate([ops.convert_to_numpy(part) for part in parts])
+        return self.models[1].predict(vectors, batch_size=256, verbose=0)
 
     def updates(self, data):
         discriminator, generator = self.models

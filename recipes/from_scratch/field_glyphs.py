@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
-from keras import ops
 
 from bert4x import plots, recipe
 from bert4x.errors import ConfigError, nearest
@@ -93,10 +92,8 @@ class Cleaner:
 
     def __call__(self, noised, level):
         past, out, into, told = self.scales(noised, level)
-        given, parts = (into * noised).astype("float32"), []
-        for at in range(0, len(given), 256):
-            parts.append(ops.convert_to_numpy(self.model([given[at : at + 256], told[at : at + 256]], training=False)))
-        return past * noised + out * np.concatenate(parts)
+        found = self.model.predict([(into * noised).astype("float32"), told], batch_size=256, verbose=0)
+        return past * noised + out * found
 
     def fit(self, clean, noise, args, rng):
         """Learns for some epochs, each with noise of its own. The target of conditional score matching times the square
