@@ -5,21 +5,9 @@ from typing import ClassVar
 
 from bert4x.checkpoints.spec import Rule, Table
 from bert4x.config import ConfigStyle
-from bert4x.families import bert, register_family
+from bert4x.families import bert, parts, register_family
 from bert4x.families.layouts import uer
-from bert4x.families.parts import (
-    DEFAULTS,
-    EMBEDDINGS,
-    HEADS,
-    KEYS,
-    SLOTS,
-    TRAINING,
-    block,
-    google_heads,
-    hf_heads,
-    hf_style,
-    linear,
-)
+from bert4x.families.parts import DEFAULTS, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
 
 ATTENTION, FFN = "Transformer-MultiHeadSelfAttention", "Transformer-FeedForward"  # of every block
 GROUP = "bert/encoder/transformer/group_0/inner_group_0"
@@ -41,8 +29,8 @@ GOOGLE = Table(
         Rule(FFN + "-Norm/{gamma,beta}", GROUP + "/LayerNorm_1/{gamma,beta}"),
     ),
     backbone=r"bert/",
-    ignored=SLOTS,
-    heads=google_heads(DROPOUT),
+    ignored=parts.SLOTS,
+    heads=parts.google_heads(DROPOUT),
     foreign=((r"group_[1-9]\d*/|inner_group_[1-9]", "ALBERT with more than one group of layers is not supported"),),
 )
 
@@ -72,7 +60,7 @@ HF = Table(
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (r"^predictions\.decoder\.bias$", "predictions.bias"),
     ),
-    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", TRAINING),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", parts.TRAINING),
     tied=("predictions.decoder.weight",),
     foreign=(
         (
@@ -100,7 +88,7 @@ class Albert(bert.Bert):
     tables = (GOOGLE, HF, uer.ALBERT)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_tanh", KEYS, DEFAULTS),
-        "hf": hf_style(
+        "hf": parts.hf_style(
             "albert",
             "AlbertForPreTraining",
             defaults=DEFAULTS | {"hidden_act": "gelu_tanh", "embedding_size": 128, "embedding_mapping": True},

@@ -5,24 +5,9 @@ from typing import ClassVar
 from bert4x import layers as L
 from bert4x.checkpoints.spec import TRANSPOSED, Rule, Table
 from bert4x.config import ConfigStyle
-from bert4x.families import register_family
+from bert4x.families import parts, register_family
 from bert4x.families.layouts import gguf, paddle, uer
-from bert4x.families.parts import (
-    ATTENTION,
-    DEFAULTS,
-    DROPOUT,
-    EMBEDDINGS,
-    FFN,
-    HEADS,
-    KEYS,
-    SLOTS,
-    TRAINING,
-    block,
-    google_heads,
-    hf_heads,
-    hf_style,
-    linear,
-)
+from bert4x.families.parts import ATTENTION, DEFAULTS, EMBEDDINGS, FFN, HEADS, KEYS, block, hf_heads, linear
 from bert4x.models.builder import TransformerBuilder
 
 TF1_LAYER, LAYER = "bert/encoder/layer_{i}/", "bert.encoder.layer.{i}."
@@ -50,8 +35,8 @@ GOOGLE = Table(
         Rule("MLM-Bias/bias", "cls/predictions/output_bias"),
     ),
     backbone=r"bert/",
-    ignored=SLOTS,
-    heads=google_heads(DROPOUT),
+    ignored=parts.SLOTS,
+    heads=parts.google_heads(parts.DROPOUT),
     remnants=(r"^cls/predictions/",),  # of chinese_rbt3
 )
 
@@ -80,7 +65,7 @@ HF = Table(
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (r"^cls\.predictions\.decoder\.bias$", "cls.predictions.bias"),
     ),
-    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", TRAINING),
+    ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$", parts.TRAINING),
     tied=("cls.predictions.decoder.weight",),
     foreign=(
         (
@@ -90,7 +75,7 @@ HF = Table(
             "are BERTs, and load)",
         ),
     ),
-    heads=hf_heads("Bert", DROPOUT),
+    heads=hf_heads("Bert", parts.DROPOUT),
     architectures=(
         (frozenset({"mlm", "nsp"}), "BertForPreTraining"),
         (frozenset({"mlm"}), "BertForMaskedLM"),
@@ -119,7 +104,7 @@ class Bert(TransformerBuilder):
     tables = (GOOGLE, HF, uer.BERT, paddle.BERT, gguf.BERT)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS),
-        "hf": hf_style("bert", "BertForPreTraining"),
+        "hf": parts.hf_style("bert", "BertForPreTraining"),
         "uer": uer.BERT_STYLE,
         "gguf": gguf.BERT_STYLE,
     }

@@ -9,18 +9,7 @@ from bert4x.checkpoints.spec import Rule
 from bert4x.config import ConfigStyle
 from bert4x.errors import ConfigError
 from bert4x.families import bert, parts, register_family
-from bert4x.families.parts import (
-    DEFAULTS,
-    DROPOUT,
-    EMBEDDINGS,
-    HEADS,
-    KEYS,
-    block,
-    hf_heads,
-    hf_style,
-    linear,
-    on_hidden_layer,
-)
+from bert4x.families.parts import DEFAULTS, DROPOUT, EMBEDDINGS, HEADS, KEYS, block, hf_heads, linear
 
 NOT_BERTS = ("Embedding-Mapping", "Pooler", "NSP", "MLM")
 DISCRIMINATOR = "discriminator_predictions"
@@ -55,7 +44,7 @@ HF = replace(
         ),
     ),
     tied=("generator_lm_head.weight",),
-    heads=(on_hidden_layer(text, "gelu_erf"), *others),
+    heads=(parts.on_hidden_layer(text, "gelu_erf"), *others),
     architectures=(
         (frozenset({"discriminator"}), "ElectraForPreTraining"),
         (frozenset({"mlm"}), "ElectraForMaskedLM"),
@@ -86,7 +75,7 @@ class Electra(bert.Bert):
     tables = (GOOGLE, HF)
     styles: ClassVar = {
         "tf1": ConfigStyle("gelu_erf", KEYS, DEFAULTS, labels={"model_type": "electra"}),
-        "hf": hf_style("electra", "ElectraForPreTraining", defaults=DEFAULTS | {"embedding_size": 128}),
+        "hf": parts.hf_style("electra", "ElectraForPreTraining", defaults=DEFAULTS | {"embedding_size": 128}),
     }
     options: ClassVar = parts.options_without(bert.Bert.options, "with_nsp", "with_pool") | {
         "with_discriminator": False
