@@ -277,6 +277,6 @@ def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"found {path!r:.60} as the config; expected the path of a file, or a dict")
-    if (path := Path(path).expanduser()).is_file():
+    if os.path.isfile(path := Path(path).expanduser()):
         return read_json(path, limit=MAX_CONFIG_BYTES)
     raise ConfigError(f"config file {path} does not exist")

@@ -235,6 +235,13 @@ def test_dtype(tmp_path):
     assert {values.dtype for values in read_all(half).values()} == {np.dtype("f2")}
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_names_that_no_folder_can_have(name, tmp_path):
+    source = write_checkpoint(tmp_path / "a", "hf", config_of())
+    with pytest.raises(ConversionError, match=r"can be no folder: (File name too long|.*null)"):
+        bert4x.convert(source, tmp_path / name)
+
+
 def test_float16_overflow(tmp_path):
     config = config_of()
     weights = draw(config)

@@ -77,6 +77,8 @@ class TestEveryReader:
             read(tmp_path / "none.txt")
         with pytest.raises(DataError, match="not a file"):
             read(tmp_path)
+        with pytest.raises(DataError, match="no such file"):
+            read(tmp_path / ("a" * 300))
 
     @each_reader
     def test_damaged(self, write, read, content, row, monkeypatch):

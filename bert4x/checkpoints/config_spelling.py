@@ -20,6 +20,8 @@ def remembered(config: TransformerConfig, data: dict[str, Any], style: ConfigSty
         return config
     keys = (data.keys() | ours.keys()) - {*LABELS, *style.labels, "dtype"}
     others = {key: [held(ours, key), held(data, key)] for key in sorted(keys) if held(ours, key) != held(data, key)}
+    if not data.keys() & {"dtype", "torch_dtype"}:  # as in files of before 2020: float32 is meant
+        others["torch_dtype"] = [["float32"], []]
     return config.replace(extra=config.extra | {SPELLING: others}) if others else config
 
 

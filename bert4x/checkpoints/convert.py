@@ -189,7 +189,12 @@ def folder_to_write(target: str | os.PathLike) -> Path:
     """The path of a folder. Raises: ConversionError for what is none; an empty one is not the current folder."""
     if not isinstance(target, str | os.PathLike) or not str(target):
         raise ConversionError(f"found {target!r:.60}; expected the path of a folder to write into")
-    return Path(target).expanduser()
+    path = Path(target).expanduser()
+    try:
+        path.exists() or path.absolute().resolve()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
+        raise ConversionError(f"{str(path)!r:.80} can be no folder: {error.args[-1]}") from None
+    return path
 
 
 def place_to_stage(target: Path) -> Path:

@@ -190,12 +190,12 @@ def write_config(
     data = to_json(config, style)
     if architecture:
         data["architectures"] = [architecture]
+    if "dtype" in data or format == "hf":  # the key of transformers 5, if the file had it that the model is from
+        data["dtype" if "dtype" in data else "torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
     if format == "hf":
         data = as_remembered(data, config, style)
     if format in OWN_FORMATS:
         data["model"] = config.model
-    if "dtype" in data or format == "hf":  # the key of transformers 5, if the file had it that the model is from
-        data["dtype" if "dtype" in data else "torch_dtype"] = str(ours["Embedding-Token/embeddings"].dtype)
     write_json(folder / writer(config.model).config_files.get(format, "config.json"), data)
 
 

@@ -71,8 +71,9 @@ def opened(path: str | os.PathLike):
     if path == STDIN:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a file of examples")
+    if not os.path.isfile(path):  # unlike Path.is_file, it takes names of any length
+        exists = os.path.exists(path)
+        raise DataError(f"{path}: {'not a file' if exists else 'no such file'}; expected a file of examples")
     return lzma.open(path) if path.suffix == ".xz" else path.open("rb")
 
 
