@@ -81,3 +81,13 @@ def test_arguments_are_bound_as_python_binds_them():
     for given, named in [((x,), {"inputs": x}), ((x, None, x), {}), ((x,), {"wrong": 1}), ((), {})]:
         with pytest.raises((TypeError, ValueError)):
             dense(*given, **named)
+
+
+def test_dropout_has_the_masks_of_keras():
+    ours, theirs = Dropout(0.3, seed=7), keras.layers.Dropout(0.3, seed=7)
+    x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(5, 7, 11)), "float32")
+    for _ in range(2):
+        a, b = (keras.ops.convert_to_numpy(layer(x, training=True)) for layer in (ours, theirs))
+        assert 0.2 < (a == 0).mean() < 0.4
+        np.testing.assert_array_equal(a == 0, b == 0)
+        np.testing.assert_allclose(a, b, rtol=1e-6)

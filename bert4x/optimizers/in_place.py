@@ -13,6 +13,13 @@ class InPlaceOnTorch:
         if keras.backend.backend() != "torch" or self.amsgrad or gradient.dtype != variable.value.dtype:
             super().update_step(gradient, variable, learning_rate)
             return
+        import torch
+
+        with torch.no_grad():  # as Keras assigns values, whoever calls
+            self.write_step(gradient, variable, learning_rate)
+
+    def write_step(self, gradient, variable, learning_rate):
+        """The update, in place. Shape: that of the variable, twice, ()"""
         index, dtype = self._get_variable_index(variable), variable.dtype
         m, v = self._momentums[index].value, self._velocities[index].value
         step = ops.cast(self.iterations + 1, dtype)

@@ -25,7 +25,7 @@ def peer_of(task, folder: Path):
     from torch import nn
     from torch.nn import functional as F
 
-    bert4x.convert(task.save(folder / "bert4x"), folder / "hf", "hf")
+    bert4x.convert(task.save(folder / "bert4x"), folder / "hf", "hf", drop_head=True)  # the head is copied below
     head = {path: torch.tensor(np.asarray(v)) for path, v in task.head.items()}
 
     def linear(name):
