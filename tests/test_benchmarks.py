@@ -281,6 +281,7 @@ def test_conversion_reads_every_byte_once_and_holds_few_tensors(tmp_path, monkey
 def test_results_on_real_data_are_of_the_runs_they_name(tmp_path):
     """Every job's command is one its recipe takes, and writes where the scores are read; the table has them all."""
     args = SimpleNamespace(data=tmp_path, output=tmp_path / "out", precisions=["float32", "mixed_float16"])
+    args.model, args.short = None, False
     args.no_peer, args.seeds, args.only = False, [0, 1], list(results.JOBS)
     args.output.mkdir()
     for job, found in results.JOBS.items():
@@ -288,6 +289,7 @@ def test_results_on_real_data_are_of_the_runs_they_name(tmp_path):
         module = load_recipe(found["recipe"])
         parsed = recipe.parse(module.Arguments, argv=results.command(job, 0, name, args))
         assert parsed.output == args.output / name and parsed.learning_rate == found["options"]["learning_rate"]
+        assert set(results.SHORT[job][0]) <= set(vars(parsed))
         for kind, score in (("float32", 0.5), ("mixed_float16", 0.25), ("peer", 0.125)):
             for seed in args.seeds:
                 records = [{found["score"]: 0.0, "seconds": 1.0}, {found["score"]: score + 0.01 * seed, "seconds": 2.0}]

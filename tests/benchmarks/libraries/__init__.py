@@ -42,3 +42,18 @@ def head(hidden: int) -> tuple[np.ndarray, np.ndarray]:
     """Kernel and bias of the classifier. Shape: (hidden, LABELS), (LABELS,)"""
     random = np.random.default_rng(7)
     return (0.02 * random.standard_normal((hidden, LABELS))).astype("float32"), np.zeros(LABELS, "float32")
+
+
+def compiled(function, model, form: str):
+    """A function of arrays by a Keras model that changes nothing, compiled as ours are; the form "XLA" of TensorFlow by
+    that.
+    """
+    import keras
+
+    from bert4x.training.compiled import Compiled
+
+    if form == "XLA" and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True, autograph=False)
+    return Compiled(function, model.variables, assigns=False)

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras_hub.models import BertBackbone
 
-from bert4x.training.compiled import Compiled
-from tests.benchmarks.libraries import CLIP, DECAY, EPSILON, LABELS, PLAIN, RATE, Setup, head
+from tests.benchmarks.libraries import CLIP, DECAY, EPSILON, LABELS, PLAIN, RATE, Setup, compiled, head
 
 
 def backbone_of(setup: Setup) -> BertBackbone:
@@ -17,9 +16,7 @@ def inputs_of(ids, segments) -> dict:
 
 
 def call(model: keras.Model, form: str, output=lambda x: x):
-    run = Compiled(
-        lambda inputs: output(model(inputs, training=False)), model.variables, assigns=False, jit=form == "XLA"
-    )
+    run = compiled(lambda inputs: output(model(inputs, training=False)), model, form)
 
     def encode(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
         return keras.ops.convert_to_numpy(run(inputs_of(ids, segments))).astype("float32", copy=False)

@@ -4,16 +4,13 @@ import keras
 import numpy as np
 
 import bert4x
-from bert4x.training.compiled import Compiled
 from bert4x.training.trainer import Trainer
-from tests.benchmarks.libraries import CLIP, DECAY, EPSILON, LABELS, RATE, Setup, head
+from tests.benchmarks.libraries import CLIP, DECAY, EPSILON, LABELS, RATE, Setup, compiled, head
 
 
 def call(model: keras.Model, form: str):
     """The model as one compiled function from NumPy to NumPy; PyTorch runs it as it is."""
-    run = Compiled(
-        lambda *inputs: model(list(inputs), training=False), model.variables, assigns=False, jit=form == "XLA"
-    )
+    run = compiled(lambda *inputs: model(list(inputs), training=False), model, form)
 
     def encode(*inputs: np.ndarray) -> np.ndarray:
         return keras.ops.convert_to_numpy(run(*inputs)).astype("float32", copy=False)
