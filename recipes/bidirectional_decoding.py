@@ -108,7 +108,8 @@ def main(args):
     # The first token of a target says in which direction it is written.
     symbols = training.Symbols(tokenizer.start_id, tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id)
     special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.start_id, tokenizer.mask_id]
-    search = {"max_new_tokens": args.max_target + 1, "suppress_ids": special, "length_penalty": 0.6}
+    search = {"max_new_tokens": args.max_target + 1, "suppress_ids": special}
+    beams = {"num_beams": args.beams, "length_penalty": 0.6}
     decode = training.Decoder(make_model(args, tokenizer), symbols, **search)
 
     # 1. Two plain models, one for each direction: baselines, and what writes the pseudo targets.
@@ -136,7 +137,7 @@ def main(args):
     print("| model | BLEU (characters) | seconds |\n|---|---|---|")
     for name, weights in (plain | {"both": both}).items():
         began = time.perf_counter()
-        found = (decode_both if name == "both" else decode)(weights, test_sources, name, num_beams=args.beams)
+        found = (decode_both if name == "both" else decode)(weights, test_sources, name, **beams)
         seconds = time.perf_counter() - began
         score = bleu([tokenizer.decode(ids) for ids in found], references, tokenize="char", lowercase=True).score
         print(f"| {name} | {score:.2f} | {seconds:.1f} |", flush=True)
@@ -144,7 +145,7 @@ def main(args):
     # 5. One of them, seen from both sides.
     text = max(texts[:8], key=len)
     decoder, picture = decode_both.both, args.output / "paths.png"
-    (paths,) = decoder.paths([text], stop_ids=symbols.stop, num_beams=args.beams, **search)
+    (paths,) = decoder.paths([text], stop_ids=symbols.stop, **search, **beams)
     decoding_paths(paths, tokenizer, picture, title=text if len(text) < 80 else "")
     print(f"{text}\n-> {decoder.text(paths[0])}\npicture: {picture}")
 
