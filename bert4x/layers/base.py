@@ -244,8 +244,8 @@ class Dropout(CalledAtOnce, KnowsCalls, keras.layers.Dropout):
         return self.dropped(inputs)
 
     def dropped(self, x):
-        """On PyTorch, what Keras' function gives, by one product instead of a choice, a quotient and zeros, and as many
-        in the gradient: a tenth of a step's time.
+        """On PyTorch, what Keras' function gives, masks too, by one product: Keras chooses between quotients and zeros,
+        which takes 6% more of a step of 12 layers x 384 on a CPU. Shape: any -> the same
         """
         import torch
 

@@ -6,7 +6,7 @@
 The model (default: the small one inside bert4x) writes in a form, and as many tokens freely. RUN is one of
 recipes/unilm_seq2seq.py, which writes titles of the last texts of --data greedily: plainly, with drafts copied from the
 text, with drafts of another run; and texts in which nothing of their source stands. All have to write the same.
-Keras' own backend is used: KERAS_BACKEND.
+The backend is that of KERAS_BACKEND.
 """
 
 import argparse
